@@ -1,0 +1,89 @@
+"""The graph that a relation layer built, in a form that can be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import networkx
+
+
+@dataclass(frozen=True)
+class RelationGraph:
+    r"""A batch of directed graphs over the same number of nodes.
+
+    An edge j -> i means that node i listens to node j.
+
+    Args:
+        neighbors: :math:`(B, N, K)` int64, the nodes that node i listens to, nearest first;
+            -1 marks an empty slot. None for a dense graph.
+        weights: edge weights, :math:`(B, N, K)` beside `neighbors` or :math:`(B, N, N)` for a
+            dense graph, row i holding the weights with which i listens. None means 1 an edge.
+        edge_features: :math:`(B, N, N, E)` or None.
+    """
+
+    neighbors: Tensor | None = None
+    weights: Tensor | None = None
+    edge_features: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.neighbors is None and self.weights is None and self.edge_features is None:
+            raise ValueError("a RelationGraph needs neighbors, weights or edge_features")
+
+    def adjacency(self) -> Tensor:
+        """Return the dense weighted adjacency, (B, N, N); row i holds what node i listens to."""
+        if self.neighbors is None:
+            if self.weights is not None:
+                return self.weights
+            assert self.edge_features is not None
+            return self.edge_features.new_ones(self.edge_features.shape[:3])
+        batch, nodes, _ = self.neighbors.shape
+        present = self.neighbors >= 0
+        values = torch.ones_like(self.neighbors, dtype=torch.get_default_dtype())
+        if self.weights is not None:
+            values = self.weights
+        dense = values.new_zeros(batch, nodes, nodes)
+        return dense.scatter_add(2, self.neighbors.clamp_min(0), values * present)
+
+    def to_networkx(self, sample: int = 0, names: Sequence[str] | None = None) -> networkx.DiGraph:
+        """Return one graph of the batch as a `networkx.DiGraph` with edges j -> i and `weight`."""
+        try:
+            import networkx
+        except ImportError as error:
+            raise ImportError("to_networkx needs networkx: pip install 'aurel-au[viz]'") from error
+        adjacency = self.adjacency()[sample].detach().cpu()
+        nodes = adjacency.shape[0]
+        labels = list(names) if names is not None else list(range(nodes))
+        if len(labels) != nodes:
+            raise ValueError(f"names must have {nodes} entries, got {len(labels)}")
+        graph = networkx.DiGraph()
+        graph.add_nodes_from(labels)
+        for i, j in adjacency.nonzero().tolist():
+            graph.add_edge(labels[j], labels[i], weight=float(adjacency[i, j]))
+        return graph
+
+    def to_pyg(self) -> Any:
+        """Return a `torch_geometric.data.Batch` of B graphs with `edge_index` and `edge_weight`."""
+        try:
+            from torch_geometric.data import Batch, Data
+        except ImportError as error:
+            raise ImportError(
+                "to_pyg needs torch-geometric: pip install 'aurel-au[pyg]'"
+            ) from error
+        graphs = []
+        for index, adjacency in enumerate(self.adjacency()):
+            target, source = adjacency.nonzero(as_tuple=True)
+            data = Data(
+                edge_index=torch.stack((source, target)),
+                edge_weight=adjacency[target, source],
+                num_nodes=adjacency.shape[0],
+            )
+            if self.edge_features is not None:
+                data.edge_attr = self.edge_features[index][target, source]
+            graphs.append(data)
+        return Batch.from_data_list(graphs)

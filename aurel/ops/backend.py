@@ -1,0 +1,83 @@
+"""Which implementation serves an op: the call's argument, then `use_backend`, then AUREL_BACKEND."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+Backend = Literal["auto", "torch", "triton", "pyg"]
+BACKENDS = ("auto", "torch", "triton", "pyg")
+
+_log = logging.getLogger("aurel")
+_reported: set[tuple[str, str]] = set()
+
+
+def check_backend(backend: str) -> str:
+    """Return `backend` if it is a known name; ValueError otherwise."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    return backend
+
+
+_default = check_backend(os.environ.get("AUREL_BACKEND", "auto"))
+
+
+@contextmanager
+def use_backend(backend: Backend) -> Iterator[None]:
+    """Make `backend` the default of every op inside the `with` block (process-wide).
+
+    Args:
+        backend: "auto", "torch", "triton" or "pyg".
+
+    Raises:
+        ValueError: `backend` is none of these.
+    """
+    global _default
+    previous, _default = _default, check_backend(backend)
+    try:
+        yield
+    finally:
+        _default = previous
+
+
+def resolve_backend(op: str, backend: str, x: torch.Tensor, triton_obstacle: str | None) -> str:
+    """Choose "torch" or "triton" for one call of `op` on tensor `x`.
+
+    Args:
+        op: name of the op, for messages.
+        backend: the call's argument; "auto" defers to `use_backend` and AUREL_BACKEND.
+        x: the tensor whose device decides under "auto".
+        triton_obstacle: why Triton cannot serve this call, or None if it can.
+
+    Raises:
+        ValueError: an explicit backend cannot serve the call; the message says why.
+    """
+    wanted = check_backend(backend)
+    if wanted == "auto":
+        wanted = _default
+    if wanted == "auto":
+        if x.device.type != "cuda":
+            return "torch"
+        if triton_obstacle is None:
+            return "triton"
+        _report_once(op, triton_obstacle)
+        return "torch"
+    if wanted == "triton" and triton_obstacle is not None:
+        raise ValueError(f"{op}: backend='triton' cannot serve this call: {triton_obstacle}")
+    if wanted == "pyg":
+        raise ValueError(
+            f"{op}: backend='pyg' serves ragged graphs (aurel.pyg), not dense (B, N, C) tensors"
+        )
+    return wanted
+
+
+@torch.compiler.disable
+def _report_once(op: str, reason: str) -> None:
+    if (op, reason) not in _reported:
+        _reported.add((op, reason))
+        _log.debug("%s: falling back to torch: %s", op, reason)
