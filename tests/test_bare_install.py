@@ -1,0 +1,116 @@
+"""The wheel in an environment that holds torch and numpy and nothing else."""
+
+from __future__ import annotations
+
+import importlib.metadata as metadata
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+
+USE = """
+import time, torch
+start = time.perf_counter()
+import aurel, aurel_kernels
+assert time.perf_counter() - start < 1.0, "import aurel is slow"
+import sys
+assert "triton" not in sys.modules and "timm" not in sys.modules
+import aurel.layers, aurel.ops, aurel.losses, aurel.facs
+layer = aurel.layers.TopKGraphConv(8, num_nodes=5, k=3)
+out = layer(torch.randn(2, 5, 8))
+assert out.shape == (2, 5, 8)
+neighbors = aurel.ops.knn_graph(torch.randn(2, 5, 8), 3)
+assert neighbors.shape == (2, 5, 3)
+out.sum().backward()
+"""
+
+MISSING = """
+import aurel.models
+aurel.models.create_model("me_graphau_stage1")
+"""
+
+
+def closure(roots: list[str], without: set[str]) -> set[str]:
+    """Names of the installed distributions that `roots` need, leaving out `without`."""
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in found or name in without:
+            continue
+        try:
+            requires = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        found.add(name)
+        for line in requires:
+            need = Requirement(line)
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                waiting.append(need.name)
+    return found
+
+
+def link(distribution: str, target: Path) -> None:
+    """Make `distribution` importable from `target` by links to where it is installed."""
+    dist = metadata.distribution(distribution)
+    for top in {file.parts[0] for file in dist.files or [] if file.parts[0] not in ("..", "/")}:
+        source = Path(str(dist.locate_file(top)))
+        place = target / top
+        if source.exists() and not place.exists():
+            place.symlink_to(source)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(folder), str(ROOT)], check=True)
+    return next(folder.glob("aurel_au-*.whl"))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["triton", "no-triton"])
+def bare(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    for name in closure(["torch", "numpy"], set() if request.param else {"triton"}):
+        link(name, site)
+    command = [sys.executable, "-m", "pip", "--python", str(folder), "install", "-q", "--no-deps"]
+    subprocess.run([*command, "--no-index", str(wheel)], check=True)
+    return folder
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "AUREL"))}
+    return subprocess.run(
+        [str(folder / "bin" / command[0]), *command[1:]],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+    )
+
+
+def test_layers_work_with_torch_and_numpy_alone(bare: Path) -> None:
+    done = run(bare, "python", "-c", USE)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_works_without_extras(bare: Path) -> None:
+    done = run(bare, "aurel", "--help")
+    assert done.returncode == 0, done.stderr
+    for command in ("demo", "fit", "test", "predict", "graph", "models"):
+        assert command in done.stdout
+
+
+def test_a_missing_extra_is_named(bare: Path) -> None:
+    done = run(bare, "python", "-c", MISSING)
+    assert done.returncode != 0
+    assert "aurel-au[models]" in done.stderr
