@@ -42,13 +42,23 @@ class RelationGraph:
                 return self.weights
             assert self.edge_features is not None
             return self.edge_features.new_ones(self.edge_features.shape[:3])
+        if self.weights is None:
+            return self._dense(torch.ones_like(self.neighbors, dtype=torch.get_default_dtype()))
+        return self._dense(self.weights)
+
+    def edges(self) -> Tensor:
+        """Return which edges there are, bool (B, N, N); an edge to a neighbour may weigh 0."""
+        if self.neighbors is None:
+            return self.adjacency() != 0
+        return self._dense(torch.ones_like(self.neighbors)) > 0
+
+    def _dense(self, values: Tensor) -> Tensor:
+        """Return (B, N, N) with the (B, N, K) `values` at the neighbours."""
+        assert self.neighbors is not None
         batch, nodes, _ = self.neighbors.shape
-        present = self.neighbors >= 0
-        values = torch.ones_like(self.neighbors, dtype=torch.get_default_dtype())
-        if self.weights is not None:
-            values = self.weights
+        present = values.where(self.neighbors >= 0, 0)
         dense = values.new_zeros(batch, nodes, nodes)
-        return dense.scatter_add(2, self.neighbors.clamp_min(0), values * present)
+        return dense.scatter_add(2, self.neighbors.clamp_min(0), present)
 
     def to_networkx(self, sample: int = 0, names: Sequence[str] | None = None) -> networkx.DiGraph:
         """Return one graph of the batch as a `networkx.DiGraph` with edges j -> i and `weight`."""
@@ -63,7 +73,7 @@ class RelationGraph:
             raise ValueError(f"names must have {nodes} entries, got {len(labels)}")
         graph = networkx.DiGraph()
         graph.add_nodes_from(labels)
-        for i, j in adjacency.nonzero().tolist():
+        for i, j in self.edges()[sample].nonzero().tolist():
             graph.add_edge(labels[j], labels[i], weight=float(adjacency[i, j]))
         return graph
 
@@ -76,8 +86,10 @@ class RelationGraph:
                 "to_pyg needs torch-geometric: pip install 'aurel-au[pyg]'"
             ) from error
         graphs = []
-        for index, adjacency in enumerate(self.adjacency()):
-            target, source = adjacency.nonzero(as_tuple=True)
+        for index, (adjacency, edges) in enumerate(
+            zip(self.adjacency(), self.edges(), strict=True)
+        ):
+            target, source = edges.nonzero(as_tuple=True)
             data = Data(
                 edge_index=torch.stack((source, target)),
                 edge_weight=adjacency[target, source],

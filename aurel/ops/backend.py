@@ -1,4 +1,4 @@
-"""Which implementation serves an op: the call's argument, then `use_backend`, then AUREL_BACKEND."""
+"""Which implementation serves an op: its argument, then `use_backend`, then AUREL_BACKEND."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def resolve_backend(op: str, backend: str, x: torch.Tensor, triton_obstacle: str
     return wanted
 
 
-@torch.compiler.disable
 def _report_once(op: str, reason: str) -> None:
-    if (op, reason) not in _reported:
+    # A compiled program says nothing: logging would break its graph.
+    if not torch.compiler.is_compiling() and (op, reason) not in _reported:
         _reported.add((op, reason))
         _log.debug("%s: falling back to torch: %s", op, reason)

@@ -1,0 +1,177 @@
+"""Image backbones: every model of timm, and ours, through one door."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """A timm model that returns feature maps.
+
+    The model itself is `net`, so state-dict keys are timm's behind the prefix ``net.``; those of
+    ``resnet50`` are torchvision's without ``fc``. What no requested map needs (later stages,
+    classifier, unused final norm) is removed, so that every parameter gets a gradient.
+
+    Args:
+        net: a timm model without classifier.
+        out_indices: ascending, non-negative indices into its feature taps.
+        final_norm: apply the model's final norm to the last map.
+        data_config: what timm says of its input: input_size, mean, std, interpolation, crop_pct.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        out_indices: Sequence[int],
+        *,
+        final_norm: bool = False,
+        data_config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        taps = [net.feature_info[index] for index in out_indices]
+        self.channels: list[int] = [tap["num_chs"] for tap in taps]
+        self.reductions: list[int] = [tap["reduction"] for tap in taps]
+        self.out_indices = list(out_indices)
+        self.final_norm = final_norm
+        self.data_config = dict(data_config or {})
+        net.prune_intermediate_layers(self.out_indices, prune_norm=not final_norm, prune_head=True)
+        self.net: Any = net
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return one map a tap, :math:`(B, C_l, H_l, W_l)`, for images :math:`(B, 3, H, W)`."""
+        return self.net.forward_intermediates(
+            images,
+            indices=self.out_indices,
+            norm=self.final_norm,
+            output_fmt="NCHW",
+            intermediates_only=True,
+        )
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, reductions={self.reductions}"
+
+
+def build_backbone(
+    name: str | nn.Module,
+    *,
+    pretrained: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    out_indices: Sequence[int] | None = None,
+    final_norm: bool = False,
+    in_chans: int = 3,
+    **options: Any,
+) -> Any:
+    """Make an image backbone by its timm name, or accept the caller's own.
+
+    Maps come as NCHW whatever the model's own layout (Swin's NHWC, a ViT's tokens). The tokens of
+    the papers are ``backbone(images)[-1].flatten(2).mT``; for Swin they are the normed tokens of
+    the authors with ``out_indices=(-1,), final_norm=True``.
+
+    Args:
+        name: a timm model ("resnet50", "swin_base_patch4_window7_224"), "rest_lite" or
+            "rest_tiny"; or a module with `channels` and `reductions` that returns a list of maps,
+            which is returned as it is.
+        pretrained: load the weights that timm publishes for this name (downloads them once).
+        checkpoint: load the weights in this file instead: a state dict in timm's names, bare or
+            under "model" or "state_dict", with or without a ``module.`` prefix, ``.pth`` or
+            ``.safetensors``. Its classifier is ignored; every other tensor must fit.
+        out_indices: which taps to return, ascending; negative counts from the last; None for all.
+        final_norm: apply the model's final norm, where there is one, to the last map (timm's plain
+            ViTs apply it to every map).
+        in_chans: channels of the images. Loaded weights are adapted.
+        **options: passed to `timm.create_model` (drop_path_rate, img_size, ...).
+
+    Returns:
+        A `Backbone`: a module from images (B, in_chans, H, W) to a list of maps, with `.channels`,
+        `.reductions` (input pixels a map cell), and `.data_config` (mean, std, input_size, ...).
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: no such model, indices out of range or order, or a module without `channels`.
+        FileNotFoundError: `checkpoint` is not a file.
+        RuntimeError: the weights do not fit the model, or `pretrained` and none are published.
+    """
+    if isinstance(name, nn.Module):
+        if not (hasattr(name, "channels") and hasattr(name, "reductions")):
+            raise ValueError(
+                f"backbone must have the attributes channels and reductions (one int a map); "
+                f"{type(name).__name__} has not"
+            )
+        return name
+    timm = _timm()
+    _check_name(name, timm)
+    options = {**options, "num_classes": 0, "in_chans": in_chans}
+    if checkpoint is not None:
+        net = _create_with_checkpoint(timm, name, checkpoint, options)
+    else:
+        net = timm.create_model(name, pretrained=pretrained, **options)
+    return Backbone(
+        net,
+        _take_indices(out_indices, len(net.feature_info), name),
+        final_norm=final_norm,
+        data_config=timm.data.resolve_model_data_config(net),
+    )
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+        import timm.data
+
+        import aurel.backbones.rest_lite  # noqa: F401  registers ours
+    except ImportError as error:
+        raise ImportError("build_backbone needs timm: pip install 'aurel-au[models]'") from error
+    return timm
+
+
+def _check_name(name: str, timm: ModuleType) -> None:
+    if ":" in name or timm.is_model(name):
+        return
+    architecture = name.split(".")[0]
+    close = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+    hint = f"close matches: {', '.join(close)}" if close else "timm.list_models() lists them"
+    raise ValueError(f"no backbone is called {name!r}; {hint}")
+
+
+def _take_indices(indices: Sequence[int] | None, taps: int, name: str) -> list[int]:
+    if indices is None:
+        return list(range(taps))
+    if not indices or any(not -taps <= index < taps for index in indices):
+        raise ValueError(
+            f"out_indices must be in {-taps}..{taps - 1} ({name} has {taps} taps), "
+            f"got {tuple(indices)}"
+        )
+    positive = [index % taps for index in indices]
+    if any(left >= right for left, right in zip(positive, positive[1:], strict=False)):
+        raise ValueError(f"out_indices must be ascending, got {tuple(indices)}")
+    return positive
+
+
+def _create_with_checkpoint(
+    timm: ModuleType, name: str, path: str | os.PathLike[str], options: dict[str, Any]
+) -> Any:
+    """Load a file strictly, but for its classifier.
+
+    timm loads non-strictly as soon as the number of classes differs from the published one, which
+    would let a file of other names pass in silence. Stating that the file has no classes, and
+    taking them out of it, keeps timm's adaptations (names, input channels) and its strictness.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"checkpoint {os.fspath(path)!r} is not a file")
+    state = timm.models.load_state_dict(os.fspath(path))
+    classifiers = timm.models.get_pretrained_cfg(name).classifier or ()
+    if isinstance(classifiers, str):
+        classifiers = (classifiers,)
+    for classifier in classifiers:
+        for kind in ("weight", "bias"):
+            state.pop(f"{classifier}.{kind}", None)
+    overlay = {"state_dict": state, "num_classes": 0, "label_offset": 0}
+    net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    net.pretrained_cfg.pop("state_dict", None)
+    return net

@@ -1,0 +1,152 @@
+"""Graph attention between action units of different facial regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aurel.graph import RelationGraph
+from aurel.ops.arguments import check_choice, check_device, check_mask, check_shape
+from aurel.ops.backend import Backend
+from aurel.ops.graph_attention import graph_attention
+
+Edges = Literal["fully_connected", "same_region", "cross_region", "active", "active_cross_region"]
+
+
+class CrossRegionGAT(nn.Module):
+    r"""Graph attention on edges chosen by facial region and by predicted activation.
+
+    .. math::
+        \alpha_{nm} = \underset{m \in \mathcal N(n)}{\mathrm{softmax}}\;
+            \mathrm{LeakyReLU}_{0.2}(r_t^\top z_n + r_s^\top z_m), \qquad z = W x \\
+        y_n = \mathrm{ELU}\Big(\sum_{m \in \mathcal N(n)} \alpha_{nm} z_m + x_n + b\Big)
+
+    Besides itself, node n listens to each node m that `edges` allows:
+
+    - ``"fully_connected"``: every m;
+    - ``"same_region"``: m of the region of n;
+    - ``"cross_region"``: m of another region;
+    - ``"active"``: m predicted active;
+    - ``"active_cross_region"``: m predicted active and of another region.
+
+    MDHR (Wang et al., CVPR 2024), section 3.2, equation 9, and the edge strategies of its table 5.
+    The residual and the bias are in the authors' code, not in the equation.
+
+    Args:
+        channels: width C of a node.
+        regions: the region of each node, a number; nodes of equal number share a region.
+        heads: attention heads, C / heads wide each.
+        edges: one of the above.
+
+    Raises:
+        ValueError: `edges` is unknown, or `heads` does not divide `channels`.
+    """
+
+    _static: Tensor
+    _loops: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        regions: Sequence[int],
+        heads: int = 1,
+        edges: Edges = "active_cross_region",
+    ) -> None:
+        super().__init__()
+        check_choice("edges", edges, get_args(Edges))
+        if heads < 1 or channels % heads:
+            raise ValueError(f"heads must divide channels={channels}, got {heads}")
+        self.channels = channels
+        self.regions = tuple(regions)
+        self.heads = heads
+        self.edges = edges
+        self.linear = nn.Linear(channels, channels, bias=False)
+        self.target_attention = nn.Parameter(torch.empty(heads, channels // heads))
+        self.source_attention = nn.Parameter(torch.empty(heads, channels // heads))
+        self.bias = nn.Parameter(torch.empty(channels))
+        region = torch.tensor(self.regions)
+        other = region[:, None] != region
+        static = {"same_region": ~other, "cross_region": other, "active_cross_region": other}
+        self.register_buffer("_static", static.get(edges, torch.ones_like(other)), persistent=False)
+        self.register_buffer("_loops", torch.eye(len(region), dtype=torch.bool), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier-uniform weights, zero bias."""
+        nn.init.xavier_uniform_(self.linear.weight)
+        for attention in (self.target_attention, self.source_attention):
+            # The authors' vector is (1, H, C / H), which sets the fan.
+            nn.init.xavier_uniform_(attention.data[None])
+        nn.init.zeros_(self.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        active: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        return_graph: bool = False,
+    ) -> Tensor | tuple[Tensor, RelationGraph]:
+        r"""Let nodes listen to each other.
+
+        Args:
+            x: nodes (B, N, C).
+            active: (B, N), bool or a number where > 0 is active; the node listened to must be. It
+                gets no gradient. Needed by the two active strategies, ignored by the others.
+            mask: (B, N) bool, True where the node exists.
+            return_graph: also return the attention, averaged over heads, as a graph.
+
+        Returns:
+            (B, N, C), zero where `mask` is False; with `return_graph` also the `RelationGraph`
+            with dense weights (B, N, N).
+        """
+        adjacency = self.adjacency(x, active, mask)
+        out, weights = self.attend(x, adjacency)
+        if mask is not None:
+            out = out.masked_fill(~mask.unsqueeze(-1), 0.0)
+        if return_graph:
+            return out, RelationGraph(weights=weights.mean(1))
+        return out
+
+    def adjacency(
+        self, x: Tensor, active: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return who listens to whom, bool (N, N) or (B, N, N); arguments as in `forward`."""
+        batch, nodes = x.shape[0], len(self.regions)
+        check_shape("x", x, "B N C", N=nodes, C=self.channels)
+        check_mask(mask, x)
+        edges = self._static
+        if self.edges.startswith("active"):
+            if active is None:
+                raise ValueError(f"active must be given with edges={self.edges!r}")
+            check_shape("active", active, "B N", B=batch, N=nodes)
+            check_device("active", active, x)
+            edges = edges & (active > 0).unsqueeze(1)
+        edges = edges | self._loops
+        return edges if mask is None else edges & mask.unsqueeze(1) & mask.unsqueeze(2)
+
+    def attend(
+        self, x: Tensor, adjacency: Tensor, *, backend: Backend = "auto"
+    ) -> tuple[Tensor, Tensor]:
+        """Run the attention on a graph of the caller's.
+
+        Args:
+            x: nodes (B, N, C).
+            adjacency: (N, N) or (B, N, N), > 0 where row listens to column.
+            backend: see `aurel.ops.backend`.
+
+        Returns:
+            Nodes (B, N, C) and attention (B, H, N, N).
+        """
+        z = self.linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        target = (z * self.target_attention.unsqueeze(1)).sum(-1)
+        source = (z * self.source_attention.unsqueeze(1)).sum(-1)
+        out, weights = graph_attention(z, target, source, adjacency, backend=backend)
+        return F.elu(out.transpose(1, 2).flatten(2) + x + self.bias), weights
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, regions={self.regions}, heads={self.heads}, edges={self.edges!r}"

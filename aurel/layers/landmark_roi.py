@@ -1,0 +1,119 @@
+"""Windows of a feature map around points that landmarks define."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from aurel.ops.arguments import check_device, check_shape
+
+
+class LandmarkROI(nn.Module):
+    r"""Crop a square window around each AU centre.
+
+    With the landmarks in pixels of the image and :math:`d` the distance between the inner corners
+    of the eyes, centre r is landmark :math:`p_r` moved down by :math:`o_r d`. It is scaled by
+    :math:`\eta` = map size / image size to the cell that contains it, and the window of s by s
+    cells about that cell is copied; at the border the window moves inwards, so that it never
+    leaves the map.
+
+    SACL (Liu & Yuan, IEEE TAC 2024), section 3.4 and table 2. The paper's window is 0.14 of the
+    map, 7.84 cells of 56; it does not say how that becomes a whole number. Ours is the nearest odd
+    one, so that a window has a centre: 7.
+
+    Args:
+        points: the two landmarks of each centre pair.
+        offsets: how far down from the landmark the centre is, in units of the inner-eye distance;
+            one number a pair.
+        inner_eye: the two landmarks that are the inner corners of the eyes.
+        fraction: side of the window as a fraction of the map's width.
+
+    Raises:
+        ValueError: there are not as many offsets as pairs of points.
+    """
+
+    _points: Tensor
+    _offsets: Tensor
+
+    def __init__(
+        self,
+        points: Sequence[tuple[int, int]],
+        offsets: Sequence[float],
+        inner_eye: tuple[int, int] = (22, 25),
+        fraction: float = 0.14,
+    ) -> None:
+        super().__init__()
+        if len(points) != len(offsets):
+            raise ValueError(
+                f"offsets must have one number for each of the {len(points)} pairs of points, "
+                f"got {len(offsets)}"
+            )
+        self.num_rois = 2 * len(points)
+        self.inner_eye = inner_eye
+        self.fraction = fraction
+        flat = [point for pair in points for point in pair]
+        self._needed = max(flat + list(inner_eye)) + 1
+        self.register_buffer("_points", torch.tensor(flat, dtype=torch.long), persistent=False)
+        each = torch.tensor(offsets, dtype=torch.float32).repeat_interleave(2)
+        self.register_buffer("_offsets", each, persistent=False)
+
+    def window(self, height: int, width: int) -> int:
+        """Return the side of the window on a map of this size: odd, at least 1, never too big."""
+        side = 2 * round((self.fraction * width - 1) / 2) + 1
+        largest = min(height, width)
+        return max(1, min(side, largest - 1 + largest % 2))
+
+    def centers(self, landmarks: Tensor) -> Tensor:
+        """Return the AU centres (B, R, 2) in pixels for landmarks (B, L, 2) in pixels."""
+        landmarks = landmarks.to(torch.promote_types(landmarks.dtype, torch.float32))
+        left, right = (landmarks[:, corner] for corner in self.inner_eye)
+        distance = torch.linalg.vector_norm(left - right, dim=-1, keepdim=True)
+        x, y = landmarks[:, self._points].unbind(-1)
+        return torch.stack((x, y + self._offsets * distance), dim=-1)
+
+    def forward(
+        self, feature_map: Tensor, landmarks: Tensor, image_size: tuple[int, int]
+    ) -> Tensor:
+        """Crop the windows.
+
+        Args:
+            feature_map: (B, C, H, W).
+            landmarks: (B, L, 2), x and y in pixels of the image. They get no gradient. One that is
+                not a number counts as 0, one outside the image as the nearest on its border.
+            image_size: height and width of that image, pixels.
+
+        Returns:
+            (B, R, C, s, s): for each pair of points the first point's window, then the second's.
+
+        Raises:
+            ValueError: a shape does not fit, or the rules name a landmark that is not there.
+        """
+        check_shape("feature_map", feature_map, "B C H W")
+        batch, channels, height, width = feature_map.shape
+        check_shape("landmarks", landmarks, "B L 2", B=batch)
+        check_device("landmarks", landmarks, feature_map)
+        if landmarks.shape[1] < self._needed:
+            raise ValueError(
+                f"landmarks must have at least {self._needed} points for these rules, "
+                f"got {landmarks.shape[1]}"
+            )
+        side = self.window(height, width)
+        x, y = self.centers(landmarks.detach()).unbind(-1)
+        rows = _window_indices(y, image_size[0], height, side)
+        columns = _window_indices(x, image_size[1], width, side)
+        cells = (rows.unsqueeze(-1) * width + columns.unsqueeze(-2)).flatten(1)
+        crops = feature_map.flatten(2).gather(2, cells.unsqueeze(1).expand(-1, channels, -1))
+        return crops.unflatten(2, (self.num_rois, side, side)).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_rois} windows, fraction={self.fraction}, inner_eye={self.inner_eye}"
+
+
+def _window_indices(center: Tensor, pixels: int, cells: int, side: int) -> Tensor:
+    """Return the `side` cell indices about each centre along one axis, (B, R, side)."""
+    # Pixel x covers [x - 0.5, x + 0.5), so the first cell starts at pixel coordinate -0.5.
+    cell = ((center + 0.5) * (cells / pixels)).floor().nan_to_num(0.0)
+    first = (cell - side // 2).clamp(0, cells - side).long()
+    return first.unsqueeze(-1) + torch.arange(side, device=center.device)

@@ -1,0 +1,214 @@
+"""Graph attention on a given graph: leaky-relu scores, softmax over neighbours, weighted sum."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from aurel.ops.arguments import check_device, check_floating, check_shape, promote
+from aurel.ops.backend import Backend, resolve_backend
+
+
+def graph_attention_reference(
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    adjacency: Tensor,
+    negative_slope: float = 0.2,
+) -> tuple[Tensor, Tensor]:
+    """Define `graph_attention` in plain torch; edges are summed one by one."""
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    connected = _per_head(adjacency)
+    weights = _weights(target_score, source_score, connected, negative_slope, dtype)
+    messages = weights.unsqueeze(-1) * values.to(dtype).unsqueeze(2)
+    out = messages.where(connected.unsqueeze(-1), 0.0).sum(3)
+    return out.to(values.dtype), weights.to(values.dtype)
+
+
+def triton_obstacle() -> str | None:
+    """Say why Triton cannot serve a call; None if it can."""
+    return "no Triton kernel for graph_attention yet"
+
+
+def graph_attention(
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    adjacency: Tensor,
+    *,
+    negative_slope: float = 0.2,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]:
+    r"""Aggregate neighbours by attention (Velickovic et al. 2018, equations 1 to 4).
+
+    .. math::
+        \alpha_{ij} = \underset{j \in \mathcal N(i)}{\mathrm{softmax}}\;
+            \mathrm{LeakyReLU}(t_i + s_j), \qquad
+        y_i = \sum_{j \in \mathcal N(i)} \alpha_{ij} z_j
+
+    A node with no neighbour gets zeros. A NaN reaches only the nodes that listen to it. Scores
+    and softmax are computed in float32 at least.
+
+    Args:
+        values: :math:`z`, (B, H, N, C), for H heads.
+        target_score: :math:`t`, (B, H, N), of the node that listens.
+        source_score: :math:`s`, (B, H, N), of the node that is listened to.
+        adjacency: (N, N) or (B, N, N); bool, or a number where > 0 is an edge. Row i says to whom
+            node i listens. No gradient flows into it.
+        negative_slope: of the leaky ReLU.
+        backend: see `aurel.ops.backend`.
+
+    Returns:
+        The aggregate (B, H, N, C) and the weights (B, H, N, N), rows summing to 1 or 0; both in
+        the common dtype of `values` and the scores.
+
+    Raises:
+        ValueError: a shape or dtype does not fit.
+    """
+    check_shape("values", values, "B H N C")
+    batch, heads, nodes, _ = values.shape
+    check_floating("values", values)
+    for name, score in (("target_score", target_score), ("source_score", source_score)):
+        check_shape(name, score, "B H N", B=batch, H=heads, N=nodes)
+        check_floating(name, score)
+        check_device(name, score, values)
+    if adjacency.dim() == 2:
+        check_shape("adjacency", adjacency, "N N", N=nodes)
+    else:
+        check_shape("adjacency", adjacency, "B N N", B=batch, N=nodes)
+    check_device("adjacency", adjacency, values)
+    impl = resolve_backend("graph_attention", backend, values, triton_obstacle())
+    connected = adjacency if adjacency.dtype == torch.bool else adjacency > 0
+    tensors = promote(values, target_score, source_score)
+    return _graph_attention(*tensors, connected, float(negative_slope), impl)
+
+
+def _per_head(adjacency: Tensor) -> Tensor:
+    """Return the bool edges as (B or 1, 1, N, N)."""
+    connected = adjacency if adjacency.dtype == torch.bool else adjacency > 0
+    return connected.unsqueeze(-3) if connected.dim() == 3 else connected[None, None]
+
+
+def _weights(
+    target_score: Tensor,
+    source_score: Tensor,
+    connected: Tensor,
+    negative_slope: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    pre = target_score.to(dtype).unsqueeze(-1) + source_score.to(dtype).unsqueeze(-2)
+    scores = F.leaky_relu(pre, negative_slope).masked_fill(~connected, -torch.inf)
+    # A row without edges is NaN after the softmax; the second mask makes it zero.
+    return scores.softmax(-1).masked_fill(~connected, 0.0)
+
+
+def _weighted_sum(weights: Tensor, connected: Tensor, values: Tensor) -> Tensor:
+    """Return weights @ values, where a value that is not finite reaches connected rows only."""
+    # One sum tells, and on a CPU nobody waits for a device to learn it.
+    if values.device.type == "cpu" and bool(values.sum().isfinite()):
+        return weights @ values
+    finite = values.isfinite()
+    reached = connected.to(values.dtype) @ (~finite).to(values.dtype)
+    return (weights @ values.where(finite, 0.0)).masked_fill(reached > 0, torch.nan)
+
+
+@torch.library.custom_op("aurel::graph_attention", mutates_args=())
+def _graph_attention(
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    adjacency: Tensor,
+    negative_slope: float,
+    impl: str,
+) -> tuple[Tensor, Tensor]:
+    if impl == "triton":
+        kernels = import_module("aurel_kernels.graph_attention")
+        return kernels.forward(values, target_score, source_score, adjacency, negative_slope)
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    connected = _per_head(adjacency)
+    weights = _weights(target_score, source_score, connected, negative_slope, dtype)
+    out = _weighted_sum(weights, connected, values.to(dtype))
+    return out.to(values.dtype), weights.to(values.dtype)
+
+
+@_graph_attention.register_fake
+def _(
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    adjacency: Tensor,
+    negative_slope: float,
+    impl: str,
+) -> tuple[Tensor, Tensor]:
+    batch, heads, nodes, _ = values.shape
+    return values.new_empty(values.shape), values.new_empty((batch, heads, nodes, nodes))
+
+
+@torch.library.custom_op("aurel::graph_attention_backward", mutates_args=())
+def _graph_attention_backward(
+    grad_out: Tensor,
+    grad_weights: Tensor,
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    adjacency: Tensor,
+    negative_slope: float,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if impl == "triton":
+        kernels = import_module("aurel_kernels.graph_attention")
+        return kernels.backward(
+            grad_out, grad_weights, values, target_score, source_score, adjacency, negative_slope
+        )
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    connected = _per_head(adjacency)
+    weights = _weights(target_score, source_score, connected, negative_slope, dtype)
+    grad = grad_out.to(dtype)
+    grad_values = _weighted_sum(weights.mT, connected.mT, grad)
+    grad_weights = grad @ values.to(dtype).mT + grad_weights.to(dtype)
+    grad_weights = grad_weights.masked_fill(~connected, 0.0)
+    grad_scores = weights * (grad_weights - (weights * grad_weights).sum(-1, keepdim=True))
+    positive = target_score.unsqueeze(-1).to(dtype) + source_score.unsqueeze(-2).to(dtype) > 0
+    grad_scores = grad_scores.where(positive, grad_scores * negative_slope)
+    return (
+        grad_values.to(values.dtype),
+        grad_scores.sum(-1).to(target_score.dtype),
+        grad_scores.sum(-2).to(source_score.dtype),
+    )
+
+
+@_graph_attention_backward.register_fake
+def _(
+    grad_out: Tensor,
+    grad_weights: Tensor,
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    adjacency: Tensor,
+    negative_slope: float,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        values.new_empty(values.shape),
+        target_score.new_empty(target_score.shape),
+        source_score.new_empty(source_score.shape),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.negative_slope, ctx.impl = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad_out: Tensor, grad_weights: Tensor) -> tuple[Tensor | None, ...]:
+    grads = _graph_attention_backward(
+        grad_out, grad_weights, *ctx.saved_tensors, ctx.negative_slope, ctx.impl
+    )
+    return *grads, None, None, None
+
+
+_graph_attention.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,272 @@
+"""Graph attention: the equation, its gradients, and what must not happen to NaN and lone nodes."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aurel.ops.graph_attention import graph_attention, graph_attention_reference
+
+# The package exports the function under the module's name.
+module = import_module("aurel.ops.graph_attention")
+
+CASES = {
+    "one node": (1, 1, 1, 1),
+    "one head": (2, 1, 12, 5),
+    "heads": (3, 4, 8, 2),
+    "prime sizes": (2, 3, 13, 7),
+    "past one block": (1, 2, 67, 3),
+    "empty batch": (0, 2, 4, 3),
+}
+
+
+def inputs(
+    batch: int, heads: int, nodes: int, channels: int, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor]:
+    shapes = ((batch, heads, nodes, channels), (batch, heads, nodes), (batch, heads, nodes))
+    return tuple(torch.randn(shape, dtype=dtype) for shape in shapes)
+
+
+def edges(*shape: int) -> Tensor:
+    adjacency = torch.rand(shape) < 0.5
+    if adjacency.numel():
+        adjacency[..., 0, :] = False
+    return adjacency
+
+
+def oracle(
+    values: Tensor, target: Tensor, source: Tensor, adjacency: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Follow the published equation edge by edge, in float64."""
+    v, t, s = (tensor.double().numpy() for tensor in (values, target, source))
+    batch, heads, nodes, _ = v.shape
+    a = adjacency.expand(batch, nodes, nodes).numpy() > 0
+    out, weights = np.zeros(v.shape), np.zeros((batch, heads, nodes, nodes))
+    for b, h, i in np.ndindex(batch, heads, nodes):
+        neighbours = np.flatnonzero(a[b, i])
+        score = t[b, h, i] + s[b, h, neighbours]
+        score = np.where(score > 0, score, 0.2 * score)
+        exponential = np.exp(score - score.max(initial=-np.inf))
+        weights[b, h, i, neighbours] = exponential / exponential.sum()
+        out[b, h, i] = weights[b, h, i, neighbours] @ v[b, h, neighbours]
+    return out, weights
+
+
+@pytest.mark.parametrize("shape", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("function", [graph_attention, graph_attention_reference])
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_equals_the_equation(function, shape: tuple[int, ...], per_sample: bool) -> None:
+    arguments = inputs(*shape)
+    nodes = shape[2]
+    adjacency = edges(shape[0], nodes, nodes) if per_sample else edges(nodes, nodes)
+    out, weights = function(*arguments, adjacency)
+    expected_out, expected_weights = oracle(*arguments, adjacency)
+    np.testing.assert_allclose(out.numpy(), expected_out, atol=1e-12)
+    np.testing.assert_allclose(weights.numpy(), expected_weights, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_low_precision_rounds_once(dtype: torch.dtype) -> None:
+    arguments = inputs(2, 2, 12, 16, dtype)
+    adjacency = edges(2, 12, 12)
+    out, weights = graph_attention(*arguments, adjacency)
+    assert out.dtype == weights.dtype == dtype
+    expected_out, expected_weights = oracle(*arguments, adjacency)
+    eps = torch.finfo(dtype).eps
+    np.testing.assert_allclose(out.double().numpy(), expected_out, rtol=eps, atol=4 * eps)
+    np.testing.assert_allclose(weights.double().numpy(), expected_weights, rtol=eps, atol=eps)
+
+
+def test_numbers_above_zero_are_edges() -> None:
+    arguments = inputs(2, 1, 5, 3)
+    numbers = torch.randn(5, 5)
+    for kind in (numbers, numbers.double(), (numbers > 0).long()):
+        got = graph_attention(*arguments, kind)
+        wanted = graph_attention(*arguments, numbers > 0)
+        assert all(torch.equal(left, right) for left, right in zip(got, wanted, strict=True))
+
+
+def test_non_contiguous_inputs() -> None:
+    values, target, source = inputs(2, 3, 6, 4)
+    strided = values.transpose(1, 2).contiguous().transpose(1, 2)
+    adjacency = edges(6, 6).mT.contiguous().mT
+    got, _ = graph_attention(strided, target.mT.contiguous().mT, source, adjacency)
+    assert not strided.is_contiguous()
+    torch.testing.assert_close(got, graph_attention(values, target, source, adjacency)[0])
+
+
+def test_lone_node_gets_zeros_and_zero_gradients() -> None:
+    values, target, source = (tensor.requires_grad_() for tensor in inputs(2, 2, 5, 3))
+    adjacency = torch.ones(5, 5, dtype=torch.bool)
+    adjacency[3] = False
+    out, weights = graph_attention(values, target, source, adjacency)
+    assert not out[:, :, 3].any() and not weights[:, :, 3].any()
+    (out.sum() + weights.square().sum()).backward()
+    assert not target.grad[:, :, 3].any()
+    assert all(tensor.grad.isfinite().all() for tensor in (values, target, source))
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+@pytest.mark.parametrize("where", ["values", "scores"])
+@pytest.mark.parametrize("function", [graph_attention, graph_attention_reference])
+def test_nan_reaches_only_who_listens(function, where: str, poison: float) -> None:
+    values, target, source = inputs(2, 2, 6, 3)
+    adjacency = torch.eye(6, dtype=torch.bool)
+    adjacency[1, 4] = True
+    clean, clean_weights = function(values, target, source, adjacency)
+    if where == "values":
+        values[0, :, 4, 1] = poison
+    else:
+        source[0, :, 4] = target[0, :, 4] = poison
+    out, weights = function(values, target, source, adjacency)
+    hit = torch.tensor([1, 4])
+    spared = torch.tensor([0, 2, 3, 5])
+    torch.testing.assert_close(out[0][:, spared], clean[0][:, spared])
+    torch.testing.assert_close(weights[0][:, spared], clean_weights[0][:, spared])
+    torch.testing.assert_close(out[1], clean[1])
+    assert not out[0][:, hit].isfinite().all(-1).any()
+
+
+def test_nan_spoils_no_gradient_of_those_who_do_not_listen() -> None:
+    values, target, source = inputs(1, 1, 4, 2)
+    values[0, 0, 2] = torch.nan
+    target.requires_grad_()
+    adjacency = torch.eye(4, dtype=torch.bool)
+    adjacency[1, 0] = True
+    graph_attention(values, target, source, adjacency)[0][0, 0, [0, 1, 3]].sum().backward()
+    assert target.grad[0, 0, [0, 1, 3]].isfinite().all()
+
+
+def test_nan_in_the_gradient_stays_with_its_neighbours() -> None:
+    values, target, source = (tensor.requires_grad_() for tensor in inputs(1, 1, 4, 2))
+    adjacency = torch.eye(4, dtype=torch.bool)
+    adjacency[1, 2] = True
+    out, _ = graph_attention(values, target, source, adjacency)
+    gradient = torch.ones_like(out)
+    gradient[0, 0, 1] = torch.nan
+    out.backward(gradient)
+    assert values.grad[0, 0, [0, 3]].isfinite().all()
+    assert values.grad[0, 0, [1, 2]].isnan().all()
+
+
+@pytest.mark.parametrize("function", [graph_attention, graph_attention_reference])
+def test_gradcheck(function) -> None:
+    arguments = tuple(tensor.requires_grad_() for tensor in inputs(2, 2, 5, 3))
+    adjacency = edges(2, 5, 5)
+    assert torch.autograd.gradcheck(lambda *tensors: function(*tensors, adjacency), arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_gradients_equal_those_of_the_reference(dtype: torch.dtype) -> None:
+    arguments = inputs(2, 2, 13, 8, dtype)
+    adjacency = edges(13, 13)
+    cotangents = torch.randn(2, 2, 13, 8, dtype=dtype), torch.randn(2, 2, 13, 13, dtype=dtype)
+
+    def gradients(function, kind: torch.dtype) -> tuple[Tensor, ...]:
+        leaves = [tensor.to(kind).requires_grad_() for tensor in arguments]
+        outputs = function(*leaves, adjacency)
+        return torch.autograd.grad(outputs, leaves, [tensor.to(kind) for tensor in cotangents])
+
+    wanted = gradients(graph_attention_reference, torch.float64)
+    tolerance = 20 * torch.finfo(dtype).eps
+    for ours, theirs in zip(gradients(graph_attention, dtype), wanted, strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance)
+
+
+@settings(max_examples=30, deadline=None)
+@given(nodes=st.integers(1, 9), heads=st.integers(1, 3), seed=st.integers(0, 10**6))
+def test_permutation_of_nodes_permutes_the_result(nodes: int, heads: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    values, target, source = inputs(2, heads, nodes, 3)
+    adjacency = edges(2, nodes, nodes)
+    order = torch.randperm(nodes)
+    out, weights = graph_attention(values, target, source, adjacency)
+    moved, moved_weights = graph_attention(
+        values[:, :, order], target[..., order], source[..., order], adjacency[:, order][..., order]
+    )
+    torch.testing.assert_close(moved, out[:, :, order])
+    torch.testing.assert_close(moved_weights, weights[:, :, order][..., order])
+
+
+def test_opcheck() -> None:
+    leaves = tuple(tensor.requires_grad_() for tensor in inputs(2, 2, 5, 3, torch.float32))
+    strided = leaves[0].detach().transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()
+    for values in (leaves[0], strided):
+        torch.library.opcheck(
+            module._graph_attention, (values, *leaves[1:], edges(2, 5, 5), 0.2, "torch")
+        )
+    gradients = torch.randn(2, 2, 5, 3), torch.randn(2, 2, 5, 5)
+    detached = [tensor.detach() for tensor in leaves]
+    torch.library.opcheck(
+        module._graph_attention_backward, (*gradients, *detached, edges(5, 5), 0.2, "torch")
+    )
+
+
+def test_compiled_with_any_batch_size() -> None:
+    compiled = torch.compile(graph_attention, fullgraph=True, dynamic=True)
+    for batch in (2, 5):
+        arguments = tuple(tensor.requires_grad_() for tensor in inputs(batch, 2, 6, 3))
+        adjacency = edges(batch, 6, 6)
+        torch.testing.assert_close(
+            compiled(*arguments, adjacency), graph_attention(*arguments, adjacency)
+        )
+        compiled(*arguments, adjacency)[0].sum().backward()
+        assert arguments[0].grad is not None
+
+
+def test_mixed_dtypes_are_promoted_and_autocast_is_served() -> None:
+    values, target, source = inputs(2, 1, 6, 4, torch.float32)
+    adjacency = edges(6, 6)
+    out, _ = graph_attention(values.bfloat16(), target, source.double(), adjacency)
+    assert out.dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        out, weights = graph_attention(values.bfloat16(), target, source, adjacency)
+    assert out.dtype == weights.dtype == torch.float32
+
+
+def test_inputs_are_left_alone() -> None:
+    arguments = (*inputs(2, 1, 4, 3), edges(4, 4))
+    before = [tensor.clone() for tensor in arguments]
+    graph_attention(*arguments)
+    assert all(map(torch.equal, arguments, before))
+
+
+def test_routing(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    real = module._graph_attention
+    monkeypatch.setattr(
+        module, "_graph_attention", lambda *args: (taken.append(args[-1]), real(*args))[1]
+    )
+    graph_attention(*inputs(1, 1, 3, 2), edges(3, 3))
+    graph_attention(*inputs(1, 1, 3, 2), edges(3, 3), backend="torch")
+    assert taken == ["torch", "torch"]
+    with pytest.raises(ValueError, match="graph_attention: backend='pyg'"):
+        graph_attention(*inputs(1, 1, 3, 2), edges(3, 3), backend="pyg")
+    reason = module.triton_obstacle()
+    if reason is not None:
+        with pytest.raises(ValueError, match="cannot serve this call"):
+            graph_attention(*inputs(1, 1, 3, 2), edges(3, 3), backend="triton")
+
+
+def test_errors_name_the_argument() -> None:
+    values, target, source = inputs(2, 1, 4, 3)
+    adjacency = edges(4, 4)
+    with pytest.raises(ValueError, match=r"values must have shape \(B, H, N, C\), got \(1, 4, 3\)"):
+        graph_attention(values[0], target, source, adjacency)
+    with pytest.raises(ValueError, match=r"source_score must have shape .*N=4.*got \(2, 1, 3\)"):
+        graph_attention(values, target, source[..., 1:], adjacency)
+    with pytest.raises(ValueError, match=r"adjacency must have shape \(N=4, N=4\).*got \(4, 3\)"):
+        graph_attention(values, target, source, adjacency[:, 1:])
+    with pytest.raises(ValueError, match=r"adjacency must have shape \(B=2, .*got \(3, 4, 4\)"):
+        graph_attention(values, target, source, edges(3, 4, 4))
+    with pytest.raises(ValueError, match="target_score must be floating point, got torch.int64"):
+        graph_attention(values, target.long(), source, adjacency)
+    with pytest.raises(ValueError, match="adjacency must be on cpu, got meta"):
+        graph_attention(values, target, source, adjacency.to("meta"))
