@@ -1,0 +1,8 @@
+"""Image backbones through one door; importing this registers `rest_lite` and `rest_tiny` in timm."""
+
+from __future__ import annotations
+
+from aurel.backbones.build import build_backbone
+from aurel.backbones.rest_lite import ResT, rest_lite, rest_tiny
+
+__all__ = ["ResT", "build_backbone", "rest_lite", "rest_tiny"]

@@ -1,0 +1,74 @@
+"""What `predict` and `graph` need to know of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+DEFAULT_IMAGE_SIZE = 224
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """A model and the images it takes.
+
+    Args:
+        model: in eval mode, on the CPU.
+        image_size: side of its images in pixels.
+        resize: length in pixels that the shorter side of a face crop had, in training, before the
+            square of `image_size` was cut out.
+    """
+
+    model: Any
+    image_size: int
+    resize: int
+
+    def margin(self, chip_margin: float) -> float:
+        """Return the margin that shows as much of a face as training did.
+
+        Args:
+            chip_margin: margin of the face chips that training resized and cut the centre out of,
+                as a part of the face's box.
+        """
+        return ((1 + 2 * chip_margin) * self.image_size / self.resize - 1) / 2
+
+
+def load_image_model(path: Path) -> ImageModel:
+    """Load the model in a checkpoint, and what the checkpoint says of the images it takes.
+
+    Their side is the one in the model's config where it has one, else the one it was trained on,
+    else 224; `resize` is that of training, else in the published proportion of 256 to 224.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint.
+    """
+    from aurel.models.checkpoint import load_model, read_checkpoint
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    metadata = read_checkpoint(path).metadata
+    model = load_model(path)
+    trained_on = metadata.get("image_size", DEFAULT_IMAGE_SIZE)
+    image_size = int(getattr(model.config, "image_size", trained_on))
+    return ImageModel(model, image_size, int(metadata.get("resize", image_size * 256 // 224)))
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a user named; "auto" is the first GPU, or the CPU without one.
+
+    Raises:
+        ValueError: unknown, or not in this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"--device {name} cannot be used: {reason}") from error
+    return device

@@ -1,0 +1,52 @@
+"""Recipe files and their overrides on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from aurel.training.options import RunOptions
+
+try:
+    from jsonargparse import ActionConfigFile, ArgumentParser
+except ImportError as error:
+    raise ImportError("recipes need jsonargparse: pip install 'aurel-au[train]'") from error
+
+_ABOUT = {
+    "fit": ("Train a model as a recipe file says.", "to go on from"),
+    "test": ("Score a checkpoint on the test fold.", "to score; best if left out"),
+}
+
+
+class _Parser(ArgumentParser):
+    """A parser whose complaints are exceptions instead of a usage text and an exit."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ValueError(message) from ex
+
+
+def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | None, str]:
+    """Read ``--config FILE`` and the options that override it.
+
+    Args:
+        command: "fit" or "test".
+        arguments: the command line after the command.
+
+    Returns:
+        The options; the checkpoint asked for; and the options as YAML.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong kind.
+    """
+    about, use = _ABOUT[command]
+    parser = _Parser(prog=f"aurel {command}", description=about)
+    parser.add_argument("--config", action=ActionConfigFile, help="recipe file, YAML")
+    parser.add_argument(
+        "--ckpt_path", type=str | None, help=f"a file, or 'last' or 'best' of the run, {use}"
+    )
+    parser.add_class_arguments(RunOptions, fail_untyped=True)
+    values = parser.parse_args(list(arguments))
+    checkpoint = values.pop("ckpt_path")
+    values.pop("config")
+    text = parser.dump(values, skip_validation=True)
+    return RunOptions(**parser.instantiate(values)), checkpoint, text

@@ -1,0 +1,38 @@
+"""What reaches the terminal, from the first process alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+try:
+    from rich.console import Console
+except ImportError as error:
+    raise ImportError("aurel's commands need rich: pip install 'aurel-au[viz]'") from error
+
+# Each is about something that is meant, or that nobody can act on.
+_MEANT = (
+    ".*does not have many workers",
+    ".*number of training batches",
+    "Checkpoint directory .* exists",
+    "The `srun` command is available",
+    ".*LeafSpec.*",
+)
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that speaks and writes, of those of a run."""
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
+
+
+def make_console() -> Console:
+    """Return a console on stdout that is mute in all processes but the first.
+
+    Lightning's greetings are dropped for this process; its warnings and errors are kept.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in _MEANT:
+        warnings.filterwarnings("ignore", message=message)
+    return Console(quiet=not is_first_process(), highlight=False, soft_wrap=True)

@@ -1,0 +1,48 @@
+"""One line for what a user can mend, a traceback for what only we can."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+class Interrupted(Exception):
+    """Ctrl-C while there is something to say about what was saved."""
+
+
+def guarded(run: Callable[[], int], debug: bool = False) -> int:
+    """Call `run`; turn errors of the user's making into a line on stderr and an exit code.
+
+    Args:
+        run: the command.
+        debug: let every error through, with its traceback.
+
+    Returns:
+        what `run` returns; 2 after bad input; 130 after Ctrl-C, as shells have it.
+    """
+    try:
+        return run()
+    except (KeyboardInterrupt, Interrupted) as stop:
+        tell(str(stop) or "interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 0
+    except USER_ERRORS as error:
+        if debug:
+            raise
+        tell(f"error: {one_line(error)}")
+        return BAD_INPUT
+
+
+def tell(message: str) -> None:
+    """Print a line on stderr, under the program's name."""
+    print(f"aurel: {message}", file=sys.stderr)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error without line breaks; its type where it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__

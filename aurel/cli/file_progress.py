@@ -1,0 +1,55 @@
+"""A progress bar over files, and over the frames of the one in work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+except ImportError as error:
+    raise ImportError("progress bars need rich: pip install 'aurel-au[viz]'") from error
+
+
+@contextmanager
+def file_progress(files: int) -> Iterator[Callable[[Path, int, int | None], None]]:
+    """Show progress on stderr where that is a terminal.
+
+    Args:
+        files: number of files.
+
+    Returns:
+        a function to call with the file in work, the frames of it that are done, and the number of
+        its frames if that is known.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        over_files = progress.add_task("files", total=files)
+        over_frames = progress.add_task("frames", total=None, visible=False)
+        seen: dict[Path, None] = {}
+
+        def update(path: Path, done: int, total: int | None) -> None:
+            seen[path] = None
+            progress.update(over_files, completed=len(seen))
+            progress.update(
+                over_frames,
+                description=path.name,
+                completed=done,
+                total=total,
+                visible=total != 1,
+            )
+
+        yield update

@@ -1,0 +1,71 @@
+"""`aurel fit`: train a model as a recipe file says."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from aurel.cli.errors import Interrupted
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `aurel fit`; its options are read by jsonargparse later."""
+    parser = subparsers.add_parser("fit", help="train a model from a recipe file", add_help=False)
+    parser.set_defaults(takes_rest=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; return 0 where the run came to its end."""
+    from aurel.cli.config import parse
+
+    options, checkpoint, text = parse("fit", args.rest)
+
+    from aurel.cli.console import is_first_process, make_console
+    from aurel.cli.progress import TrainingProgress
+    from aurel.training.datasets import training_splits
+    from aurel.training.run import checkpoint_file, claim_folder, fit, run_folder
+
+    console = make_console()
+    folder = run_folder(options)
+    resume = None if checkpoint is None else checkpoint_file(folder, checkpoint)
+    splits = training_splits(options.data, options.seed)
+    claim_folder(folder, resume)
+    if is_first_process():
+        (folder / "config.yaml").write_text(text)
+    console.print(_summary(options, splits, folder))
+    if options.data.select_on == "test":
+        console.print(_SELECTED_ON_TEST, style="yellow")
+    try:
+        fit(options, resume, [TrainingProgress(console, options.model.name)], splits)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(_where_to_go_on(folder)) from stop
+    console.print(f"checkpoint  {checkpoint_file(folder, None)}")
+    console.print(f"score it    aurel test --config {folder / 'config.yaml'}")
+    return 0
+
+
+_SELECTED_ON_TEST = (
+    "warning: the best epoch is chosen on the test fold (data.select_on: test), as in published "
+    "protocols; its score is no estimate of the score on new people"
+)
+
+
+def _summary(options: Any, splits: Any, folder: Path) -> str:
+    protocol = splits.protocol
+    fold = "" if protocol["fold"] is None else f", fold {protocol['fold']}"
+    parts = [f"{len(splits.train)} training images of {len(protocol['train_subjects'])} people"]
+    if held := len(protocol["validation_subjects"]):
+        parts.append(f"{len(splits.validation)} validation images of {held} others")
+    return (
+        f"model       {options.model.name}\n"
+        f"data        {protocol['dataset']}{fold}: {', '.join(parts)}\n"
+        f"run         {folder}"
+    )
+
+
+def _where_to_go_on(folder: Path) -> str:
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        return f"interrupted; the last checkpoint is {last}, go on with --ckpt_path last"
+    return "interrupted before the first checkpoint"

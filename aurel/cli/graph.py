@@ -1,0 +1,158 @@
+"""`aurel graph`: the graph that a model has learned, as a picture and as data."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurel.cli.errors import BAD_INPUT, one_line, tell
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from aurel.facs import AUSet
+
+_DESCRIPTION = """\
+Average the graph that a model builds over many faces, and bring it to the level of action units.
+
+Next to the picture OUT.png, a face with the strongest relations, it writes
+  OUT_matrix.png   all relations as a matrix
+  OUT.csv          the same as numbers: row i is what AU i listens to
+  OUT.graphml      the same for graph programs: an edge from j to i where AU i listens to AU j
+
+What a weight is depends on the model: how often j is among the neighbours of i (k-nearest-neighbour
+graphs), the mean attention of i to j, or the mean gate on the edge from j to i (learned edges; they
+sum to 1 over j). Where nodes are regions of the face, the weight between two AUs is the mean over
+the pairs of their regions.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `aurel graph`."""
+    parser = subparsers.add_parser(
+        "graph",
+        help="draw the graph that a model has learned",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, type=Path, help="model to look into")
+    parser.add_argument("--out", required=True, type=Path, help="picture: .png, .pdf or .svg")
+    parser.add_argument(
+        "--data",
+        default="synthetic",
+        metavar="synthetic|FOLDER",
+        help="faces to average over: the embedded ones, or those in a folder (synthetic)",
+    )
+    parser.add_argument("--samples", type=int, default=200, help="number of synthetic faces (200)")
+    parser.add_argument(
+        "--layer", type=int, default=-1, help="which graph of the model, from 0; -1 is the last"
+    )
+    parser.add_argument(
+        "--cropped", action="store_true", help="the photographs are face crops already"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="faces a step (32)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (auto)")
+    parser.set_defaults(threshold=0.5)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write pictures and data of a model's graph; return 2 where a photograph was unreadable."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from aurel.cli.predict import make_predictor
+    from aurel.viz.adjacency import draw_adjacency
+    from aurel.viz.face_graph import draw_face_graph
+    from aurel.viz.mean_graph import au_adjacency, mean_graphs
+
+    if args.out.suffix not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"--out must end in .png, .pdf or .svg, got {args.out}")
+    predictor = make_predictor(args)
+    unread: list[Path] = []
+    if args.data == "synthetic":
+        batches = _synthetic(args, predictor)
+    else:
+        batches = _photos(args, predictor, unread)
+    graphs = mean_graphs(predictor.model, (batch.to(predictor.device) for batch in batches))
+    if not -len(graphs) <= args.layer < len(graphs):
+        raise ValueError(f"--layer must be in {-len(graphs)}..{len(graphs) - 1}, got {args.layer}")
+    adjacency, aus = au_adjacency(predictor.model, graphs[args.layer])
+
+    layer = args.layer % len(graphs)
+    title = f"{args.checkpoint.name}: graph {layer} of 0..{len(graphs) - 1}"
+    matrix_path = args.out.with_stem(f"{args.out.stem}_matrix")
+    draw_face_graph(adjacency, aus.names, args.out, title=title)
+    draw_adjacency(adjacency, aus.names, matrix_path, title=title)
+    write_csv(adjacency, aus, args.out.with_suffix(".csv"))
+    write_graphml(adjacency, aus, args.out.with_suffix(".graphml"))
+    print(f"graph {layer} of 0..{len(graphs) - 1}: {args.out}, {matrix_path.name}, .csv, .graphml")
+    return BAD_INPUT if unread else 0
+
+
+def _synthetic(args: argparse.Namespace, predictor: Any) -> Iterator[Tensor]:
+    from torch.utils.data import DataLoader
+
+    from aurel.data.synthetic import ACTION_UNITS, SyntheticFaces
+
+    if args.samples < 1:
+        raise ValueError(f"--samples must be at least 1, got {args.samples}")
+    shown = [n for n in dict.fromkeys(predictor.model.aus.numbers) if n in ACTION_UNITS]
+    faces = SyntheticFaces(
+        shown or "BP4D", subjects=range(args.samples), per_subject=1, size=predictor.image_size
+    )
+    for batch in DataLoader(faces, batch_size=args.batch_size):
+        yield batch["image"]
+
+
+def _photos(args: argparse.Namespace, predictor: Any, unread: list[Path]) -> Iterator[Tensor]:
+    from aurel.cli.file_progress import file_progress
+    from aurel.vision.face_predictor import to_batches
+    from aurel.vision.inputs import InputError, find_inputs, is_video, read_photo
+
+    if not Path(args.data).exists():
+        raise InputError(f"--data must be synthetic or a folder that exists, got {args.data}")
+    photos = [path for path in find_inputs([args.data]) if not is_video(path)]
+    if not photos:
+        raise InputError(f"no photographs in {args.data}")
+    crops: list[Any] = []
+    with file_progress(len(photos)) as on_progress:
+        for path in photos:
+            try:
+                crops += predictor.find([read_photo(path)])[1]
+            except InputError as error:
+                tell(f"error: {one_line(error)}")
+                unread.append(path)
+            on_progress(path, 1, 1)
+            if len(crops) >= args.batch_size:
+                yield from to_batches(crops, args.batch_size)
+                crops = []
+    yield from to_batches(crops, args.batch_size)
+
+
+def write_csv(adjacency: Tensor, aus: AUSet, path: Path) -> None:
+    """Write the matrix with the names of the AUs before its rows and above its columns."""
+    from aurel.viz.files import atomic_path
+
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["", *aus.names])
+        for name, row in zip(aus.names, adjacency.tolist(), strict=True):
+            writer.writerow([name, *(f"{value:.6g}" for value in row)])
+
+
+def write_graphml(adjacency: Tensor, aus: AUSet, path: Path) -> None:
+    """Write the graph as GraphML: edges j -> i with `weight`, nodes with `title` and `region`."""
+    import networkx
+
+    from aurel.graph import RelationGraph
+    from aurel.viz.files import atomic_path
+
+    graph = RelationGraph(weights=adjacency[None]).to_networkx(names=aus.names)
+    if aus.named:
+        regions = dict(zip(aus.names, aus.regions(), strict=True))
+        networkx.set_node_attributes(graph, regions, "region")
+    networkx.set_node_attributes(graph, dict(zip(aus.names, aus.titles, strict=True)), "title")
+    with atomic_path(path) as temporary:
+        networkx.write_graphml(graph, temporary)

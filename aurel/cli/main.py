@@ -1,0 +1,52 @@
+"""The `aurel` command.
+
+Each subcommand is a module with ``add_parser(subparsers)``, which adds its argparse parser and
+must import nothing heavy, and ``run(args) -> int``, which does the work and returns the exit code.
+A module that parses its options itself sets ``takes_rest=True`` as a parser default and finds
+what argparse did not know in ``args.rest``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from aurel.cli.errors import guarded
+
+COMMANDS = {
+    "demo": "aurel.cli.demo",
+    "fit": "aurel.cli.fit",
+    "test": "aurel.cli.test",
+    "predict": "aurel.cli.predict",
+    "graph": "aurel.cli.graph",
+    "models": "aurel.cli.models",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (by default the process's) and return its exit code."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and not getattr(args, "takes_rest", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
+    return guarded(lambda: import_module(COMMANDS[args.command]).run(args), debug=args.debug)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="aurel", description="Relations between facial action units: train, test, see."
+    )
+    parser.add_argument("--version", action="version", version=f"aurel {version('aurel-au')}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of any error")
+    subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for module in COMMANDS.values():
+        import_module(module).add_parser(subparsers)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

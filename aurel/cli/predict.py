@@ -1,0 +1,113 @@
+"""`aurel predict`: AUs of the faces in photographs and videos."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from aurel.cli.errors import BAD_INPUT, one_line, tell
+
+_DESCRIPTION = """\
+Find the faces in photographs and videos and predict their action units (AUs).
+
+OUT/predictions.csv gets a row a face and frame:
+  input, frame, time       the file, the frame's number from 0, its time in seconds
+  face                     number of the face in the frame, left to right from 0; not an identity
+  FaceRectX, FaceRectY, FaceRectWidth, FaceRectHeight, FaceAngle
+                           its box in pixels, turned clockwise about its centre by so many degrees
+  AU01, AU02, ...          probability of each AU
+  AU01_present, ...        1 where the probability reaches the threshold, else 0
+A frame without a face gets one row with the fields from `face` on empty.
+
+OUT/annotated/ gets each input with the boxes and bars drawn on it, as PNG or MP4. A file that
+cannot be read is named on stderr, the others are done, and the exit code is 2.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `aurel predict`."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="predict the AUs of the faces in photographs and videos",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="INPUT", help="photograph, video, or folder of them"
+    )
+    parser.add_argument("--checkpoint", required=True, type=Path, help="model to predict with")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="probability that counts as present (0.5)"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="use one video frame in N (1)"
+    )
+    parser.add_argument(
+        "--cropped", action="store_true", help="inputs are face crops: do not look for faces"
+    )
+    parser.add_argument("--csv-only", action="store_true", help="draw no pictures and videos")
+    parser.add_argument("--batch-size", type=int, default=32, help="faces a step (32)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (auto)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict; return 2 where an input could not be read, else 0."""
+    # The video decoder would write lines of its own about damaged files to stderr.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from aurel.cli.file_progress import file_progress
+    from aurel.vision.inputs import InputError, find_inputs
+    from aurel.vision.outputs import annotated_paths
+    from aurel.vision.predict_files import FilePrediction
+    from aurel.vision.prediction_table import PredictionTable
+    from aurel.viz.files import atomic_path
+
+    if args.every < 1:
+        raise ValueError(f"--every must be at least 1, got {args.every}")
+    predictor = make_predictor(args)
+    annotated = args.out / "annotated"
+    inputs = find_inputs(args.inputs, skip=annotated)
+    if not inputs:
+        raise InputError(f"no photographs or videos in {', '.join(map(str, args.inputs))}")
+
+    table_path = args.out / "predictions.csv"
+    with (
+        atomic_path(table_path) as temporary,
+        temporary.open("w+", newline="", encoding="utf-8") as file,
+        file_progress(len(inputs)) as on_progress,
+    ):
+        job = FilePrediction(
+            predictor,
+            PredictionTable(file, predictor.names),
+            {} if args.csv_only else annotated_paths(inputs, annotated),
+            every=args.every,
+            on_error=lambda error: tell(f"error: {one_line(error)}"),
+            on_progress=on_progress,
+        )
+        job.run(inputs)
+        if job.failed == len(inputs):
+            raise InputError("nothing was written, as no input could be read")
+    print(f"{job.faces} faces in {len(inputs) - job.failed} files: {table_path}")
+    return BAD_INPUT if job.failed else 0
+
+
+def make_predictor(args: argparse.Namespace) -> Any:
+    """Return the `FacePredictor` that the options ask for."""
+    from aurel.cli.checkpoints import choose_device, load_image_model
+    from aurel.vision.crop import MARGIN
+    from aurel.vision.face_detector import whole_image
+    from aurel.vision.face_predictor import FacePredictor
+
+    device = choose_device(args.device)
+    loaded = load_image_model(args.checkpoint)
+    return FacePredictor(
+        loaded.model,
+        loaded.image_size,
+        detector=whole_image if args.cropped else None,
+        margin=loaded.margin(0.0 if args.cropped else MARGIN),
+        threshold=args.threshold,
+        batch_size=args.batch_size,
+        device=device,
+    )

@@ -1,0 +1,99 @@
+"""A bar a run, and a line an epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+try:
+    from rich import progress as bars
+    from rich.console import Console
+except ImportError as error:
+    raise ImportError("progress bars need rich: pip install 'aurel-au[viz]'") from error
+
+
+class TrainingProgress(Callback):
+    """Show how far training or scoring is, where stdout is a terminal, and a line an epoch.
+
+    Args:
+        console: where to.
+        title: of the bar.
+    """
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console = console
+        self.title = title
+        self._bar: bars.Progress | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epochs = trainer.max_epochs or 1
+        self._start(trainer, epochs * int(trainer.num_training_batches))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
+        self._advance(done)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.console.print(epoch_line(trainer), highlight=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start(trainer, int(trainer.num_test_batches[0]))
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._advance(batch_idx + 1)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._stop()
+
+    def _start(self, trainer: Trainer, total: int) -> None:
+        if not trainer.is_global_zero:
+            return
+        columns = (
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeRemainingColumn(),
+        )
+        self._bar = bars.Progress(*columns, console=self.console, transient=True)
+        self._bar.add_task(self.title, total=total)
+        self._bar.start()
+
+    def _advance(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done)
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def epoch_line(trainer: Trainer) -> str:
+    """Return what an epoch came to, such as "epoch 3/12  loss 0.412  F1 0.603  AUC 0.811"."""
+    metrics = trainer.callback_metrics
+    parts = [f"epoch {trainer.current_epoch + 1:>2}/{trainer.max_epochs}"]
+    for key, name in (("train/loss", "loss"), ("val/f1", "F1"), ("val/auc", "AUC")):
+        if key in metrics and not math.isnan(float(metrics[key])):
+            parts.append(f"{name} {float(metrics[key]):.3f}")
+    return "  ".join(parts)

@@ -1,0 +1,49 @@
+"""`aurel test`: score a checkpoint on the test fold."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `aurel test`; its options are read by jsonargparse later."""
+    parser = subparsers.add_parser(
+        "test", help="score a checkpoint on the test fold of a recipe file", add_help=False
+    )
+    parser.set_defaults(takes_rest=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the scores of each AU and write them to ``metrics.json`` in the run's folder."""
+    from aurel.cli.config import parse
+
+    options, name, _ = parse("test", args.rest)
+
+    from aurel.cli.console import is_first_process, make_console
+    from aurel.cli.progress import TrainingProgress
+    from aurel.cli.tables import score_table, write_json
+    from aurel.training.run import checkpoint_file, run_folder, score
+
+    console = make_console()
+    folder = run_folder(options)
+    checkpoint = checkpoint_file(folder, name)
+    task = score(options, checkpoint, [TrainingProgress(console, "testing")])
+    fold = "" if options.data.fold is None else f" fold {options.data.fold}"
+    console.print(score_table(task.scores, f"{checkpoint} on {options.data.dataset}{fold}"))
+    if task.metadata.get("select_on") == "test":
+        console.print("the epoch was chosen on this fold", style="yellow")
+    if is_first_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "checkpoint": str(checkpoint),
+            "dataset": options.data.dataset,
+            "fold": options.data.fold,
+            "threshold": 0.5,
+            "select_on": task.metadata.get("select_on"),
+            "scores": task.scores,
+            **task.visibility_scores,
+        }
+        write_json(folder / "metrics.json", content)
+    console.print(f"metrics     {folder / 'metrics.json'}")
+    return 0

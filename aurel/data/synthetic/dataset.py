@@ -1,0 +1,250 @@
+"""Data sets of synthetic faces: single images, and clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from aurel.data.synthetic.actions import COLUMN, Actions
+from aurel.data.synthetic.arrays import Array
+from aurel.data.synthetic.faces import render
+from aurel.data.synthetic.geometry import face_shape
+from aurel.data.synthetic.label_model import LabelWorld, label_world
+from aurel.data.synthetic.landmarks import TO_49
+from aurel.data.synthetic.occluders import hidden_units
+from aurel.data.synthetic.plan import Plan, join_plans, plan_clip, plan_images
+from aurel.data.synthetic.statistics import statistics_for
+from aurel.facs import AUSet, AUSpec
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Sample = dict[str, Any]
+
+
+class SyntheticFaces(Dataset[Sample]):
+    r"""Procedural faces with exact labels, intensities, landmarks and knowledge of what is hidden.
+
+    Labels follow a pairwise model fitted to the label statistics of BP4D, DISFA or EmotioNet (the
+    smallest of them that holds `aus`, else their union), so AUs occur together as they do there.
+    Item k of a subject is a function of (seed, subject, k) and of the options alone. Faces are
+    procedural: scores on them cannot be compared with scores on recordings.
+
+    Args:
+        aus: the label columns: "BP4D", "DISFA", "EmotioNet", or AUs among 1, 2, 4, 5, 6, 7, 9,
+            10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43; both sides together.
+        subjects: numbers of the people; different numbers are different people.
+        per_subject: images of each.
+        size: pixels a side.
+        seed: of everything random.
+        coupling: factor on the couplings between labels at fixed rates: 0 independent, 1 as in
+            the data, 2 doubled.
+        occlusion: share of images in which something covers a part of the face.
+        strength: of the variation in pose, light and camera; 0 is frontal, evenly lit and sharp.
+        faintest: lowest intensity of a present AU.
+        transform: from a sample with a uint8 image (3, S, S) to a sample
+            (`aurel.data.transforms`); by default the image is only normalised.
+
+    Items are dicts: ``image`` float32 (3, S, S), ImageNet-normalised; ``labels`` float32 (N,) in
+    {0, 1}; ``landmarks`` float32 (49, 2), pixels (x, y); ``visible`` bool (N,), False where
+    everything that shows the AU is covered; ``intensity`` float32 (N,) in 0..1; ``subject`` int.
+
+    Raises:
+        ValueError: an AU that the faces do not show, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        aus: AUSpec = "BP4D",
+        subjects: Iterable[int] = range(30),
+        per_subject: int = 40,
+        size: int = 96,
+        *,
+        seed: int = 0,
+        coupling: float = 1.0,
+        occlusion: float = 0.9,
+        strength: float = 1.0,
+        faintest: float = 0.2,
+        transform: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        self.aus = _checked_aus(aus)
+        self.transform = transform
+        world = _world(self.aus, coupling)
+        self.label_world = world.name
+        people = _checked_people(subjects, per_subject, size, occlusion, faintest)
+        plan = join_plans(
+            [
+                plan_images(world, seed, subject, per_subject, occlusion, strength, faintest)
+                for subject in people
+            ]
+        )
+        self.subjects = [subject for subject in people for _ in range(per_subject)]
+        content = _Content.of(plan, self.aus, world, size)
+        self.images = torch.from_numpy(content.images)
+        self.labels = torch.from_numpy(content.labels)
+        self.visible = torch.from_numpy(content.visible)
+        self.intensities = torch.from_numpy(content.intensities)
+        self.landmarks68 = torch.from_numpy(content.landmarks)
+        self.landmarks = self.landmarks68[:, TO_49.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def __getitem__(self, index: int) -> Sample:
+        return _sample(self, index, self.transform)
+
+
+class SyntheticClips(Dataset[Sample]):
+    """Clips of synthetic faces: labels persist as in the recordings, units rise and fade.
+
+    Every frame has the joint law of single images; pose, light and gaze drift.
+
+    Args:
+        aus, subjects, size, seed, coupling, occlusion, strength, faintest, transform: as for
+            `SyntheticFaces`.
+        per_subject: clips of each subject.
+        frames: length T of a clip, at 25 frames a second.
+        speed: factor on how often labels change; short clips need 3 to 6 to see changes.
+
+    Items are those of `SyntheticFaces` with a leading T in ``image``, ``labels``, ``landmarks``,
+    ``visible`` and ``intensity``.
+
+    Raises:
+        ValueError: an AU that the faces do not show, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        aus: AUSpec = "BP4D",
+        subjects: Iterable[int] = range(30),
+        per_subject: int = 2,
+        frames: int = 16,
+        size: int = 96,
+        *,
+        seed: int = 0,
+        coupling: float = 1.0,
+        occlusion: float = 0.4,
+        strength: float = 1.0,
+        faintest: float = 0.2,
+        speed: float = 1.0,
+        transform: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        self.aus = _checked_aus(aus)
+        self.transform = transform
+        world = _world(self.aus, coupling)
+        self.label_world = world.name
+        if frames < 1:
+            raise ValueError(f"frames must be at least 1, got {frames}")
+        if speed <= 0:
+            raise ValueError(f"speed must be above 0, got {speed}")
+        people = _checked_people(subjects, per_subject, size, occlusion, faintest)
+        self.subjects = [subject for subject in people for _ in range(per_subject)]
+        plan = join_plans(
+            [
+                plan_clip(
+                    world, seed, subject, clip, frames, occlusion, strength, faintest, speed
+                )
+                for subject in people
+                for clip in range(per_subject)
+            ]
+        )  # fmt: skip
+        content = _Content.of(plan, self.aus, world, size)
+
+        def clips(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).unflatten(0, (-1, frames))
+
+        self.images = clips(content.images)
+        self.labels = clips(content.labels)
+        self.visible = clips(content.visible)
+        self.intensities = clips(content.intensities)
+        self.landmarks68 = clips(content.landmarks)
+        self.landmarks = self.landmarks68[:, :, TO_49.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def __getitem__(self, index: int) -> Sample:
+        return _sample(self, index, self.transform)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a data set holds, one row a picture."""
+
+    images: NDArray[np.uint8]
+    labels: Array
+    visible: NDArray[np.bool_]
+    intensities: Array
+    landmarks: Array
+
+    @classmethod
+    def of(cls, plan: Plan, aus: AUSet, world: LabelWorld, size: int) -> _Content:
+        columns = [world.aus.index(number) for number in aus.numbers]
+        units = [COLUMN[number] for number in aus.numbers]
+        shape = face_shape(plan.who, Actions(plan.actions), plan.capture)
+        faces = render(plan.who, plan.actions, plan.capture, plan.occluders, size)
+        return cls(
+            images=faces.images,
+            labels=plan.labels[:, columns].astype(np.float32),
+            visible=~hidden_units(plan.occluders, plan.who, shape)[:, units],
+            intensities=plan.actions[:, units].mean(-1),
+            landmarks=faces.landmarks,
+        )
+
+
+def _sample(
+    data: SyntheticFaces | SyntheticClips,
+    index: int,
+    transform: Callable[[Sample], Sample] | None,
+) -> Sample:
+    sample = {
+        "image": data.images[index],
+        "labels": data.labels[index],
+        "landmarks": data.landmarks[index],
+        "visible": data.visible[index],
+        "intensity": data.intensities[index],
+        "subject": data.subjects[index],
+    }
+    if transform is not None:
+        return transform(sample)
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    deviation = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return {**sample, "image": (data.images[index].float() / 255 - mean) / deviation}
+
+
+def _world(aus: AUSet, coupling: float) -> LabelWorld:
+    return label_world(statistics_for(aus.numbers).name, coupling)
+
+
+def _checked_aus(aus: AUSpec) -> AUSet:
+    chosen = AUSet.of(aus)
+    if not chosen.named:
+        raise ValueError("aus must say which AUs, got an unnamed set")
+    if any(chosen.sides):
+        raise ValueError(
+            f"aus must be of both sides together, got {', '.join(chosen.names)}: "
+            "the synthetic faces have no lateral labels"
+        )
+    return chosen
+
+
+def _checked_people(
+    subjects: Iterable[int], per_subject: int, size: int, occlusion: float, faintest: float
+) -> Sequence[int]:
+    people = [int(subject) for subject in subjects]
+    if not people or min(people) < 0:
+        raise ValueError("subjects must be one or more numbers from 0, got " + str(people[:5]))
+    if per_subject < 1:
+        raise ValueError(f"per_subject must be at least 1, got {per_subject}")
+    if size < 32:
+        raise ValueError(f"size must be at least 32 pixels, got {size}")
+    for name, value in (("occlusion", occlusion), ("faintest", faintest)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in 0..1, got {value}")
+    return people

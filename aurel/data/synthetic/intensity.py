@@ -1,0 +1,95 @@
+"""From labels to intensities: how strongly each unit shows, on each side, in each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aurel.data.synthetic.actions import ACTION_UNITS, COLUMN
+from aurel.data.synthetic.arrays import Array, DoubleArray
+from aurel.data.synthetic.label_model import Labels
+
+DRAWS = 4 * len(ACTION_UNITS)
+TRACE_SHARE = 0.25
+TRACE_MOST = 0.22
+ASYMMETRY = 0.18
+UNLABELLED = {
+    5: 0.05, 6: 0.20, 7: 0.20, 9: 0.03, 10: 0.10, 14: 0.10, 15: 0.08, 17: 0.10,
+    20: 0.03, 23: 0.05, 24: 0.05, 25: 0.28, 26: 0.08, 43: 0.02,
+}  # fmt: skip
+"""How often a unit occurs on faces of a set that does not label it."""
+
+_LEAD, _RISE, _FALL = 2, 8, 12
+
+
+def draw_intensities(
+    labels: Labels, aus: Sequence[int], numbers: DoubleArray, faintest: float = 0.2
+) -> Array:
+    """Give every unit an intensity, (n, 18, 2): image left, image right.
+
+    A present unit has an intensity between `faintest` and 1; an absent one is at 0 or, one time
+    in four, leaves a trace (level A of FACS, which labels do not count). Units that the label set
+    lacks occur now and then, as they do in recordings.
+
+    Args:
+        labels: 1 present, 0 absent, (n, N).
+        aus: the unit of each label column.
+        numbers: uniform numbers (n, DRAWS).
+        faintest: lowest intensity of a present unit.
+    """
+    units = len(ACTION_UNITS)
+    level, chance = numbers[:, :units], numbers[:, units : 2 * units]
+    sides = numbers[:, 2 * units :].reshape(-1, units, 2)
+    strength = faintest + (1 - faintest) * level * (0.5 + 0.5 * level)
+    trace = np.where(chance < TRACE_SHARE, TRACE_MOST * level, 0)
+    mean = np.zeros_like(level)
+    for au, probability in UNLABELLED.items():
+        column = COLUMN[au]
+        mean[:, column] = np.where(chance[:, column] < probability, strength[:, column], 0)
+    for index, au in enumerate(aus):
+        column = COLUMN[au]
+        mean[:, column] = np.where(labels[:, index] > 0, strength[:, column], trace[:, column])
+    _reconcile(mean, aus)
+    return np.clip(mean[..., None] * (1 + ASYMMETRY * (2 * sides - 1)), 0, 1).astype(np.float32)
+
+
+def onset_apex_offset(labels: Labels) -> Array:
+    """Turn labels of a clip (T, N) into smooth envelopes in 0..1.
+
+    A unit starts to rise two frames before its label, is at its apex six frames into it, and
+    fades more slowly than it came.
+    """
+    frames = len(labels)
+    time = np.arange(frames)
+    envelope = np.zeros(labels.shape, np.float32)
+    for column, present in enumerate(labels.T.astype(np.int8)):
+        edges = np.diff(np.concatenate([[0], present, [0]]))
+        for start, end in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
+            rise = (time - start + _LEAD) / _RISE if start > 0 else np.ones(frames)
+            fall = (end - 1 - time + _LEAD) / _FALL if end < frames else np.ones(frames)
+            height = np.clip(np.minimum(rise, fall), 0, 1)
+            height = height * height * (3 - 2 * height)
+            envelope[:, column] = np.maximum(envelope[:, column], height)
+    return envelope
+
+
+def drift(rng: np.random.Generator, frames: int, columns: int, period: int) -> DoubleArray:
+    """Return smooth noise in -1..1, (frames, columns), with a new value every `period` frames."""
+    knots = 2 * rng.random((frames // period + 2, columns)) - 1
+    position = np.arange(frames) / period
+    before = position.astype(int)
+    share = (position - before)[:, None]
+    share = share * share * (3 - 2 * share)
+    return knots[before] * (1 - share) + knots[before + 1] * share
+
+
+def _reconcile(mean: DoubleArray, aus: Sequence[int]) -> None:
+    """Take back unlabelled units that the face cannot do together with the others."""
+    pressed = np.maximum(mean[:, COLUMN[24]], 0.7 * mean[:, COLUMN[23]])
+    for au in (25, 26):
+        if au not in aus:
+            mean[:, COLUMN[au]] *= 1 - pressed
+    if 25 not in aus and 26 not in aus:
+        mean[:, COLUMN[25]] = np.maximum(mean[:, COLUMN[25]], mean[:, COLUMN[26]])
+    mean[:, COLUMN[5]] *= 1 - mean[:, COLUMN[43]]

@@ -1,0 +1,158 @@
+"""Image augmentation that takes the landmarks and the left and right AUs along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aurel.facs import FLIP_49, AUSet
+
+try:
+    from torchvision.transforms.v2 import functional as F
+except ImportError as error:
+    raise ImportError("aurel.data.transforms needs: pip install 'aurel-au[models]'") from error
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_PER_AU = ("labels", "visible", "intensity")
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Resize the shorter side, crop at random, flip at random, jitter the colours, normalise.
+
+    Random numbers come from torch's global generator, which a DataLoader seeds in each worker.
+
+    Args:
+        aus: the AUs of the label columns; a flip exchanges their left and right columns.
+        resize: length of the shorter side in pixels before the crop.
+        crop: side of the square that is cut out; at most `resize`.
+        flip: probability of a horizontal flip.
+        brightness, contrast, saturation: a value v scales by a factor drawn from [1 - v, 1 + v].
+
+    Raises:
+        ValueError: the crop does not fit, or a number is out of range.
+    """
+
+    aus: AUSet
+    resize: int = 256
+    crop: int = 224
+    flip: float = 0.5
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.resize, self.crop)
+        for name in ("flip", "brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        sample = resize(sample, self.resize)
+        height, width = sample["image"].shape[-2:]
+        top = int(torch.randint(height - self.crop + 1, ()))
+        left = int(torch.randint(width - self.crop + 1, ()))
+        sample = crop(sample, top, left, self.crop)
+        if torch.rand(()) < self.flip:
+            sample = horizontal_flip(sample, self.aus)
+        return normalize({**sample, "image": self._jitter(sample["image"])})
+
+    def evaluation(self) -> EvalTransform:
+        """Return the transform for validation and test: the same scale, the centre, no chance."""
+        return EvalTransform(self.resize, self.crop)
+
+    def _jitter(self, image: Tensor) -> Tensor:
+        changes = (
+            (F.adjust_brightness, self.brightness),
+            (F.adjust_contrast, self.contrast),
+            (F.adjust_saturation, self.saturation),
+        )
+        for index in torch.randperm(len(changes)).tolist():
+            change, strength = changes[index]
+            if strength:
+                image = change(image, 1 + strength * float(2 * torch.rand(()) - 1))
+        return image
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """Resize the shorter side, cut out the centre, normalise.
+
+    Args:
+        resize: length of the shorter side in pixels before the crop.
+        crop: side of the square that is cut out; at most `resize`.
+    """
+
+    resize: int = 256
+    crop: int = 224
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.resize, self.crop)
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        sample = resize(sample, self.resize)
+        height, width = sample["image"].shape[-2:]
+        top, left = (height - self.crop) // 2, (width - self.crop) // 2
+        return normalize(crop(sample, top, left, self.crop))
+
+
+def resize(sample: dict[str, Any], size: int) -> dict[str, Any]:
+    """Scale a sample so that the shorter side of its image is `size` pixels.
+
+    Args:
+        sample: ``image`` is a PIL image or a uint8 tensor (3, H, W); ``landmarks`` (L, 2) holds
+            pixel positions, whole numbers at pixel centres.
+        size: in pixels.
+    """
+    image = sample["image"]
+    if not isinstance(image, Tensor):
+        image = F.pil_to_tensor(image)
+    height, width = image.shape[-2:]
+    scale = size / min(height, width)
+    target = [round(height * scale), round(width * scale)]
+    if target != [height, width]:
+        image = F.resize(image, target, antialias=True)
+    changed = {**sample, "image": image}
+    if "landmarks" in sample:
+        ratio = torch.tensor([target[1] / width, target[0] / height])
+        changed["landmarks"] = (sample["landmarks"] + 0.5) * ratio - 0.5
+    return changed
+
+
+def crop(sample: dict[str, Any], top: int, left: int, size: int) -> dict[str, Any]:
+    """Cut out the square of `size` pixels whose corner is at row `top`, column `left`."""
+    changed = {**sample, "image": sample["image"][..., top : top + size, left : left + size]}
+    if "landmarks" in sample:
+        changed["landmarks"] = sample["landmarks"] - torch.tensor([left, top])
+    return changed
+
+
+def horizontal_flip(sample: dict[str, Any], aus: AUSet) -> dict[str, Any]:
+    """Mirror a sample: the image, the 49 landmarks, and the columns of left and right AUs."""
+    width = sample["image"].shape[-1]
+    changed = {**sample, "image": sample["image"].flip(-1)}
+    columns = list(aus.flip_permutation())
+    for key in _PER_AU:
+        if key in sample:
+            changed[key] = sample[key][columns]
+    if "landmarks" in sample:
+        x, y = sample["landmarks"][list(FLIP_49)].unbind(-1)
+        changed["landmarks"] = torch.stack((width - 1 - x, y), dim=-1)
+    return changed
+
+
+def normalize(sample: dict[str, Any]) -> dict[str, Any]:
+    """Turn the uint8 image into float32 with ImageNet's mean and deviation taken out."""
+    image = sample["image"].to(torch.float32) / 255
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return {**sample, "image": (image - mean) / std}
+
+
+def _check_sizes(resize: int, crop: int) -> None:
+    if not 1 <= crop <= resize:
+        raise ValueError(f"crop must be in 1..{resize} (resize), got {crop}")

@@ -1,0 +1,47 @@
+"""Probability of each action unit as the cosine between its node and a learned prototype."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aurel.ops.arguments import check_shape
+
+
+class CosineClassifier(nn.Module):
+    r"""Compare each node with its own prototype.
+
+    .. math::
+        p_n = \cos(x_n, \mathrm{ReLU}(s_n))
+
+    In [0, 1] for nodes that are nowhere negative, in [-1, 1] otherwise. A zero node gives 0; so
+    does a prototype that is nowhere positive, which then learns no more. Float32 at least.
+
+    Args:
+        channels: width C of a node.
+        num_nodes: number N of nodes.
+
+    Source: section 3.1 of Luo et al., IJCAI 2022 (ME-GraphAU); MDHR and MACG use the same.
+    """
+
+    def __init__(self, channels: int, num_nodes: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.num_nodes = num_nodes
+        self.prototypes = nn.Parameter(torch.empty(num_nodes, channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw prototypes as the authors do (Xavier, uniform)."""
+        nn.init.xavier_uniform_(self.prototypes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return probabilities (B, N) for nodes x (B, N, C)."""
+        check_shape("x", x, "B N C", N=self.num_nodes, C=self.channels)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        prototypes = F.normalize(F.relu(self.prototypes.to(dtype)), dim=-1)
+        return (F.normalize(x.to(dtype), dim=-1) * prototypes).sum(-1)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, num_nodes={self.num_nodes}"

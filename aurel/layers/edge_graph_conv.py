@@ -1,0 +1,103 @@
+"""Edge convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aurel.graph import RelationGraph
+from aurel.layers.linear_norm import LinearNorm, grouped_linear
+from aurel.layers.masked_norm import batch_norm, zero_absent
+from aurel.layers.neighborhood import finish, given_or_nearest
+
+
+class EdgeGraphConv(nn.Module):
+    r"""Map every edge, and keep the largest of a node's edges in each channel.
+
+    .. math:: y_i = \max_j \operatorname{GELU}(\operatorname{BN}(W [x_i ; x_j - x_i]))
+
+    over the k nearest nodes j of i; batch statistics are over edges. Wang et al., ACM TOG 2019,
+    in the form of Vision GNN (Han et al., NeurIPS 2022), except that the halves before W are
+    interleaved here, so that each channel group sees both.
+
+    Args:
+        in_channels: width C of the nodes.
+        out_channels: width of the result.
+        k: number of neighbours.
+        metric: "l2", "l1", "cosine" or "dot", as in `knn_graph`.
+        groups: channel groups of W.
+        loop: a node may be its own neighbour.
+
+    Raises:
+        ValueError: `groups` does not divide both widths.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        k: int,
+        metric: str = "l2",
+        groups: int = 4,
+        loop: bool = True,
+    ) -> None:
+        super().__init__()
+        self.k = k
+        self.metric = metric
+        self.loop = loop
+        self.project = LinearNorm(2 * in_channels, out_channels, groups)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters and forget the running statistics."""
+        self.project.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        return_graph: bool = False,
+        neighbors: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, RelationGraph]:
+        """Convolve.
+
+        Args:
+            x: (B, N, C).
+            mask: (B, N) bool, True where the node exists.
+            return_graph: return the graph as well.
+            neighbors: (B, N, K) int64, -1 for none: a graph to use instead of the nearest nodes.
+
+        Returns:
+            (B, N, out_channels), zero for absent nodes.
+
+        Raises:
+            ValueError: k is more than the nodes, or an argument has the wrong shape or dtype.
+        """
+        x = zero_absent(x, mask)
+        all_exist = mask is None and neighbors is None
+        neighbors = given_or_nearest(neighbors, x, self.k, self.metric, self.loop, mask)
+        exists = None if all_exist else neighbors >= 0
+        edges = F.gelu(batch_norm(self.project.norm, self._edges(x, neighbors), exists))
+        return finish(_first_maximum(edges, exists), neighbors, mask, return_graph)
+
+    def _edges(self, x: Tensor, neighbors: Tensor) -> Tensor:
+        """Return W [x_i ; x_j - x_i] + b, (B, N, K, O), from maps of nodes, K times fewer."""
+        weight, groups = self.project.weight, self.project.groups
+        center, difference = weight[:, ::2], weight[:, 1::2]
+        own = grouped_linear(x, center - difference, self.project.bias, groups)
+        other = grouped_linear(x, difference.contiguous(), None, groups)
+        samples = torch.arange(x.shape[0], device=x.device)[:, None, None]
+        return own[:, :, None] + other[samples, neighbors.clamp_min(0)]
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}, metric={self.metric!r}, loop={self.loop}"
+
+
+def _first_maximum(edges: Tensor, exists: Tensor | None) -> Tensor:
+    """Return the maxima over K of (B, N, K, C); the gradient goes to the first that attains it."""
+    if exists is None:
+        return edges.gather(2, edges.detach().argmax(2, keepdim=True)).squeeze(2)
+    edges = edges.masked_fill(~exists.unsqueeze(-1), -torch.inf)
+    largest = edges.gather(2, edges.detach().argmax(2, keepdim=True)).squeeze(2)
+    return largest.masked_fill(~exists.any(2, keepdim=True), 0)

@@ -1,0 +1,187 @@
+"""Graph convolution gated by edge features, which it updates along with the nodes."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aurel.graph import RelationGraph
+from aurel.layers.graph_batch_norm import GraphBatchNorm
+from aurel.ops.arguments import check_choice, check_mask, check_shape
+from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
+
+Residual = Literal["inside", "outside"]
+
+
+class GatedEdgeLayer(nn.Module):
+    r"""Update edges from their ends, then nodes from their gated neighbours.
+
+    .. math::
+        e'_{ij} &= e_{ij} + \mathrm{ReLU}(\mathrm{BN}(A x_i + B x_j + E e_{ij})) \\
+        m_i &= U x_i + \tfrac1N \sum_j g_{ij} \odot V x_j, \qquad
+            g_{ij} = \underset{j}{\mathrm{softmax}}\; \sigma(e'_{ij}) \\
+        x'_i &= \mathrm{ReLU}(x_i + \mathrm{BN}(m_i)) \quad\text{or}\quad
+            x_i + \mathrm{ReLU}(\mathrm{BN}(m_i))
+
+    Args:
+        channels: width C of nodes and edges.
+        num_nodes: number N of nodes.
+        residual: "inside" the ReLU (ME-GraphAU) or "outside" (OpenGraphAU).
+    """
+
+    def __init__(self, channels: int, num_nodes: int, residual: Residual = "inside") -> None:
+        super().__init__()
+        check_choice("residual", residual, ("inside", "outside"))
+        self.channels = channels
+        self.residual = residual
+        self.node = nn.Linear(channels, channels, bias=False)
+        self.message = nn.Linear(channels, channels, bias=False)
+        self.target = nn.Linear(channels, channels, bias=False)
+        self.source = nn.Linear(channels, channels, bias=False)
+        self.edge = nn.Linear(channels, channels, bias=False)
+        self.node_norm = GraphBatchNorm((num_nodes,))
+        self.edge_norm = GraphBatchNorm((num_nodes, num_nodes))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights as the authors do: normal, variance 2 / C."""
+        for linear in (self.node, self.message, self.target, self.source, self.edge):
+            nn.init.normal_(linear.weight, std=(2.0 / self.channels) ** 0.5)
+        self.node_norm.reset_parameters()
+        self.edge_norm.reset_parameters()
+
+    def forward(
+        self, x: Tensor, edges: Tensor, mask: Tensor | None, projected: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return x', e' for x (B, N, C), edges (B, N, N, C) and, if known, E e (B, N, N, C)."""
+        linears = (self.node, self.message, self.target, self.source)
+        weight = torch.cat([linear.weight for linear in linears])
+        node, message, target, source = F.linear(x, weight).chunk(4, -1)
+        pairs = None if mask is None else mask.unsqueeze(2) & mask.unsqueeze(1)
+        projected = self.edge(edges) if projected is None else projected
+        update = projected + target.unsqueeze(2) + source.unsqueeze(1)
+        edges = edges + F.relu(self.edge_norm(update, pairs))
+        gathered = gated_edge_aggregate(edges, message, mask=mask)
+        present = x.shape[1] if mask is None else mask.sum(1).clamp_min(1)[:, None, None]
+        update = self.node_norm(node + gathered / present, mask)
+        x = F.relu(x + update) if self.residual == "inside" else x + F.relu(update)
+        return x, edges
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, num_nodes={self.node_norm.entries[0]}, residual={self.residual!r}"
+
+
+class GatedEdgeGCN(nn.Module):
+    r"""Stack gated edge layers (see `GatedEdgeLayer`), each with weights of its own.
+
+    Args:
+        channels: width C of nodes and edges.
+        num_nodes: number N of nodes.
+        num_layers: number of layers.
+        residual: "inside" the ReLU (ME-GraphAU) or "outside" (OpenGraphAU).
+
+    Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU). The division by N behind the
+    softmax, and the softmax over sigmoids, are in the authors' code.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_nodes: int,
+        num_layers: int = 2,
+        residual: Residual = "inside",
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers must be at least 1, got {num_layers}")
+        self.channels = channels
+        self.num_nodes = num_nodes
+        self.layers = nn.ModuleList(
+            GatedEdgeLayer(channels, num_nodes, residual) for _ in range(num_layers)
+        )
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        for layer in self.layers:
+            assert isinstance(layer, GatedEdgeLayer)
+            layer.reset_parameters()
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        edges: Tensor,
+        mask: Tensor | None = None,
+        return_graph: Literal[False] = False,
+        *,
+        projected: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        edges: Tensor,
+        mask: Tensor | None = None,
+        *,
+        return_graph: Literal[True],
+        projected: Tensor | None = None,
+    ) -> tuple[tuple[Tensor, Tensor], RelationGraph]: ...
+
+    def forward(
+        self,
+        x: Tensor,
+        edges: Tensor,
+        mask: Tensor | None = None,
+        return_graph: bool = False,
+        *,
+        projected: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor] | tuple[tuple[Tensor, Tensor], RelationGraph]:
+        """Return updated nodes and edges.
+
+        Args:
+            x: (B, N, C) nodes.
+            edges: (B, N, N, C), target i before source j.
+            mask: (B, N) bool, True where the node exists. N in the equations is then the number of
+                nodes that exist; absent nodes and their edges give zeros.
+            return_graph: also return the graph: its weights, (B, N, N), are the last layer's gates,
+                averaged over channels, so that each row sums to one; its edge features the edges.
+            projected: the edges times the first layer's ``edge.weight``, (B, N, N, C), if known
+                (`MultiDimensionalEdges.with_projection`).
+
+        Returns:
+            x (B, N, C) and edges (B, N, N, C); with `return_graph` this pair and the graph.
+
+        Raises:
+            ValueError: a shape does not fit.
+        """
+        check_shape("x", x, "B N C", N=self.num_nodes, C=self.channels)
+        check_mask(mask, x)
+        sizes = {"B": x.shape[0], "N": self.num_nodes, "C": self.channels}
+        check_shape("edges", edges, "B N N C", **sizes)
+        if projected is not None:
+            check_shape("projected", projected, "B N N C", **sizes)
+        if mask is not None:
+            pairs = (mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(-1)
+            x, edges = x.where(mask.unsqueeze(-1), 0.0), edges.where(pairs, 0.0)
+        for layer in self.layers:
+            x, edges = layer(x, edges, mask, projected)
+            projected = None
+        if not return_graph:
+            return x, edges
+        return (x, edges), RelationGraph(weights=_gates(edges, mask), edge_features=edges)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, num_nodes={self.num_nodes}"
+
+
+def _gates(edges: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean over channels of the gates, (B, N, N)."""
+    gates = edges.to(torch.promote_types(edges.dtype, torch.float32)).sigmoid()
+    if mask is None:
+        return gates.softmax(2).mean(-1)
+    gates = gates.masked_fill(~mask[:, None, :, None], -torch.inf).softmax(2).mean(-1)
+    return gates.where(mask.unsqueeze(2) & mask.unsqueeze(1), 0.0)

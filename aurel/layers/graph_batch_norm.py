@@ -1,0 +1,169 @@
+"""Batch normalisation with one channel for each node, or for each pair of nodes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aurel.ops.arguments import check_shape
+
+
+class GraphBatchNorm(nn.Module):
+    r"""Normalise every entry of a graph over images and features.
+
+    .. math::
+        y_{be} = \gamma_e \frac{x_{be} - \mu_e}{\sqrt{\sigma_e^2 + \epsilon}} + \beta_e
+
+    for entries e, each with C features: `nn.BatchNorm1d` over the flattened entries, its running
+    statistics included, except that absent entries enter no statistic. `affine` gives the same for
+    values that are too many to be held, from their mean and scatter an image.
+
+    Args:
+        entries: (N,) for nodes, (N, N) for pairs of nodes; the shape of parameters and buffers.
+        eps: added to the variance.
+        momentum: weight of a batch in the running statistics; None for their plain average.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self, entries: tuple[int, ...], eps: float = 1e-5, momentum: float | None = 0.1
+    ) -> None:
+        super().__init__()
+        self.entries = tuple(entries)
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.empty(self.entries))
+        self.bias = nn.Parameter(torch.empty(self.entries))
+        self.register_buffer("running_mean", torch.zeros(self.entries))
+        self.register_buffer("running_var", torch.ones(self.entries))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start from the identity, with nothing tracked."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise x.
+
+        Args:
+            x: (B, *entries, C).
+            mask: (B, *entries) bool, True where the entry exists; absent ones give zeros.
+
+        Returns:
+            (B, *entries, C), in the dtype of x; statistics are in float32 at least.
+
+        Raises:
+            ValueError: x does not have these entries, or there is one value an entry to learn from.
+        """
+        layout = " ".join(["B", *"NM"[: len(self.entries)], "C"])
+        check_shape("x", x, layout, **dict(zip("NM", self.entries, strict=False)))
+        if mask is None and self.momentum is not None:
+            return self._plain(x, self.momentum)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        if mask is not None:
+            wide = wide.where(mask.unsqueeze(-1), 0.0)
+        mean = wide.mean(-1)
+        deviation = wide - mean.unsqueeze(-1)
+        scatter = deviation.square().sum(-1) if self.training else None
+        scale, shift = self.affine(mean, scatter, x.shape[-1], mask)
+        out = torch.addcmul(shift.unsqueeze(-1), deviation, scale.unsqueeze(-1))
+        return out.to(x.dtype)
+
+    def affine(
+        self,
+        mean: Tensor,
+        scatter: Tensor | None,
+        count: int,
+        mask: Tensor | None = None,
+        origin: Tensor | float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        r"""Return the normalisation of values of which only two moments an image are known.
+
+        .. math::
+            y - \bar x_{be} \mapsto a_e\, (x - \bar x_{be}) + c_{be}
+
+        Args:
+            mean: :math:`\bar x`, (B, *entries), float32 at least, less `origin`.
+            scatter: (B, *entries), sum of squares about that mean; None will do in evaluation.
+            count: values behind each mean.
+            mask: (B, *entries) bool, True where the entry exists.
+            origin: scalar. What all values share is better kept apart: it never meets the rest in
+                training, so it takes no digits from it.
+
+        Returns:
+            Scale :math:`a`, (*entries), and shift :math:`c`, (B, *entries), zero where absent.
+
+        Raises:
+            ValueError: there is one value an entry to learn from.
+        """
+        if mask is not None:
+            mean = mean.where(mask, 0.0)
+        # A batch of nothing has no statistics.
+        if self.training and mean.shape[0] > 0:
+            assert scatter is not None
+            if mask is not None:
+                scatter = scatter.where(mask, 0.0)
+            total = self._total(mean, mask, count)
+            centre = mean.sum(0) * (count / total)
+            deviation = mean - centre
+            if mask is not None:
+                deviation = deviation.where(mask, 0.0)
+            var = (scatter.sum(0) + count * deviation.square().sum(0)) / total
+            self._track(centre + origin, var, total)
+        else:
+            deviation = mean - (self.running_mean.to(mean.dtype) - origin)
+            var = self.running_var.to(mean.dtype)
+        scale = self.weight.to(mean.dtype) * torch.rsqrt(var + self.eps)
+        shift = torch.addcmul(self.bias.to(mean.dtype), deviation, scale)
+        return scale, shift if mask is None else shift.where(mask, 0.0)
+
+    def _plain(self, x: Tensor, momentum: float) -> Tensor:
+        training = self.training and x.shape[0] > 0
+        if training:
+            self.num_batches_tracked.add_(1)
+        out = F.batch_norm(
+            x.flatten(1, -2),
+            self.running_mean.view(-1),
+            self.running_var.view(-1),
+            self.weight.view(-1),
+            self.bias.view(-1),
+            training,
+            momentum,
+            self.eps,
+        )
+        return out.view(x.shape)
+
+    def _total(self, mean: Tensor, mask: Tensor | None, count: int) -> Tensor:
+        """Return the number of values behind each entry's statistics, 1 where there is none."""
+        if mask is not None:
+            return (mask.sum(0) * count).clamp_min(1).to(mean.dtype)
+        total = mean.shape[0] * count
+        if total < 2:
+            raise ValueError("training needs more than one value an entry, got one image of one")
+        return mean.new_full((), total)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        momentum = self.num_batches_tracked.to(mean.dtype).reciprocal()
+        if self.momentum is not None:
+            momentum = torch.full_like(momentum, self.momentum)
+        # An entry that no image has keeps what it has learned.
+        momentum = torch.where(total > 1, momentum, 0.0)
+        unbiased = var * (total / (total - 1).clamp_min(1))
+        for running, batch in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running.lerp_(batch.to(running.dtype), momentum.to(running.dtype))
+
+    def extra_repr(self) -> str:
+        return f"{self.entries}, eps={self.eps}, momentum={self.momentum}"

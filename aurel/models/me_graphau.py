@@ -1,0 +1,255 @@
+"""ME-GraphAU: facial graphs with learned edges (Luo et al., IJCAI 2022), in its two stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from aurel.backbones.build import build_backbone
+from aurel.facs import AU_SETS, AUSet
+from aurel.graph import RelationGraph
+from aurel.layers.au_specific_features import AUSpecificFeatures
+from aurel.layers.cosine_classifier import CosineClassifier
+from aurel.layers.gated_edge_gcn import GatedEdgeGCN
+from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
+from aurel.layers.token_projection import TokenProjection
+from aurel.layers.topk_graph_conv import TopKGraphConv
+from aurel.models.author_keys import me_graphau as author_keys
+from aurel.models.registry import register_model
+from aurel.ops.topk_aggregate import Ties
+from aurel.output import AUOutput
+
+_PAPER = (
+    "Luo et al., Learning Multi-dimensional Edge Feature-based AU Relation Graph for Facial Action "
+    "Unit Recognition, IJCAI 2022, arXiv:2205.01782"
+)
+# Stochastic depth in the authors' training, by the size of the Swin.
+_SWIN_DROP_PATH = {"swin_tiny": 0.2, "swin_small": 0.3, "swin_base": 0.5}
+
+
+@dataclass(frozen=True)
+class MEGraphAUConfig:
+    """Options of `me_graphau`.
+
+    Args:
+        backbone: timm's name; the paper has ResNet-50 and the Swin transformers.
+        channels: width C of a node; None for the authors' rule, a quarter of the backbone's last
+            map for convolutional networks, a half for transformers.
+    """
+
+    backbone: str = "resnet50"
+    channels: int | None = None
+
+
+@dataclass(frozen=True)
+class MEGraphAUStage1Config(MEGraphAUConfig):
+    """Options of `me_graphau_stage1`.
+
+    Args:
+        k: neighbours of a node; the paper's 4 for BP4D, 3 for DISFA.
+        metric: similarity that ranks neighbours.
+        ties: "exact" for exactly k neighbours, "all" for the authors' code, which also keeps what
+            ties with the k-th.
+    """
+
+    k: int = 4
+    metric: str = "dot"
+    ties: Ties = "exact"
+
+    @staticmethod
+    def defaults(aus: AUSet, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the paper's k for this AU set, no more than there are nodes."""
+        return {"k": min(3 if aus == AU_SETS["DISFA"] else 4, len(aus))}
+
+
+class TopKHead(nn.Module):
+    r"""Tokens to AU probabilities over a graph of the k most similar AUs (stage 1).
+
+    Args:
+        channels: width C of tokens and nodes.
+        num_nodes: number N of AUs.
+        k: neighbours of a node.
+        metric: see `TopKGraphConv`.
+        ties: see `TopKGraphConv`.
+    """
+
+    def __init__(self, channels: int, num_nodes: int, k: int, metric: str, ties: Ties) -> None:
+        super().__init__()
+        self.features = AUSpecificFeatures(channels, channels, num_nodes)
+        self.relation = TopKGraphConv(channels, num_nodes, k, metric, ties)
+        self.classifier = CosineClassifier(channels, num_nodes)
+
+    def forward(
+        self, tokens: Tensor, return_graph: bool = False
+    ) -> tuple[Tensor, RelationGraph | None]:
+        """Return probabilities (B, N), and the graph if asked for, for tokens (B, D, C)."""
+        nodes, graph = self.features(tokens).mean(2), None
+        if return_graph:
+            nodes, graph = self.relation(nodes, return_graph=True)
+        else:
+            nodes = self.relation(nodes)
+        return self.classifier(nodes).clamp(0, 1), graph
+
+
+class EdgeHead(nn.Module):
+    r"""Tokens to AU and AU-pair probabilities over a complete graph with learned edges (stage 2).
+
+    Args:
+        channels: width C of tokens, nodes and edges.
+        num_nodes: number N of AUs.
+    """
+
+    def __init__(self, channels: int, num_nodes: int) -> None:
+        super().__init__()
+        self.features = AUSpecificFeatures(channels, channels, num_nodes)
+        self.edges = MultiDimensionalEdges(channels, num_nodes)
+        self.relation = GatedEdgeGCN(channels, num_nodes)
+        self.classifier = CosineClassifier(channels, num_nodes)
+        self.edge_classifier = nn.Linear(channels, 4)
+        nn.init.xavier_uniform_(self.edge_classifier.weight)
+
+    def forward(
+        self, tokens: Tensor, return_graph: bool = False
+    ) -> tuple[Tensor, Tensor, RelationGraph | None]:
+        """Return probabilities (B, N), edge logits (B, N, N, 4), and the graph if asked for.
+
+        Args:
+            tokens: (B, D, C).
+            return_graph: also return the gates and edges of the last layer.
+        """
+        node_tokens = self.features(tokens)
+        nodes, graph = node_tokens.mean(2), None
+        # The first graph layer multiplies the edges by a matrix, which is cheaper done in here.
+        edges, projected = self.edges.with_projection(
+            node_tokens, tokens, self.relation.get_parameter("layers.0.edge.weight")
+        )
+        if return_graph:
+            (nodes, edges), graph = self.relation(
+                nodes, edges, return_graph=True, projected=projected
+            )
+        else:
+            nodes, edges = self.relation(nodes, edges, projected=projected)
+        return self.classifier(nodes).clamp(0, 1), self.edge_classifier(edges), graph
+
+
+@register_model(
+    "me_graphau_stage1",
+    MEGraphAUStage1Config,
+    paper=_PAPER,
+    outputs=("probs", "graphs"),
+    author_layout=author_keys.STAGE1,
+)
+class MEGraphAUStage1(nn.Module):
+    r"""ME-GraphAU, stage 1: one graph of the k most similar AUs an image.
+
+    .. math::
+        T = \mathrm{proj}(\mathrm{backbone}(I)), \qquad
+        v_n = \mathrm{mean}_d\, \mathrm{AFG}_n(T)_d, \qquad
+        p_n = \cos(\mathrm{FGG}(v)_n, \mathrm{ReLU}(s_n))
+
+    Args:
+        config: options.
+        aus: the N AUs.
+        pretrained: load the published weights of the backbone.
+
+    Source: section 3.1 of the paper (ANFL).
+    """
+
+    def __init__(
+        self, config: MEGraphAUStage1Config, aus: AUSet, *, pretrained: bool = False
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.aus = aus
+        self.backbone, self.projection = _trunk(config, pretrained)
+        self.head = TopKHead(
+            self.projection.out_channels, len(aus), config.k, config.metric, config.ties
+        )
+
+    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+        """Return `probs`, and the graph if asked for, for images (B, 3, H, W)."""
+        tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
+        probs, graph = self.head(tokens, return_graph)
+        return AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
+
+
+@register_model(
+    "me_graphau",
+    MEGraphAUConfig,
+    paper=_PAPER,
+    outputs=("probs", "edge_logits", "graphs"),
+    author_layout=author_keys.STAGE2,
+)
+class MEGraphAU(nn.Module):
+    r"""ME-GraphAU, stage 2: a complete graph of AUs with an edge feature a pair.
+
+    Edges come from cross-attention of each AU's tokens with the face's and then with the other
+    AU's; gated graph convolutions update nodes and edges together. Edge logits (i, j) tell whether
+    neither AU, only j, only i or both are present.
+
+    Args:
+        config: options.
+        aus: the N AUs.
+        pretrained: load the published weights of the backbone.
+
+    Source: section 3.2 of the paper (MEFL). It starts from a trained stage 1 (`start_from_stage1`).
+    """
+
+    def __init__(self, config: MEGraphAUConfig, aus: AUSet, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.aus = aus
+        self.backbone, self.projection = _trunk(config, pretrained)
+        self.head = EdgeHead(self.projection.out_channels, len(aus))
+
+    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+        """Return `probs`, `edge_logits`, and the graph if asked for, for images (B, 3, H, W)."""
+        tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
+        probs, edge_logits, graph = self.head(tokens, return_graph)
+        graphs = None if graph is None else (graph,)
+        return AUOutput(probs, edge_logits=edge_logits, graphs=graphs, aus=self.aus)
+
+
+def start_from_stage1(model: MEGraphAU, stage1: MEGraphAUStage1) -> MEGraphAU:
+    """Copy what stage 2 inherits: backbone, projection, AU-specific features, classifier.
+
+    Args:
+        model: stage 2.
+        stage1: trained, with the same backbone, width and AUs.
+
+    Returns:
+        `model`; its edge layers keep their fresh weights.
+
+    Raises:
+        ValueError: the two differ in AUs, backbone or width.
+    """
+    for what, ours, theirs in (
+        ("AUs", model.aus.names, stage1.aus.names),
+        ("backbone", model.config.backbone, stage1.config.backbone),
+        ("channels", model.projection.out_channels, stage1.projection.out_channels),
+    ):
+        if ours != theirs:
+            raise ValueError(f"{what} of the stages differ: stage 1 {theirs}, stage 2 {ours}")
+    model.backbone.load_state_dict(stage1.backbone.state_dict())
+    model.projection.load_state_dict(stage1.projection.state_dict())
+    model.head.features.load_state_dict(stage1.head.features.state_dict())
+    model.head.classifier.load_state_dict(stage1.head.classifier.state_dict())
+    return model
+
+
+def _trunk(config: MEGraphAUConfig, pretrained: bool) -> tuple[nn.Module, TokenProjection]:
+    """Return what makes tokens of images: the backbone, and the projection to width C."""
+    name = config.backbone
+    size = "_".join(name.split("_")[:2])
+    options: dict[str, Any] = {}
+    if size in _SWIN_DROP_PATH:
+        options["drop_path_rate"] = _SWIN_DROP_PATH[size]
+    backbone = build_backbone(
+        name, pretrained=pretrained, out_indices=(-1,), final_norm=True, **options
+    )
+    width = backbone.channels[-1]
+    channels = config.channels or width // (2 if name.startswith(("swin", "vit")) else 4)
+    return backbone, TokenProjection(width, channels)

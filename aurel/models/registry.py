@@ -1,0 +1,201 @@
+"""The list of models, and how a model is made from its name."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import import_module
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from aurel.facs import AUSet, default_au_set
+
+M = TypeVar("M", bound=type[nn.Module])
+
+_MODULES = ("aurel.models.me_graphau", "aurel.models.sacl")
+_models: dict[str, ModelInfo] = {}
+
+
+@dataclass(frozen=True)
+class AuthorLayout:
+    """How the weights that the authors of a model released are named.
+
+    Args:
+        shapes: every key of the authors' state dict, with its shape, that a given model needs.
+        convert: the authors' tensors under the names of a given model.
+        adopt: make a model behave as the authors' code does where it behaves otherwise by default.
+        ignored: endings of keys that hold nothing learned.
+    """
+
+    shapes: Callable[[Any], dict[str, tuple[int, ...]]]
+    convert: Callable[[Mapping[str, Tensor], Any], dict[str, Tensor]]
+    adopt: Callable[[Any], None] = lambda model: None
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One entry of the registry.
+
+    Args:
+        name: what `create_model` is called with.
+        model: the class, called as `model(config, aus, pretrained=...)`.
+        config: its frozen dataclass; the fields are the options of `create_model`.
+        summary: one line for a reader who chooses between models.
+        paper: where it was published.
+        outputs: the fields of `AUOutput` that it fills.
+        author_layout: naming of the authors' weights; None where none were released.
+    """
+
+    name: str
+    model: type[nn.Module]
+    config: type
+    summary: str
+    paper: str
+    outputs: tuple[str, ...]
+    author_layout: AuthorLayout | None = None
+
+
+def register_model(
+    name: str,
+    config: type,
+    *,
+    paper: str,
+    outputs: Sequence[str],
+    author_layout: AuthorLayout | None = None,
+) -> Callable[[M], M]:
+    """Enter a model class into the registry; its docstring's first line is the summary.
+
+    Args:
+        name: a new name.
+        config: frozen dataclass of the options; may have a method `defaults(aus, options)` that
+            returns the defaults that depend on the AU set, given the caller's `options`.
+        paper: where the model was published.
+        outputs: the fields of `AUOutput` that it fills.
+        author_layout: naming of the authors' weights; None where none were released.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(model: M) -> M:
+        if name in _models:
+            raise ValueError(f"a model named {name!r} is registered already")
+        summary = (model.__doc__ or "").strip().split("\n")[0]
+        _models[name] = ModelInfo(
+            name, model, config, summary, paper, tuple(outputs), author_layout
+        )
+        return model
+
+    return register
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names that match a shell-style `pattern`, sorted."""
+    return sorted(fnmatch.filter(_registry(), pattern))
+
+
+def model_info(name: str) -> ModelInfo:
+    """Return the registry's entry for `name`.
+
+    Raises:
+        ValueError: no such model; the message lists close matches.
+    """
+    known = _registry()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
+        raise ValueError(f"no model is called {name!r}; close matches: {', '.join(close)}")
+    return known[name]
+
+
+def info_of(model: nn.Module) -> ModelInfo:
+    """Return the registry's entry that made `model`.
+
+    Raises:
+        ValueError: the class of `model` is not registered.
+    """
+    for info in _registry().values():
+        if type(model) is info.model:
+            return info
+    raise ValueError(
+        f"{type(model).__name__} is not a registered model; registered: {', '.join(list_models())}"
+    )
+
+
+def create_model(
+    name: str,
+    *,
+    num_aus: int | None = None,
+    aus: AUSet | str | Sequence[int | str] | None = None,
+    backbone: str | None = None,
+    pretrained: bool = False,
+    **options: Any,
+) -> Any:
+    """Make a model.
+
+    Args:
+        name: one of `list_models()`.
+        num_aus: number of AUs, 12 when `aus` is not given either; 12 means those of BP4D, 8 those
+            of DISFA.
+        aus: which AUs, in the order of the output's columns: "BP4D", [1, 2, 4], an `AUSet`.
+        backbone: name of the image backbone; None for the paper's.
+        pretrained: load the published weights of the backbone.
+        **options: fields of the model's config.
+
+    Returns:
+        The model, with `.aus` and `.config`; called with images (B, 3, H, W), normalised with
+        ImageNet's mean and deviation, it returns an `AUOutput`.
+
+    Raises:
+        ValueError: unknown model, or `num_aus` and `aus` disagree.
+        TypeError: unknown option.
+    """
+    info = model_info(name)
+    au_set = _au_set(num_aus, aus)
+    if backbone is not None:
+        options["backbone"] = backbone
+    return info.model(make_config(info, au_set, options), au_set, pretrained=pretrained)
+
+
+def make_config(info: ModelInfo, aus: AUSet, options: Mapping[str, Any]) -> Any:
+    """Return the config of model `info` for `aus`: paper's defaults, overridden by `options`."""
+    known = [field.name for field in fields(info.config)]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise TypeError(
+            f"{info.name} has no option {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+        )
+    defaults = getattr(info.config, "defaults", None)
+    values = {**(defaults(aus, options) if defaults else {}), **options}
+    return info.config(**{key: _frozen(value) for key, value in values.items()})
+
+
+def config_dict(config: Any) -> dict[str, Any]:
+    """Return the config as a dict of primitive types, as `make_config` takes it back."""
+    return {key: _thawed(value) for key, value in asdict(config).items()}
+
+
+def _registry() -> dict[str, ModelInfo]:
+    for module in _MODULES:
+        import_module(module)
+    return _models
+
+
+def _au_set(num_aus: int | None, aus: AUSet | str | Sequence[int | str] | None) -> AUSet:
+    if aus is None:
+        return default_au_set(12 if num_aus is None else num_aus)
+    chosen = AUSet.of(aus)
+    if num_aus is not None and num_aus != len(chosen):
+        raise ValueError(f"num_aus is {num_aus} but aus has {len(chosen)} AUs: {chosen.names}")
+    return chosen
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def _thawed(value: Any) -> Any:
+    return list(map(_thawed, value)) if isinstance(value, list | tuple) else value

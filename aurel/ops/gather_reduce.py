@@ -1,0 +1,119 @@
+"""Reductions over neighbour lists that never form the (B, N, K, C) gather, and their gradients.
+
+That gather is most of the cost of the plain version. Here the nodes of a batch are rows of one
+matrix, and K row selections are folded into the result one after the other.
+
+`padded` says that there may be -1 (an empty slot) among the neighbours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from aurel.ops.distances import at_least_float32
+
+_CHUNK = 2**18  # features a pass: its scratch stays in the cache
+
+
+def winner_dtype(k: int) -> torch.dtype:
+    """Return the dtype that tells which of `k` slots won: a byte where that is enough."""
+    return torch.uint8 if k <= 256 else torch.int32
+
+
+def max_over_neighbors(
+    x: Tensor, neighbors: Tensor, padded: bool, keep_winner: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the maxima, (B, N, C), and the slots that attain them (none unless `keep_winner`).
+
+    The first slot wins ties. A row without neighbours has maximum -inf.
+    """
+    rows = _rows(x, -torch.inf, padded)
+    slots = _row_index(neighbors, padded).t().contiguous()
+    best = x.new_empty(x.shape[0] * x.shape[1], x.shape[2])
+    winner = best.new_empty(best.shape if keep_winner else 0, dtype=winner_dtype(len(slots)))
+    step = max(1, _CHUNK // max(1, x.shape[2]))
+    for start in range(0, len(best), step):
+        part = slice(start, start + step)
+        if keep_winner:
+            _fold_maximum_and_slot(rows, slots[:, part], best[part], winner[part])
+        else:
+            _fold_maximum(rows, slots[:, part], best[part])
+    return best.view(x.shape), winner.view(x.shape) if keep_winner else winner
+
+
+def _fold_maximum(rows: Tensor, slots: Tensor, best: Tensor) -> None:
+    candidate = torch.empty_like(best)
+    torch.index_select(rows, 0, slots[0], out=best)
+    for slot in slots[1:]:
+        torch.index_select(rows, 0, slot, out=candidate)
+        torch.maximum(best, candidate, out=best)
+
+
+def _fold_maximum_and_slot(rows: Tensor, slots: Tensor, best: Tensor, winner: Tensor) -> None:
+    candidate = torch.empty_like(best)
+    # Slot numbers and comparisons in a floating-point dtype that holds them: on a CPU,
+    # comparisons into bool take three times as long.
+    number = best.dtype if len(slots) <= 256 else torch.float32
+    larger = torch.empty_like(best, dtype=number)
+    last_larger = torch.zeros_like(best, dtype=number)
+    torch.index_select(rows, 0, slots[0], out=best)
+    for j in range(1, len(slots)):
+        torch.index_select(rows, 0, slots[j], out=candidate)
+        torch.gt(candidate, best, out=larger)
+        torch.maximum(last_larger, larger.mul_(j), out=last_larger)
+        torch.maximum(best, candidate, out=best)
+    winner.copy_(last_larger)
+
+
+def add_to_winner(
+    total: Tensor, grad: Tensor, neighbors: Tensor, winner: Tensor, padded: bool
+) -> Tensor:
+    """Add `grad`, (B, N, C), in place to the nodes of `total` that attained the maxima."""
+    source = neighbors.gather(2, winner.long())
+    if padded:
+        grad = grad.masked_fill(source < 0, 0)
+        source.clamp_min_(0)
+    return total.scatter_add_(1, source, grad)
+
+
+def sum_over_neighbors(x: Tensor, neighbors: Tensor, padded: bool, mean: bool) -> Tensor:
+    """Return the sums or means over the neighbours, (B, N, C); 0 without neighbours."""
+    out = F.embedding_bag(
+        _row_index(neighbors, padded),
+        _rows(x, 0.0, padded),
+        mode="mean" if mean else "sum",
+        padding_idx=x.shape[0] * x.shape[1] if padded else None,
+    )
+    return out.view(x.shape)
+
+
+def sum_over_neighbors_backward(
+    grad: Tensor, neighbors: Tensor, padded: bool, mean: bool
+) -> Tensor:
+    """Return the gradient of `sum_over_neighbors` for x, accumulated in float32 at least."""
+    wide = at_least_float32(grad)
+    if mean:
+        wide = wide / (neighbors >= 0).sum(2, keepdim=True).clamp_min(1)
+    wide = wide.flatten(0, 1)
+    total = wide.new_zeros(len(wide) + padded, wide.shape[1])  # a last row for empty slots
+    for slot in _row_index(neighbors, padded).unbind(1):
+        total.index_add_(0, slot, wide)
+    return total[: len(wide)].view(grad.shape).to(grad.dtype)
+
+
+def _rows(x: Tensor, fill: float, padded: bool) -> Tensor:
+    """Return all nodes of the batch as rows, and a last one that empty slots point to."""
+    rows = x.flatten(0, 1)
+    return torch.cat((rows, rows.new_full((1, rows.shape[1]), fill))) if padded else rows
+
+
+def _row_index(neighbors: Tensor, padded: bool) -> Tensor:
+    """Return the row of `_rows` that each neighbour lies in, (B * N, K)."""
+    batch, nodes, k = neighbors.shape
+    first = torch.arange(batch, device=neighbors.device)[:, None, None] * nodes
+    index = neighbors + first
+    if padded:
+        index.masked_fill_(neighbors < 0, batch * nodes)
+    return index.view(-1, k)

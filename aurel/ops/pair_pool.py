@@ -1,0 +1,219 @@
+"""Attention between the tokens of every pair of nodes, of which only two moments are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aurel.ops.arguments import check_device, check_floating, check_shape
+from aurel.ops.backend import Backend, resolve_backend
+
+# Attention weights computed at a time: on a CPU what stays in cache, elsewhere what keeps the
+# device busy.
+_CPU_BLOCK = 2**18
+_DEVICE_BLOCK = 2**26
+
+
+def pair_pool_reference(
+    query: Tensor, key: Tensor, gram: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Define `pair_pool` in plain torch; holds (B, N, N, D, D)."""
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    scores = torch.einsum("bjde,bipe->bijdp", query.to(dtype), key.to(dtype))
+    attention = scores.softmax(-1)
+    mean = attention.mean(3)
+    if gram is None:
+        return mean, None
+    deviation = attention - mean.unsqueeze(3)
+    return mean, torch.einsum("bijdp,bipq,bijdq->bij", deviation, gram.to(dtype), deviation)
+
+
+def triton_obstacle() -> str | None:
+    """Say why Triton cannot serve a call; None if it can."""
+    return "no Triton kernel for pair_pool yet"
+
+
+def pair_pool(
+    query: Tensor, key: Tensor, gram: Tensor | None = None, *, backend: Backend = "auto"
+) -> tuple[Tensor, Tensor | None]:
+    r"""Attend from each node's tokens to each other node's, and pool over the querying tokens.
+
+    .. math::
+        A_{ij} = \mathrm{softmax}(L_j R_i^\top), \qquad
+        w_{ij} = \tfrac1D \textstyle\sum_d a_d, \qquad
+        s_{ij} = \textstyle\sum_d (a_d - w_{ij})\, G_i\, (a_d - w_{ij})^\top
+
+    with :math:`a_d` the rows of :math:`A_{ij}`. For values :math:`V_i` with
+    :math:`G_i = V_i V_i^\top`, the mean over tokens of :math:`A_{ij} V_i` is
+    :math:`w_{ij} V_i`, and :math:`s_{ij}` is its sum of squares about that mean. The backward pass
+    computes the attention again, so memory grows with :math:`B N^2 D`, not with
+    :math:`B N^2 D^2`. Float32 at least, also under autocast.
+
+    Args:
+        query: :math:`L`, (B, N, D, E), of the source nodes j, scaled already.
+        key: :math:`R`, (B, N, D, E), of the target nodes i.
+        gram: :math:`G`, (B, N, D, D), or None where the scatter is not wanted. Values centred over
+            tokens give the same scatter with less rounding.
+        backend: see `aurel.ops.backend`.
+
+    Returns:
+        :math:`w`, (B, N, N, D), and :math:`s`, (B, N, N) or None, both with the target i before the
+        source j.
+
+    Raises:
+        ValueError: a shape or dtype does not fit.
+    """
+    check_shape("query", query, "B N D E")
+    batch, nodes, tokens, width = query.shape
+    check_shape("key", key, "B N D E", B=batch, N=nodes, D=tokens, E=width)
+    if gram is not None:
+        check_shape("gram", gram, "B N D D", B=batch, N=nodes, D=tokens)
+    given = {"query": query, "key": key} | ({} if gram is None else {"gram": gram})
+    dtype = torch.float32
+    for name, tensor in given.items():
+        check_floating(name, tensor)
+        check_device(name, tensor, query)
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    impl = resolve_backend("pair_pool", backend, query, triton_obstacle())
+    gram = None if gram is None else gram.to(dtype)
+    mean, scatter = _pair_pool(query.to(dtype), key.to(dtype), gram, impl)
+    return mean, None if gram is None else scatter
+
+
+def _blocks(query: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield the images and target nodes of one block: whole images, or part of one."""
+    batch, nodes, tokens, _ = query.shape
+    budget = _CPU_BLOCK if query.device.type == "cpu" else _DEVICE_BLOCK
+    image = max(1, nodes * nodes * tokens * tokens)
+    images = max(1, budget // image)
+    # An image that does not fit is cut into even parts.
+    targets = max(1, -(-nodes // -(-image // budget)))
+    for first in range(0, batch, images):
+        for target in range(0, nodes, targets):
+            yield slice(first, first + images), slice(target, target + targets)
+
+
+def _attention(query: Tensor, key: Tensor) -> Tensor:
+    """Return the attention (b, i, j, d, p) of queries (b, j, d, e) over keys (b, i, p, e)."""
+    images, nodes, tokens, width = query.shape
+    targets = key.shape[1]
+    query = query.reshape(images, 1, nodes * tokens, width).expand(-1, targets, -1, -1)
+    # The product is twice as fast when the transpose lies in memory.
+    scores = query @ key.mT.contiguous()
+    return scores.softmax(-1).view(images, targets, nodes, tokens, tokens)
+
+
+def _moments(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Tensor]:
+    batch, nodes, tokens, _ = query.shape
+    mean = query.new_empty(batch, nodes, nodes, tokens)
+    scatter = query.new_empty((0,) if gram is None else (batch, nodes, nodes))
+    for images, targets in _blocks(query):
+        attention = _attention(query[images], key[images, targets])
+        mean[images, targets] = attention.mean(3)
+        if gram is not None:
+            deviation = attention.sub_(mean[images, targets].unsqueeze(3)).flatten(2, 3)
+            squares = (deviation @ gram[images, targets]).mul_(deviation)
+            scatter[images, targets] = squares.view(*attention.shape[:3], -1).sum(3)
+    return mean, scatter
+
+
+def _moments_backward(
+    grad_mean: Tensor,
+    grad_scatter: Tensor,
+    mean: Tensor,
+    query: Tensor,
+    key: Tensor,
+    gram: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    tokens = query.shape[2]
+    grad_query, grad_key = query.new_zeros(query.shape), key.new_empty(key.shape)
+    grad_gram = query.new_empty((0,) if gram is None else gram.shape)
+    # Every querying token has the same share in the mean.
+    grad_mean = (grad_mean / tokens).unsqueeze(3)
+    for images, targets in _blocks(query):
+        attention = _attention(query[images], key[images, targets])
+        grad = grad_mean[images, targets]
+        if gram is None:
+            grad = grad.expand_as(attention)
+        else:
+            deviation = attention - mean[images, targets].unsqueeze(3)
+            weighted = deviation * grad_scatter[images, targets, :, None, None]
+            weighted, deviation = weighted.flatten(2, 3), deviation.flatten(2, 3)
+            grad_gram[images, targets] = weighted.mT @ deviation
+            both = gram[images, targets] + gram[images, targets].mT
+            grad = (weighted @ both).view_as(attention).add_(grad)
+        grad = torch.ops.aten._softmax_backward_data(grad, attention, -1, attention.dtype)
+        grad = grad.flatten(2, 3)
+        rows = query[images].flatten(1, 2)
+        grad_key[images, targets] = grad.mT @ rows.unsqueeze(1)
+        grad_rows = grad_query[images].view_as(rows)
+        for target in range(grad.shape[1]):
+            grad_rows.baddbmm_(grad[:, target], key[images, targets][:, target])
+    return grad_query, grad_key, grad_gram
+
+
+@torch.library.custom_op("aurel::pair_pool", mutates_args=())
+def _pair_pool(query: Tensor, key: Tensor, gram: Tensor | None, impl: str) -> tuple[Tensor, Tensor]:
+    if impl == "triton":
+        kernels = import_module("aurel_kernels.pair_pool")
+        return kernels.forward(query, key, gram)
+    with torch.autocast(query.device.type, enabled=False):
+        return _moments(query, key, gram)
+
+
+@_pair_pool.register_fake
+def _(query: Tensor, key: Tensor, gram: Tensor | None, impl: str) -> tuple[Tensor, Tensor]:
+    batch, nodes, tokens, _ = query.shape
+    mean = query.new_empty((batch, nodes, nodes, tokens))
+    return mean, query.new_empty((0,) if gram is None else (batch, nodes, nodes))
+
+
+@torch.library.custom_op("aurel::pair_pool_backward", mutates_args=())
+def _pair_pool_backward(
+    grad_mean: Tensor,
+    grad_scatter: Tensor,
+    mean: Tensor,
+    query: Tensor,
+    key: Tensor,
+    gram: Tensor | None,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if impl == "triton":
+        kernels = import_module("aurel_kernels.pair_pool")
+        return kernels.backward(grad_mean, grad_scatter, mean, query, key, gram)
+    with torch.autocast(query.device.type, enabled=False):
+        return _moments_backward(grad_mean, grad_scatter, mean, query, key, gram)
+
+
+@_pair_pool_backward.register_fake
+def _(
+    grad_mean: Tensor,
+    grad_scatter: Tensor,
+    mean: Tensor,
+    query: Tensor,
+    key: Tensor,
+    gram: Tensor | None,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_gram = query.new_empty((0,) if gram is None else gram.shape)
+    return query.new_empty(query.shape), key.new_empty(key.shape), grad_gram
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, gram, ctx.impl = inputs
+    ctx.save_for_backward(output[0], query, key, gram)
+
+
+def _backward(ctx: Any, grad_mean: Tensor, grad_scatter: Tensor) -> tuple[Tensor | None, ...]:
+    mean, query, key, gram = ctx.saved_tensors
+    grad_query, grad_key, grad_gram = _pair_pool_backward(
+        grad_mean, grad_scatter, mean, query, key, gram, ctx.impl
+    )
+    return grad_query, grad_key, None if gram is None else grad_gram, None
+
+
+_pair_pool.register_autograd(_backward, setup_context=_setup_context)

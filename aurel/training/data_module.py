@@ -1,0 +1,117 @@
+"""Training, validation and test data of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from aurel.facs import AUSet
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data sets of a run, and what a checkpoint must remember about them.
+
+    Args:
+        aus: the AUs of the label columns, the same in all.
+        train: with augmentation; None where there is nothing to train.
+        validation: chooses the best epoch; None to keep the last.
+        test: None where it is not at hand.
+        class_weights: (N,) from the training labels, or None.
+        protocol: primitive values: data set, fold, who is in which part.
+    """
+
+    aus: AUSet
+    train: Dataset[dict[str, Any]] | None = None
+    validation: Dataset[dict[str, Any]] | None = None
+    test: Dataset[dict[str, Any]] | None = None
+    class_weights: Tensor | None = None
+    protocol: dict[str, Any] | None = None
+
+
+class AUDataModule(LightningDataModule):
+    """Loaders over `Splits`, for one process or many.
+
+    Training images are shuffled by seed and epoch alone, so that a resumed run sees them in the
+    order of the run that was stopped. Each process scores its own share of validation and test
+    images, none of them twice. The trainer must be told ``use_distributed_sampler=False``.
+
+    Args:
+        splits: the data.
+        batch_size: images a step and a process.
+        num_workers: processes that read images.
+        seed: of the order of training images.
+    """
+
+    def __init__(
+        self, splits: Splits, *, batch_size: int, num_workers: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if num_workers < 0:
+            raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
+        self.splits = splits
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return a loader of shuffled whole batches."""
+        data = _present(self.splits.train, "training")
+        rank, world = self._place()
+        if len(cast(Any, data)) < self.batch_size * world:
+            raise ValueError(
+                f"batch_size must be at most {len(cast(Any, data)) // world} (the training images "
+                f"of a process), got {self.batch_size}"
+            )
+        sampler: Any = DistributedSampler(data, world, rank, shuffle=True, seed=self.seed)
+        return self._loader(data, sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
+        """Return a loader of this process's share of the validation images, if there are any."""
+        if self.splits.validation is None:
+            return []
+        return self._loader(self.splits.validation, self._share(self.splits.validation))
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return a loader of this process's share of the test images."""
+        data = _present(self.splits.test, "test")
+        return self._loader(data, self._share(data))
+
+    def _share(self, data: Dataset[dict[str, Any]]) -> Sequence[int]:
+        rank, world = self._place()
+        size = len(cast(Any, data))
+        if size < world:
+            raise ValueError(f"{size} images cannot be shared out to {world} processes")
+        return range(rank, size, world)
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _loader(
+        self, data: Dataset[dict[str, Any]], sampler: Any, drop_last: bool = False
+    ) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            data,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+def _present(data: Dataset[dict[str, Any]] | None, which: str) -> Dataset[dict[str, Any]]:
+    if data is None:
+        raise ValueError(f"there are no {which} data")
+    return data

@@ -1,0 +1,177 @@
+"""From the `data` section of a recipe to the data sets of a run."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from aurel.data.lists import ListDataset, ListSplit, read_class_weights
+from aurel.data.subjects import check_apart, hold_out
+from aurel.data.synthetic.dataset import SyntheticFaces
+from aurel.data.transforms import TrainTransform
+from aurel.losses import au_class_weights
+from aurel.training.data_module import Splits
+from aurel.training.options import DataOptions
+
+SYNTHETIC = "synthetic"
+SYNTHETIC_FOLDS = 3
+Faces = ListDataset | SyntheticFaces
+
+
+def training_splits(options: DataOptions, seed: int = 0) -> Splits:
+    """Return data for a training run.
+
+    The best epoch is chosen on people held out of the training part, on the ``val`` list where
+    the data set has one, or, if `options.select_on` asks for it, on the test part.
+
+    Args:
+        options: the recipe's section.
+        seed: which people are held out.
+
+    Raises:
+        FileNotFoundError: a folder, a list or an image is missing.
+        ValueError: a list is malformed, or a person is in training and test.
+    """
+    train = _load(options, "train")
+    test = _load(options, "test") if options.select_on == "test" else None
+    test = test or _load_if_listed(options, "test")
+    people = named_subjects(train, options)
+    tested = set() if test is None else set(named_subjects(test, options))
+    check_apart(people, tested, "train and test")
+    validation: Dataset[dict[str, Any]] | None
+    kept = list(range(len(train)))
+    held: list[int] = []
+    if options.select_on == "test":
+        validation = test
+    elif (given := _load_if_listed(options, "val")) is not None:
+        validation = given
+    elif options.validation:
+        kept, held = hold_out(people, options.validation, seed)
+        validation = Subset(without_augmentation(train), held)
+    else:
+        validation = None
+    return Splits(
+        aus=train.aus,
+        train=Subset(train, kept),
+        validation=validation,
+        test=test,
+        class_weights=_class_weights(options, train, train.labels[kept]),
+        protocol={
+            "dataset": options.dataset,
+            "fold": options.fold,
+            "train_subjects": sorted({people[index] for index in kept}),
+            "validation_subjects": sorted({people[index] for index in held}),
+            "test_subjects": sorted(tested),
+            "select_on": options.select_on,
+        },
+    )
+
+
+def test_splits(options: DataOptions) -> Splits:
+    """Return the test data and who is in them."""
+    test = _load(options, "test")
+    protocol = {
+        "dataset": options.dataset,
+        "fold": options.fold,
+        "test_subjects": sorted(set(named_subjects(test, options))),
+    }
+    return Splits(aus=test.aus, test=test, protocol=protocol)
+
+
+def check_fold(trained: dict[str, Any], tested: dict[str, Any]) -> None:
+    """Raise where a checkpoint has seen people that it is to be tested on.
+
+    Args:
+        trained: the protocol that the checkpoint holds; one that says nothing passes.
+        tested: the protocol of the data.
+
+    Raises:
+        ValueError: another fold of the same data, or a shared person.
+    """
+    if "train_subjects" not in trained:
+        return
+    ours, theirs = (f"{p['dataset']} fold {p['fold']}" for p in (trained, tested))
+    if trained["dataset"] == tested["dataset"] and trained["fold"] != tested["fold"]:
+        raise ValueError(
+            f"the checkpoint was trained on {ours} and the data are {theirs}, most of whose test "
+            f"people it has seen: use data.fold {trained['fold']}, or the checkpoint of that fold"
+        )
+    seen = trained["train_subjects"] + trained["validation_subjects"]
+    check_apart(seen, tested["test_subjects"], f"trained on {ours}, tested on {theirs}")
+
+
+def without_augmentation(data: Faces) -> Faces:
+    """Return the same images as `data`, seen as in a test."""
+    plain = copy.copy(data)
+    assert isinstance(data.transform, TrainTransform)
+    plain.transform = data.transform.evaluation()
+    return plain
+
+
+def named_subjects(data: Faces, options: DataOptions) -> list[str]:
+    """Return who is in each image, under names that differ between data sets."""
+    if options.dataset == "hybrid":
+        return [str(subject) for subject in data.subjects]
+    return [f"{options.dataset}/{subject}" for subject in data.subjects]
+
+
+def _load(options: DataOptions, split: ListSplit) -> Faces:
+    data = _synthetic(options, split) if options.dataset == SYNTHETIC else _listed(options, split)
+    augmented = TrainTransform(
+        data.aus,
+        options.resize,
+        options.crop,
+        options.flip,
+        options.brightness,
+        options.contrast,
+        options.saturation,
+    )
+    data.transform = augmented if split == "train" else augmented.evaluation()
+    return data
+
+
+def _listed(options: DataOptions, split: ListSplit) -> ListDataset:
+    if options.root is None:
+        raise ValueError(f"data.root must be given: the folder of {options.dataset}")
+    return ListDataset(
+        options.root,
+        options.dataset,
+        options.fold,
+        split,
+        lists=options.lists,
+        images=options.images,
+        aus=options.aus,
+    )
+
+
+def _synthetic(options: DataOptions, split: ListSplit) -> SyntheticFaces:
+    if split == "val":
+        raise FileNotFoundError("the embedded faces have no validation part of their own")
+    fold = options.fold
+    if fold is None or not 1 <= fold <= SYNTHETIC_FOLDS:
+        raise ValueError(f"data.fold must be in 1..{SYNTHETIC_FOLDS}, got {fold}")
+    rest = asdict(options.synthetic)
+    people = range(rest.pop("subjects"))
+    chosen = [p for p in people if (p % SYNTHETIC_FOLDS == fold - 1) == (split == "test")]
+    return SyntheticFaces(options.aus or "BP4D", chosen, **rest)
+
+
+def _load_if_listed(options: DataOptions, split: ListSplit) -> Faces | None:
+    try:
+        return _load(options, split)
+    except FileNotFoundError:
+        return None
+
+
+def _class_weights(options: DataOptions, data: Faces, labels: Tensor) -> Tensor | None:
+    if options.class_weights == "labels":
+        return au_class_weights(labels)
+    if options.class_weights == "file":
+        if isinstance(data, SyntheticFaces):
+            raise ValueError("the embedded faces have no file of class weights")
+        return read_class_weights(data.lists, options.dataset, options.fold, len(data.aus))
+    return None

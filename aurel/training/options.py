@@ -1,0 +1,186 @@
+"""What a run is made of; each section of a recipe file is one of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aurel.training.schedules import Schedule
+
+
+@dataclass
+class ModelOptions:
+    """The model.
+
+    Args:
+        name: one that `aurel models` lists.
+        backbone: name of the image backbone; none for the paper's.
+        pretrained: start the backbone from its published ImageNet weights (downloads them).
+        backbone_weights: file with weights of the backbone alone, to start from.
+        options: further options of the model, such as {k: 3}.
+        init_from: checkpoint of a trained model to start from; "{fold}" in it stands for data.fold.
+    """
+
+    name: str
+    backbone: str | None = None
+    pretrained: bool = False
+    backbone_weights: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    init_from: str | None = None
+
+
+@dataclass
+class SyntheticOptions:
+    """The embedded faces, see `aurel.data.synthetic.dataset.SyntheticFaces`.
+
+    Args:
+        subjects: number of people; fold f of 1 to 3 tests every third of them.
+        per_subject: images of each.
+        size: pixels a side as rendered, before the crop.
+        coupling: factor on the couplings between labels: 0 independent, 1 as in the data.
+        occlusion: share of images in which something covers a part of the face.
+        strength: of the variation in pose, light and camera.
+        faintest: lowest intensity of a present AU.
+    """
+
+    subjects: int = 100
+    per_subject: int = 40
+    size: int = 256
+    coupling: float = 1.0
+    occlusion: float = 0.9
+    strength: float = 1.0
+    faintest: float = 0.2
+
+
+@dataclass
+class DataOptions:
+    """The data.
+
+    Args:
+        dataset: BP4D, DISFA, EmotioNet, hybrid, or the prefix of your own list files with `aus`;
+            "synthetic" for the embedded faces.
+        root: folder of the data set.
+        fold: number in the names of the list files; none where they carry none.
+        lists: folder of the list files; by default root/list, or root.
+        images: folder that the listed paths start from; by default root/img or the like.
+        aus: AU numbers in the order of the label columns, where `dataset` does not say.
+        batch_size: images a step and a process.
+        num_workers: processes that read images.
+        resize: length of the shorter side in pixels before the crop.
+        crop: side of the square the model sees.
+        flip: probability of a horizontal flip.
+        brightness: strength of the jitter.
+        contrast: strength of the jitter.
+        saturation: strength of the jitter.
+        validation: share of the training subjects that is held out to choose the best epoch.
+        select_on: "test" chooses the best epoch on the test fold, as published protocols do.
+        class_weights: from the training "labels", from the published "file", or "none".
+        synthetic: the embedded faces.
+    """
+
+    dataset: str = "BP4D"
+    root: str | None = None
+    fold: int | None = 1
+    lists: str | None = None
+    images: str | None = None
+    aus: list[int | str] | None = None
+    batch_size: int = 16
+    num_workers: int = 4
+    resize: int = 256
+    crop: int = 224
+    flip: float = 0.5
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    validation: float = 0.15
+    select_on: Literal["validation", "test"] = "validation"
+    class_weights: Literal["labels", "file", "none"] = "labels"
+    synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
+
+
+@dataclass
+class OptimizerOptions:
+    """The optimiser and the course of its learning rate.
+
+    Args:
+        name: which.
+        lr: highest learning rate.
+        weight_decay: on all parameters.
+        momentum: of sgd, which is Nesterov's.
+        betas: of adam and adamw.
+        schedule: course of the learning rate, a step at a time.
+        warmup_epochs: epochs of linear rise, part of the run.
+        ema_decay: also keep an exponential moving average of the weights, and validate and save
+            that; none for no average.
+    """
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = 1e-4
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Schedule = "cosine"
+    warmup_epochs: float = 0.0
+    ema_decay: float | None = None
+
+
+@dataclass
+class TrainerOptions:
+    """How the run is carried out; each is the argument of that name of Lightning's Trainer.
+
+    Args:
+        max_epochs: epochs of the run.
+        max_steps: stop after so many optimiser steps; -1 for no such limit.
+        accelerator: cpu, gpu, mps, or auto for what there is.
+        devices: how many, or which, such as [0, 2].
+        num_nodes: machines.
+        strategy: ddp for several devices; auto chooses it.
+        precision: 32-true, 16-mixed or bf16-mixed.
+        accumulate_grad_batches: batches whose gradients make a step.
+        gradient_clip_val: largest norm of the gradient; none for no limit.
+        sync_batchnorm: batch statistics over all devices instead of each its own.
+        deterministic: refuse operations that may give other bits the next time.
+        check_val_every_n_epoch: epochs between two validations.
+        limit_train_batches: number or share of the training batches of an epoch.
+        limit_val_batches: number or share of the validation batches.
+        limit_test_batches: number or share of the test batches.
+    """
+
+    max_epochs: int = 20
+    max_steps: int = -1
+    accelerator: str = "auto"
+    devices: int | list[int] | str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    sync_batchnorm: bool = False
+    deterministic: bool = False
+    check_val_every_n_epoch: int = 1
+    limit_train_batches: int | float | None = None
+    limit_val_batches: int | float | None = None
+    limit_test_batches: int | float | None = None
+
+
+@dataclass
+class RunOptions:
+    """A whole run.
+
+    Args:
+        model: the model.
+        data: the data.
+        losses: factor of each loss; where left out, that of the model's paper.
+        optimizer: the optimiser.
+        trainer: how the run is carried out.
+        seed: of weights, order, augmentation, and of who is held out for validation.
+        out: folder of the run; runs/MODEL_DATASET_foldF where left out.
+    """
+
+    model: ModelOptions
+    data: DataOptions = field(default_factory=DataOptions)
+    losses: dict[str, float] = field(default_factory=dict)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    seed: int = 0
+    out: str | None = None

@@ -1,0 +1,222 @@
+"""A training run and the score of a checkpoint, from options to files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from aurel.facs import AUSet
+from aurel.models.checkpoint import load_model, read_checkpoint
+from aurel.models.registry import create_model, model_info
+from aurel.training.checkpoint_io import AtomicCheckpointIO
+from aurel.training.data_module import AUDataModule, Splits
+from aurel.training.datasets import check_fold, test_splits, training_splits
+from aurel.training.history import History
+from aurel.training.objective import Objective, losses_of
+from aurel.training.options import RunOptions, TrainerOptions
+from aurel.training.start import load_backbone_weights, start_from
+from aurel.training.task import AUTask
+
+
+def run_folder(options: RunOptions) -> Path:
+    """Return the folder of a run: `options.out`, or one named after model, data and fold."""
+    if options.out is not None:
+        return Path(options.out)
+    fold = "" if options.data.fold is None else f"_fold{options.data.fold}"
+    return Path("runs") / f"{options.model.name}_{options.data.dataset}{fold}".lower()
+
+
+def checkpoint_file(folder: Path, name: str | None) -> Path:
+    """Return the file that `name` means: "best" or "last" of the run in `folder`, or a path.
+
+    Args:
+        folder: of the run.
+        name: None for the best, or the last where none was chosen.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if name is None:
+        best = folder / "checkpoints" / "best.ckpt"
+        return best if best.is_file() else checkpoint_file(folder, "last")
+    file = folder / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {file}")
+    return file
+
+
+def claim_folder(folder: Path, resume: Path | None) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        ValueError: it holds a run already, and none is to be resumed.
+    """
+    if resume is None and (folder / "checkpoints" / "last.ckpt").exists():
+        raise ValueError(
+            f"{folder} holds a run already: go on with --ckpt_path last, or choose another --out"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def fit(
+    options: RunOptions,
+    resume: Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    splits: Splits | None = None,
+) -> AUTask:
+    """Train a model and leave its checkpoints, logs and history in the run's folder.
+
+    Args:
+        options: the run.
+        resume: checkpoint to go on from; None starts anew.
+        callbacks: besides those of every run.
+        splits: the data, where they are loaded already.
+
+    Returns:
+        The trained task. ``checkpoints/best.ckpt``, ``checkpoints/last.ckpt``, ``history.csv`` and
+        TensorBoard's files are in `run_folder(options)`.
+
+    Raises:
+        FileNotFoundError: data are missing.
+        ValueError: bad data or options; or the folder holds a run and `resume` is None.
+        KeyboardInterrupt: the user stopped the run; ``last.ckpt`` is whole.
+    """
+    folder = run_folder(options)
+    claim_folder(folder, resume)
+    seed_everything(options.seed, workers=True, verbose=False)
+    splits = splits or training_splits(options.data, options.seed)
+    task = _training_task(options, splits)
+    if resume is not None:
+        _check_same_run(resume, task)
+    choosing = _checkpointing(folder / "checkpoints", choose=splits.validation is not None)
+    always: list[Callback] = [choosing, History(folder / "history.csv")]
+    if options.optimizer.ema_decay is not None:
+        always.append(EMAWeightAveraging(decay=options.optimizer.ema_decay))
+    logger = TensorBoardLogger(folder, name="tensorboard", version="")
+    trainer = make_trainer(options.trainer, [*always, *callbacks], logger)
+    _fit_or_interrupt(trainer, task, _data_module(options, splits), resume)
+    return task
+
+
+def score(options: RunOptions, checkpoint: Path, callbacks: Sequence[Callback] = ()) -> AUTask:
+    """Score a checkpoint on the test data of a run.
+
+    Args:
+        options: the run; its data section says on which fold.
+        checkpoint: a training checkpoint, or a file of `save_model`.
+        callbacks: progress and the like.
+
+    Returns:
+        The task with `scores` and, where the data say what is hidden, `visibility_scores`.
+
+    Raises:
+        FileNotFoundError: data or the checkpoint are missing.
+        ValueError: the checkpoint is for other AUs, or has seen people of the test fold.
+    """
+    content = read_checkpoint(checkpoint)
+    if content.model != options.model.name:
+        raise ValueError(f"{checkpoint} holds a {content.model}, not a {options.model.name}")
+    splits = test_splits(options.data)
+    if content.aus != splits.aus:
+        raise ValueError(
+            f"{checkpoint} is for {', '.join(content.aus.names)}, the data are labelled with "
+            f"{', '.join(splits.aus.names)}"
+        )
+    check_fold(content.metadata, splits.protocol or {})
+    task = AUTask(load_model(checkpoint), objective=None, metadata=content.metadata)
+    trainer = make_trainer(options.trainer, callbacks, logger=False)
+    trainer.test(task, datamodule=_data_module(options, splits), verbose=False)
+    return task
+
+
+def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger: Any) -> Trainer:
+    """Return a quiet Lightning trainer that writes checkpoints atomically."""
+    return Trainer(
+        **asdict(options),
+        callbacks=list(callbacks),
+        logger=logger,
+        plugins=[AtomicCheckpointIO()],
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+    )
+
+
+def _training_task(options: RunOptions, splits: Splits) -> AUTask:
+    name = options.model.name
+    model = _make_model(options, splits.aus)
+    if options.model.backbone_weights is not None:
+        load_backbone_weights(model, options.model.backbone_weights)
+    if options.model.init_from is not None:
+        source = options.model.init_from.replace("{fold}", str(options.data.fold))
+        check_fold(read_checkpoint(source).metadata, splits.protocol or {})
+        start_from(model, source)
+    objective = Objective(losses_of(name, options.losses), splits.class_weights)
+    metadata = {
+        **(splits.protocol or {}),
+        "seed": options.seed,
+        "image_size": options.data.crop,
+        "resize": options.data.resize,
+    }
+    return AUTask(model, objective, options.optimizer, metadata)
+
+
+def _make_model(options: RunOptions, aus: AUSet) -> Any:
+    name, chosen = options.model.name, dict(options.model.options)
+    if "image_size" in {field.name for field in fields(model_info(name).config)}:
+        chosen.setdefault("image_size", options.data.crop)
+    backbone, pretrained = options.model.backbone, options.model.pretrained
+    try:
+        return create_model(name, aus=aus, backbone=backbone, pretrained=pretrained, **chosen)
+    except RuntimeError as error:
+        raise ValueError(f"the model {name} cannot be made: {error}") from error
+
+
+def _checkpointing(folder: Path, choose: bool) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor="val/f1" if choose else None,
+        mode="max",
+        save_top_k=1 if choose else 0,
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+def _data_module(options: RunOptions, splits: Splits) -> AUDataModule:
+    data = options.data
+    return AUDataModule(
+        splits, batch_size=data.batch_size, num_workers=data.num_workers, seed=options.seed
+    )
+
+
+def _check_same_run(resume: Path, task: AUTask) -> None:
+    before = read_checkpoint(resume).metadata
+    changed = [key for key, value in task.metadata.items() if before.get(key) != value]
+    if changed:
+        raise ValueError(
+            f"{resume} belongs to another run: {', '.join(changed)} differ; start anew in another "
+            "out folder (model.init_from takes over its weights)"
+        )
+
+
+def _fit_or_interrupt(
+    trainer: Trainer, task: AUTask, data: AUDataModule, resume: Path | None
+) -> None:
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=resume)
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into an exit.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        raise

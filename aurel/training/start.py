@@ -1,0 +1,78 @@
+"""Starting a model from the weights of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from aurel.backbones.build import build_backbone
+from aurel.models.checkpoint import load_model, read_checkpoint
+from aurel.models.me_graphau import MEGraphAU, MEGraphAUStage1, start_from_stage1
+
+
+def load_backbone_weights(model: Any, path: str | Path) -> None:
+    """Load a file of backbone weights, as `build_backbone(checkpoint=...)` reads it.
+
+    Args:
+        model: made by `create_model`.
+        path: the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the weights do not fit the backbone.
+    """
+    ours = model.backbone
+    name = model.config.backbone
+    try:
+        loaded = build_backbone(
+            name, checkpoint=path, out_indices=ours.out_indices, final_norm=ours.final_norm
+        )
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the backbone {name}: {error}") from error
+    ours.load_state_dict(loaded.state_dict())
+
+
+def start_from(model: Any, path: str | Path) -> list[str]:
+    """Take over the weights in `path` as far as they belong into `model`.
+
+    Stage 2 of ME-GraphAU inherits from a stage 1 as its authors have it. Any other pair must be the
+    same kind of model; tensors of equal name and shape are taken, which for other AUs leaves out
+    what depends on their number.
+
+    Args:
+        model: made by `create_model`.
+        path: checkpoint of a trained model.
+
+    Returns:
+        Names of the tensors of `model` that keep their fresh values.
+
+    Raises:
+        ValueError: the models are of different kinds, or are for different AUs of equal number,
+            whose weights could not be told apart.
+    """
+    source = load_model(path)
+    if isinstance(model, MEGraphAU) and isinstance(source, MEGraphAUStage1):
+        start_from_stage1(model, source)
+        return [name for name in model.state_dict() if name.startswith("head.edge")]
+    kinds = read_checkpoint(path).model, type(model).__name__
+    if type(source) is not type(model):
+        raise ValueError(f"{path} holds a {kinds[0]}, from which a {kinds[1]} cannot start")
+    if source.aus != model.aus and len(source.aus) == len(model.aus):
+        raise ValueError(
+            f"{path} is for {', '.join(source.aus.names)}, the model for as many others: "
+            f"{', '.join(model.aus.names)}"
+        )
+    return _take(model, source)
+
+
+def _take(model: nn.Module, source: nn.Module) -> list[str]:
+    ours, theirs = model.state_dict(), source.state_dict()
+    fitting = {
+        name: theirs[name]
+        for name, value in ours.items()
+        if name in theirs and theirs[name].shape == value.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    return [name for name in ours if name not in fitting]

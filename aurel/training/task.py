@@ -1,0 +1,148 @@
+"""The training step, the scores and the optimiser, as a Lightning module."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from aurel.metrics import AUScores
+from aurel.models.checkpoint import describe
+from aurel.output import AUOutput
+from aurel.training.objective import Objective
+from aurel.training.options import OptimizerOptions
+from aurel.training.schedules import schedule
+
+Scores = dict[str, dict[str, float]]
+
+
+class AUTask(LightningModule):
+    """Train and score a model on batches of the data sets in `aurel.data`.
+
+    Its checkpoints are read by `aurel.models.checkpoint.load_model` with nothing else at hand: they
+    say which model, options and AUs, and as `metadata` what the model was trained on.
+
+    Args:
+        model: made by `create_model`.
+        objective: what to minimise; may be None where the task is only scored.
+        optimizer: the optimiser's options.
+        metadata: primitive values that go into every checkpoint, such as the fold.
+
+    Attributes:
+        scores: the per-AU table of the last validation or test (see `AUScores`).
+        visibility_scores: the same over the visible and over the hidden entries, where the data say
+            which is which.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective | None,
+        optimizer: OptimizerOptions | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.optimizer_options = optimizer or OptimizerOptions()
+        self.metadata = metadata or {}
+        aus = cast(Any, model).aus
+        self.metrics = nn.ModuleDict({name: AUScores(aus) for name in ("all", "visible", "hidden")})
+        self.scores: Scores = {}
+        self.visibility_scores: dict[str, Scores] = {}
+        self._random_state: Tensor | None = None
+
+    def forward(self, images: Tensor) -> AUOutput:
+        """Return the model's output for images (B, 3, H, W)."""
+        return self.model(images)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        assert self.objective is not None, "a task without an objective cannot be trained"
+        total, terms = self.objective(self(batch["image"]), batch)
+        logged = {"train/loss": total, **{f"train/{name}": value for name, value in terms.items()}}
+        size = len(batch["labels"])
+        self.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        return total
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count a batch."""
+        self._count(batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count a batch."""
+        self._count(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the epoch; its mean F1 chooses the best checkpoint."""
+        self._score()
+        mean = self.scores["mean"]
+        self.log_dict({f"val/{name}": mean[name] for name in ("f1", "accuracy", "auc")})
+
+    def on_test_epoch_end(self) -> None:
+        """Score the data set."""
+        self._score()
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser and its schedule, which moves a step at a time."""
+        options = self.optimizer_options
+        total = int(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs or 1
+        warmup = round(options.warmup_epochs * total / epochs)
+        optimizer = make_optimizer(self.model, options)
+        factor = schedule(options.schedule, total, warmup)
+        return [optimizer], [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what identifies the model, what it was trained on, and the random state."""
+        checkpoint["aurel"] = describe(self.model)
+        checkpoint["metadata"] = self.metadata
+        checkpoint["random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random state until training goes on."""
+        self._random_state = checkpoint.get("random_state")
+
+    def on_train_start(self) -> None:
+        """Go on with the random numbers where the checkpoint left them.
+
+        With several processes each goes on with fresh ones, since only the first one's were saved.
+        """
+        if self._random_state is not None and self.trainer.world_size == 1:
+            torch.set_rng_state(self._random_state.cpu())
+        self._random_state = None
+
+    def _count(self, batch: dict[str, Any]) -> None:
+        labels = batch["labels"]
+        probs = self(batch["image"]).probs
+        self._metric("all").update(probs, labels)
+        if "visible" in batch:
+            visible = batch["visible"]
+            self._metric("visible").update(probs, labels.masked_fill(~visible, -1))
+            self._metric("hidden").update(probs, labels.masked_fill(visible, -1))
+
+    def _score(self) -> None:
+        self.scores = self._metric("all").compute()
+        self.visibility_scores = {
+            name: self._metric(name).compute()
+            for name in ("visible", "hidden")
+            if self._metric(name).update_called
+        }
+        for metric in self.metrics.values():
+            cast(AUScores, metric).reset()
+
+    def _metric(self, name: str) -> AUScores:
+        return cast(AUScores, self.metrics[name])
+
+
+def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+    """Return the optimiser that `options` names, over all parameters of `model`."""
+    parameters, lr, decay = model.parameters(), options.lr, options.weight_decay
+    if options.name == "sgd":
+        momentum = options.momentum
+        return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay, nesterov=momentum > 0)
+    kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
+    return kind(parameters, lr, options.betas, weight_decay=decay)

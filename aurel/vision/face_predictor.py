@@ -1,0 +1,112 @@
+"""From pictures to AU probabilities a face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aurel.data.transforms import normalize
+from aurel.vision.crop import MARGIN, crop_face
+from aurel.vision.face_detector import Face, FaceDetector, HaarFaceDetector
+from aurel.vision.image import RGBImage
+
+
+@dataclass(frozen=True)
+class FacePrediction:
+    """What was predicted for one face.
+
+    Args:
+        face: where it is.
+        probs: (N,) float, probability of each AU.
+        present: (N,) bool, the decisions.
+    """
+
+    face: Face
+    probs: NDArray[np.floating]
+    present: NDArray[np.bool_]
+
+
+class FacePredictor:
+    """Finds the faces of pictures and predicts their AUs, batched over faces.
+
+    Args:
+        model: from images (B, 3, S, S), normalised as in training, to an `AUOutput`; is put into
+            eval mode on `device`.
+        image_size: side S of a face crop, pixels.
+        detector: finds faces.
+        margin: see `crop_face`.
+        threshold: an AU is present where its probability is at least this.
+        batch_size: faces a call of the model.
+        device: where the model runs.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        image_size: int = 224,
+        *,
+        detector: FaceDetector | None = None,
+        margin: float = MARGIN,
+        threshold: float = 0.5,
+        batch_size: int = 32,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in 0..1, got {threshold}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.names: tuple[str, ...] = model.aus.names
+        self.image_size = image_size
+        self.detector = HaarFaceDetector() if detector is None else detector
+        self.margin = margin
+        self.threshold = threshold
+        self.batch_size = batch_size
+
+    def __call__(self, images: Sequence[RGBImage]) -> list[list[FacePrediction]]:
+        """Return the faces of each picture, left to right, with their AUs.
+
+        Args:
+            images: (H, W, 3) uint8 RGB, of any sizes.
+        """
+        found, crops = self.find(images)
+        probs = iter(self._probs(crops))
+        return [
+            [self._decide(face, values) for face, values in zip(faces, probs, strict=False)]
+            for faces in found
+        ]
+
+    def find(self, images: Sequence[RGBImage]) -> tuple[list[list[Face]], list[RGBImage]]:
+        """Return the faces of each picture, and the crops of all of them, (S, S, 3) uint8."""
+        found = [self.detector(image) for image in images]
+        crops = [
+            crop_face(image, face, self.image_size, self.margin)
+            for image, faces in zip(images, found, strict=True)
+            for face in faces
+        ]
+        return found, crops
+
+    def _decide(self, face: Face, probs: NDArray[np.floating]) -> FacePrediction:
+        return FacePrediction(face, probs, probs >= self.threshold)
+
+    @torch.inference_mode()
+    def _probs(self, crops: Sequence[RGBImage]) -> NDArray[np.floating]:
+        batches = [
+            self.model(batch.to(self.device)).probs.float().cpu()
+            for batch in to_batches(crops, self.batch_size)
+        ]
+        return torch.cat(batches).numpy() if batches else np.empty((0, len(self.names)))
+
+
+def to_batches(crops: Sequence[RGBImage], batch_size: int) -> Iterable[Tensor]:
+    """Give normalised batches (B, 3, S, S) of face crops (S, S, 3)."""
+    for start in range(0, len(crops), batch_size):
+        stacked = torch.from_numpy(np.stack(crops[start : start + batch_size]))
+        yield normalize({"image": stacked.permute(0, 3, 1, 2)})["image"]

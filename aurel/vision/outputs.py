@@ -1,0 +1,103 @@
+"""Writing annotated pictures and videos; a file is complete or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from PIL import Image
+
+from aurel.vision.image import RGBImage, check_rgb
+from aurel.vision.inputs import is_video
+from aurel.vision.opencv import cv2
+from aurel.viz.files import atomic_path
+
+
+def annotated_paths(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Choose where the annotated copy of each input goes.
+
+    The folders below the deepest folder that holds all inputs are kept; photographs become .png,
+    videos .mp4. Inputs that differ in their suffix alone are numbered: face.png, face-2.png.
+
+    Returns:
+        for each input a path in `folder`; no two are equal, even where case does not count, and
+        none is an input.
+    """
+    resolved = [path.resolve() for path in inputs]
+    common = Path(os.path.commonpath([path.parent for path in resolved])) if resolved else Path()
+    taken = {_key(path) for path in resolved}
+    targets = {}
+    for path, full in zip(inputs, resolved, strict=True):
+        suffix = ".mp4" if is_video(path) else ".png"
+        target = wanted = (folder / full.relative_to(common)).with_suffix(suffix)
+        number = 1
+        while _key(target.resolve()) in taken:
+            number += 1
+            target = wanted.with_stem(f"{wanted.stem}-{number}")
+        taken.add(_key(target.resolve()))
+        targets[path] = target
+    return targets
+
+
+def _key(path: Path) -> str:
+    return str(path).lower()
+
+
+def write_picture(image: RGBImage, path: Path) -> None:
+    """Write an (H, W, 3) uint8 RGB picture in the format of the path's suffix."""
+    check_rgb(image)
+    with atomic_path(path) as temporary:
+        Image.fromarray(image).save(temporary)
+
+
+class VideoWriter:
+    """Writes RGB pictures to an MP4 file (MPEG-4 video): a context manager.
+
+    The file appears at `path` when the block ends well, and not at all after an error.
+
+    Args:
+        path: ends in .mp4.
+        size: (width, height) of the pictures, even numbers.
+        fps: pictures a second.
+
+    Raises:
+        ValueError: an odd size.
+        OSError: the file cannot be opened for writing.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
+        if size[0] % 2 or size[1] % 2:
+            raise ValueError(f"size must be even in width and height, got {size}")
+        self.path = path
+        self.size = size
+        self.fps = fps
+        self._stack = ExitStack()
+
+    def write(self, image: RGBImage) -> None:
+        """Append an (H, W, 3) uint8 RGB picture of the writer's size."""
+        check_rgb(image)
+        if image.shape[1::-1] != self.size:
+            raise ValueError(f"image must be {self.size} (width, height), got {image.shape[1::-1]}")
+        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def __enter__(self) -> VideoWriter:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(temporary), codec, self.fps, self.size)
+            stack.callback(self._writer.release)
+            if not self._writer.isOpened():
+                raise OSError(f"{self.path} cannot be written as a video")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)

@@ -1,0 +1,147 @@
+"""Prediction over many files: each is read, predicted, tabulated and drawn, or reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from typing import TypeAlias
+
+from aurel.vision.annotate import Annotator
+from aurel.vision.face_predictor import FacePrediction, FacePredictor
+from aurel.vision.inputs import Frame, InputError, Video, is_video, read_photo
+from aurel.vision.outputs import VideoWriter, write_picture
+from aurel.vision.prediction_table import PredictionTable
+
+Shot: TypeAlias = tuple[Path, Frame]
+
+MAX_PIXELS = 64_000_000
+"""How much of pictures is held in memory at once, at three bytes a pixel."""
+
+
+class FilePrediction:
+    """Runs a predictor over photographs and videos.
+
+    Args:
+        predictor: what to run.
+        table: where the rows go.
+        targets: where the annotated copy of an input goes; an input that is not in it gets none.
+        every: use one video frame in `every`.
+        on_error: told about each file that cannot be read; its rows and pictures are taken back.
+        on_progress: told after each step: the path, frames done, frames in all if known.
+
+    Attributes:
+        failed: number of files that could not be read.
+        faces: number of faces found in the others.
+    """
+
+    def __init__(
+        self,
+        predictor: FacePredictor,
+        table: PredictionTable,
+        targets: Mapping[Path, Path],
+        *,
+        every: int = 1,
+        on_error: Callable[[InputError], None],
+        on_progress: Callable[[Path, int, int | None], None],
+    ) -> None:
+        self.predictor = predictor
+        self.table = table
+        self.targets = targets
+        self.every = every
+        self.on_error = on_error
+        self.on_progress = on_progress
+        self.failed = 0
+        self.faces = 0
+
+    def run(self, paths: Iterable[Path]) -> None:
+        """Predict the files in their order, photographs in batches, videos one after another."""
+        for video, group in groupby(paths, is_video):
+            if video:
+                for path in group:
+                    self._video(path)
+            else:
+                for shots in in_batches(self._photos(group), self.predictor.batch_size):
+                    self._draw_photos(shots, self._predict(shots))
+
+    def _photos(self, paths: Iterable[Path]) -> Iterator[Shot]:
+        for path in paths:
+            try:
+                yield path, Frame(0, 0.0, read_photo(path))
+            except InputError as error:
+                self._fail(path, error)
+
+    def _draw_photos(
+        self, shots: Sequence[Shot], predicted: Sequence[Sequence[FacePrediction]]
+    ) -> None:
+        for (path, frame), faces in zip(shots, predicted, strict=True):
+            if path in self.targets:
+                annotator = self._annotator(frame, len(faces))
+                write_picture(annotator(frame.image, faces, path.name), self.targets[path])
+            self.on_progress(path, 1, 1)
+
+    def _video(self, path: Path) -> None:
+        mark, faces_before = self.table.mark(), self.faces
+        done = 0
+        draw: Callable[[Frame, Sequence[FacePrediction]], None] | None = None
+        try:
+            with Video(path, self.every) as video, ExitStack() as stack:
+                total = video.frame_count // self.every or None
+                shots = ((path, frame) for frame in video)
+                for batch in in_batches(shots, self.predictor.batch_size):
+                    predicted = self._predict(batch)
+                    if path in self.targets and draw is None:
+                        annotator = self._annotator(batch[0][1], max(1, *map(len, predicted)))
+                        rate = video.fps / self.every
+                        writer = VideoWriter(self.targets[path], annotator.size, rate)
+                        stack.enter_context(writer)
+                        draw = _drawer(annotator, writer)
+                    if draw is not None:
+                        for (_, frame), faces in zip(batch, predicted, strict=True):
+                            draw(frame, faces)
+                    done += len(batch)
+                    self.on_progress(path, done, total)
+        except InputError as error:
+            self.table.rewind(mark)
+            self.faces = faces_before
+            self._fail(path, error)
+
+    def _predict(self, shots: Sequence[Shot]) -> list[list[FacePrediction]]:
+        predicted = self.predictor([frame.image for _, frame in shots])
+        for (path, frame), faces in zip(shots, predicted, strict=True):
+            self.table.add(path, frame, faces)
+            self.faces += len(faces)
+        return predicted
+
+    def _annotator(self, frame: Frame, faces: int) -> Annotator:
+        height, width = frame.image.shape[:2]
+        return Annotator(self.predictor.names, width, height, faces, self.predictor.threshold)
+
+    def _fail(self, path: Path, error: InputError) -> None:
+        self.failed += 1
+        self.on_progress(path, 1, 1)
+        self.on_error(error)
+
+
+def _drawer(
+    annotator: Annotator, writer: VideoWriter
+) -> Callable[[Frame, Sequence[FacePrediction]], None]:
+    def draw(frame: Frame, faces: Sequence[FacePrediction]) -> None:
+        writer.write(annotator(frame.image, faces, f"{frame.time:.2f} s"))
+
+    return draw
+
+
+def in_batches(shots: Iterable[Shot], size: int) -> Iterator[list[Shot]]:
+    """Group shots, at most `size` and about `MAX_PIXELS` at a time."""
+    batch: list[Shot] = []
+    pixels = 0
+    for shot in shots:
+        batch.append(shot)
+        pixels += shot[1].image.size // 3
+        if len(batch) == size or pixels >= MAX_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch

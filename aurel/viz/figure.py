@@ -1,0 +1,77 @@
+"""Figures made without pyplot, so that nothing of the caller's matplotlib is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aurel.viz.files import atomic_path
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.ticker import MaxNLocator
+except ImportError as error:
+    raise ImportError("pictures need matplotlib: pip install 'aurel-au[viz]'") from error
+
+__all__ = [
+    "FancyArrowPatch",
+    "Figure",
+    "Line2D",
+    "MaxNLocator",
+    "new_figure",
+    "save_figure",
+    "square_matrix",
+]
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+BLUE, ORANGE, VERMILION, GREEN, SKY, YELLOW, PURPLE = (
+    "#0072B2",
+    "#E69F00",
+    "#D55E00",
+    "#009E73",
+    "#56B4E9",
+    "#F0E442",
+    "#CC79A7",
+)
+INK, GREY, PALE = "#22262B", "#8A929B", "#D9DDE2"
+
+
+def new_figure(
+    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
+    """Return an empty figure of that size in inches."""
+    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path | str) -> None:
+    """Write a figure at 150 dots an inch, in the format of the path's suffix (.png, .pdf, .svg)."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def square_matrix(matrix: Any, names: Sequence[str]) -> NDArray[np.float64]:
+    """Return `matrix` (an array or a tensor) as float64.
+
+    Raises:
+        ValueError: not (N, N) for N names, or not finite.
+    """
+    if hasattr(matrix, "detach"):
+        matrix = matrix.detach().cpu().double().numpy()
+    array = np.asarray(matrix, dtype=np.float64)
+    if array.shape != (len(names), len(names)):
+        raise ValueError(
+            f"adjacency must be ({len(names)}, {len(names)}) for {len(names)} names, "
+            f"got {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError("adjacency must be finite, got NaN or infinity")
+    return array

@@ -1,0 +1,62 @@
+"""What a checkpoint says of the images its model takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from aurel.cli.checkpoints import ImageModel, choose_device, load_image_model
+
+
+@pytest.mark.parametrize(
+    ("config", "metadata", "expected"),
+    [
+        ({}, {}, (224, 256)),
+        ({}, {"image_size": 96, "resize": 110}, (96, 110)),
+        ({"image_size": 112}, {"image_size": 96, "resize": 120}, (112, 120)),
+        ({"image_size": 112}, {}, (112, 128)),
+    ],
+)
+def test_sizes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, int],
+    metadata: dict[str, int],
+    expected: tuple[int, int],
+) -> None:
+    from aurel.models import checkpoint
+
+    model = SimpleNamespace(config=SimpleNamespace(**config))
+    monkeypatch.setattr(checkpoint, "load_model", lambda path: model)
+    monkeypatch.setattr(
+        checkpoint, "read_checkpoint", lambda path: SimpleNamespace(metadata=metadata)
+    )
+    path = tmp_path / "c.ckpt"
+    path.touch()
+    loaded = load_image_model(path)
+    assert loaded.model is model
+    assert (loaded.image_size, loaded.resize) == expected
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone\.ckpt"):
+        load_image_model(tmp_path / "gone.ckpt")
+
+
+def test_the_centre_that_training_saw_is_cut_out() -> None:
+    model = ImageModel(None, image_size=224, resize=256)
+    assert 1 + 2 * model.margin(0.0) == pytest.approx(224 / 256)
+    assert 1 + 2 * model.margin(0.2) == pytest.approx(1.4 * 224 / 256)
+    assert ImageModel(None, 96, 96).margin(0.2) == pytest.approx(0.2)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match="--device nonsense cannot be used"):
+        choose_device("nonsense")
+    with pytest.raises(ValueError, match="--device cuda:97 cannot be used"):
+        choose_device("cuda:97")

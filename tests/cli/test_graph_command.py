@@ -1,0 +1,183 @@
+"""`aurel graph`: what it writes, and that the numbers are the model's."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import networkx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+pytest.importorskip("cv2")
+pytest.importorskip("matplotlib")
+pytest.importorskip("rich")
+
+from aurel.cli import checkpoints, graph
+from aurel.cli.errors import guarded
+from aurel.facs import AUSet, au_center_rules
+from aurel.graph import RelationGraph
+from aurel.output import AUOutput
+
+Call = Callable[..., int]
+
+
+class Relations(nn.Module):
+    """Two graphs: AU i listens to AU i + 1; and a dense one that grows with brightness."""
+
+    def __init__(self, aus: str = "DISFA") -> None:
+        super().__init__()
+        self.aus = AUSet.of(aus)
+        self.config = SimpleNamespace(center_rules=au_center_rules)
+        self.seen: list[int] = []
+
+    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+        batch, count = len(images), len(self.aus)
+        self.seen.append(batch)
+        following = (torch.arange(count) + 1) % count
+        ring = RelationGraph(neighbors=following.view(1, count, 1).expand(batch, count, 1))
+        level = (images[:, 0].mean((1, 2)) * 0.229 + 0.485).view(batch, 1, 1)
+        dense = RelationGraph(weights=level.expand(batch, count, count))
+        probs = torch.zeros(batch, count)
+        return AUOutput(probs, graphs=(ring, dense) if return_graph else None, aus=self.aus)
+
+
+def command(folder: Path) -> Call:
+    def call(*arguments: Any, out: str = "g.png") -> int:
+        parser = argparse.ArgumentParser()
+        graph.add_parser(parser.add_subparsers())
+        words = ["graph", "--out", str(folder / out), *map(str, arguments)]
+        return guarded(lambda: graph.run(parser.parse_args(words)))
+
+    return call
+
+
+@pytest.fixture
+def model() -> Relations:
+    return Relations()
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Relations) -> Call:
+    loaded = checkpoints.ImageModel(model, image_size=32, resize=32)
+    monkeypatch.setattr(checkpoints, "load_image_model", lambda path: loaded)
+    run = command(tmp_path)
+    return lambda *arguments, **options: run("--checkpoint", "c.ckpt", *arguments, **options)
+
+
+def matrix(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    values = np.array([[float(cell) for cell in row[1:]] for row in rows[1:]])
+    return rows[0][1:], [row[0] for row in rows[1:]], values
+
+
+def test_everything_is_written_and_agrees(tmp_path: Path, call: Call, model: Relations) -> None:
+    assert call("--samples", 5, "--batch-size", 2, "--layer", 0) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("g.csv", "g.graphml", "g.png", "g_matrix.png")
+    ]
+    assert model.seen == [2, 2, 1]
+    columns, rows, values = matrix(tmp_path / "g.csv")
+    assert columns == rows == list(model.aus.names)
+    assert np.array_equal(values, np.roll(np.eye(8), 1, axis=1))
+    read = networkx.read_graphml(tmp_path / "g.graphml")
+    assert list(read.nodes) == rows
+    assert read.nodes["AU12"] == {"title": "Lip corner puller", "region": "lower"}
+    assert {(b, a) for a, b in read.edges} == {(rows[i], rows[(i + 1) % 8]) for i in range(8)}
+    assert read["AU02"]["AU01"]["weight"] == 1.0
+    for name in ("g.png", "g_matrix.png"):
+        assert min(Image.open(tmp_path / name).size) > 500
+
+
+def test_the_last_graph_is_the_default_and_photographs_are_averaged(
+    tmp_path: Path, call: Call
+) -> None:
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for name, level in (("a.png", 51), ("b.png", 153), ("c.png", 153)):
+        Image.new("RGB", (40, 50), (level, 0, 0)).save(folder / name)
+    assert call("--data", folder, "--cropped", "--batch-size", 2) == 0
+    _, _, values = matrix(tmp_path / "g.csv")
+    assert values == pytest.approx(np.full((8, 8), (0.2 + 0.6 + 0.6) / 3), abs=1e-3)
+
+
+def test_an_unreadable_photograph_is_named_and_the_others_used(
+    tmp_path: Path, call: Call, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    Image.new("RGB", (40, 50), (51, 0, 0)).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"junk")
+    assert call("--data", folder, "--cropped") == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "b.png" in line
+    assert matrix(tmp_path / "g.csv")[2] == pytest.approx(np.full((8, 8), 0.2), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layer", "2"], "--layer must be in -2..1, got 2"),
+        (["--samples", "0"], "--samples must be at least 1"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "dark", "--batch-size", "4"], "there is no face"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    tmp_path: Path,
+    call: Call,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dark").mkdir()
+    Image.new("RGB", (40, 50)).save(tmp_path / "dark" / "a.png")
+    assert call("--samples", 2, *options) == 2
+    assert message in capfd.readouterr().err.strip().splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["dark"]
+
+
+def test_the_suffix_of_the_picture_is_checked_first(
+    call: Call, model: Relations, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(out="g.bmp") == 2
+    assert "--out must end in" in capfd.readouterr().err
+    assert model.seen == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "layers"),
+    [
+        ("me_graphau_stage1", {"channels": 16}, 1),
+        ("me_graphau", {"channels": 16}, 1),
+        ("sacl", {"image_size": 64, "dims": (8, 8), "depths": (1, 2)}, 3),
+    ],
+)
+def test_models_from_their_checkpoints(
+    tmp_path: Path, name: str, options: dict[str, Any], layers: int
+) -> None:
+    from aurel.models.checkpoint import save_model
+    from aurel.models.registry import create_model
+
+    model = create_model(name, aus="BP4D", backbone="rest_tiny", **options)
+    save_model(model, tmp_path / "c.ckpt", image_size=64)
+    call = command(tmp_path)
+    assert call("--checkpoint", tmp_path / "c.ckpt", "--samples", 3, "--layer", layers - 1) == 0
+    names, _, values = matrix(tmp_path / "g.csv")
+    assert names == list(model.aus.names)
+    assert values.min() >= 0 and values.max() <= 1 and values.max() > 0
+    if name == "me_graphau_stage1":
+        assert values.sum(1) == pytest.approx(np.full(12, model.config.k))
+    if name == "me_graphau":
+        assert values.sum(1) == pytest.approx(np.ones(12), abs=1e-4)
+    assert call("--checkpoint", tmp_path / "c.ckpt", "--samples", 1, "--layer", layers) == 2

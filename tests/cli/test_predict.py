@@ -1,0 +1,324 @@
+"""`aurel predict` on real and on damaged files, with a small model of fixed behaviour."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+pytest.importorskip("cv2")
+pytest.importorskip("rich")
+
+from aurel.cli import checkpoints, predict
+from aurel.cli.errors import guarded
+from aurel.facs import AUSet
+from aurel.output import AUOutput
+from aurel.vision import predict_files
+from aurel.vision.face_detector import Face
+from aurel.vision.inputs import Video
+from aurel.vision.opencv import cv2
+from aurel.vision.outputs import VideoWriter
+
+Call = Callable[..., int]
+STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
+MEAN = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
+
+
+class Brightness(nn.Module):
+    """Says how bright a face is: AU01 in red, AU02 in green, AU04 in blue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aus = AUSet.of([1, 2, 4])
+        self.config = None
+        self.batches: list[int] = []
+
+    def forward(self, images: Tensor) -> AUOutput:
+        self.batches.append(len(images))
+        return AUOutput((images * STD + MEAN).mean((2, 3)).clamp(0, 1), aus=self.aus)
+
+
+@dataclass
+class Setup:
+    call: Call
+    model: Brightness
+    folder: Path
+
+    def rows(self, out: str = "out") -> list[dict[str, str]]:
+        with (self.folder / out / "predictions.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def files(self, out: str = "out") -> list[str]:
+        root = self.folder / out
+        return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+
+
+@pytest.fixture
+def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    model = Brightness()
+    loaded = checkpoints.ImageModel(model, image_size=32, resize=32)
+    monkeypatch.setattr(checkpoints, "load_image_model", lambda path: loaded)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: Any, out: str = "out") -> int:
+        parser = argparse.ArgumentParser()
+        predict.add_parser(parser.add_subparsers())
+        words = ["predict", *map(str, arguments), "--checkpoint", "c.ckpt", "--out", out]
+        return guarded(lambda: predict.run(parser.parse_args(words)))
+
+    return Setup(call, model, tmp_path)
+
+
+def photo(path: Path, color: tuple[int, ...], size: tuple[int, int] = (60, 80)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB" if len(color) == 3 else "RGBA", size, color).save(path)
+    return path
+
+
+def video(path: Path, colors: list[int], fps: float = 10) -> Path:
+    with VideoWriter(path, (64, 48), fps) as writer:
+        for color in colors:
+            writer.write(np.full((48, 64, 3), color, dtype=np.uint8))
+    return path
+
+
+def test_columns_and_values(setup: Setup) -> None:
+    photo(setup.folder / "a.png", (204, 51, 102))
+    assert setup.call("a.png", "--cropped") == 0
+    (row,) = setup.rows()
+    assert list(row) == [
+        *("input", "frame", "time", "face"),
+        *("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceAngle"),
+        *("AU01", "AU02", "AU04", "AU01_present", "AU02_present", "AU04_present"),
+    ]
+    assert row["input"] == "a.png" and row["frame"] == "0" and row["face"] == "0"
+    box = [float(row[name]) for name in list(row)[4:9]]
+    assert box == [0, 10, 60, 60, 0]
+    assert [float(row[name]) for name in ("AU01", "AU02", "AU04")] == pytest.approx(
+        [0.8, 0.2, 0.4], abs=1e-4
+    )
+    assert [row[f"{name}_present"] for name in ("AU01", "AU02", "AU04")] == ["1", "0", "0"]
+
+
+def test_the_threshold_decides(setup: Setup) -> None:
+    photo(setup.folder / "a.png", (204, 51, 102))
+    assert setup.call("a.png", "--cropped", "--threshold", 0.3) == 0
+    (row,) = setup.rows()
+    assert [row[f"{name}_present"] for name in ("AU01", "AU02", "AU04")] == ["1", "0", "1"]
+
+
+def test_rows_of_a_video_have_frames_and_times(setup: Setup) -> None:
+    video(setup.folder / "a.mp4", [40, 80, 120, 160, 200])
+    assert setup.call("a.mp4", "--cropped", "--every", 2, "--batch-size", 2) == 0
+    rows = setup.rows()
+    assert [row["frame"] for row in rows] == ["0", "2", "4"]
+    assert [float(row["time"]) for row in rows] == pytest.approx([0, 0.2, 0.4])
+    assert [float(row["AU01"]) * 255 for row in rows] == pytest.approx([40, 120, 200], abs=4)
+    assert setup.model.batches == [2, 1]
+    with Video(setup.folder / "out/annotated/a.mp4") as annotated:
+        assert len(list(annotated)) == 3
+        assert annotated.fps == pytest.approx(5)
+
+
+def test_faces_of_several_photographs_share_a_batch(setup: Setup) -> None:
+    for name in "abcde":
+        photo(setup.folder / "in" / f"{name}.png", (100, 100, 100))
+    assert setup.call("in", "--cropped", "--batch-size", 3) == 0
+    assert setup.model.batches == [3, 2]
+    assert [Path(row["input"]).name for row in setup.rows()] == [f"{n}.png" for n in "abcde"]
+
+
+def test_memory_is_bounded_by_pixels_too(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict_files, "MAX_PIXELS", 2 * 64 * 48)
+    video(setup.folder / "a.mp4", [100] * 5)
+    assert setup.call("a.mp4", "--cropped") == 0
+    assert setup.model.batches == [2, 2, 1]
+
+
+def test_a_picture_without_a_face_gets_an_empty_row(setup: Setup) -> None:
+    photo(setup.folder / "a.png", (100, 100, 100))
+    assert setup.call("a.png") == 0
+    (row,) = setup.rows()
+    assert (row["input"], row["frame"], row["time"]) == ("a.png", "0", "0.0000")
+    assert set(list(row.values())[3:]) == {""}
+    assert setup.model.batches == []
+    assert setup.files() == ["annotated/a.png", "predictions.csv"]
+
+
+def test_a_video_in_which_faces_come_and_go(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def brightness_faces(image: np.ndarray) -> list[Face]:
+        return [Face(5 * n, 5, 20, 20) for n in range(round(image[0, 0, 0] / 50))]
+
+    monkeypatch.setattr("aurel.vision.face_detector.whole_image", brightness_faces)
+    video(setup.folder / "a.mp4", [50, 0, 250, 100])
+    assert setup.call("a.mp4", "--cropped", "--batch-size", 2) == 0
+    seen = [(row["frame"], row["face"]) for row in setup.rows()]
+    assert seen == [
+        *(("0", "0"), ("1", "")),
+        *(("2", str(n)) for n in range(5)),
+        *(("3", "0"), ("3", "1")),
+    ]
+    with Video(setup.folder / "out/annotated/a.mp4") as annotated:
+        assert len({frame.image.shape for frame in annotated}) == 1
+
+
+def test_damaged_files_are_named_and_the_others_done(
+    setup: Setup, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = setup.folder / "in"
+    photo(folder / "good.png", (100, 100, 100))
+    whole = photo(folder / "cut.png", (9, 8, 7), size=(300, 300)).read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    video(folder / "good.mp4", [100, 100])
+    whole = video(folder / "cut.mp4", [100] * 9).read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[:-50])
+    video(folder / "none.mp4", [])
+    assert setup.call("in", "in/gone.jpg", "--cropped") == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 4
+    for name in ("cut.png", "cut.mp4", "none.mp4", "gone.jpg"):
+        assert sum(f"in/{name}" in line and line.startswith("aurel: error:") for line in lines) == 1
+    assert {Path(row["input"]).name for row in setup.rows()} == {"good.png", "good.mp4"}
+    assert setup.files() == ["annotated/good.mp4", "annotated/good.png", "predictions.csv"]
+
+
+def test_a_video_that_fails_in_the_middle_leaves_no_rows_and_no_video(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aurel.vision.inputs import InputError
+
+    photo(setup.folder / "a.png", (10, 10, 10))
+    video(setup.folder / "b.mp4", [100] * 6)
+    photo(setup.folder / "c.png", (20, 20, 20))
+    whole = Video.__iter__
+
+    def damaged(self: Video) -> Any:
+        for frame in whole(self):
+            if frame.index == 4:
+                raise InputError(f"{self.path} cannot be read: frame 4 is damaged")
+            yield frame
+
+    monkeypatch.setattr(Video, "__iter__", damaged)
+    assert setup.call("a.png", "b.mp4", "c.png", "--cropped", "--batch-size", 2) == 2
+    assert [row["input"] for row in setup.rows()] == ["a.png", "c.png"]
+    assert setup.files() == ["annotated/a.png", "annotated/c.png", "predictions.csv"]
+
+
+def test_a_run_that_is_stopped_leaves_nothing_half_written(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo(setup.folder / "a.png", (10, 10, 10))
+    video(setup.folder / "b.mp4", [100] * 6)
+    forward = Brightness.forward
+
+    def stop(self: Brightness, images: Tensor) -> AUOutput:
+        if len(self.batches) == 2:
+            raise KeyboardInterrupt
+        return forward(self, images)
+
+    monkeypatch.setattr(Brightness, "forward", stop)
+    assert setup.call("a.png", "b.mp4", "--cropped", "--batch-size", 2) == 130
+    assert setup.files() == ["annotated/a.png"]
+
+
+def test_when_nothing_can_be_read_nothing_is_written(setup: Setup) -> None:
+    (setup.folder / "a.jpg").write_bytes(b"junk")
+    assert setup.call("a.jpg") == 2
+    assert setup.files() == []
+
+
+def test_outputs_do_not_collide_and_inputs_stay(setup: Setup) -> None:
+    for name in ("a/b.jpg", "c/b.png", "c/b.x.png"):
+        photo(setup.folder / name, (100, 100, 100))
+    before = {p: p.read_bytes() for p in setup.folder.rglob("*.png")}
+    assert setup.call("a/b.jpg", "c", "--cropped") == 0
+    assert setup.files() == [
+        "annotated/a/b.png",
+        "annotated/c/b.png",
+        "annotated/c/b.x.png",
+        "predictions.csv",
+    ]
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_results_of_an_earlier_run_are_no_inputs(setup: Setup) -> None:
+    photo(setup.folder / "in" / "a.png", (100, 100, 100))
+    for _ in range(2):
+        assert setup.call("in", "--cropped", out="in") == 0
+        assert [row["input"] for row in setup.rows("in")] == ["in/a.png"]
+
+
+def test_csv_only_draws_nothing(setup: Setup) -> None:
+    photo(setup.folder / "a.png", (100, 100, 100))
+    video(setup.folder / "b.mp4", [100])
+    assert setup.call("a.png", "b.mp4", "--cropped", "--csv-only") == 0
+    assert setup.files() == ["predictions.csv"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--every", "0"], "--every must be at least 1"),
+        (["--threshold", "1.5"], "threshold must be in 0..1"),
+        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--device", "tpu9"], "--device tpu9 cannot be used"),
+        (["--cropped", "empty"], "no photographs or videos in"),
+    ],
+)
+def test_bad_options_are_named_in_one_line(
+    setup: Setup, capfd: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    (setup.folder / "empty").mkdir()
+    inputs = [] if "empty" in options else [photo(setup.folder / "a.png", (1, 2, 3))]
+    assert setup.call(*inputs, *options) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not (setup.folder / "out").exists()
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    predict.add_parser(parser.add_subparsers())
+    words = ["predict", "a.png", "--checkpoint", str(tmp_path / "gone.ckpt"), "--out", "out"]
+    assert guarded(lambda: predict.run(parser.parse_args(words))) == 2
+    assert "gone.ckpt" in capfd.readouterr().err
+
+
+def test_help_explains_every_column(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    predict.add_parser(parser.add_subparsers())
+    with pytest.raises(SystemExit):
+        parser.parse_args(["predict", "--help"])
+    text = capsys.readouterr().out
+    for column in ("input", "frame", "time", "face", "FaceRectX", "FaceAngle", "AU01_present"):
+        assert column in text
+
+
+def test_real_files(setup: Setup, shared: Path) -> None:
+    real = shared / "data" / "real"
+    grey = cv2.cvtColor(cv2.imread(str(real / "single_face.jpg")), cv2.COLOR_BGR2GRAY)
+    cv2.imwrite(str(setup.folder / "grey.png"), grey.astype(np.uint16) * 257)
+    photos = [real / "single_face.jpg", real / "multi_face.jpg", real / "Image_with_alpha.png"]
+    videos = [real / "single_face.mp4", real / "no_face.mp4"]
+    assert setup.call(*photos, setup.folder / "grey.png", *videos, "--every", 24) == 0
+    faces: dict[str, list[str]] = {}
+    for row in setup.rows():
+        faces.setdefault(Path(row["input"]).name, []).append(row["face"])
+    assert faces == {
+        "single_face.jpg": ["0"],
+        "multi_face.jpg": ["0", "1", "2", "3", "4"],
+        "Image_with_alpha.png": ["0"],
+        "grey.png": ["0"],
+        "single_face.mp4": ["0"] * 3,
+        "no_face.mp4": [""] * 4,
+    }
+    assert len(setup.files()) == 7

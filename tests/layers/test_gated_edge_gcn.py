@@ -1,0 +1,234 @@
+"""GatedEdgeGCN gives the authors' numbers, in both of their orders of ReLU and residual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from aurel.graph import RelationGraph
+from aurel.layers.gated_edge_gcn import GatedEdgeGCN
+from aurel.models.author_keys.edges import gated_edge_gcn
+
+Golden = Callable[[str], dict[str, np.ndarray]]
+MODES = ("eval", "train")
+FAMILIES = {"gated_edge_gcn": "inside", "open_graphau_gated_edge_gcn": "outside"}
+
+
+def random_layer(nodes: int, mode: str, dtype=torch.float64, **options) -> GatedEdgeGCN:
+    layer = GatedEdgeGCN(4, nodes, **options)
+    with torch.no_grad():
+        for name, tensor in layer.state_dict().items():
+            if "norm" in name and tensor.dim():
+                tensor.uniform_(0.5, 1.5)
+    return layer.to(dtype).train(mode == "train")
+
+
+def inputs(batch: int, nodes: int, dtype=torch.float64) -> tuple[Tensor, Tensor]:
+    x = torch.randn(batch, nodes, 4, dtype=dtype, requires_grad=True)
+    return x, torch.randn(batch, nodes, nodes, 4, dtype=dtype, requires_grad=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gives_the_authors_numbers(golden: Golden, family: str, mode: str) -> None:
+    arrays = golden(family)
+    layer = GatedEdgeGCN(16, 6, residual=FAMILIES[family])
+    load(layer, arrays, gated_edge_gcn, mode)
+    x = torch.from_numpy(arrays["input.x"]).requires_grad_()
+    edge = torch.from_numpy(arrays["input.edge"]).requires_grad_()
+    out, edges = layer(x, edge.view(3, 6, 6, 16))
+    outs = [out, edges.flatten(1, 2)]
+    for index, value in enumerate(outs):
+        want = torch.from_numpy(arrays[f"{mode}.out.{index}"])
+        torch.testing.assert_close(value, want, **TOLERANCE)
+    cotangents = [torch.from_numpy(arrays[f"cotangent.{index}"]) for index in range(2)]
+    leaves = {"x": x, "edge": edge}
+    assert_gradients(layer, arrays, gated_edge_gcn, mode, leaves, outs, cotangents)
+    if mode == "train":
+        assert_buffers(layer, arrays, gated_edge_gcn)
+
+
+def oracle(layer: nn.Module, x: np.ndarray, e: np.ndarray, residual: str) -> tuple:
+    """Return one layer in evaluation, pair by pair."""
+    w = {name: value.numpy() for name, value in layer.state_dict().items()}
+
+    def norm(value: np.ndarray, name: str, at: tuple[int, ...]) -> np.ndarray:
+        mean, var = w[f"{name}.running_mean"][at], w[f"{name}.running_var"][at]
+        scaled = (value - mean) / np.sqrt(var + 1e-5)
+        return scaled * w[f"{name}.weight"][at] + w[f"{name}.bias"][at]
+
+    nodes = len(x)
+    edges, out = np.empty_like(e), np.empty_like(x)
+    for i, j in np.ndindex(nodes, nodes):
+        update = w["target.weight"] @ x[i] + w["source.weight"] @ x[j] + w["edge.weight"] @ e[i, j]
+        edges[i, j] = e[i, j] + np.maximum(norm(update, "edge_norm", (i, j)), 0)
+    for i in range(nodes):
+        gate = np.exp(1 / (1 + np.exp(-edges[i])))
+        gate /= gate.sum(0)
+        gathered = (gate * (x @ w["message.weight"].T)).sum(0) / nodes
+        update = norm(w["node.weight"] @ x[i] + gathered, "node_norm", (i,))
+        inside = residual == "inside"
+        out[i] = np.maximum(x[i] + update, 0) if inside else x[i] + np.maximum(update, 0)
+    return out, edges
+
+
+@pytest.mark.parametrize("residual", ["inside", "outside"])
+def test_meets_the_equations(residual: str) -> None:
+    layer = random_layer(5, "eval", num_layers=3, residual=residual)
+    x, edges = (tensor.detach() for tensor in inputs(2, 5))
+    outs = layer(x, edges)
+    for image in range(2):
+        want = x[image].numpy(), edges[image].numpy()
+        for step in layer.layers:
+            want = oracle(step, *want, residual)
+        for out, value in zip(outs, want, strict=True):
+            np.testing.assert_allclose(out[image].detach(), value, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_known_projection_changes_nothing(mode: str) -> None:
+    layer = random_layer(3, mode)
+    other = deepcopy(layer)
+    x, edges = inputs(2, 3)
+    projected = edges @ layer.layers[0].edge.weight.mT
+    for out, want in zip(layer(x, edges, projected=projected), other(x, edges), strict=True):
+        torch.testing.assert_close(out, want)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_mask_is_absence(mode: str) -> None:
+    layer, kept = random_layer(4, mode), [0, 2, 3]
+    small = random_layer(3, mode)
+    state = {
+        name: value if "norm" not in name or not value.dim() else value[kept]
+        for name, value in layer.state_dict().items()
+    }
+    state |= {n: v[:, kept] for n, v in state.items() if "edge_norm" in n and v.dim()}
+    small.load_state_dict(state)
+    x, edges = (tensor.detach() for tensor in inputs(2, 4))
+    wanted = small(x[:, kept], edges[:, kept][:, :, kept])
+    x[:, 1], edges[:, 1], edges[:, :, 1] = (torch.nan,) * 3
+    x.requires_grad_(), edges.requires_grad_()
+    mask = torch.tensor([[True, False, True, True]] * 2)
+    (out, new), graph = layer(x, edges, mask, return_graph=True)
+    torch.testing.assert_close(out[:, kept], wanted[0])
+    torch.testing.assert_close(new[:, kept][:, :, kept], wanted[1])
+    assert not out[:, 1].any() and not new[:, 1].any() and not new[:, :, 1].any()
+    rows = graph.adjacency().sum(-1)
+    torch.testing.assert_close(rows, mask.to(rows.dtype))
+    for name, buffer in small.named_buffers():
+        if buffer.dim():
+            ours = dict(layer.named_buffers())[name][kept]
+            torch.testing.assert_close(ours[:, kept] if "edge_norm" in name else ours, buffer)
+    (out.sum() + new.sum()).backward()
+    assert x.grad.isfinite().all() and edges.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+
+
+def test_graph_shows_the_gates() -> None:
+    layer = random_layer(5, "eval")
+    (_, edges), graph = layer(*inputs(2, 5), return_graph=True)
+    assert isinstance(graph, RelationGraph) and graph.edge_features is edges
+    gates = np.exp(1 / (1 + np.exp(-edges.detach().numpy())))
+    want = (gates / gates.sum(2, keepdims=True)).mean(-1)
+    np.testing.assert_allclose(graph.adjacency().detach(), want, rtol=1e-12)
+
+
+@given(st.permutations(range(4)), st.sampled_from(["inside", "outside"]))
+@settings(max_examples=8, deadline=None)
+def test_permuting_nodes_permutes_the_result(order: list[int], residual: str) -> None:
+    torch.manual_seed(0)
+    layer = GatedEdgeGCN(4, 4, residual=residual).double()  # the same normalisation everywhere
+    x, edges = inputs(2, 4)
+    out, new = deepcopy(layer)(x, edges)
+    moved = layer(x[:, order], edges[:, order][:, :, order])
+    torch.testing.assert_close(moved[0], out[:, order])
+    torch.testing.assert_close(moved[1], new[:, order][:, :, order])
+
+
+def test_images_are_independent_in_evaluation() -> None:
+    layer = random_layer(4, "eval")
+    x, edges = (tensor.detach() for tensor in inputs(3, 4))
+    wanted = layer(x, edges)
+    x[1, 2, 0] = torch.nan
+    for out, want in zip(layer(x, edges), wanted, strict=True):
+        assert torch.equal(out[[0, 2]], want[[0, 2]]) and out[1].isnan().any()
+    for out, want in zip(layer(x[:1], edges[:1]), wanted, strict=True):
+        torch.testing.assert_close(out, want[:1])
+
+
+def test_gradcheck() -> None:
+    for mode in MODES:
+        layer = random_layer(2, mode, num_layers=1)
+        assert torch.autograd.gradcheck(lambda *given, f=layer: f(*given), inputs(2, 2))
+
+
+def test_low_precision() -> None:
+    layer = random_layer(5, "train", torch.float32)
+    x, edges = inputs(3, 5, torch.float32)
+    wanted = deepcopy(layer)(x, edges)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = deepcopy(layer)(x, edges)
+    half = deepcopy(layer).bfloat16()(x.bfloat16(), edges.bfloat16())
+    for outs in (mixed, half):
+        for out, want in zip(outs, wanted, strict=True):
+            assert (out - want).abs().max() < 0.05 * want.abs().max()
+    assert half[0].dtype == half[1].dtype == torch.bfloat16
+    sum(out.sum() for out in mixed).backward()
+    assert x.grad.isfinite().all()
+
+
+def test_momentum_none_strides_and_empty_batch() -> None:
+    layer = random_layer(3, "train")
+    layer.layers[0].edge_norm.momentum = None
+    x, edges = (tensor.detach() for tensor in inputs(2, 3))
+    strided = deepcopy(layer)(
+        x.mT.contiguous().mT, edges.transpose(1, 2).contiguous().transpose(1, 2)
+    )
+    for out, want in zip(strided, deepcopy(layer)(x, edges), strict=True):
+        torch.testing.assert_close(out, want)
+    assert [out.shape[0] for out in layer(x[:0], edges[:0])] == [0, 0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_compiles_in_one_graph(mode: str) -> None:
+    layer = random_layer(3, mode, torch.float32)
+    other = deepcopy(layer)
+    given = inputs(2, 3, torch.float32)
+    outs = torch.compile(layer, fullgraph=True, backend="aot_eager")(*given)
+    wanted = other(*given)
+    cotangents = [torch.randn_like(out) for out in outs]
+    grads = torch.autograd.grad(outs, [*given, *layer.parameters()], cotangents)
+    want_grads = torch.autograd.grad(wanted, [*given, *other.parameters()], cotangents)
+    for a, b in zip((*outs, *grads), (*wanted, *want_grads), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_parameters() -> None:
+    layer = GatedEdgeGCN(16, 6)
+    assert sum(parameter.numel() for parameter in layer.parameters()) == 10 * 256 + 4 * 6 + 4 * 36
+    assert repr(layer.layers[0]).startswith("GatedEdgeLayer(\n  16, num_nodes=6, residual='inside'")
+    layer.reset_parameters()
+    std = torch.cat([p.flatten() for n, p in layer.named_parameters() if "norm" not in n]).std()
+    torch.testing.assert_close(std.item(), (2 / 16) ** 0.5, rtol=0.05, atol=0)
+
+
+def test_messages() -> None:
+    layer = GatedEdgeGCN(4, 3)
+    x, edges = inputs(2, 3, torch.float32)
+    with pytest.raises(ValueError, match=r"x must have shape \(B, N=3, C=4\)"):
+        layer(x[:, :2], edges)
+    with pytest.raises(ValueError, match=r"edges must have shape \(B=2, N=3, N=3, C=4\)"):
+        layer(x, edges.flatten(1, 2))
+    with pytest.raises(ValueError, match="residual must be one of inside, outside, got 'before'"):
+        GatedEdgeGCN(4, 3, residual="before")
+    with pytest.raises(ValueError, match="num_layers must be at least 1, got 0"):
+        GatedEdgeGCN(4, 3, num_layers=0)

@@ -1,0 +1,40 @@
+"""Every registered model at a size at which a test takes a second or two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aurel.models.registry import create_model
+
+SMALL: dict[str, dict[str, Any]] = {
+    "me_graphau_stage1": {"backbone": "resnet18"},
+    "me_graphau": {"backbone": "resnet18"},
+    "sacl": {
+        "backbone": "rest_tiny",
+        "image_size": 64,
+        "dims": (16, 32),
+        "depths": (1, 1),
+        "k": 4,
+        "landmark_widths": (8, 8, 16),
+        "token_dim": 8,
+    },
+}
+
+
+def small_model(name: str, **options: Any) -> Any:
+    return create_model(name, **{"aus": [1, 2, 4, 12, 15], **SMALL[name], **options})
+
+
+def small_images(batch: int = 3) -> Tensor:
+    return torch.randn(batch, 3, 64, 64)
+
+
+def evaluate_after_one_step(model: torch.nn.Module) -> None:
+    """Put the model into eval mode with running statistics that are not the initial ones."""
+    model.train()
+    with torch.no_grad():
+        model(small_images(6))
+    model.eval()

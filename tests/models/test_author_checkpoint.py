@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from aurel.models.author_checkpoint import load_author_checkpoint
+from aurel.models.registry import create_model
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SWIN = "swin_base_patch4_window7_224"
+
+
+def author_shapes(folder: Path, backbone: str, stage: int, num_aus: int) -> dict[str, Any]:
+    """Keys and shapes of a released model; heads of equal width come from another backbone's list.
+
+    The lists of Swin leave out what the files hold beside the weights: masks and indices.
+    """
+
+    def read(name: str) -> dict[str, Any]:
+        return json.loads((folder / "checkpoints" / f"{name}.json").read_text())["state_dict"]
+
+    bp4d, disfa = num_aus == 12, num_aus == 8
+    if (stage, bp4d, backbone) in ((1, True, "resnet50"), (2, True, "resnet50")):
+        return read(f"me_graphau_stage{stage}_resnet50_bp4d")
+    if stage == 1 and disfa and backbone == "resnet50":
+        return read("me_graphau_stage1_resnet50_disfa")
+    swin = read("me_graphau_stage2_swin_base_disfa")
+    if backbone == "resnet50":
+        trunk = read("me_graphau_stage1_resnet50_disfa")
+        head = swin
+    else:
+        trunk = swin
+        for stage_index, (depth, windows) in enumerate([(2, 64), (2, 16), (18, 4), (2, 0)]):
+            for block in range(depth):
+                name = f"backbone.layers.{stage_index}.blocks.{block}"
+                trunk[f"{name}.attn.relative_position_index"] = [49, 49]
+                if windows and block % 2:
+                    trunk[f"{name}.attn_mask"] = [windows, 49, 49]
+        head = author_shapes(folder, "resnet50", stage, num_aus)
+    return {
+        **{k: v for k, v in trunk.items() if not k.startswith("head.")},
+        **{k: v for k, v in head.items() if k.startswith("head.")},
+    }
+
+
+def numbered(shapes: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Fill the i-th tensor with i, so that every value of a model tells where it came from."""
+    return {
+        key: torch.full(shape, index, dtype=torch.long if key.endswith("tracked") else torch.float)
+        for index, (key, shape) in enumerate(shapes.items())
+    }
+
+
+def histogram(tensors: Mapping[str, Tensor], bins: int) -> Tensor:
+    total = torch.zeros(bins, dtype=torch.long)
+    for key, tensor in tensors.items():
+        if not key.endswith("num_batches_tracked"):
+            total += torch.bincount(tensor.flatten().long(), minlength=bins)
+    return total
+
+
+@pytest.mark.parametrize("num_aus", [12, 8])
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("backbone", ["resnet50", SWIN])
+def test_every_value_comes_from_the_file(
+    shared: Path, backbone: str, stage: int, num_aus: int
+) -> None:
+    shapes = author_shapes(shared, backbone, stage, num_aus)
+    # One counter of batches serves the N batch norms that we hold as one.
+    author = {f"module.{key}": value for key, value in numbered(shapes).items()}
+    name = "me_graphau_stage1" if stage == 1 else "me_graphau"
+    model = create_model(name, num_aus=num_aus, backbone=backbone)
+    for tensor in model.state_dict().values():
+        tensor.fill_(len(author))
+    content = {"epoch": 3, "state_dict": author, "optimizer": {"state": {}}}
+    assert load_author_checkpoint(model, content) is model
+    state = model.state_dict()
+    wanted = {
+        key: value
+        for key, value in author.items()
+        if not key.endswith(("attn_mask", "relative_position_index"))
+    }
+    bins = len(author) + 1
+    assert torch.equal(histogram(state, bins), histogram(wanted, bins))
+    counters = {int(v) for k, v in state.items() if k.endswith("tracked")}
+    assert counters <= {int(v) for k, v in author.items() if k.endswith("tracked")}
+    if stage == 1:
+        assert model.config.ties == model.head.relation.ties == "all"
+        assert model.config.k == (4 if num_aus == 12 else 3)
+
+
+def plain(stage: int, k: int) -> torch.nn.Module:
+    """The model written plainly, with the authors' names, away from its initial statistics."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        from plain_me_graphau import PlainMEGraphAU
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    model = PlainMEGraphAU("resnet18", 5, stage, k).train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(4, 3, 64, 64))
+    return model.eval()
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_loaded_model_gives_the_authors_outputs(stage: int, tmp_path: Path) -> None:
+    author = plain(stage, k=3)
+    path = tmp_path / "fold1.pth"
+    torch.save({"state_dict": torch.nn.DataParallel(author).state_dict(), "epoch": 1}, path)
+    options = {"k": 3} if stage == 1 else {}
+    name = "me_graphau_stage1" if stage == 1 else "me_graphau"
+    model = create_model(name, aus=[1, 2, 4, 12, 15], backbone="resnet18", **options).eval()
+    load_author_checkpoint(model, str(path))
+    images = torch.randn(3, 3, 64, 64)
+    probs, edge_logits = author(images)
+    out = model(images)
+    torch.testing.assert_close(out.probs, probs, rtol=1e-4, atol=1e-5)
+    if edge_logits is not None:
+        torch.testing.assert_close(out.edge_logits.flatten(1, 2), edge_logits, rtol=1e-3, atol=1e-4)
+
+
+def test_swin_merges_patches_in_the_same_order_as_the_original() -> None:
+    from timm.models.swin_transformer import PatchMerging
+
+    merge = PatchMerging(3)
+    x = torch.randn(2, 4, 6, 3)
+    corners = [x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]]
+    original = merge.reduction(merge.norm(torch.cat(corners, dim=-1)))
+    torch.testing.assert_close(merge(x), original)
+
+
+def test_all_that_does_not_fit_is_told_at_once() -> None:
+    author = plain(1, k=3).state_dict()
+    del author["head.class_linears.3.fc.weight"], author["backbone.layer1.0.conv1.weight"]
+    author["head.gnn.W.weight"] = torch.zeros(1)
+    author["head.sc"] = torch.zeros(12, 128)
+    model = create_model("me_graphau_stage1", aus=[1, 2, 4, 12, 15], backbone="resnet18")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="these weights are not of this me_graphau_stage1") as told:
+        load_author_checkpoint(model, author)
+    assert str(told.value).split("\n")[1:] == [
+        "  missing: backbone.layer1.0.conv1.weight (64, 64, 3, 3)",
+        "  missing: head.class_linears.3.fc.weight (128, 128)",
+        "  superfluous: head.gnn.W.weight",
+        "  shape: head.sc is (12, 128), wanted (5, 128)",
+    ]
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.config.ties == "exact"
+
+
+def test_the_other_stage_is_refused() -> None:
+    model = create_model("me_graphau", aus=[1, 2, 4, 12, 15], backbone="resnet18")
+    with pytest.raises(ValueError, match="(?s)missing: head.edge_fc.weight.*superfluous: head.gnn"):
+        load_author_checkpoint(model, plain(1, k=3).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "content", "message"),
+    [
+        ("sacl", {}, {}, "authors of sacl released no weights"),
+        ("me_graphau", {"backbone": "resnet18"}, {}, "wanted a state dict"),
+        ("me_graphau", {"backbone": "resnet18"}, {"epoch": 1}, "these are none: epoch"),
+        (
+            "me_graphau",
+            {"backbone": "mobilenetv3_small_050"},
+            {"x": torch.zeros(1)},
+            "for ResNet and Swin backbones, the model has mobilenetv3_small_050",
+        ),
+    ],
+)
+def test_what_cannot_be_loaded(
+    name: str, options: dict[str, Any], content: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_author_checkpoint(create_model(name, **options), content)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fold1.pth"
+    torch.save({"state_dict": {}, "args": Path("here")}, path)
+    model = create_model("me_graphau", num_aus=2, backbone="resnet18")
+    with pytest.raises(ValueError, match="(?s)weights_only=True.*pathlib"):
+        load_author_checkpoint(model, path)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_models import evaluate_after_one_step, small_images, small_model
+
+from aurel.facs import AUSet
+from aurel.models.checkpoint import (
+    describe,
+    load_model,
+    load_weights,
+    read_checkpoint,
+    save_model,
+)
+from aurel.models.registry import list_models
+
+STAGE1 = "me_graphau_stage1"
+
+
+def lightning_file(model: torch.nn.Module, path: Path) -> Path:
+    """What a training framework writes: the model under "model.", beside the loss's buffers."""
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    state["loss.weight"] = torch.ones(3)
+    content = {
+        "pytorch-lightning_version": "2.5",
+        "epoch": 3,
+        "optimizer_states": [{"state": {}}],
+        "state_dict": state,
+        "aurel": describe(model),
+    }
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("form", ["own", "training"])
+def test_round_trip(name: str, form: str, tmp_path: Path) -> None:
+    model = small_model(name)
+    evaluate_after_one_step(model)
+    path = tmp_path / "model.pth"
+    if form == "own":
+        save_model(model, path)
+    else:
+        lightning_file(model, path)
+    loaded = load_model(path)
+    assert type(loaded) is type(model)
+    assert loaded.config == model.config and loaded.aus == model.aus
+    assert not loaded.training
+    images = small_images()
+    assert torch.equal(loaded(images).probs, model(images).probs)
+
+
+def test_metadata_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    saved: dict[str, Any] = {"fold": 2, "f1": {"AU01": 0.5}, "threshold": torch.tensor([0.4])}
+    save_model(small_model(STAGE1, aus="DISFA"), path, **saved)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.metadata == saved
+    assert checkpoint.model == STAGE1
+    assert checkpoint.aus == AUSet.of("DISFA") and checkpoint.aus.name == "DISFA"
+
+
+def test_metadata_that_could_not_be_read_back_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"metadata\['f1'\]\[0\] is a numpy.float64"):
+        save_model(small_model(STAGE1), tmp_path / "model.pth", f1=[np.float64(0.5)])
+    assert not os.listdir(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: Any) -> None:
+    path = tmp_path / "model.pth"
+    save_model(small_model(STAGE1), path, epoch=1)
+
+    def write_half(content: object, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", write_half)
+    with pytest.raises(OSError, match="no space left"):
+        save_model(small_model(STAGE1), path, epoch=2)
+    monkeypatch.undo()
+    assert read_checkpoint(path).metadata == {"epoch": 1}
+    assert os.listdir(tmp_path) == ["model.pth"]
+
+
+def test_weights_into_a_model_that_exists(tmp_path: Path) -> None:
+    model, other = small_model(STAGE1), small_model(STAGE1)
+    save_model(model, tmp_path / "model.pth")
+    load_weights(other, tmp_path / "model.pth")
+    for key, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sacl", {}, "holds a me_graphau_stage1, the model is a sacl"),
+        (STAGE1, {"aus": "DISFA"}, r"AU01, AU02, AU04, AU12, AU15.* the model is for DISFA \(AU01"),
+        (STAGE1, {"aus": [1, 2, 4, 15, 12]}, "AU04, AU12, AU15.*AU04, AU15, AU12"),
+        (STAGE1, {"k": 2}, "k is 4, 2"),
+        (STAGE1, {"backbone": "resnet34"}, "backbone is 'resnet18', 'resnet34'"),
+    ],
+)
+def test_another_model_is_refused(
+    name: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    save_model(small_model(STAGE1), tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=message):
+        load_weights(small_model(name, **options), tmp_path / "model.pth")
+
+
+class Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("opened",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": {}, "extra": Trap()}, "can run any code.*mkdir"),
+        ({"state_dict": {}, "epoch": 1}, "not a checkpoint of aurel: it holds state_dict, epoch"),
+        ([1, 2], "holds a list"),
+        ({"aurel": {"format": 9}, "state_dict": {}}, "format 9.*reads format 1"),
+    ],
+)
+def test_other_files_are_refused(
+    content: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, "file.pth")
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        load_model("file.pth")
+    assert not Path("opened").exists()
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "notes.pth"
+    path.write_text("not a checkpoint")
+    with pytest.raises(ValueError, match="notes.pth cannot be read"):
+        load_model(path)
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "missing.pth")
+
+
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
+    model = small_model(STAGE1)
+    path = lightning_file(model, tmp_path / "model.ckpt")
+    content = torch.load(path, weights_only=True)
+    del content["state_dict"]["model.head.classifier.prototypes"]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="(?s)do not fit me_graphau_stage1.*prototypes"):
+        load_model(path)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from aurel.facs import AUSet
+from aurel.models.registry import (
+    config_dict,
+    create_model,
+    info_of,
+    list_models,
+    make_config,
+    model_info,
+    register_model,
+)
+
+
+def test_list_models() -> None:
+    assert {"me_graphau", "me_graphau_stage1", "sacl"} <= set(list_models())
+    assert list_models("me_*") == ["me_graphau", "me_graphau_stage1"]
+    assert list_models("nothing*") == []
+
+
+def test_info_tells_what_a_reader_chooses_by() -> None:
+    for name in list_models():
+        info = model_info(name)
+        assert info.summary and "arXiv" in info.paper and "probs" in info.outputs
+
+
+def test_unknown_model_lists_close_matches() -> None:
+    with pytest.raises(ValueError, match=r"'me_grafau'; close matches: .*me_graphau"):
+        create_model("me_grafau")
+
+
+def test_unknown_option_lists_the_known_ones() -> None:
+    with pytest.raises(TypeError, match=r"no option 'neighbors'; it has .*k, metric, ties"):
+        create_model("me_graphau_stage1", neighbors=4)
+
+
+def test_number_and_set_of_aus_must_agree() -> None:
+    with pytest.raises(ValueError, match="num_aus is 3 but aus has 2"):
+        create_model("me_graphau_stage1", num_aus=3, aus=[1, 2])
+
+
+def test_a_name_is_given_once() -> None:
+    with pytest.raises(ValueError, match="'sacl' is registered already"):
+        register_model("sacl", dict, paper="", outputs=())(nn.Linear)
+
+
+def test_the_class_of_a_model_must_be_registered() -> None:
+    with pytest.raises(ValueError, match="Linear is not a registered model"):
+        info_of(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("aus", "k"), [("BP4D", 4), ("DISFA", 3), ("EmotioNet", 4), ([1, 2], 2), ([1, 2, 4, 6], 4)]
+)
+def test_default_k_follows_the_au_set(aus: object, k: int) -> None:
+    info = model_info("me_graphau_stage1")
+    assert make_config(info, AUSet.of(aus), {}).k == k
+    assert make_config(info, AUSet.of(aus), {"k": 1}).k == 1
+
+
+def test_config_survives_as_primitive_types() -> None:
+    info = model_info("sacl")
+    aus = AUSet.of("DISFA")
+    config = make_config(info, aus, {"dims": [8, 16], "depths": (1, 1), "backbone": "rest_tiny"})
+    assert config.dims == (8, 16)
+    as_dict = config_dict(config)
+    assert as_dict["dims"] == [8, 16]
+    assert make_config(info, aus, as_dict) == config

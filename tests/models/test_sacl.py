@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small_models import evaluate_after_one_step, small_images, small_model
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from aurel.facs import AUCenter
+from aurel.models.checkpoint import load_model, save_model
+from aurel.models.registry import create_model
+
+# Options, then parameters (M) and multiply-adds (G) in table 8 of the paper.
+TABLE_8 = {
+    "backbone": ({"multi_scale": False, "relations": False}, 10.0, 1.47),
+    "multi-scale": ({"relations": False}, 12.5, 1.66),
+    "relations": ({"multi_scale": False}, 24.2, 2.36),
+    "both": ({}, 27.1, 2.57),
+}
+
+
+def count(model: nn.Module) -> tuple[float, float]:
+    """Parameters and multiply-adds of one 224-pixel image, of every product of matrices."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(torch.zeros(1, 3, 224, 224))
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("row", TABLE_8)
+def test_sizes_are_those_of_the_paper(row: str) -> None:
+    options, params, macs = TABLE_8[row]
+    model = create_model("sacl", num_aus=12, **options).eval()
+    ours_params, ours_macs = count(model)
+    assert ours_params / 1e6 == pytest.approx(params, rel=0.02)
+    assert ours_macs / 1e9 == pytest.approx(macs, rel=0.06)
+
+
+@pytest.mark.parametrize(("aus", "nodes"), [("BP4D", 18), ("DISFA", 16)])
+def test_shapes_of_the_paper(aus: str, nodes: int) -> None:
+    model = create_model("sacl", aus=aus).eval()
+    with torch.no_grad():
+        out = model(torch.randn(1, 3, 224, 224), return_graph=True)
+    assert out.logits.shape == (1, len(model.aus))
+    assert [graph.neighbors.shape for graph in out.graphs] == [(1, nodes, 9)] * 12
+    assert model.classifier.linear.in_features == (3136 + nodes) * 64
+    assert model.classifier.reduce.in_features == 960
+
+
+@pytest.mark.parametrize("row", TABLE_8)
+def test_every_row_learns(row: str) -> None:
+    model = small_model("sacl", **TABLE_8[row][0]).train()
+    out = model(small_images())
+    loss = out.logits.square().sum()
+    if out.landmarks is not None:
+        loss = loss + out.landmarks.square().sum()
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    assert (out.landmarks is None) == ("relations" in TABLE_8[row][0])
+
+
+def face(batch: int) -> Tensor:
+    return torch.rand(batch, 49, 2) * 64
+
+
+def test_given_landmarks_move_the_regions() -> None:
+    model = small_model("sacl")
+    evaluate_after_one_step(model)
+    images, first, second = small_images(), face(3), face(3)
+    out = model(images, first)
+    assert not torch.allclose(out.logits, model(images, second).logits)
+    assert torch.equal(out.logits, model(images, landmarks=first).logits)
+    # What comes back is the prediction, so that it can be trained.
+    torch.testing.assert_close(out.landmarks, model(images).landmarks)
+    same = model(images, landmarks=model(images).landmarks)
+    torch.testing.assert_close(same.logits, model(images).logits)
+
+
+def test_landmarks_learn_from_landmarks_only() -> None:
+    model = small_model("sacl").train()
+    model(small_images()).logits.sum().backward()
+    assert all(p.grad is None for p in model.relations.landmarks.parameters())
+
+
+def test_each_option_changes_something() -> None:
+    images = small_images()
+    # Training mode, so that the graph network's branches are of the size of its input.
+    torch.manual_seed(5)
+    plain = small_model("sacl", depths=(2, 2)).train()(images).logits
+    for option in ({"metric": "cosine"}, {"k": 2}, {"conv": "edge"}, {"roi_fraction": 0.4}):
+        torch.manual_seed(5)
+        other = small_model("sacl", **{"depths": (2, 2), **option}).train()(images).logits
+        assert not torch.allclose(plain, other), option
+
+
+def test_the_graph_adjusts_itself_unless_it_is_fixed() -> None:
+    images = small_images()
+    graphs = small_model("sacl", depths=(2, 2)).eval()(images, return_graph=True).graphs
+    assert len(graphs) == 4
+
+
+def test_k_defaults_to_all_regions_of_a_small_set() -> None:
+    assert create_model("sacl", aus=[1, 12], backbone="rest_tiny").config.k == 4
+    assert create_model("sacl", aus="BP4D", backbone="rest_tiny").config.k == 9
+
+
+def test_aus_without_a_centre_rule() -> None:
+    with pytest.raises(ValueError, match=r"(?s)no centre rule for AU05, AU20.*extra_rules="):
+        create_model("sacl", aus=[1, 5, 20], backbone="rest_tiny")
+    with pytest.raises(ValueError, match="needs the AUs of the 3 columns"):
+        create_model("sacl", num_aus=3, backbone="rest_tiny")
+    assert create_model("sacl", num_aus=3, backbone="rest_tiny", relations=False).config.k == 9
+
+
+def test_own_centre_rules(tmp_path: Any) -> None:
+    rules = {5: AUCenter((20, 27)), 20: AUCenter((31, 37), 0.25)}
+    model = create_model(
+        "sacl", aus=[1, 5, 20], backbone="rest_tiny", image_size=64, extra_rules=rules
+    )
+    assert model.relations.num_nodes == 6
+    save_model(model, tmp_path / "model.pth")
+    loaded = load_model(tmp_path / "model.pth")
+    assert loaded.config == model.config
+    images = small_images()
+    torch.testing.assert_close(loaded(images).logits, model.eval()(images).logits)
+
+
+def test_images_of_another_size() -> None:
+    with pytest.raises(ValueError, match=r"images must have shape .*S=64.*got \(2, 3, 96, 96\)"):
+        small_model("sacl")(torch.randn(2, 3, 96, 96))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "rest_tiny"])
+def test_backbones(backbone: str) -> None:
+    model = small_model("sacl", backbone=backbone)
+    assert model(small_images(2)).probs.shape == (2, 5)
+    cells = model.relations.landmarks.map_size
+    assert cells == (16, 16)

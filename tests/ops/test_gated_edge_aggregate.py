@@ -1,0 +1,124 @@
+"""`gated_edge_aggregate` against its equation in numpy, and what every op of aurel promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aurel.ops.gated_edge_aggregate import gated_edge_aggregate, gated_edge_aggregate_reference
+
+SIZES = [(1, 1, 1), (2, 3, 5), (1, 7, 2), (3, 4, 13)]
+
+
+def inputs(batch: int, nodes: int, channels: int, dtype=torch.float64) -> tuple[Tensor, Tensor]:
+    edge = 3 * torch.randn(batch, nodes, nodes, channels, dtype=dtype)
+    return edge, torch.randn(batch, nodes, channels, dtype=dtype)
+
+
+def oracle(edge: np.ndarray, values: np.ndarray) -> np.ndarray:
+    gate = np.exp(1 / (1 + np.exp(-edge)))
+    gate /= gate.sum(2, keepdims=True)
+    return np.einsum("bijc,bjc->bic", gate, values)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("function", [gated_edge_aggregate, gated_edge_aggregate_reference])
+def test_meets_the_equation(size: tuple[int, ...], function) -> None:
+    edge, values = inputs(*size)
+    want = oracle(edge.numpy(), values.numpy())
+    np.testing.assert_allclose(function(edge, values), want, rtol=1e-12, atol=1e-14)
+
+
+def test_gradcheck() -> None:
+    edge, values = (tensor.requires_grad_() for tensor in inputs(2, 3, 2))
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    assert torch.autograd.gradcheck(gated_edge_aggregate, (edge, values))
+    assert torch.autograd.gradcheck(
+        lambda e, v: gated_edge_aggregate(e, v, mask=mask), (edge, values)
+    )
+
+
+def test_opcheck() -> None:
+    edge, values = (tensor.requires_grad_() for tensor in inputs(2, 3, 4, torch.float32))
+    for mask in (None, torch.tensor([[True, False, True]] * 2)):
+        torch.library.opcheck(torch.ops.aurel.gated_edge_aggregate, (edge, values, mask, "torch"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_dtypes(dtype: torch.dtype) -> None:
+    edge, values = (tensor.to(dtype).requires_grad_() for tensor in inputs(2, 5, 3))
+    out = gated_edge_aggregate(edge, values)
+    exact = gated_edge_aggregate_reference(edge.double(), values.double())
+    step = torch.finfo(dtype).eps
+    torch.testing.assert_close(out.double(), exact, rtol=4 * step, atol=4 * step)
+    grads = torch.autograd.grad(out.sum(), (edge, values))
+    wanted = torch.autograd.grad(exact.sum(), (edge, values))
+    for grad, want in zip(grads, wanted, strict=True):
+        assert grad.dtype == dtype
+        torch.testing.assert_close(grad, want, rtol=4 * step, atol=4 * step)
+
+
+def test_mixed_dtypes_are_promoted() -> None:
+    edge, values = inputs(2, 3, 4, torch.float32)
+    assert gated_edge_aggregate(edge.bfloat16(), values).dtype == torch.float32
+
+
+def test_mask_is_absence() -> None:
+    edge, values = inputs(2, 4, 3)
+    mask = torch.tensor([[True, False, True, True], [False] * 4])
+    kept = [0, 2, 3]
+    want = gated_edge_aggregate(edge[:1, kept][:, :, kept], values[:1, kept])
+    edge[0, 1], edge[0, :, 1], values[0, 1], values[1] = (torch.nan,) * 4
+    edge.requires_grad_(), values.requires_grad_()
+    out = gated_edge_aggregate(edge, values, mask=mask)
+    torch.testing.assert_close(out[:1, kept], want)
+    assert not out[0, 1].any() and not out[1].any()
+    out.sum().backward()
+    assert edge.grad.isfinite().all() and values.grad.isfinite().all()
+    assert not values.grad[~mask].any()
+
+
+def test_nan_edge_stays_in_its_target() -> None:
+    edge, values = inputs(2, 4, 3)
+    edge[0, 2, 1, 0] = torch.nan
+    bad = torch.zeros(2, 4, 3, dtype=torch.bool)
+    bad[0, 2, 0] = True
+    assert torch.equal(gated_edge_aggregate(edge, values).isnan(), bad)
+
+
+def test_any_memory_layout() -> None:
+    edge, values = inputs(2, 3, 4)
+    out = gated_edge_aggregate(edge.mT.contiguous().mT, values.mT.contiguous().mT)
+    torch.testing.assert_close(out, gated_edge_aggregate(edge, values))
+
+
+def test_empty_batch() -> None:
+    edge, values = (tensor.requires_grad_() for tensor in inputs(0, 3, 4))
+    out = gated_edge_aggregate(edge, values)
+    out.sum().backward()
+    assert out.shape == (0, 3, 4) and edge.grad.shape == edge.shape
+
+
+@given(st.permutations(range(4)))
+@settings(max_examples=10, deadline=None)
+def test_permuting_nodes_permutes_the_result(order: list[int]) -> None:
+    torch.manual_seed(0)
+    edge, values = inputs(2, 4, 3)
+    moved = gated_edge_aggregate(edge[:, order][:, :, order], values[:, order])
+    torch.testing.assert_close(moved, gated_edge_aggregate(edge, values)[:, order])
+
+
+def test_messages() -> None:
+    edge, values = inputs(2, 3, 4)
+    with pytest.raises(ValueError, match=r"edge must have shape \(B=2, N=3, N=3, C=4\)"):
+        gated_edge_aggregate(edge.flatten(1, 2), values)
+    with pytest.raises(ValueError, match=r"values must have shape \(B, N, C\)"):
+        gated_edge_aggregate(edge, values[0])
+    with pytest.raises(ValueError, match="edge must be floating point"):
+        gated_edge_aggregate(edge.long(), values)
+    with pytest.raises(ValueError, match="backend='triton' cannot serve this call"):
+        gated_edge_aggregate(edge, values, backend="triton")

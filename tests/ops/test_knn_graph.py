@@ -1,0 +1,195 @@
+"""knn_graph: exactly the oracle's neighbours, and what leaves a graph as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracle_knn as oracle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies_knn import METRICS, Case, cases
+from torch import Tensor
+
+from aurel.ops import selection
+from aurel.ops.distances import pairwise_scores, pairwise_scores_reference
+from aurel.ops.knn_graph import _knn_graph, knn_graph, knn_graph_reference
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def of_case(case: Case, x: Tensor | None = None) -> Tensor:
+    x = case.x if x is None else x
+    return knn_graph(x, case.k, case.metric, loop=case.loop, mask=case.mask)
+
+
+@settings(max_examples=80, deadline=None)
+@given(cases(), st.sampled_from(DTYPES))
+def test_equals_a_stable_sort_of_exact_distances(case: Case, dtype: torch.dtype) -> None:
+    mask = None if case.mask is None else case.mask.numpy()
+    want = oracle.neighbors(case.x.numpy(), case.k, case.metric, case.loop, mask)
+    got = of_case(case, case.x.to(dtype))
+    assert got.dtype == torch.int64
+    np.testing.assert_array_equal(got.numpy(), want)
+    if case.metric != "cosine":  # the reference rounds norms, which settles ties by chance
+        reference = knn_graph_reference(
+            case.x.to(dtype), case.k, case.metric, loop=case.loop, mask=case.mask
+        )
+        np.testing.assert_array_equal(reference.numpy(), want)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases(integers=False))
+def test_permuted_nodes_have_permuted_neighbours(case: Case) -> None:
+    order = torch.from_numpy(case.rng.permutation(case.x.shape[1]))
+    place = torch.argsort(order)
+    moved = Case(case.x[:, order], case.k, case.metric, case.loop, None, case.rng)
+    if case.mask is not None:
+        moved.mask = case.mask[:, order]
+    before = of_case(case)[:, order]
+    assert torch.equal(of_case(moved), torch.where(before < 0, -1, place[before.clamp_min(0)]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases(), st.sampled_from([torch.float32, torch.float64]))
+def test_absent_nodes_might_as_well_not_be_there(case: Case, dtype: torch.dtype) -> None:
+    mask = torch.from_numpy(case.rng.random(case.x.shape[:2]) < 0.6)
+    garbage = case.x.to(dtype).masked_fill(~mask[..., None], torch.nan)
+    got = knn_graph(garbage, case.k, case.metric, loop=case.loop, mask=mask)
+    assert (got[~mask] == -1).all()
+    for features, present, lists in zip(case.x.to(dtype), mask, got, strict=True):
+        index = present.nonzero()[:, 0]
+        candidates = len(index) - (not case.loop)
+        k = min(case.k, candidates)
+        assert (lists[present][:, max(k, 0) :] == -1).all()
+        if k > 0:
+            alone = knn_graph(features[None, index], k, case.metric, loop=case.loop)[0]
+            assert torch.equal(lists[present][:, :k], index[alone])
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases(), st.sampled_from([0.25, 2.0, 64.0]), st.integers(-100, 100))
+def test_what_does_not_change_distances_changes_nothing(
+    case: Case, scale: float, shift: int
+) -> None:
+    x, want = case.x.float(), of_case(case)
+    assert torch.equal(of_case(case, x * scale), want)
+    if case.metric in ("l2", "l1"):
+        assert torch.equal(of_case(case, x + shift), want)
+    if case.metric == "cosine":
+        lengths = torch.from_numpy(2.0 ** case.rng.integers(-3, 4, (*x.shape[:2], 1))).float()
+        assert torch.equal(of_case(case, x * lengths), want)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_duplicates_tie_to_the_lowest_index(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    for nodes in (3, 12, 27, 41):
+        original = rng.integers(0, (nodes + 1) // 2, nodes)
+        x = torch.randn(2, nodes, 33)[:, original] + 5
+        lists = knn_graph(x, nodes, metric).numpy()
+        for row in lists.reshape(-1, nodes):
+            for copies in (row[original[row] == o] for o in set(original)):
+                assert (np.diff(copies) > 0).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_broken_node_is_chosen_last_and_moves_nobody(metric: str, value: float) -> None:
+    x = torch.randn(3, 9, 6) + 50
+    want = torch.from_numpy(oracle.neighbors(np.delete(x.numpy(), 4, axis=1), 8, metric))
+    x[:, 4, 1:3] = torch.tensor([value, torch.nan])
+    others = [0, 1, 2, 3, 5, 6, 7, 8]
+    lists = knn_graph(x, 9, metric)
+    assert torch.equal(lists.sort(dim=2).values, torch.arange(9).expand(3, 9, 9))
+    assert (lists[:, others, -1] == 4).all()
+    assert torch.equal(lists[:, others, :8], torch.tensor(others)[want])
+    assert torch.equal(lists[:, 4], torch.arange(9).expand(3, 9))
+
+
+def test_all_nodes_may_be_broken_or_dead() -> None:
+    for x in (torch.full((2, 5, 3), torch.nan), torch.zeros(2, 5, 3)):
+        for metric in METRICS:
+            assert torch.equal(knn_graph(x, 3, metric), torch.arange(3).expand(2, 5, 3))
+
+
+@pytest.mark.parametrize("dead", [0, 3])
+def test_a_large_common_offset_does_not_cancel(dead: int) -> None:
+    x = torch.randn(4, 41, 256) + 300
+    x[:, 20 : 20 + dead] = 0
+    exact = torch.from_numpy(np.stack([oracle.scores(sample, "l2") for sample in x.numpy()]))
+    chosen = exact.gather(2, knn_graph(x, 9))
+    torch.testing.assert_close(chosen, exact.sort(dim=2).values[..., :9], rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_does_not_choose_in_half_precision() -> None:
+    x = torch.randn(8, 18, 64)
+    for metric in METRICS:
+        with torch.autocast("cpu", torch.bfloat16):
+            got = knn_graph(x, 4, metric)
+        assert torch.equal(got, knn_graph(x, 4, metric))
+
+
+def test_float32_agrees_with_the_oracle_up_to_rounding() -> None:
+    x = torch.randn(4, 27, 100)
+    for metric in METRICS:
+        exact = torch.from_numpy(np.stack([oracle.scores(s, metric) for s in x.numpy()]))
+        chosen = exact.gather(2, knn_graph(x, 9, metric))
+        torch.testing.assert_close(chosen, exact.sort(dim=2).values[..., :9], rtol=1e-4, atol=1e-3)
+
+
+def test_scores_order_rows_as_the_definition_does() -> None:
+    x = torch.randn(2, 13, 7, dtype=torch.float64)
+    for metric in METRICS:
+        got = pairwise_scores(x, metric).argsort(dim=2)
+        assert torch.equal(got, pairwise_scores_reference(x, metric).argsort(dim=2))
+
+
+def test_selection_orders_signed_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = [3.0, -2.0, 0.0, -0.0, torch.nan, -torch.inf, -2.0, torch.inf, 1e-45, 3.4e38]
+    scores = torch.tensor([row, row[::-1]] * 40)
+    first = [5, 1, 6, 2, 3, 8, 0, 9, 7, -1]
+    last = [4, 3, 8, 6, 7, 1, 9, 0, 2, -1]
+    for chunk in (selection._CHUNK, 70):
+        monkeypatch.setattr(selection, "_CHUNK", chunk)
+        for dtype in (torch.float32, torch.float64):
+            got = selection.select_nearest(scores.to(dtype), 10)
+            assert got.tolist() == [first, last] * 40
+
+
+def test_shapes_and_layouts() -> None:
+    assert knn_graph(torch.randn(0, 5, 3), 2).shape == (0, 5, 2)
+    assert knn_graph(torch.randn(2, 1, 3), 1).tolist() == [[[0]], [[0]]]
+    x = torch.randn(3, 8, 12)
+    mask = torch.rand(3, 8) < 0.7
+    for metric in METRICS:
+        want = knn_graph(x, 3, metric, mask=mask)
+        strided = x.transpose(0, 2).contiguous().transpose(0, 2)
+        assert torch.equal(knn_graph(strided, 3, metric, mask=mask), want)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 6}, r"k must be in 1\.\.5 \(the number of nodes\), got 6"),
+        ({"k": 0}, r"k must be in 1\.\.5"),
+        ({"k": 5, "loop": False}, r"k must be in 1\.\.4 \(the 5 nodes less the node itself\)"),
+        ({"metric": "euclid"}, "metric must be one of l2, l1, cosine, dot, got 'euclid'"),
+        ({"x": torch.zeros(5, 3)}, r"x must have shape \(B, N, C\), got \(5, 3\)"),
+        ({"x": torch.zeros(2, 5, 3, dtype=torch.int64)}, "x must be floating point"),
+        ({"mask": torch.ones(2, 4, dtype=torch.bool)}, r"mask must have shape \(B=2, N=5\)"),
+        ({"mask": torch.ones(2, 5)}, "mask must be bool"),
+        ({"backend": "cuda"}, "backend must be one of"),
+        ({"backend": "pyg"}, "backend='pyg' serves ragged graphs"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        knn_graph(**{"x": torch.zeros(2, 5, 3), "k": 2} | arguments)
+
+
+def test_opcheck() -> None:
+    x = torch.randn(2, 6, 4)
+    mask = torch.rand(2, 6) < 0.8
+    torch.library.opcheck(_knn_graph, (x, None, 3, "l2", True, "torch"))
+    torch.library.opcheck(_knn_graph, (x, mask, 3, "l1", False, "torch"))

@@ -1,0 +1,111 @@
+"""Faces found in real photographs, and the geometry of their boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2")
+
+from aurel.vision.face_detector import Face, HaarFaceDetector, whole_image
+from aurel.vision.image import RGBImage
+from aurel.vision.inputs import Video, read_photo
+from aurel.vision.opencv import cv2
+
+FIVE_FACES = [(263, 111), (363, 294), (478, 267), (574, 383), (731, 367)]
+
+
+@pytest.fixture(scope="module")
+def detect() -> HaarFaceDetector:
+    return HaarFaceDetector()
+
+
+@pytest.fixture
+def real(shared: Path) -> Path:
+    return shared / "data" / "real"
+
+
+def centres(faces: list[Face]) -> np.ndarray:
+    return np.array([face.centre for face in faces])
+
+
+def test_every_face_of_a_group_is_found_and_nothing_else(
+    real: Path, detect: HaarFaceDetector
+) -> None:
+    faces = detect(read_photo(real / "multi_face.jpg"))
+    assert len(faces) == 5
+    assert np.abs(centres(faces) - FIVE_FACES).max() < 25
+    assert all(face.angle == 0 for face in faces)
+
+
+def test_resolution_does_not_change_what_is_found(real: Path, detect: HaarFaceDetector) -> None:
+    photo = read_photo(real / "multi_face.jpg")
+    large = cv2.resize(photo, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    faces = detect(large)
+    assert len(faces) == 5
+    assert np.abs(centres(faces) / 4 - FIVE_FACES).max() < 25
+
+
+def test_grey_photo(real: Path, detect: HaarFaceDetector) -> None:
+    photo = read_photo(real / "single_face.jpg")
+    grey = np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    (face,) = detect(grey)
+    assert np.hypot(*(np.array(face.centre) - (280, 270))) < 20
+
+
+def test_a_tilted_and_half_covered_face_is_found_with_its_tilt(
+    real: Path, detect: HaarFaceDetector
+) -> None:
+    photo = read_photo(real / "Image_with_alpha.png")
+    (face,) = detect(photo)
+    assert face.angle == -30
+    assert np.hypot(*(np.array(face.centre) - (750, 420))) < 50
+    assert HaarFaceDetector(tilt=0)(photo) == []
+
+
+@pytest.mark.parametrize(("name", "expected"), [("single_face.mp4", 1), ("no_face.mp4", 0)])
+def test_videos(real: Path, detect: HaarFaceDetector, name: str, expected: int) -> None:
+    with Video(real / name, every=12) as video:
+        assert {len(detect(frame.image)) for frame in video} == {expected}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 700), (700, 8), (20, 20)])
+def test_a_picture_too_small_for_a_face_has_none(
+    detect: HaarFaceDetector, size: tuple[int, int]
+) -> None:
+    assert detect(np.zeros((*size, 3), dtype=np.uint8)) == []
+
+
+def test_corners_turn_clockwise_as_seen() -> None:
+    face = Face(10, 20, 4, 2, angle=90)
+    assert np.allclose(face.corners(), [(13, 19), (13, 23), (11, 23), (11, 19)])
+    assert np.allclose(Face(10, 20, 4, 2).corners(), [(10, 20), (14, 20), (14, 22), (10, 22)])
+
+
+def test_whole_image_is_the_centred_square() -> None:
+    assert whole_image(np.zeros((30, 50, 3), dtype=np.uint8)) == [Face(10, 0, 30, 30)]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 3), dtype=np.float32),
+        np.zeros((0, 4, 3), dtype=np.uint8),
+    ],
+    ids=["grey", "alpha", "float", "empty"],
+)
+def test_only_8_bit_rgb_is_taken(detect: HaarFaceDetector, image: RGBImage) -> None:
+    with pytest.raises(ValueError, match="image must be"):
+        detect(image)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("max_side", 5), ("min_face", 0.0), ("min_neighbors", 0)]
+)
+def test_bad_options_are_named(option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=option):
+        HaarFaceDetector(**{option: value})  # type: ignore[arg-type]
