@@ -133,7 +133,7 @@ class SACL(nn.Module):
 
     Multiply-adds are half the count of `torch.utils.flop_counter`: convolutions, linear layers and
     the two products of attention. The latter, 0.07 G, the paper's 1.47 seems to leave out; without
-    them all rows are below the paper's, by 0.4 to 4.8 percent.
+    them all rows are below the paper's, by 0.4 to 4.7 percent.
     """
 
     def __init__(self, config: SACLConfig, aus: AUSet, *, pretrained: bool = False) -> None:

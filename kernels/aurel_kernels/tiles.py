@@ -120,16 +120,18 @@ def score_tile(
             if METRIC != "dot":
                 b_wide = b_col.to(tl.float32)
                 b_square += tl.sum(b_wide * b_wide, axis=0)
-    if METRIC == "dot":
-        b_score = 0.0 - b_score
-        return tl.where(b_score == b_score, b_score, float("inf"))
     if METRIC == "l2":
         b_score = b_square[None, :] - 2.0 * b_score
     elif METRIC == "cosine":
-        b_square = tl.maximum(b_square, 1e-24)
-        b_square = b_square[None, :] + tl.zeros((BLOCK_ROW, BLOCK_COL), tl.float32)
+        b_square = tl.maximum(b_square, 1e-24)[None, :] + tl.zeros_like(b_score)
         b_score = 0.0 - tl.div_rn(b_score * tl.abs(b_score), b_square)
-    return tl.where(tl.abs(b_score) < float("inf"), b_score, float("inf"))
+    elif METRIC == "dot":
+        b_score = 0.0 - b_score
+    if METRIC == "dot":
+        m_known = b_score == b_score
+    else:
+        m_known = tl.abs(b_score) < float("inf")
+    return tl.where(m_known, b_score, float("inf"))
 
 
 @triton.jit

@@ -96,10 +96,24 @@ def test_each_option_changes_something() -> None:
         assert not torch.allclose(plain, other), option
 
 
-def test_the_graph_adjusts_itself_unless_it_is_fixed() -> None:
-    images = small_images()
-    graphs = small_model("sacl", depths=(2, 2)).eval()(images, return_graph=True).graphs
-    assert len(graphs) == 4
+def test_the_graph_follows_the_features_unless_it_is_fixed(tmp_path: Any) -> None:
+    ring = torch.eye(8, dtype=torch.bool).roll(1, dims=1)
+    options: dict[str, Any] = {"depths": (2, 2), "aus": [1, 2, 4, 12]}
+    alone = torch.arange(8).view(1, 8, 1).expand(3, 8, 1)
+    found = {}
+    for name, graph in {"knn": "knn", "self": "self", "ring": ring}.items():
+        model = small_model("sacl", graph=graph, **options)
+        evaluate_after_one_step(model)
+        images = small_images()
+        out = model(images, return_graph=True)
+        found[name] = [item.neighbors for item in out.graphs]
+        save_model(model, tmp_path / name)
+        torch.testing.assert_close(load_model(tmp_path / name)(images).logits, out.logits)
+    assert [len(neighbors) for neighbors in found.values()] == [4, 4, 4]
+    assert all(neighbors.shape == (3, 8, 4) for neighbors in found["knn"])
+    assert len({tuple(neighbors.flatten().tolist()) for neighbors in found["knn"]}) > 1
+    assert all(torch.equal(neighbors, alone) for neighbors in found["self"])
+    assert all(torch.equal(neighbors, (alone + 1) % 8) for neighbors in found["ring"])
 
 
 def test_k_defaults_to_all_regions_of_a_small_set() -> None:

@@ -119,7 +119,7 @@ def test_a_large_common_offset_does_not_cancel(dead: int) -> None:
     x[:, 20 : 20 + dead] = 0
     exact = torch.from_numpy(np.stack([oracle.scores(sample, "l2") for sample in x.numpy()]))
     chosen = exact.gather(2, knn_graph(x, 9))
-    torch.testing.assert_close(chosen, exact.sort(dim=2).values[..., :9], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(chosen, exact.sort(dim=2).values[..., :9], rtol=5e-4, atol=0)
 
 
 def test_autocast_does_not_choose_in_half_precision() -> None:
