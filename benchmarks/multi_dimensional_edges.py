@@ -121,7 +121,9 @@ def _timed(step: Step) -> tuple[float, float]:
 
 
 def _peak_mib(step: Step) -> float:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
         step()
     assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
     held = peak = 0

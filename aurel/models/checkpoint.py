@@ -95,9 +95,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is not a checkpoint of aurel: it holds {_some(content)}; weights released by "
             "a paper's authors are read by load_author_checkpoint"
         )
-    if about["format"] != FORMAT:
+    if about.get("format") != FORMAT:
         raise ValueError(
-            f"{path} has format {about['format']}, this version of aurel reads format {FORMAT}"
+            f"{path} has format {about.get('format')}, this version of aurel reads format {FORMAT}"
         )
     state: dict[str, Tensor] = content["state_dict"]
     if any(key.startswith("model.") for key in state):

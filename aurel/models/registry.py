@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from aurel.facs import AUSet, default_au_set
+from aurel.facs import AUSet, AUSpec, default_au_set
 
 M = TypeVar("M", bound=type[nn.Module])
 
@@ -106,8 +106,9 @@ def model_info(name: str) -> ModelInfo:
     """
     known = _registry()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
-        raise ValueError(f"no model is called {name!r}; close matches: {', '.join(close)}")
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"close matches: {', '.join(close)}" if close else f"models: {', '.join(known)}"
+        raise ValueError(f"no model is called {name!r}; {hint}")
     return known[name]
 
 
@@ -129,7 +130,7 @@ def create_model(
     name: str,
     *,
     num_aus: int | None = None,
-    aus: AUSet | str | Sequence[int | str] | None = None,
+    aus: AUSpec | None = None,
     backbone: str | None = None,
     pretrained: bool = False,
     **options: Any,
@@ -184,7 +185,7 @@ def _registry() -> dict[str, ModelInfo]:
     return _models
 
 
-def _au_set(num_aus: int | None, aus: AUSet | str | Sequence[int | str] | None) -> AUSet:
+def _au_set(num_aus: int | None, aus: AUSpec | None) -> AUSet:
     if aus is None:
         return default_au_set(12 if num_aus is None else num_aus)
     chosen = AUSet.of(aus)

@@ -188,6 +188,7 @@ class SACL(nn.Module):
             nodes, predicted, graphs = self.relations(maps[self._taps[0]], landmarks)
             tokens = torch.cat((tokens, nodes), dim=1)
         logits = self.classifier(tokens)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return AUOutput(
             logits.sigmoid(),
             logits,

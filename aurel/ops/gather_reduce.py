@@ -116,4 +116,4 @@ def _row_index(neighbors: Tensor, padded: bool) -> Tensor:
     index = neighbors + first
     if padded:
         index.masked_fill_(neighbors < 0, batch * nodes)
-    return index.view(-1, k)
+    return index.reshape(-1, k)

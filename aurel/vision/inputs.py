@@ -18,6 +18,7 @@ from aurel.vision.opencv import cv2
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
 _ISO_MEDIA_SUFFIXES = frozenset({".mp4", ".mov", ".m4v"})
+_FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 
 
 class InputError(ValueError):
@@ -173,6 +174,8 @@ def _is_cut_short(path: Path) -> bool:
         while position + 8 <= end:
             file.seek(position)
             header = file.read(16)
+            if position == 0 and header[4:8] not in _FIRST_BOXES:
+                return False
             size = int.from_bytes(header[:4], "big")
             if size == 1:
                 size = int.from_bytes(header[8:16], "big")

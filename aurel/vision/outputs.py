@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,20 +18,20 @@ from aurel.viz.files import atomic_path
 def annotated_paths(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """Choose where the annotated copy of each input goes.
 
-    The folders below the deepest folder that holds all inputs are kept; photographs become .png,
-    videos .mp4. Inputs that differ in their suffix alone are numbered: face.png, face-2.png.
+    Photographs become .png, videos .mp4. Where inputs of several folders have the same name, as
+    many of their folders are kept as tell them apart: a/face.png, b/face.png. Inputs of one folder
+    that differ in their suffix alone are numbered: face.png, face-2.png.
 
     Returns:
         for each input a path in `folder`; no two are equal, even where case does not count, and
         none is an input.
     """
     resolved = [path.resolve() for path in inputs]
-    common = Path(os.path.commonpath([path.parent for path in resolved])) if resolved else Path()
     taken = {_key(path) for path in resolved}
     targets = {}
-    for path, full in zip(inputs, resolved, strict=True):
+    for path, tail in zip(inputs, _telling_tails(resolved), strict=True):
         suffix = ".mp4" if is_video(path) else ".png"
-        target = wanted = (folder / full.relative_to(common)).with_suffix(suffix)
+        target = wanted = (folder / tail).with_suffix(suffix)
         number = 1
         while _key(target.resolve()) in taken:
             number += 1
@@ -40,6 +39,16 @@ def annotated_paths(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
         taken.add(_key(target.resolve()))
         targets[path] = target
     return targets
+
+
+def _telling_tails(paths: Sequence[Path]) -> list[Path]:
+    """Return the last parts of each path, as few as tell all that differ beside their suffix."""
+    bare = [path.with_suffix("") for path in paths]
+    different = len({_key(path) for path in bare})
+    length = 1
+    while len({_key(Path(*path.parts[-length:])) for path in bare}) < different:
+        length += 1
+    return [Path(*path.parts[-length:]) for path in paths]
 
 
 def _key(path: Path) -> str:

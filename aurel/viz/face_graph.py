@@ -43,8 +43,9 @@ def draw_face_graph(
     An AU that both sides of the face show is drawn on both, with its edges. A line's width and
     darkness grow with the larger weight of its two directions; an arrowhead points at the AU that
     listens, at both ends where the weaker direction has at least half the weight of the other. Of
-    a dense graph the strongest lines are drawn, two a node and 40 at most; the caption says so.
-    Loops are left out. Where the names are not AUs, the nodes are placed on a circle.
+    a dense graph the strongest lines are drawn, two a node and 40 at most (more where they tie);
+    the caption says so. Loops are left out. Where the names are not AUs, the nodes are placed on a
+    circle.
 
     Args:
         adjacency: (N, N) array or tensor; row i holds the weights with which i listens to others.
@@ -86,7 +87,8 @@ def strongest_edges(
 ) -> tuple[list[tuple[int, int, float]], int]:
     """Return the strongest pairs (i, j, weight), weakest first, and how many pairs there are.
 
-    The weight of a pair is that of its stronger direction.
+    The weight of a pair is that of its stronger direction. Pairs as strong as the last of the
+    `most` strongest are kept too.
     """
     pairs = []
     for i, j in combinations(range(len(weights)), 2):
@@ -94,15 +96,18 @@ def strongest_edges(
         if weight:
             pairs.append((i, j, float(weight)))
     pairs.sort(key=lambda pair: abs(pair[2]))
-    return pairs[max(0, len(pairs) - most) :], len(pairs)
+    least = abs(pairs[-most][2]) if len(pairs) > most else 0.0
+    return [pair for pair in pairs if abs(pair[2]) >= least], len(pairs)
 
 
 def _strength(weight: float, edges: Sequence[tuple[int, int, float]]) -> float:
-    """Return how strong a line to draw, from 0.15 for the weakest edge to 1 for the strongest."""
+    """Return how strong a line to draw: 1 for the strongest edge, down to 0.15 for the weakest.
+
+    Where the weights differ by little, so do the lines.
+    """
     weakest, strongest = abs(edges[0][2]), abs(edges[-1][2])
-    if weakest == strongest:
-        return 1.0
-    return 0.15 + 0.85 * (abs(weight) - weakest) / (strongest - weakest)
+    span = max(strongest - weakest, 0.2 * strongest)
+    return 1 - 0.85 * (strongest - abs(weight)) / span
 
 
 def _as_aus(names: Sequence[str]) -> AUSet | None:

@@ -84,6 +84,48 @@ def shift_kernel(
 
 
 @triton.jit
+def candidates(
+    x_ptr,
+    shift_ptr,
+    mask_ptr,
+    o_row,
+    o_col,
+    N,
+    C,
+    LOOP: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    WHOLE: tl.constexpr,
+    METRIC: tl.constexpr,
+    BLOCK_ROW: tl.constexpr,
+    BLOCK_COL: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """Return scores [BLOCK_ROW, BLOCK_COL] and which of them a row may choose."""
+    m_row = present(mask_ptr, o_row, N, HAS_MASK)
+    m_col = present(mask_ptr, o_col, N, HAS_MASK)
+    m_free = m_row[:, None] & m_col[None, :]
+    if not LOOP:
+        m_free = m_free & (o_row[:, None] != o_col[None, :])
+    b_score = score_tile(
+        x_ptr,
+        shift_ptr,
+        o_row,
+        o_col,
+        m_col,
+        N,
+        C,
+        METRIC,
+        WHOLE,
+        BLOCK_ROW,
+        BLOCK_COL,
+        BLOCK_C,
+        UPCAST,
+    )
+    return b_score, m_free
+
+
+@triton.jit
 def nearest(
     x_ptr,
     shift_ptr,
@@ -103,9 +145,189 @@ def nearest(
     UPCAST: tl.constexpr,
 ):
     """Return the neighbours [BLOCK_ROW, BLOCK_K] of nodes `o_row`; the pointers are at one graph."""
-    m_row = present(mask_ptr, o_row, N, HAS_MASK)
-    # complemented keys, ascending: the nearest stands last
-    b_best = tl.full((BLOCK_ROW, BLOCK_K), -0x8000000000000000, tl.int64)
-    for n0 in tl.static_range(0, BLOCK_COL, BLOCK_COL) if WHOLE else range(0, N, BLOCK_COL):
-        o_col = n0 + tl.arange(0, BLOCK_COL)
-    return b_best
+    if WHOLE:
+        o_col = tl.arange(0, BLOCK_COL)
+        b_score, m_free = candidates(
+            x_ptr,
+            shift_ptr,
+            mask_ptr,
+            o_row,
+            o_col,
+            N,
+            C,
+            LOOP,
+            HAS_MASK,
+            WHOLE,
+            METRIC,
+            BLOCK_ROW,
+            BLOCK_COL,
+            BLOCK_C,
+            UPCAST,
+        )
+        b_neighbor = select_nearest(b_score, m_free, o_col, K, BLOCK_K, BLOCK_ROW, BLOCK_COL)
+    else:
+        # complemented keys, ascending: the nearest stands last
+        b_best = tl.full((BLOCK_ROW, BLOCK_K), -0x8000000000000000, tl.int64)
+        for n0 in range(0, N, BLOCK_COL):
+            o_col = n0 + tl.arange(0, BLOCK_COL)
+            b_score, m_free = candidates(
+                x_ptr,
+                shift_ptr,
+                mask_ptr,
+                o_row,
+                o_col,
+                N,
+                C,
+                LOOP,
+                HAS_MASK,
+                WHOLE,
+                METRIC,
+                BLOCK_ROW,
+                BLOCK_COL,
+                BLOCK_C,
+                UPCAST,
+            )
+            b_key = ~pack_keys(b_score, m_free, o_col, BLOCK_ROW, BLOCK_COL)
+            # the larger of an ascending and a descending list, slot by slot, are the K best of both
+            b_best = tl.bitonic_merge(tl.maximum(b_best, tl.topk(b_key, BLOCK_K)))
+        o_last = BLOCK_K - 1 - tl.arange(0, BLOCK_K)
+        o_last = tl.broadcast_to(o_last[None, :], (BLOCK_ROW, BLOCK_K))
+        b_neighbor = tl.gather(unpack_columns(~b_best), o_last, axis=1)
+    return b_neighbor
+
+
+@triton.jit
+def store_neighbors(neighbor_ptr, b_neighbor, o_row, N, K: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Store the neighbours [BLOCK_ROW, BLOCK_K] of nodes `o_row`; the pointer is at one graph."""
+    o_k = tl.arange(0, BLOCK_K)
+    tl.store(
+        neighbor_ptr + o_row[:, None] * K + o_k[None, :],
+        b_neighbor.to(tl.int64),
+        mask=(o_row < N)[:, None] & (o_k < K)[None, :],
+    )
+
+
+@triton.jit
+def knn_kernel(
+    x_ptr,
+    shift_ptr,
+    mask_ptr,
+    neighbor_ptr,
+    N,
+    C,
+    K: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    LOOP: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    WHOLE: tl.constexpr,
+    METRIC: tl.constexpr,
+    BLOCK_ROW: tl.constexpr,
+    BLOCK_COL: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    i_batch = tl.program_id(0).to(tl.int64)
+    o_row = tl.program_id(1) * BLOCK_ROW + tl.arange(0, BLOCK_ROW)
+    b_neighbor = nearest(
+        x_ptr + i_batch * N * C,
+        shift_ptr + i_batch * C,
+        mask_ptr + i_batch * N,
+        o_row,
+        N,
+        C,
+        K,
+        BLOCK_K,
+        LOOP,
+        HAS_MASK,
+        WHOLE,
+        METRIC,
+        BLOCK_ROW,
+        BLOCK_COL,
+        BLOCK_C,
+        UPCAST,
+    )
+    store_neighbors(neighbor_ptr + i_batch * N * K, b_neighbor, o_row, N, K, BLOCK_K)
+
+
+def plan(x: Tensor, k: int, metric: str, loop: bool, mask: Tensor | None) -> dict[str, Any]:
+    """Return the options of a kernel that calls `nearest`: a table, no search, no warm-up."""
+    nodes = x.shape[1]
+    whole = nodes <= WHOLE_GRAPH
+    return {
+        "K": k,
+        "BLOCK_K": power_of_two(k, 2),
+        "LOOP": loop,
+        "HAS_MASK": mask is not None,
+        "WHOLE": whole,
+        "METRIC": metric,
+        # Sixteen rows a program: a graph of 41 nodes spreads over three multiprocessors.
+        "BLOCK_ROW": 16,
+        "BLOCK_COL": power_of_two(nodes) if whole else 64,
+        # l1 holds a [row, column, channel] block of differences.
+        "BLOCK_C": 4 if metric == "l1" else 32,
+        # Halves go to the tensor cores as they are, unless a shift would round them. The
+        # interpreter multiplies bfloat16 wrongly.
+        "UPCAST": metric == "l2" or INTERPRETED,
+        "num_warps": 4,
+        "num_stages": 2,
+    }
+
+
+def column_shift(x: Tensor, mask: Tensor | None, metric: str) -> Tensor:
+    """Return the (B, C) shift that `score_tile` reads, or a stand-in where it reads none."""
+    batch, nodes, channels = x.shape
+    if metric != "l2" or nodes <= WHOLE_GRAPH:
+        return x.new_empty(1, dtype=torch.float32)
+    shift = x.new_empty((batch, channels), dtype=torch.float32)
+    block = 64
+    launch(
+        shift_kernel,
+        (batch, triton.cdiv(channels, block)),
+        x,
+        x if mask is None else mask,
+        shift,
+        nodes,
+        channels,
+        HAS_MASK=mask is not None,
+        BLOCK_N=64,
+        BLOCK_C=block,
+        num_warps=4,
+    )
+    return shift
+
+
+def forward(x: Tensor, k: int, metric: str, loop: bool, mask: Tensor | None) -> Tensor:
+    """Return the neighbours, (B, N, K) int64.
+
+    Args:
+        x: node features, (B, N, C), float32, float16 or bfloat16.
+        k: number of neighbours.
+        metric: "l2", "l1", "cosine" or "dot".
+        loop: a node may choose itself.
+        mask: (B, N) bool, True where the node exists, or None.
+    """
+    x = x.contiguous()
+    mask = None if mask is None else mask.contiguous()
+    batch, nodes, channels = x.shape
+    neighbors = x.new_empty((batch, nodes, k), dtype=torch.int64)
+    options = plan(x, k, metric, loop, mask)
+    launch(
+        knn_kernel,
+        (batch, triton.cdiv(nodes, options["BLOCK_ROW"])),
+        x,
+        column_shift(x, mask, metric),
+        x if mask is None else mask,
+        neighbors,
+        nodes,
+        channels,
+        **options,
+    )
+    return neighbors
+
+
+def examples() -> Iterator[Callable[[], object]]:
+    """Yield calls that cover the table of `plan`, on CPU tensors, to be compiled."""
+    for nodes, channels, k in ((12, 512, 4), (41, 40, 9), (64, 512, 64), (196, 192, 9)):
+        for metric in ("l2", "l1", "cosine", "dot"):
+            x = torch.empty(2, nodes, channels)
+            yield lambda x=x, k=k, metric=metric: forward(x, k, metric, True, None)

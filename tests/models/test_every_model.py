@@ -114,6 +114,19 @@ def test_state_dict_round_trip(name: str, images: Tensor) -> None:
 
 
 @every_model
+def test_autocast(name: str, images: Tensor) -> None:
+    model = small_model(name)
+    evaluate_after_one_step(model)
+    exact = model(images).probs
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(images)
+    assert out.probs.dtype == torch.float32
+    torch.testing.assert_close(out.probs, exact, rtol=0.0, atol=0.05)
+    out.probs.sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@every_model
 def test_export(name: str) -> None:
     model = small_model(name)
     evaluate_after_one_step(model)

@@ -30,6 +30,8 @@ def test_info_tells_what_a_reader_chooses_by() -> None:
 def test_unknown_model_lists_close_matches() -> None:
     with pytest.raises(ValueError, match=r"'me_grafau'; close matches: .*me_graphau"):
         create_model("me_grafau")
+    with pytest.raises(ValueError, match=r"'xyz'; models: .*sacl"):
+        create_model("xyz")
 
 
 def test_unknown_option_lists_the_known_ones() -> None:

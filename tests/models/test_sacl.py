@@ -86,13 +86,14 @@ def test_landmarks_learn_from_landmarks_only() -> None:
 
 
 def test_each_option_changes_something() -> None:
-    images = small_images()
+    images, landmarks = small_images(), face(3)
     # Training mode, so that the graph network's branches are of the size of its input.
     torch.manual_seed(5)
-    plain = small_model("sacl", depths=(2, 2)).train()(images).logits
+    plain = small_model("sacl", depths=(2, 2)).train()(images, landmarks).logits
     for option in ({"metric": "cosine"}, {"k": 2}, {"conv": "edge"}, {"roi_fraction": 0.4}):
         torch.manual_seed(5)
-        other = small_model("sacl", **{"depths": (2, 2), **option}).train()(images).logits
+        model = small_model("sacl", **{"depths": (2, 2), **option}).train()
+        other = model(images, landmarks).logits
         assert not torch.allclose(plain, other), option
 
 
@@ -104,11 +105,12 @@ def test_the_graph_follows_the_features_unless_it_is_fixed(tmp_path: Any) -> Non
     for name, graph in {"knn": "knn", "self": "self", "ring": ring}.items():
         model = small_model("sacl", graph=graph, **options)
         evaluate_after_one_step(model)
-        images = small_images()
-        out = model(images, return_graph=True)
+        images, landmarks = small_images(), face(3)
+        out = model(images, landmarks, return_graph=True)
         found[name] = [item.neighbors for item in out.graphs]
         save_model(model, tmp_path / name)
-        torch.testing.assert_close(load_model(tmp_path / name)(images).logits, out.logits)
+        loaded = load_model(tmp_path / name)
+        torch.testing.assert_close(loaded(images, landmarks).logits, out.logits)
     assert [len(neighbors) for neighbors in found.values()] == [4, 4, 4]
     assert all(neighbors.shape == (3, 8, 4) for neighbors in found["knn"])
     assert len({tuple(neighbors.flatten().tolist()) for neighbors in found["knn"]}) > 1

@@ -142,6 +142,12 @@ def test_a_damaged_video_is_named_in_one_line(
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_junk_is_not_called_a_video_that_is_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"not a video" * 50)
+    with pytest.raises(InputError, match="not a video that can be read"):
+        Video(tmp_path / "a.mp4")
+
+
 def test_a_video_with_its_index_first_is_found_to_be_cut_short(
     shared: Path, tmp_path: Path
 ) -> None:

@@ -36,9 +36,23 @@ def test_no_two_inputs_share_an_output(tmp_path: Path) -> None:
         "a/B-3.png",
         "a/x.y.z.png",
         "a/x.y.png",
-        "b.mp4",
-        "b-2.mp4",
+        "in/b.mp4",
+        "in/b-2.mp4",
     ]
+
+
+def test_folders_are_kept_only_where_they_tell_files_apart(tmp_path: Path) -> None:
+    def shown(*names: str) -> list[str]:
+        inputs = [tmp_path / name for name in names]
+        return [
+            str(target.relative_to(tmp_path / "out"))
+            for target in annotated_paths(inputs, tmp_path / "out").values()
+        ]
+
+    assert shown() == []
+    assert shown("a/x.jpg", "b/c/y.jpg") == ["x.png", "y.png"]
+    assert shown("a/s/x.jpg", "b/s/x.jpg") == ["a/s/x.png", "b/s/x.png"]
+    assert shown("a/x.jpg", "a/x.png") == ["x.png", "x-2.png"]
 
 
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_the_strongest_edges_are_kept_by_size_of_the_stronger_direction() -> Non
     assert strongest_edges(weights, 10) == ([(0, 2, 0.1), (2, 3, -0.5), (0, 1, 0.9)], 3)
 
 
+def test_edges_that_tie_with_the_last_are_kept() -> None:
+    weights = np.ones((4, 4))
+    weights[0, 1] = weights[1, 0] = 2
+    kept, total = strongest_edges(weights, 3)
+    assert len(kept) == total == 6
+    weights[2, 3] = weights[3, 2] = 0.5
+    assert [weight for *_, weight in strongest_edges(weights, 3)[0]] == [1, 1, 1, 1, 2]
+
+
 def test_the_caption_says_how_many_edges_were_left_out(tmp_path: Path) -> None:
     draw_face_graph(adjacency(8), NAMES, tmp_path / "a.svg")
     assert any(text.startswith("16 strongest of 28 edges") for text in texts(tmp_path / "a.svg"))

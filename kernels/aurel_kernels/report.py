@@ -1,0 +1,153 @@
+"""Compile every kernel for every target, without a GPU, and print what the compilers made of it.
+
+    python -m aurel_kernels.report
+
+Each module's `examples` go through the launches of production; a stand-in for the driver names the
+target. Exit status 1 if a kernel spills registers or needs more shared memory than there is.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import multiprocessing
+import os
+import re
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+MODULES = ("knn", "neighbor_aggregate", "knn_max_relative", "topk_aggregate")
+
+# target: backend, architecture, lanes of a warp, shared memory that a block may have (KiB)
+TARGETS: dict[str, tuple[str, int | str, int, int]] = {
+    "sm_80": ("cuda", 80, 32, 163),
+    "sm_90": ("cuda", 90, 32, 227),
+    "sm_100": ("cuda", 100, 32, 227),
+    "gfx942": ("hip", "gfx942", 64, 64),
+}
+
+# what `plan`s leave out of the printed options: the same for all, or told elsewhere
+UNTOLD = ("num_stages", "LOOP", "UPCAST")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the compiler for one target made of one kernel; memory in bytes."""
+
+    module: str
+    kernel: str
+    target: str
+    options: str
+    registers: int
+    spills: int
+    shared: int
+
+    def defect(self) -> str | None:
+        """Return what makes this kernel unfit to ship, if anything does."""
+        limit = TARGETS[self.target][3] * 1024
+        if self.spills:
+            return "spills"
+        return "too much shared memory" if self.shared > limit else None
+
+
+class StandInDriver:
+    """What Triton asks of a driver in order to compile; each target is a device of its own."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget(*TARGETS[self.target][:3])
+
+    def get_current_device(self) -> int:
+        return list(TARGETS).index(self.target)
+
+    def get_current_stream(self, device: int | None = None) -> int:
+        return 0
+
+
+def compile_module(name: str, target: str) -> list[Row]:
+    """Compile the examples of one module for one target; the same kernel counts once."""
+    import triton
+
+    from aurel_kernels.launch import compile_only
+
+    triton.knobs.nvidia.dump_ptxas_log = True
+    triton.knobs.compilation.always_compile = True  # a cached kernel has no log
+    triton.runtime.driver.set_active(StandInDriver(target))
+    log = io.StringIO()
+    with compile_only() as record, redirect_stdout(log):
+        for example in import_module(f"aurel_kernels.{name}").examples():
+            example()
+    fresh = {id(compiled): (kernel, meta, compiled) for kernel, meta, compiled in record}
+    usage = [amd_usage(c) for _, _, c in fresh.values()] if target.startswith("gfx") else None
+    usage = usage or ptxas_usage(log.getvalue())
+    return [
+        Row(name, kernel, target, describe(meta, compiled), *used, compiled.metadata.shared)
+        for (kernel, meta, compiled), used in zip(fresh.values(), usage, strict=True)
+    ]
+
+
+def ptxas_usage(log: str) -> list[tuple[int, int]]:
+    """Return registers and spilled bytes of each kernel in a log of ptxas, in order."""
+    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    registers = re.findall(r"Used (\d+) registers", log)
+    return [
+        (int(used), int(stores) + int(loads))
+        for used, (stores, loads) in zip(registers, spills, strict=True)
+    ]
+
+
+def amd_usage(compiled: Any) -> tuple[int, int]:
+    """Return registers and spills (vector and scalar) from the assembly of one kernel."""
+    assembly = compiled.asm["amdgcn"]
+
+    def count(name: str) -> int:
+        return int(re.search(rf"\.{name}:\s+(\d+)", assembly)[1])  # type: ignore[index]
+
+    return count("vgpr_count"), count("vgpr_spill_count") + count("sgpr_spill_count")
+
+
+def describe(meta: dict[str, Any], compiled: Any) -> str:
+    """Return the launch options in short, with the type of the first argument."""
+    told = {name: value for name, value in meta.items() if name not in UNTOLD}
+    kind = next(iter(compiled.src.signature.values()))
+    return " ".join([kind, *(f"{name}={value}" for name, value in told.items())])
+
+
+def compile_all(workers: int = 2) -> list[Row]:
+    """Compile every module for every target, in processes that do not interpret."""
+    os.environ.pop("TRITON_INTERPRET", None)
+    context = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        ProcessPoolExecutor(workers, mp_context=context) as pool,
+    ):
+        os.environ["TRITON_CACHE_DIR"] = cache
+        jobs = zip(*itertools.product(MODULES, TARGETS), strict=True)
+        return [row for rows in pool.map(compile_module, *jobs) for row in rows]
+
+
+def main() -> int:
+    """Print the table; return the exit status."""
+    rows = compile_all()
+    print(f"{'kernel':<26}{'target':<8}{'registers':>9}{'spills':>8}{'shared':>8}  options")
+    for row in rows:
+        numbers = f"{row.registers:>9}{row.spills:>8}{row.shared:>8}"
+        print(f"{row.kernel:<26}{row.target:<8}{numbers}  {row.options}")
+    defects = [row for row in rows if row.defect()]
+    for row in defects:
+        print(f"{row.kernel} for {row.target} {row.defect()}: {row.options}", file=sys.stderr)
+    print(f"{len(rows)} kernels compiled, {len(defects)} unfit")
+    return 1 if defects else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""Aggregation over the graph of the K best scores, normalised by degree, in one launch.
+
+    out = D^-1/2 A D^-1/2 values,  D_ii = sum_j A_ij  (row degrees on both sides)
+
+ties="exact": A holds exactly the K neighbours of `knn`, loops included, so that the product is the
+mean over them (`knn_aggregate`); nothing else is saved, and backward is that of
+`neighbor_aggregate`.
+
+ties="all": A_ij = 1 where the score of j is no worse than that of the K-th neighbour of i. Degrees
+of other rows enter, so a program holds a whole graph, of at most WHOLE_GRAPH nodes. Saved: the
+normalised adjacency W, (B, N, N) float32. Backward: grad_values = W^T grad.
+
+Where a weight is 0, whatever stands at the other node, NaN included, has no effect. No gradient
+flows to x: a choice has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from aurel_kernels import neighbor_aggregate
+from aurel_kernels.knn import WHOLE_GRAPH, candidates, plan, store_neighbors
+from aurel_kernels.knn_aggregate import knn_aggregate
+from aurel_kernels.launch import launch
+from aurel_kernels.sizes import power_of_two, size_obstacle
+from aurel_kernels.tiles import select_nearest
+
+
+def obstacle(nodes: int, channels: int, k: int, ties: str) -> str | None:
+    """Return which size the kernels do not serve, or None if they serve all."""
+    if ties == "all" and nodes > WHOLE_GRAPH:
+        return f"with ties='all' the kernel serves up to {WHOLE_GRAPH} nodes, got {nodes}"
+    return size_obstacle(nodes, channels, k)
+
+
+@triton.jit
+def weighted_sum(b_weight, values_ptr, o_n, o_c, N, C):
+    """Return b_weight [BLOCK_N, BLOCK_N] @ values [BLOCK_N, BLOCK_C]; a weight of 0 silences NaN.
+
+    A value that is not finite makes NaN of what it reaches, as in the definition.
+    """
+    b_x = tl.load(
+        values_ptr + o_n[:, None] * C + o_c[None, :],
+        mask=(o_n < N)[:, None] & (o_c < C)[None, :],
+        other=0.0,
+    ).to(tl.float32)
+    m_finite = tl.abs(b_x) < float("inf")
+    b_out = tl.dot(b_weight, tl.where(m_finite, b_x, 0.0), input_precision="ieee")
+    b_broken = tl.where(m_finite, 0.0, 1.0)
+    if tl.max(b_broken) > 0:
+        b_reach = tl.dot(b_weight, b_broken, input_precision="ieee")
+        b_out = tl.where(b_reach > 0, float("nan"), b_out)
+    return b_out
+
+
+@triton.jit
+def all_ties_kernel(
+    x_ptr,
+    mask_ptr,
+    values_ptr,
+    neighbor_ptr,
+    weight_ptr,
+    out_ptr,
+    N,
+    C,
+    CV,
+    K: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    LOOP: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    WHOLE: tl.constexpr,
+    METRIC: tl.constexpr,
+    BLOCK_ROW: tl.constexpr,
+    BLOCK_COL: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    i_batch = tl.program_id(0).to(tl.int64)
+    o_n = tl.arange(0, BLOCK_COL)
+    o_k = tl.arange(0, BLOCK_K)
+    b_score, m_free = candidates(
+        x_ptr + i_batch * N * C,
+        x_ptr,
+        mask_ptr + i_batch * N,
+        o_n,
+        o_n,
+        N,
+        C,
+        LOOP,
+        HAS_MASK,
+        WHOLE,
+        METRIC,
+        BLOCK_ROW,
+        BLOCK_COL,
+        BLOCK_C,
+        UPCAST,
+    )
+    b_neighbor = select_nearest(b_score, m_free, o_n, K, BLOCK_K, BLOCK_ROW, BLOCK_COL)
+    store_neighbors(neighbor_ptr + i_batch * N * K, b_neighbor, o_n, N, K, BLOCK_K)
+    b_last = tl.max(tl.where(o_k[None, :] == K - 1, b_neighbor, -1), axis=1)
+    m_last = o_n[None, :] == b_last[:, None]
+    b_threshold = tl.sum(tl.where(m_last, b_score, 0.0), axis=1)
+    b_threshold = tl.where(b_last >= 0, b_threshold, float("inf"))
+    m_edge = m_free & (b_score <= b_threshold[:, None])
+    b_degree = tl.sum(m_edge.to(tl.float32), axis=1)
+    b_scale = 1.0 / tl.sqrt(tl.maximum(b_degree, 1.0))
+    b_weight = tl.where(m_edge, b_scale[:, None] * b_scale[None, :], 0.0)
+    m_pair = (o_n < N)[:, None] & (o_n < N)[None, :]
+    p_weight = i_batch * N * N + o_n[:, None] * N + o_n[None, :]
+    tl.store(weight_ptr + p_weight, b_weight, mask=m_pair)
+    for c0 in range(0, CV, BLOCK_D):
+        o_c = c0 + tl.arange(0, BLOCK_D)
+        b_out = weighted_sum(b_weight, values_ptr + i_batch * N * CV, o_n, o_c, N, CV)
+        p_out = i_batch * N * CV + o_n[:, None] * CV + o_c[None, :]
+        m_out = (o_n < N)[:, None] & (o_c < CV)[None, :]
+        tl.store(out_ptr + p_out, b_out.to(out_ptr.dtype.element_ty), mask=m_out)
+
+
+@triton.jit
+def all_ties_backward_kernel(
+    grad_ptr,
+    weight_ptr,
+    grad_values_ptr,
+    N,
+    C,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    i_batch = tl.program_id(0).to(tl.int64)
+    o_n = tl.arange(0, BLOCK_N)
+    o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    m_pair = (o_n < N)[:, None] & (o_n < N)[None, :]
+    p_weight = i_batch * N * N + o_n[None, :] * N + o_n[:, None]  # transposed
+    b_weight = tl.load(weight_ptr + p_weight, mask=m_pair, other=0.0)
+    b_grad = weighted_sum(b_weight, grad_ptr + i_batch * N * C, o_n, o_c, N, C)
+    p_out = i_batch * N * C + o_n[:, None] * C + o_c[None, :]
+    m_out = (o_n < N)[:, None] & (o_c < C)[None, :]
+    tl.store(grad_values_ptr + p_out, b_grad.to(grad_values_ptr.dtype.element_ty), mask=m_out)
+
+
+def forward(
+    x: Tensor, values: Tensor, k: int, metric: str, ties: str, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the aggregate (B, N, C'), the neighbours (B, N, K) int64, and what backward needs.
+
+    Args:
+        x: node features that are compared, (B, N, C), float32, float16 or bfloat16.
+        values: node features that are averaged, (B, N, C').
+        k: number of neighbours.
+        metric: "dot", "cosine", "l1" or "l2".
+        ties: "exact" or "all"; the third result is (B, N, N) float32 for "all" and empty otherwise.
+        mask: (B, N) bool, True where the node exists, or None.
+    """
+    if ties == "exact":
+        out, neighbors, _ = knn_aggregate(x, values, k, metric, True, mask, "mean")
+        return out, neighbors, x.new_empty(0, dtype=torch.float32)
+    x, values = x.contiguous(), values.contiguous()
+    mask = None if mask is None else mask.contiguous()
+    batch, nodes, channels = x.shape
+    neighbors = x.new_empty((batch, nodes, k), dtype=torch.int64)
+    weights = x.new_empty((batch, nodes, nodes), dtype=torch.float32)
+    out = torch.empty_like(values)
+    options = plan(x, k, metric, True, mask)
+    options["BLOCK_ROW"] = options["BLOCK_COL"]
+    options["num_warps"] = 8 if nodes > 32 else 4
+    launch(
+        all_ties_kernel,
+        (batch,),
+        x,
+        x if mask is None else mask,
+        values,
+        neighbors,
+        weights,
+        out,
+        nodes,
+        channels,
+        values.shape[2],
+        BLOCK_D=64,
+        **options,
+    )
+    return out, neighbors, weights
+
+
+def backward(grad: Tensor, neighbors: Tensor, weights: Tensor, ties: str) -> Tensor:
+    """Return the gradient of `values`, (B, N, C')."""
+    if ties == "exact":
+        return neighbor_aggregate.backward(grad, neighbors, neighbors, "mean")
+    grad = grad.contiguous()
+    batch, nodes, channels = grad.shape
+    grad_values = torch.empty_like(grad)
+    block_c = min(64, power_of_two(channels))
+    launch(
+        all_ties_backward_kernel,
+        (batch, triton.cdiv(channels, block_c)),
+        grad,
+        weights,
+        grad_values,
+        nodes,
+        channels,
+        BLOCK_N=power_of_two(nodes),
+        BLOCK_C=block_c,
+        num_warps=8 if nodes > 32 else 4,
+    )
+    return grad_values
+
+
+def examples() -> Iterator[Callable[[], object]]:
+    """Yield calls that cover the tables of both directions, on CPU tensors, to be compiled."""
+    for nodes, channels, k in ((12, 512, 4), (41, 40, 9)):
+        for dtype in (torch.float32, torch.bfloat16):
+            for ties in ("exact", "all"):
+                x = torch.empty(2, nodes, channels, dtype=dtype)
+                neighbors = torch.zeros(2, nodes, k, dtype=torch.int64)
+                weights = torch.empty(2, nodes, nodes)
+                yield lambda x=x, k=k, t=ties: forward(x, x, k, "dot", t, None)
+                yield lambda x=x, n=neighbors, w=weights, t=ties: backward(x, n, w, t)

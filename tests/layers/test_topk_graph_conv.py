@@ -1,0 +1,170 @@
+"""TopKGraphConv: the authors' facial graph generator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import golden_layer
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from aurel.layers.topk_graph_conv import TopKGraphConv
+from aurel.models.author_keys.facial_graph_generator import topk_graph_conv
+
+Golden = Callable[[str], dict[str, np.ndarray]]
+METRICS = {"dots": "dot", "cosine": "cosine", "l1": "l1"}  # theirs: ours
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("ties", ["exact", "all"])
+@pytest.mark.parametrize("theirs", METRICS)
+def test_gives_the_authors_numbers(golden: Golden, theirs: str, ties: str, mode: str) -> None:
+    arrays = golden(f"facial_graph_generator_{theirs}")
+    layer = TopKGraphConv(32, 12, k=4, metric=METRICS[theirs], ties=ties)
+    golden_layer.load(layer, arrays, topk_graph_conv, mode)
+    x = torch.from_numpy(arrays["input.x"]).requires_grad_()
+    out = layer(x)
+    want = torch.from_numpy(arrays[f"{mode}.out.0"])
+    torch.testing.assert_close(out, want, **golden_layer.TOLERANCE)
+    cotangent = torch.from_numpy(arrays["cotangent.0"])
+    golden_layer.assert_gradients(
+        layer, arrays, topk_graph_conv, mode, {"x": x}, [out], [cotangent]
+    )
+    if mode == "train":
+        golden_layer.assert_buffers(layer, arrays, topk_graph_conv)
+
+
+def random_layer(nodes: int = 6, **options) -> TopKGraphConv:
+    layer = TopKGraphConv(8, nodes, **{"k": 3} | options).double()
+    for tensor in layer.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.2, 1)
+    return layer
+
+
+def test_ties_are_all_kept_only_if_wanted() -> None:
+    exact = random_layer().eval()
+    every = random_layer(ties="all").eval()
+    every.load_state_dict(exact.state_dict())
+    x = torch.randn(1, 6, 8, dtype=torch.float64)
+    torch.testing.assert_close(exact(x), every(x))
+    x[:, 1:] = x[:, :1]
+    x[:, 5] += 1
+    own = every(x, return_graph=True)
+    assert own[1].neighbors.shape == (1, 6, 3)
+    assert not torch.allclose(exact(x), own[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("ties", ["exact", "all"])
+def test_absent_nodes_might_as_well_not_be_there(training: bool, ties: str) -> None:
+    """The statistics of a node are over the samples that have it, and over its channels."""
+    layer = random_layer(ties=ties).train(training)
+    x = torch.randn(3, 6, 8, dtype=torch.float64)
+    mask = torch.tensor([[True] * 6, [True, True, False, True, True, False], [False] * 6])
+    spoiled = x.masked_fill(~mask[..., None], torch.nan).requires_grad_()
+    before = copy.deepcopy(layer)
+    out, graph = layer(spoiled, mask, return_graph=True)
+    out.sum().backward()
+    assert not out[~mask].any() and (graph.neighbors[~mask] == -1).all()
+    for tensor in (spoiled.grad, *(p.grad for p in layer.parameters())):
+        assert tensor.isfinite().all()
+    for b in range(2):
+        linear = torch.nn.functional.linear(x, layer.project.weight, layer.project.bias)
+        index = mask[b].nonzero()[:, 0]
+        scores = x[b, index] @ x[b, index].T
+        chosen = index[scores.topk(3).indices]
+        neighborhood = linear[b, chosen, :8].mean(1) + linear[b, index, 8:]
+        if training:
+            continue
+        mean, var = (s[index, None] for s in (before.norm.running_mean, before.norm.running_var))
+        h = (neighborhood - mean) / (var + 1e-5).sqrt()
+        h = h * layer.norm.weight[index, None] + layer.norm.bias[index, None]
+        torch.testing.assert_close(out[b, index], (x[b, index] + h).relu())
+    if training:  # nodes 2 and 5 are in the first sample alone
+        alone = before(x[:1])
+        torch.testing.assert_close(out[0, [2, 5]], alone[0, [2, 5]])
+        torch.testing.assert_close(layer.norm.running_var[[2, 5]], before.norm.running_var[[2, 5]])
+
+
+def test_permuted_nodes_have_permuted_results() -> None:
+    layer = random_layer()
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    moved = copy.deepcopy(layer)
+    state = {k: v[order] if v.shape == (6,) else v for k, v in layer.state_dict().items()}
+    moved.load_state_dict(state)
+    x = torch.randn(4, 6, 8, dtype=torch.float64)
+    torch.testing.assert_close(moved(x[:, order]), layer(x)[:, order])
+
+
+def test_nan_in_one_node_stays_there() -> None:
+    layer = random_layer(k=4).eval()
+    x = torch.randn(2, 6, 8, dtype=torch.float64)
+    x[1, 2] = torch.nan
+    out = layer(x)
+    assert out[0].isfinite().all()
+    assert out[1].isnan().any(1).nonzero().flatten().tolist() == [2]
+
+
+def test_starts_as_the_authors_do() -> None:
+    layer = TopKGraphConv(256, 5)
+    assert abs(layer.project.weight.std().item() - (2 / 256) ** 0.5) < 0.002
+    assert layer.project.bias.abs().max() <= 1 / 16
+    assert sum(p.numel() for p in layer.parameters()) == 2 * (256**2 + 256) + 2 * 5
+    with torch.no_grad():
+        layer.project.weight.zero_()
+    layer.reset_parameters()
+    assert layer.project.weight.std() > 0
+
+
+def test_trains_in_low_precision_and_round_trips() -> None:
+    layer = TopKGraphConv(8, 6, k=2, metric="l2")
+    assert repr(layer).startswith(
+        "TopKGraphConv(\n  8, num_nodes=6, k=2, metric='l2', ties='exact'"
+    )
+    x = torch.randn(4, 6, 8)
+    want = copy.deepcopy(layer)(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    torch.testing.assert_close(out.float(), want, rtol=0.05, atol=0.05)
+    out.float().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+    other = TopKGraphConv(8, 6, k=2, metric="l2")
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.eval()(x), layer.eval()(x))
+    assert layer(torch.zeros(0, 6, 8)).shape == (0, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 7}, r"k must be in 1\.\.6 \(the number of nodes\), got 7"),
+        ({"metric": "dots"}, "metric must be one of .* got 'dots'"),
+        ({"ties": "none"}, "ties must be one of exact, all"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TopKGraphConv(**{"channels": 8, "num_nodes": 6, "k": 3} | arguments)
+
+
+def test_bad_inputs_are_named() -> None:
+    layer = TopKGraphConv(8, 6, k=3)
+    with pytest.raises(ValueError, match=r"x must have shape \(B, N=6, C=8\), got \(2, 5, 8\)"):
+        layer(torch.zeros(2, 5, 8))
+
+
+def test_compiles_whole() -> None:
+    layer = TopKGraphConv(8, 6, k=3)
+
+    def gradients(function: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        out = function(x)
+        return [out, *torch.autograd.grad(out.square().sum(), list(layer.parameters()))]
+
+    x = torch.randn(3, 6, 8)
+    compiled = torch.compile(layer, fullgraph=True)
+    for got, want in zip(gradients(compiled), gradients(layer), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,260 @@
+"""Whole runs with a model that trains in no time."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from aurel.models.checkpoint import load_model, read_checkpoint
+from aurel.training.datasets import training_splits
+from aurel.training.options import (
+    DataOptions,
+    ModelOptions,
+    OptimizerOptions,
+    RunOptions,
+    TrainerOptions,
+)
+from aurel.training.run import checkpoint_file, fit, run_folder, score
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
+
+
+def options(root: Path, out: Path, **changes: Any) -> RunOptions:
+    data = DataOptions(
+        root=str(root), batch_size=4, num_workers=0, resize=18, crop=16, validation=0.2
+    )
+    optimizer = OptimizerOptions(lr=0.02, weight_decay=0.0, warmup_epochs=0.5)
+    trainer = TrainerOptions(max_epochs=4, accelerator="cpu", devices=1)
+    base = RunOptions(
+        ModelOptions("tiny"), data, optimizer=optimizer, trainer=trainer, seed=3, out=str(out)
+    )
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        part = replace(getattr(base, section), **{name: value}) if name else value
+        base = replace(base, **{section: part})
+    return base
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(file).state_dict
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class StopAfter(Callback):
+    """Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, epoch: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.epoch, self.error = epoch, error
+
+    def on_train_batch_end(self, trainer: Trainer, *rest: Any, **more: Any) -> None:
+        if trainer.current_epoch == self.epoch and trainer.global_step % 6 == 3:
+            raise self.error
+
+
+def test_a_run_learns_and_leaves_everything_behind(stripes: Path, tmp_path: Path) -> None:
+    chosen = options(stripes, tmp_path / "run", trainer__max_epochs=12)
+    task = fit(chosen)
+    assert task.scores["AU01"]["f1"] > 0.8
+    folder = run_folder(chosen)
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == [f"{epoch}.0" for epoch in range(12)]
+    assert float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"])
+    assert any((folder / "tensorboard").glob("events*"))
+    best = read_checkpoint(checkpoint_file(folder, None))
+    assert checkpoint_file(folder, None).name == "best.ckpt"
+    assert best.aus.name == "BP4D" and best.model == "tiny"
+    assert best.metadata["fold"] == 1 and best.metadata["image_size"] == 16
+    held = best.metadata["validation_subjects"]
+    assert len(held) == 1 and not set(held) & set(best.metadata["train_subjects"])
+    model = load_model(checkpoint_file(folder, "best"))
+    assert model.config.image_size == 16 and not model.training
+    tested = score(chosen, checkpoint_file(folder, "best"))
+    assert tested.scores["AU01"]["known"] == 16
+    assert tested.scores["mean"]["f1"] == pytest.approx(
+        sum(row["f1"] for au, row in tested.scores.items() if au != "mean") / 12
+    )
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    stripes: Path, tmp_path: Path, ema: float | None
+) -> None:
+    whole = options(stripes, tmp_path / "whole", optimizer__ema_decay=ema)
+    fit(whole)
+    stopped = options(stripes, tmp_path / "stopped", optimizer__ema_decay=ema)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, callbacks=[StopAfter(2)])
+    last = checkpoint_file(run_folder(stopped), "last")
+    assert read_checkpoint(last).metadata["seed"] == 3
+    torch.manual_seed(99)
+    fit(stopped, resume=last)
+    for name in ("last", "best"):
+        files = [checkpoint_file(run_folder(run), name) for run in (whole, stopped)]
+        assert same(*map(weights, files)), name
+    histories = [(run_folder(run) / "history.csv").read_text() for run in (whole, stopped)]
+    assert histories[0] == histories[1]
+
+
+def test_the_average_of_the_weights_is_what_is_saved(stripes: Path, tmp_path: Path) -> None:
+    plain, averaged = (
+        options(stripes, tmp_path / str(ema), optimizer__ema_decay=ema) for ema in (None, 0.9)
+    )
+    fit(plain)
+    fit(averaged)
+    ours, theirs = (checkpoint_file(run_folder(run), "last") for run in (plain, averaged))
+    assert not same(weights(ours), weights(theirs))
+    raw = torch.load(theirs, weights_only=True)["current_model_state"]
+    assert same(weights(ours), {key.removeprefix("model."): raw[key] for key in raw})
+
+
+def test_a_full_disk_costs_one_epoch_and_no_more(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = options(stripes, tmp_path / "run")
+    really_save, calls = torch.save, []
+
+    def disk_that_fills(content: Any, file: Any) -> None:
+        calls.append(content["epoch"])
+        if content["epoch"] == 2:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        really_save(content, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", disk_that_fills)
+        with pytest.raises(OSError, match="No space left"):
+            fit(chosen)
+    assert 2 in calls
+    last = checkpoint_file(run_folder(chosen), "last")
+    assert torch.load(last, weights_only=True)["epoch"] == 1
+    assert not list(last.parent.glob("*.partial"))
+    fit(chosen, resume=last)
+    assert torch.load(last, weights_only=True)["epoch"] == 3
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(stripes: Path, tmp_path: Path) -> None:
+    chosen = options(stripes, tmp_path / "run", trainer__max_epochs=1)
+    fit(chosen)
+    with pytest.raises(ValueError, match="holds a run already: go on with --ckpt_path last"):
+        fit(chosen)
+    last = checkpoint_file(run_folder(chosen), "last")
+    with pytest.raises(ValueError, match="belongs to another run: seed differ"):
+        fit(replace(chosen, seed=4), resume=last)
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint .*nowhere.ckpt"):
+        checkpoint_file(run_folder(chosen), "nowhere.ckpt")
+
+
+def test_selection_on_the_test_fold_takes_all_training_people(
+    stripes: Path, tmp_path: Path
+) -> None:
+    chosen = options(stripes, tmp_path / "run", trainer__max_epochs=1, data__select_on="test")
+    fit(chosen)
+    metadata = read_checkpoint(checkpoint_file(run_folder(chosen), "best")).metadata
+    assert metadata["select_on"] == "test" and metadata["validation_subjects"] == []
+    assert len(metadata["train_subjects"]) == 5
+
+
+def test_without_validation_the_last_epoch_is_kept(stripes: Path, tmp_path: Path) -> None:
+    chosen = options(stripes, tmp_path / "run", trainer__max_epochs=1, data__validation=0.0)
+    fit(chosen)
+    assert checkpoint_file(run_folder(chosen), None).name == "last.ckpt"
+
+
+def test_a_checkpoint_is_not_tested_on_people_it_has_seen(stripes: Path, tmp_path: Path) -> None:
+    chosen = options(stripes, tmp_path / "run", trainer__max_epochs=1)
+    fit(chosen)
+    best = checkpoint_file(run_folder(chosen), "best")
+    other = tmp_path / "lists"
+    other.mkdir()
+    for kind in ("img_path", "label"):
+        text = (stripes / "list" / f"BP4D_train_{kind}_fold1.txt").read_text()
+        for fold in (1, 2):
+            (other / f"BP4D_test_{kind}_fold{fold}.txt").write_text(text)
+    fold2 = replace(chosen, data=replace(chosen.data, lists=str(other), fold=2))
+    with pytest.raises(ValueError, match="trained on BP4D fold 1 and the data are BP4D fold 2"):
+        score(fold2, best)
+    seen = replace(chosen, data=replace(chosen.data, lists=str(other)))
+    with pytest.raises(ValueError, match="5 people are on both sides"):
+        score(seen, best)
+
+
+def test_training_and_test_people_must_differ(stripes: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for split in ("train", "test"):
+        for kind in ("img_path", "label"):
+            text = (stripes / "list" / f"BP4D_train_{kind}_fold1.txt").read_text()
+            (lists / f"BP4D_{split}_{kind}_fold1.txt").write_text(text)
+    with pytest.raises(ValueError, match="train and test: 5 people are on both sides"):
+        training_splits(DataOptions(root=str(stripes), lists=str(lists)))
+
+
+def test_accumulated_gradients_are_those_of_the_larger_batch(
+    stripes: Path, tmp_path: Path
+) -> None:
+    shared: dict[str, Any] = {
+        "trainer__max_epochs": 2, "data__flip": 0.0, "data__brightness": 0.0,
+        "data__contrast": 0.0, "data__saturation": 0.0, "data__resize": 16,
+    }  # fmt: skip
+    large = options(stripes, tmp_path / "a", data__batch_size=8, **shared)
+    small = options(
+        stripes, tmp_path / "b", data__batch_size=4, trainer__accumulate_grad_batches=2, **shared
+    )
+    fit(large)
+    fit(small)
+    ours, theirs = (weights(checkpoint_file(run_folder(run), "last")) for run in (large, small))
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-3, atol=1e-4)
+
+
+def test_clipping_and_mixed_precision_reach_the_trainer(stripes: Path, tmp_path: Path) -> None:
+    plain = options(stripes, tmp_path / "plain", trainer__max_epochs=1, optimizer__name="sgd")
+    fit(plain)
+    reference = weights(checkpoint_file(run_folder(plain), "last"))
+    for number, change in enumerate(
+        ({"trainer__gradient_clip_val": 1e-3}, {"trainer__precision": "bf16-mixed"})
+    ):
+        changed = options(
+            stripes,
+            tmp_path / str(number),
+            trainer__max_epochs=1,
+            optimizer__name="sgd",
+            **change,
+        )
+        fit(changed)
+        assert not same(reference, weights(checkpoint_file(run_folder(changed), "last")))
+
+
+def test_training_from_another_models_weights(stripes: Path, tmp_path: Path) -> None:
+    first = options(stripes, tmp_path / "first_fold1", trainer__max_epochs=1)
+    fit(first)
+    source = checkpoint_file(run_folder(first), "last")
+    pattern = str(source).replace("fold1", "fold{fold}")
+    second = options(
+        stripes,
+        tmp_path / "second",
+        trainer__max_epochs=1,
+        optimizer__lr=0.0,
+        model__init_from=pattern,
+    )
+    fit(second)
+    assert same(weights(source), weights(checkpoint_file(run_folder(second), "last")))
+
+
+def test_history_is_json_and_csv_friendly(stripes: Path, tmp_path: Path) -> None:
+    chosen = options(stripes, tmp_path / "run", trainer__max_epochs=1)
+    fit(chosen)
+    row = next(csv.DictReader((run_folder(chosen) / "history.csv").open()))
+    assert {"epoch", "train/loss", "train/asymmetric", "val/f1"} <= row.keys()
+    json.dumps({key: float(value) for key, value in row.items()})
