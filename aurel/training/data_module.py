@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from aurel.facs import AUSet
+from aurel.training.seeding import WorkerSeed
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class AUDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self._epoch = 0
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return a loader of shuffled whole batches."""
@@ -72,43 +73,56 @@ class AUDataModule(LightningDataModule):
                 f"of a process), got {self.batch_size}"
             )
         sampler: Any = DistributedSampler(data, world, rank, shuffle=True, seed=self.seed)
-        return self._loader(data, sampler, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
-        """Return a loader of this process's share of the validation images, if there are any."""
-        if self.splits.validation is None:
-            return []
-        return self._loader(self.splits.validation, self._share(self.splits.validation))
-
-    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return a loader of this process's share of the test images."""
-        data = _present(self.splits.test, "test")
-        return self._loader(data, self._share(data))
-
-    def _share(self, data: Dataset[dict[str, Any]]) -> Sequence[int]:
-        rank, world = self._place()
-        size = len(cast(Any, data))
-        if size < world:
-            raise ValueError(f"{size} images cannot be shared out to {world} processes")
-        return range(rank, size, world)
-
-    def _place(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
-
-    def _loader(
-        self, data: Dataset[dict[str, Any]], sampler: Any, drop_last: bool = False
-    ) -> DataLoader[dict[str, Any]]:
+        sampler.set_epoch(self._epoch)
         return DataLoader(
             data,
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            drop_last=drop_last,
+            drop_last=True,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=WorkerSeed(self.seed, sampler),
+            generator=torch.Generator(),
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
+        """Return a loader of this process's share of the validation images, if there are any."""
+        if self.splits.validation is None:
+            return []
+        return self._scored(self.splits.validation)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return a loader of this process's share of the test images."""
+        return self._scored(_present(self.splits.test, "test"))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which epoch comes next; checkpoints are written when one has ended."""
+        assert self.trainer is not None
+        return {"epoch": self.trainer.current_epoch + 1}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Start with the epoch that comes next."""
+        self._epoch = state_dict["epoch"]
+
+    def _scored(self, data: Dataset[dict[str, Any]]) -> DataLoader[dict[str, Any]]:
+        rank, world = self._place()
+        size = len(cast(Any, data))
+        if size < world:
+            raise ValueError(f"{size} images cannot be shared out to {world} processes")
+        return DataLoader(
+            data,
+            batch_size=self.batch_size,
+            sampler=range(rank, size, world),
+            num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),
         )
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
 
 
 def _present(data: Dataset[dict[str, Any]] | None, which: str) -> Dataset[dict[str, Any]]:

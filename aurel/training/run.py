@@ -20,6 +20,7 @@ from aurel.training.datasets import check_fold, test_splits, training_splits
 from aurel.training.history import History
 from aurel.training.objective import Objective, losses_of
 from aurel.training.options import RunOptions, TrainerOptions
+from aurel.training.seeding import EpochSeed
 from aurel.training.start import load_backbone_weights, start_from
 from aurel.training.task import AUTask
 
@@ -95,7 +96,7 @@ def fit(
     if resume is not None:
         _check_same_run(resume, task)
     choosing = _checkpointing(folder / "checkpoints", choose=splits.validation is not None)
-    always: list[Callback] = [choosing, History(folder / "history.csv")]
+    always: list[Callback] = [choosing, History(folder / "history.csv"), EpochSeed(options.seed)]
     if options.optimizer.ema_decay is not None:
         always.append(EMAWeightAveraging(decay=options.optimizer.ema_decay))
     logger = TensorBoardLogger(folder, name="tensorboard", version="")

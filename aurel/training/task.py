@@ -53,7 +53,6 @@ class AUTask(LightningModule):
         self.metrics = nn.ModuleDict({name: AUScores(aus) for name in ("all", "visible", "hidden")})
         self.scores: Scores = {}
         self.visibility_scores: dict[str, Scores] = {}
-        self._random_state: Tensor | None = None
 
     def forward(self, images: Tensor) -> AUOutput:
         """Return the model's output for images (B, 3, H, W)."""
@@ -97,23 +96,9 @@ class AUTask(LightningModule):
         return [optimizer], [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what identifies the model, what it was trained on, and the random state."""
+        """Add what identifies the model, and what it was trained on."""
         checkpoint["aurel"] = describe(self.model)
         checkpoint["metadata"] = self.metadata
-        checkpoint["random_state"] = torch.get_rng_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random state until training goes on."""
-        self._random_state = checkpoint.get("random_state")
-
-    def on_train_start(self) -> None:
-        """Go on with the random numbers where the checkpoint left them.
-
-        With several processes each goes on with fresh ones, since only the first one's were saved.
-        """
-        if self._random_state is not None and self.trainer.world_size == 1:
-            torch.set_rng_state(self._random_state.cpu())
-        self._random_state = None
 
     def _count(self, batch: dict[str, Any]) -> None:
         labels = batch["labels"]

@@ -43,12 +43,13 @@ def annotated_paths(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
 
 def _telling_tails(paths: Sequence[Path]) -> list[Path]:
     """Return the last parts of each path, as few as tell all that differ beside their suffix."""
-    bare = [path.with_suffix("") for path in paths]
+    relative = [path.relative_to(path.anchor) for path in paths]
+    bare = [path.with_suffix("") for path in relative]
     different = len({_key(path) for path in bare})
     length = 1
     while len({_key(Path(*path.parts[-length:])) for path in bare}) < different:
         length += 1
-    return [Path(*path.parts[-length:]) for path in paths]
+    return [Path(*path.parts[-length:]) for path in relative]
 
 
 def _key(path: Path) -> str:

@@ -27,7 +27,7 @@ def linear_norm(part: nn.Module, x: Tensor) -> Tensor:
 
 
 def by_the_equations(layer: SelfAdjustingGCN, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Equations 2 and 3 for one sample after the other, max-relative, evaluation mode."""
+    """Equations 2 and 3, max-relative, evaluation mode, and the graph of every block."""
     graphs = []
     for index, stage in enumerate(layer.stages):
         x = layer.widen[index - 1](x) if index else x

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from aurel.models.checkpoint import load_model, read_checkpoint
 from aurel.training.datasets import training_splits
@@ -200,9 +200,7 @@ def test_training_and_test_people_must_differ(stripes: Path, tmp_path: Path) -> 
         training_splits(DataOptions(root=str(stripes), lists=str(lists)))
 
 
-def test_accumulated_gradients_are_those_of_the_larger_batch(
-    stripes: Path, tmp_path: Path
-) -> None:
+def test_accumulated_gradients_are_those_of_the_larger_batch(stripes: Path, tmp_path: Path) -> None:
     shared: dict[str, Any] = {
         "trainer__max_epochs": 2, "data__flip": 0.0, "data__brightness": 0.0,
         "data__contrast": 0.0, "data__saturation": 0.0, "data__resize": 16,

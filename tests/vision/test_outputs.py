@@ -53,6 +53,9 @@ def test_folders_are_kept_only_where_they_tell_files_apart(tmp_path: Path) -> No
     assert shown("a/x.jpg", "b/c/y.jpg") == ["x.png", "y.png"]
     assert shown("a/s/x.jpg", "b/s/x.jpg") == ["a/s/x.png", "b/s/x.png"]
     assert shown("a/x.jpg", "a/x.png") == ["x.png", "x-2.png"]
+    root = Path(tmp_path.anchor)
+    targets = annotated_paths([root / "x.jpg", root / "a" / "x.jpg"], tmp_path)
+    assert list(targets.values()) == [tmp_path / "x.png", tmp_path / "a" / "x.png"]
 
 
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
