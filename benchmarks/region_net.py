@@ -11,22 +11,12 @@ from torch.nn import functional as F
 
 from aurel.facs import INNER_EYE_CORNERS, AUSet, au_center_rules
 from aurel.layers.cross_region_gat import CrossRegionGAT
-from aurel.layers.gated_edge_gcn import GatedEdgeGCN
+from aurel.layers.gated_edge_gcn import GatedEdgeGCN, GatedEdgeLayer
+from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
+from aurel.layers.topk_graph_conv import TopKGraphConv
 
 Graph = Literal["full", "self"]
 WIDTH = 24
-
-
-class Relation(nn.Module):
-    """A relation layer and its ablation; (B, N, C) to (B, N, C)."""
-
-    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Let nodes hear each other."""
-        raise NotImplementedError
-
-    def alone(self, nodes: Tensor) -> Tensor:
-        """Return the same for every node alone in its graph."""
-        return each_alone(self, nodes)
 
 
 class RegionNet(nn.Module):
@@ -40,9 +30,7 @@ class RegionNet(nn.Module):
         aus: the AUs.
         landmarks: mean landmarks of the training faces, (49, 2) in pixels.
         size: pixels a side of the images.
-        relation: the layer, or None for local logits alone.
-        graph: "full" as the layer builds it, or "self": every node alone in a graph of its own,
-            with the same parameters.
+        relation: a layer of `RELATIONS`, or None for local logits alone.
     """
 
     cells: Tensor
@@ -52,8 +40,7 @@ class RegionNet(nn.Module):
         aus: AUSet,
         landmarks: Tensor,
         size: int,
-        relation: Relation | None = None,
-        graph: Graph = "full",
+        relation: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
@@ -67,7 +54,6 @@ class RegionNet(nn.Module):
         self.dropout = nn.Dropout(0.2)
         self.read = AUReadout(len(aus), 0.1)
         self.relation = relation
-        self.graph = graph
         self.identity = nn.Parameter(torch.randn(len(aus), WIDTH) * 0.1)
         self.correct = AUReadout(len(aus), 0.0)
 
@@ -79,9 +65,7 @@ class RegionNet(nn.Module):
         logits = self.read(nodes)
         if self.relation is None:
             return logits
-        nodes = nodes + self.identity
-        related = self.relation.alone(nodes) if self.graph == "self" else self.relation(nodes)
-        return logits + self.correct(related)
+        return logits + self.correct(self.relation(nodes + self.identity))
 
 
 class AUReadout(nn.Module):
@@ -96,62 +80,87 @@ class AUReadout(nn.Module):
         return (nodes * self.weight).sum(-1) + self.bias
 
 
-class Attention(Relation):
-    """Two rounds of graph attention on the complete graph."""
+class Attention(nn.Module):
+    """Two rounds of graph attention with four heads."""
 
-    def __init__(self, num_aus: int) -> None:
+    adjacency: Tensor
+
+    def __init__(self, num_aus: int, graph: Graph) -> None:
         super().__init__()
-        self.rounds = nn.ModuleList(
-            CrossRegionGAT(WIDTH, range(num_aus), heads=4, edges="fully_connected")
-            for _ in range(2)
-        )
+        nodes = range(num_aus)
+        self.first = CrossRegionGAT(WIDTH, nodes, heads=4, edges="fully_connected")
+        self.second = CrossRegionGAT(WIDTH, nodes, heads=4, edges="fully_connected")
+        edges = torch.eye(num_aus) if graph == "self" else torch.ones(num_aus, num_aus)
+        self.register_buffer("adjacency", edges.bool())
 
-    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
-        for layer in self.rounds:
-            nodes = layer(nodes, mask=mask)
-        return nodes
-
-    def alone(self, nodes: Tensor) -> Tensor:
-        own = torch.eye(nodes.shape[1], dtype=torch.bool)
-        for layer in self.rounds:
-            nodes, _ = layer.attend(nodes, own)
+    def forward(self, nodes: Tensor) -> Tensor:
+        nodes, _ = self.first.attend(nodes, self.adjacency)
+        nodes, _ = self.second.attend(nodes, self.adjacency)
         return nodes
 
 
-class GatedEdges(Relation):
+class GatedEdges(nn.Module):
     """Two rounds of gated graph convolution; the edges start from one learned tensor.
 
     Args:
         num_aus: nodes.
+        graph: "full" or "self".
         gain: factor on the initial weights of the messages.
     """
 
-    def __init__(self, num_aus: int, gain: float = 1.0) -> None:
+    def __init__(self, num_aus: int, graph: Graph, gain: float = 1.0) -> None:
         super().__init__()
+        self.graph = graph
         self.edges = nn.Parameter(torch.randn(num_aus, num_aus, WIDTH) * 0.1)
         self.gcn = GatedEdgeGCN(WIDTH, num_aus)
-        with torch.no_grad():
-            for layer in self.gcn.layers:
-                layer.message.weight *= gain
+        for module in self.gcn.modules():
+            if isinstance(module, GatedEdgeLayer):
+                module.message.weight.data *= gain
 
-    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.gcn(nodes, self.edges.expand(len(nodes), -1, -1, -1), mask=mask)[0]
-
-    def alone(self, nodes: Tensor) -> Tensor:
-        """The gate of a single neighbour is 1, whatever the edge."""
+    def forward(self, nodes: Tensor) -> Tensor:
+        if self.graph == "full":
+            return self.gcn(nodes, self.edges.expand(len(nodes), -1, -1, -1))[0]
         for layer in self.gcn.layers:
+            assert isinstance(layer, GatedEdgeLayer)
+            # The gate of a single neighbour is 1, whatever its edge.
             update = layer.node(nodes) + layer.message(nodes)
             nodes = F.relu(nodes + layer.node_norm(update))
         return nodes
 
 
-def each_alone(layer: Relation, nodes: Tensor) -> Tensor:
-    """Run a relation layer with every node alone in its graph; (B, N, C) to (B, N, C)."""
-    batch, count, channels = nodes.shape
-    own = torch.eye(count, dtype=torch.bool, device=nodes.device)
-    copies = nodes.unsqueeze(1).expand(-1, count, -1, -1).reshape(-1, count, channels)
-    out = layer(copies, mask=own.repeat(batch, 1)).view(batch, count, count, channels)
-    return out.diagonal(dim1=1, dim2=2).transpose(1, 2)
+class TopK(nn.Module):
+    """Two rounds of convolution over the four nodes with the highest dot product."""
+
+    def __init__(self, num_aus: int, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+        self.first = TopKGraphConv(WIDTH, num_aus, k=4)
+        self.second = TopKGraphConv(WIDTH, num_aus, k=4)
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        for layer in (self.first, self.second):
+            if self.graph == "full":
+                nodes = layer(nodes)
+            else:
+                values, own = layer.project(nodes).chunk(2, -1)
+                nodes = F.relu(nodes + layer.norm(values + own))
+        return nodes
+
+
+def self_adjusting(num_aus: int, graph: Graph) -> nn.Module:
+    """Two blocks that listen to the nine nearest nodes, by the largest difference."""
+    neighbours = "self" if graph == "self" else "knn"
+    return SelfAdjustingGCN(WIDTH, WIDTH, dims=(WIDTH,), depths=(2,), k=9, graph=neighbours)
+
+
+RELATIONS: dict[str, Callable[[int, Graph], nn.Module]] = {
+    "attention": Attention,
+    "top-k": TopK,
+    "self-adjusting": self_adjusting,
+    "gated edges": GatedEdges,
+    "gated edges, messages x N at first": lambda n, graph: GatedEdges(n, graph, gain=n),
+}
+"""Relation layers (B, N, C) to (B, N, C); in the graph "self" no node hears another."""
 
 
 def au_cells(aus: AUSet, landmarks: Tensor, size: int, stride: int = 4, side: int = 4) -> Tensor:
@@ -183,10 +192,3 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> Sequenc
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
     )
-
-
-RELATIONS: dict[str, Callable[[int], Relation]] = {
-    "attention": Attention,
-    "gated edges": GatedEdges,
-    "gated edges, messages x N at first": lambda num_aus: GatedEdges(num_aus, num_aus),
-}

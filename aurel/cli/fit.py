@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         fit(options, resume, [TrainingProgress(console, options.model.name)], splits)
     except KeyboardInterrupt as stop:
-        raise Interrupted(_where_to_go_on(folder)) from stop
+        raise Interrupted(where_to_go_on(folder)) from stop
     console.print(f"checkpoint  {checkpoint_file(folder, None)}")
     console.print(f"score it    aurel test --config {folder / 'config.yaml'}")
     return 0
@@ -64,7 +64,8 @@ def _summary(options: Any, splits: Any, folder: Path) -> str:
     )
 
 
-def _where_to_go_on(folder: Path) -> str:
+def where_to_go_on(folder: Path) -> str:
+    """Say what a stopped run left behind."""
     last = folder / "checkpoints" / "last.ckpt"
     if last.is_file():
         return f"interrupted; the last checkpoint is {last}, go on with --ckpt_path last"

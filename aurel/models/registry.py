@@ -15,7 +15,13 @@ from aurel.facs import AUSet, AUSpec, default_au_set
 
 M = TypeVar("M", bound=type[nn.Module])
 
-_MODULES = ("aurel.models.me_graphau", "aurel.models.sacl")
+_MODULES = (
+    "aurel.models.me_graphau",
+    "aurel.models.sacl",
+    "aurel.models.open_graphau",
+    "aurel.models.macg",
+    "aurel.models.mdhr",
+)
 _models: dict[str, ModelInfo] = {}
 
 

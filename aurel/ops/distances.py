@@ -65,8 +65,7 @@ def pairwise_scores(x: Tensor, metric: str, mask: Tensor | None = None) -> Tenso
 
 def _gram(x: Tensor, center: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
     """Return the products of all pairs of x - center, (B, N, N), and its squared norms, (B, N)."""
-    # TF32 and bf16 matrix products keep too few bits to choose neighbours by.
-    if x.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+    if x.dtype == torch.float32 and _products_lose_bits(x.device.type):
         x = x.double()
     batch, nodes, channels = x.shape
     # Whole vectors of columns: each takes the same path through the product, so that duplicate
@@ -76,6 +75,15 @@ def _gram(x: Tensor, center: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
     centered = torch.sub(x, center, out=padded[:, :nodes])
     products = torch.bmm(centered, padded.mT)[:, :, :nodes]
     return products, centered.square().sum(-1)
+
+
+def _products_lose_bits(device_type: str) -> bool:
+    """Return whether the user let float32 products run in TF32 or bf16: too coarse to choose by."""
+    backend = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
+    try:
+        return backend.matmul.fp32_precision in ("tf32", "bf16")
+    except AttributeError:  # torch 2.8
+        return torch.get_float32_matmul_precision() != "highest"
 
 
 def _center(x: Tensor, mask: Tensor | None) -> Tensor:

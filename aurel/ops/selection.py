@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CHUNK = 2**17  # scores a pass: keys and scratch stay in the cache
+_CHUNK = 2**17  # scores a pass on a CPU: keys and scratch stay in the cache
 _INFINITY = 0x7F800000  # the bits of float32 +inf
 
 
@@ -35,9 +35,9 @@ def select_nearest(scores: Tensor, k: int) -> Tensor:
     nodes = scores.shape[-1]
     rows = scores.reshape(-1, nodes)
     out = torch.empty(rows.shape[0], k, dtype=torch.int64, device=scores.device)
-    step = max(1, _CHUNK // nodes)
+    step = max(1, _CHUNK // nodes if scores.device.type == "cpu" else len(rows))
     for part, chosen in zip(rows.split(step), out.split(step), strict=True):
-        keys = _keys(part).topk(k, dim=-1, largest=False).values
+        keys = _smallest(_keys(part), k)
         torch.bitwise_and(keys, 0xFFFFFFFF, out=chosen)
         chosen.masked_fill_(keys >> 32 > _INFINITY, -1)
     return out.view(*scores.shape[:-1], k)
@@ -49,3 +49,15 @@ def _keys(scores: Tensor) -> Tensor:
     bits ^= (bits >> 31) & 0x7FFFFFFF  # negative floats order backwards
     index = torch.arange(scores.shape[-1], device=scores.device)
     return (bits.to(torch.int64) << 32).bitwise_or_(index)
+
+
+def _smallest(keys: Tensor, k: int) -> Tensor:
+    """Return the `k` smallest keys of each row, ascending; the CPU path reorders `keys`."""
+    if keys.device.type != "cpu":
+        return keys.topk(k, dim=-1, largest=False).values
+    # numpy sorts integers by vector instructions, several times faster than torch.topk.
+    array = keys.numpy()
+    array.partition(k - 1, axis=-1)
+    smallest = array[:, :k].copy()
+    smallest.sort(axis=-1)
+    return torch.from_numpy(smallest)

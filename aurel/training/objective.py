@@ -34,8 +34,9 @@ def _edge(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
 def _landmark(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
     if "landmarks" not in batch:
         raise ValueError(
-            "the loss 'landmark' needs landmarks, and the data have none: add a landmark list, or "
-            "set losses.landmark to 0 (the landmark predictor then learns from the AU losses only)"
+            "the loss 'landmark' needs landmarks, and the data have none: add landmark lists; the "
+            "landmark predictor learns from nothing else, so without them take a model without it "
+            "(model.options.relations false, losses.landmark 0)"
         )
     predicted = _filled(output.landmarks, "landmark", "landmarks")
     return landmark_alignment_loss(predicted, batch["landmarks"])

@@ -95,8 +95,8 @@ def fit(
     task = _training_task(options, splits)
     if resume is not None:
         _check_same_run(resume, task)
-    choosing = _checkpointing(folder / "checkpoints", choose=splits.validation is not None)
-    always: list[Callback] = [choosing, History(folder / "history.csv"), EpochSeed(options.seed)]
+    always = _checkpointing(folder / "checkpoints", choose=splits.validation is not None)
+    always += [History(folder / "history.csv"), EpochSeed(options.seed)]
     if options.optimizer.ema_decay is not None:
         always.append(EMAWeightAveraging(decay=options.optimizer.ema_decay))
     logger = TensorBoardLogger(folder, name="tensorboard", version="")
@@ -181,17 +181,16 @@ def _make_model(options: RunOptions, aus: AUSet) -> Any:
         raise ValueError(f"the model {name} cannot be made: {error}") from error
 
 
-def _checkpointing(folder: Path, choose: bool) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor="val/f1" if choose else None,
-        mode="max",
-        save_top_k=1 if choose else 0,
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+def _checkpointing(folder: Path, choose: bool) -> list[Callback]:
+    """Keep the best epoch, if there is something to choose it by, and then the last."""
+    every_epoch: dict[str, Any] = {
+        "dirpath": folder,
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
+    best = ModelCheckpoint(filename="best", monitor="val/f1", mode="max", **every_epoch)
+    last = ModelCheckpoint(filename="last", **every_epoch)
+    return [best, last] if choose else [last]
 
 
 def _data_module(options: RunOptions, splits: Splits) -> AUDataModule:

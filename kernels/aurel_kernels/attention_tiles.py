@@ -28,15 +28,14 @@ def row_statistics(
     o_row,
     N,
     negative_slope,
-    BLOCK_ROW: tl.constexpr,
-    BLOCK_COL: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
     """Return the largest score of each row (0 where it has none) and the sum of exponentials."""
-    b_max = tl.full((BLOCK_ROW,), -float("inf"), tl.float32)
-    b_sum = tl.zeros((BLOCK_ROW,), tl.float32)
-    b_shift = tl.zeros((BLOCK_ROW,), tl.float32)
-    for n0 in range(0, N, BLOCK_COL):
-        o_col = n0 + tl.arange(0, BLOCK_COL)
+    b_max = tl.full((BLOCK_N,), -float("inf"), tl.float32)
+    b_sum = tl.zeros((BLOCK_N,), tl.float32)
+    b_shift = tl.zeros((BLOCK_N,), tl.float32)
+    for n0 in range(0, N, BLOCK_N):
+        o_col = n0 + tl.arange(0, BLOCK_N)
         b_score, _, m_edge = edge_tile(
             target_ptr, source_ptr, adjacency_ptr, o_row[:, None], o_col[None, :], N, negative_slope
         )
@@ -76,12 +75,11 @@ def product_tile(
     o_col,
     N,
     C,
-    BLOCK_ROW: tl.constexpr,
-    BLOCK_COL: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """Return the inner products of rows of one (N, C) array with rows of another."""
-    b_product = tl.zeros((BLOCK_ROW, BLOCK_COL), tl.float32)
+    b_product = tl.zeros((BLOCK_N, BLOCK_N), tl.float32)
     for c0 in range(0, C, BLOCK_C):
         o_c = c0 + tl.arange(0, BLOCK_C)
         b_left = tl.load(

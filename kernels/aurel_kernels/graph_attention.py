@@ -9,18 +9,19 @@ product, and a second product, of edges and broken values, tells where to put Na
 Backward, from g = dL/dy and h = dL/dw:
     d_ij = g_i z_j + h_ij, D_i = sum_j w_ij d_ij, p_ij = w_ij (d_ij - D_i) leaky_relu'(t_i + s_j),
     dt_i = sum_j p_ij, ds_j = sum_i p_ij, dz_j = sum_i w_ij g_i.
-One kernel owns rows (dt), one owns columns (ds, dz), so no atomics are needed and every run gives
+One kernel owns rows (dt), two own columns (ds; dz), so no atomics are needed and every run gives
 the same bits.
 
 Nothing is saved but the inputs. Scores cost one addition, so every pass computes them again, tile
-by tile; weights (B, H, N, N) reach memory only where they are asked for. Between the two backward
-kernels go three numbers a row: its largest score, its sum of exponentials, and D. Everything is
-float32 inside. Offsets within a graph are 32-bit, from graph to graph 64-bit.
+by tile; weights (B, H, N, N) reach memory only where they are asked for. From the first backward
+kernel to the others go three numbers a row: its largest score, its sum of exponentials, and D.
+Everything is float32 inside. The limits are those of `sizes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,6 @@ from torch import Tensor
 
 from aurel_kernels.attention_tiles import product_tile, row_statistics, weight_tile, weighted_sum
 from aurel_kernels.launch import launch
-from aurel_kernels.sizes import power_of_two
 
 
 @triton.jit
@@ -47,26 +47,25 @@ def forward_kernel(
     C,
     negative_slope,
     WEIGHTS: tl.constexpr,
-    BLOCK_ROW: tl.constexpr,
-    BLOCK_COL: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """Own a block of rows of one head and a strip of channels."""
     i_graph = tl.program_id(0).to(tl.int64)
-    o_row = tl.program_id(1) * BLOCK_ROW + tl.arange(0, BLOCK_ROW)
+    o_row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     o_c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     target_ptr += i_graph * N
     source_ptr += i_graph * N
     adjacency_ptr += i_graph // H * adjacency_stride_b
     value_ptr += i_graph * N * C
     b_max, b_sum = row_statistics(
-        target_ptr, source_ptr, adjacency_ptr, o_row, N, negative_slope, BLOCK_ROW, BLOCK_COL
+        target_ptr, source_ptr, adjacency_ptr, o_row, N, negative_slope, BLOCK_N
     )
-    b_out = tl.zeros((BLOCK_ROW, BLOCK_C), tl.float32)
-    b_broken = tl.zeros((BLOCK_ROW, BLOCK_C), tl.float32)
-    for n0 in range(0, N, BLOCK_COL):
-        o_col = n0 + tl.arange(0, BLOCK_COL)
-        # [BLOCK_ROW, BLOCK_COL]
+    b_out = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    b_broken = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    for n0 in range(0, N, BLOCK_N):
+        o_col = n0 + tl.arange(0, BLOCK_N)
+        # [BLOCK_N, BLOCK_N]
         b_weight, _, m_edge = weight_tile(
             target_ptr,
             source_ptr,
@@ -78,7 +77,7 @@ def forward_kernel(
             N,
             negative_slope,
         )
-        # [BLOCK_COL, BLOCK_C]
+        # [BLOCK_N, BLOCK_C]
         b_value = tl.load(
             value_ptr + o_col[:, None] * C + o_c[None, :],
             mask=(o_col < N)[:, None] & (o_c < C)[None, :],
@@ -117,13 +116,12 @@ def row_kernel(
     C,
     negative_slope,
     WEIGHTS: tl.constexpr,
-    BLOCK_ROW: tl.constexpr,
-    BLOCK_COL: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Own a block of rows of one head: write dt, and for the other kernel three statistics."""
+    """Own a block of rows of one head: write dt, and three statistics for the others."""
     i_graph = tl.program_id(0).to(tl.int64)
-    o_row = tl.program_id(1) * BLOCK_ROW + tl.arange(0, BLOCK_ROW)
+    o_row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     m_row = o_row < N
     target_ptr += i_graph * N
     source_ptr += i_graph * N
@@ -131,13 +129,13 @@ def row_kernel(
     grad_ptr += i_graph * N * C
     value_ptr += i_graph * N * C
     b_max, b_sum = row_statistics(
-        target_ptr, source_ptr, adjacency_ptr, o_row, N, negative_slope, BLOCK_ROW, BLOCK_COL
+        target_ptr, source_ptr, adjacency_ptr, o_row, N, negative_slope, BLOCK_N
     )
-    b_mean = tl.zeros((BLOCK_ROW,), tl.float32)
-    b_sloped_mean = tl.zeros((BLOCK_ROW,), tl.float32)
-    b_mean_slope = tl.zeros((BLOCK_ROW,), tl.float32)
-    for n0 in range(0, N, BLOCK_COL):
-        o_col = n0 + tl.arange(0, BLOCK_COL)
+    b_mean = tl.zeros((BLOCK_N,), tl.float32)
+    b_sloped_mean = tl.zeros((BLOCK_N,), tl.float32)
+    b_mean_slope = tl.zeros((BLOCK_N,), tl.float32)
+    for n0 in range(0, N, BLOCK_N):
+        o_col = n0 + tl.arange(0, BLOCK_N)
         b_weight, b_slope, m_edge = weight_tile(
             target_ptr,
             source_ptr,
@@ -149,9 +147,7 @@ def row_kernel(
             N,
             negative_slope,
         )
-        b_grad = product_tile(
-            grad_ptr, value_ptr, o_row, o_col, N, C, BLOCK_ROW, BLOCK_COL, BLOCK_C
-        )
+        b_grad = product_tile(grad_ptr, value_ptr, o_row, o_col, N, C, BLOCK_N, BLOCK_C)
         if WEIGHTS:
             p_weight = grad_weight_ptr + i_graph * N * N + o_row[:, None] * N + o_col[None, :]
             b_grad += tl.load(p_weight, mask=m_edge, other=0.0).to(tl.float32)
@@ -181,7 +177,6 @@ def column_kernel(
     adjacency_ptr,
     statistic_ptr,
     grad_source_ptr,
-    grad_value_ptr,
     adjacency_stride_b,
     statistic_stride,
     H,
@@ -189,13 +184,12 @@ def column_kernel(
     C,
     negative_slope,
     WEIGHTS: tl.constexpr,
-    BLOCK_ROW: tl.constexpr,
-    BLOCK_COL: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Own a block of columns of one head: write ds and dz. Tiles are [BLOCK_COL, BLOCK_ROW]."""
+    """Own a block of columns of one head: write ds."""
     i_graph = tl.program_id(0).to(tl.int64)
-    o_col = tl.program_id(1) * BLOCK_COL + tl.arange(0, BLOCK_COL)
+    o_col = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     m_col = o_col < N
     target_ptr += i_graph * N
     source_ptr += i_graph * N
@@ -203,9 +197,9 @@ def column_kernel(
     grad_ptr += i_graph * N * C
     value_ptr += i_graph * N * C
     statistic_ptr += i_graph * N
-    b_grad_source = tl.zeros((BLOCK_COL,), tl.float32)
-    for n0 in range(0, N, BLOCK_ROW):
-        o_row = n0 + tl.arange(0, BLOCK_ROW)
+    b_grad_source = tl.zeros((BLOCK_N,), tl.float32)
+    for n0 in range(0, N, BLOCK_N):
+        o_row = n0 + tl.arange(0, BLOCK_N)
         b_max = tl.load(statistic_ptr + o_row, mask=o_row < N, other=0.0)
         b_sum = tl.load(statistic_ptr + statistic_stride + o_row, mask=o_row < N, other=1.0)
         b_weight, b_slope, m_edge = weight_tile(
@@ -219,9 +213,7 @@ def column_kernel(
             N,
             negative_slope,
         )
-        b_grad = product_tile(
-            value_ptr, grad_ptr, o_col, o_row, N, C, BLOCK_COL, BLOCK_ROW, BLOCK_C
-        )
+        b_grad = product_tile(value_ptr, grad_ptr, o_col, o_row, N, C, BLOCK_N, BLOCK_C)
         if WEIGHTS:
             p_weight = grad_weight_ptr + i_graph * N * N + o_row[None, :] * N + o_col[:, None]
             b_grad += tl.load(p_weight, mask=m_edge, other=0.0).to(tl.float32)
@@ -233,49 +225,69 @@ def column_kernel(
         b_grad_source.to(grad_source_ptr.dtype.element_ty),
         mask=m_col,
     )
-    for c0 in range(0, C, BLOCK_C):
-        o_c = c0 + tl.arange(0, BLOCK_C)
-        b_out = tl.zeros((BLOCK_COL, BLOCK_C), tl.float32)
-        b_broken = tl.zeros((BLOCK_COL, BLOCK_C), tl.float32)
-        for n0 in range(0, N, BLOCK_ROW):
-            o_row = n0 + tl.arange(0, BLOCK_ROW)
-            b_max = tl.load(statistic_ptr + o_row, mask=o_row < N, other=0.0)
-            b_sum = tl.load(statistic_ptr + statistic_stride + o_row, mask=o_row < N, other=1.0)
-            b_weight, _, m_edge = weight_tile(
-                target_ptr,
-                source_ptr,
-                adjacency_ptr,
-                o_row[None, :],
-                o_col[:, None],
-                b_max[None, :],
-                b_sum[None, :],
-                N,
-                negative_slope,
-            )
-            # [BLOCK_ROW, BLOCK_C]
-            b_grad = tl.load(
-                grad_ptr + o_row[:, None] * C + o_c[None, :],
-                mask=(o_row < N)[:, None] & (o_c < C)[None, :],
-                other=0.0,
-            ).to(tl.float32)
-            b_out, b_broken = weighted_sum(b_weight, m_edge, b_grad, b_out, b_broken)
-        b_out = tl.where(b_broken > 0, float("nan"), b_out)
-        tl.store(
-            grad_value_ptr + i_graph * N * C + o_col[:, None] * C + o_c[None, :],
-            b_out.to(grad_value_ptr.dtype.element_ty),
-            mask=m_col[:, None] & (o_c < C)[None, :],
+
+
+@triton.jit
+def value_kernel(
+    grad_ptr,
+    target_ptr,
+    source_ptr,
+    adjacency_ptr,
+    statistic_ptr,
+    grad_value_ptr,
+    adjacency_stride_b,
+    statistic_stride,
+    H,
+    N,
+    C,
+    negative_slope,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Own a block of columns of one head and a strip of channels of dz."""
+    i_graph = tl.program_id(0).to(tl.int64)
+    o_col = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    o_c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    target_ptr += i_graph * N
+    source_ptr += i_graph * N
+    adjacency_ptr += i_graph // H * adjacency_stride_b
+    statistic_ptr += i_graph * N
+    grad_ptr += i_graph * N * C
+    b_out = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    b_broken = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    for n0 in range(0, N, BLOCK_N):
+        o_row = n0 + tl.arange(0, BLOCK_N)
+        b_max = tl.load(statistic_ptr + o_row, mask=o_row < N, other=0.0)
+        b_sum = tl.load(statistic_ptr + statistic_stride + o_row, mask=o_row < N, other=1.0)
+        # [BLOCK_N, BLOCK_N]
+        b_weight, _, m_edge = weight_tile(
+            target_ptr,
+            source_ptr,
+            adjacency_ptr,
+            o_row[None, :],
+            o_col[:, None],
+            b_max[None, :],
+            b_sum[None, :],
+            N,
+            negative_slope,
         )
+        # [BLOCK_N, BLOCK_C]
+        b_grad = tl.load(
+            grad_ptr + o_row[:, None] * C + o_c[None, :],
+            mask=(o_row < N)[:, None] & (o_c < C)[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        b_out, b_broken = weighted_sum(b_weight, m_edge, b_grad, b_out, b_broken)
+    b_out = tl.where(b_broken > 0, float("nan"), b_out)
+    tl.store(
+        grad_value_ptr + i_graph * N * C + o_col[:, None] * C + o_c[None, :],
+        b_out.to(grad_value_ptr.dtype.element_ty),
+        mask=(o_col < N)[:, None] & (o_c < C)[None, :],
+    )
 
 
-def plan(nodes: int, channels: int) -> dict[str, Any]:
-    """Return the blocks: rows in sixteens, for there are few nodes and many programs are wanted."""
-    return {
-        "BLOCK_ROW": 16,
-        "BLOCK_COL": min(32, power_of_two(nodes)),
-        "BLOCK_C": min(32, power_of_two(channels)),
-        "num_warps": 4,
-        "num_stages": 2,
-    }
+# Small blocks: graphs are small, so there are few programs, and larger ones spill.
+OPTIONS: dict[str, Any] = {"BLOCK_N": 16, "BLOCK_C": 32, "num_warps": 4, "num_stages": 2}
 
 
 def forward(
@@ -302,11 +314,10 @@ def forward(
     batch, heads, nodes, channels = values.shape
     out = torch.empty_like(values)
     weights = values.new_empty((batch, heads, nodes, nodes) if return_weights else (0,))
-    options = plan(nodes, channels)
-    strips = triton.cdiv(channels, options["BLOCK_C"])
+    strips = max(1, triton.cdiv(channels, OPTIONS["BLOCK_C"]))
     launch(
         forward_kernel,
-        (batch * heads, triton.cdiv(nodes, options["BLOCK_ROW"]), strips),
+        (batch * heads, triton.cdiv(nodes, OPTIONS["BLOCK_N"]), strips),
         values,
         target_score,
         source_score,
@@ -319,7 +330,7 @@ def forward(
         channels,
         negative_slope,
         WEIGHTS=return_weights,
-        **options,
+        **OPTIONS,
     )
     return out, weights
 
@@ -352,7 +363,7 @@ def backward(
     statistics = values.new_empty((3, batch, heads, nodes), dtype=torch.float32)
     grads = tuple(torch.empty_like(tensor) for tensor in (values, target_score, source_score))
     grad_values, grad_target, grad_source = grads
-    inputs = (grad_out, grad_weights, values, target_score, source_score, adjacency, statistics)
+    graph = (target_score, source_score, adjacency, statistics)
     sizes = (
         nodes * nodes if adjacency.dim() == 3 else 0,
         batch * heads * nodes,
@@ -361,25 +372,27 @@ def backward(
         channels,
         negative_slope,
     )
-    options = plan(nodes, channels) | {"WEIGHTS": grad_weights.dim() > 1}
-    grid = (batch * heads, triton.cdiv(nodes, 16))
-    launch(row_kernel, grid, *inputs, grad_target, *sizes, **options)
-    # The column kernel goes along its sixteens of columns with blocks of rows.
-    options |= {"BLOCK_ROW": options["BLOCK_COL"], "BLOCK_COL": options["BLOCK_ROW"]}
-    launch(column_kernel, grid, *inputs, grad_source, grad_values, *sizes, **options)
+    given = (grad_out, grad_weights, values)
+    weights = grad_weights.dim() > 1
+    grid = (batch * heads, triton.cdiv(nodes, OPTIONS["BLOCK_N"]))
+    launch(row_kernel, grid, *given, *graph, grad_target, *sizes, WEIGHTS=weights, **OPTIONS)
+    launch(column_kernel, grid, *given, *graph, grad_source, *sizes, WEIGHTS=weights, **OPTIONS)
+    strips = triton.cdiv(channels, OPTIONS["BLOCK_C"])
+    launch(value_kernel, (*grid, strips), grad_out, *graph, grad_values, *sizes, **OPTIONS)
     return grad_values, grad_target, grad_source
 
 
 def examples() -> Iterator[Callable[[], object]]:
-    """Yield calls that cover the table of `plan`, on CPU tensors, to be compiled."""
-    for heads, nodes, channels in ((1, 12, 512), (4, 27, 16), (2, 196, 40)):
-        for dtype in (torch.float32, torch.bfloat16):
-            values = torch.empty(2, heads, nodes, channels, dtype=dtype)
-            score = values[..., 0].contiguous()
-            edges = torch.empty(2, nodes, nodes, dtype=torch.bool)
-            for weights in (values.new_empty(2, heads, nodes, nodes), values.new_empty(0)):
-                arguments = (values, score, score, edges, 0.2)
-                yield lambda a=arguments, w=weights: (
-                    forward(*a, w.dim() > 1),
-                    backward(a[0], w, *a),
-                )
+    """Yield calls with every kernel and option, on CPU tensors, to be compiled."""
+    for nodes, channels, dtype, weighted in (
+        (12, 512, torch.float32, False),
+        (27, 16, torch.bfloat16, False),
+        (196, 40, torch.float32, True),
+        (41, 64, torch.float16, True),
+    ):
+        values = torch.empty(2, 2, nodes, channels, dtype=dtype)
+        score = values.new_empty(2, 2, nodes)
+        edges = torch.empty(2, nodes, nodes, dtype=torch.bool)
+        weights = values.new_empty((2, 2, nodes, nodes) if weighted else (0,))
+        yield partial(forward, values, score, score, edges, 0.2, weighted)
+        yield partial(backward, values, weights, values, score, score, edges, 0.2)

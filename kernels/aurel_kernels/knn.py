@@ -253,6 +253,14 @@ def plan(x: Tensor, k: int, metric: str, loop: bool, mask: Tensor | None) -> dic
     """Return the options of a kernel that calls `nearest`: a table, no search, no warm-up."""
     nodes = x.shape[1]
     whole = nodes <= WHOLE_GRAPH
+    columns = power_of_two(nodes) if whole else 64
+    # Halves go to the tensor cores as they are, unless a shift would round them. The interpreter
+    # multiplies bfloat16 wrongly.
+    upcast = metric == "l2" or x.dtype == torch.float32 or INTERPRETED
+    if metric == "l1":
+        strip = 4  # a [row, column, channel] block of differences
+    else:
+        strip = 16 if upcast and columns == 64 else 32  # float32 products hold it in registers
     return {
         "K": k,
         "BLOCK_K": power_of_two(k, 2),
@@ -260,16 +268,14 @@ def plan(x: Tensor, k: int, metric: str, loop: bool, mask: Tensor | None) -> dic
         "HAS_MASK": mask is not None,
         "WHOLE": whole,
         "METRIC": metric,
-        # Sixteen rows a program: a graph of 41 nodes spreads over three multiprocessors.
-        "BLOCK_ROW": 16,
-        "BLOCK_COL": power_of_two(nodes) if whole else 64,
-        # l1 holds a [row, column, channel] block of differences.
-        "BLOCK_C": 4 if metric == "l1" else 32,
-        # Halves go to the tensor cores as they are, unless a shift would round them. The
-        # interpreter multiplies bfloat16 wrongly.
-        "UPCAST": metric == "l2" or INTERPRETED,
-        "num_warps": 4,
+        "BLOCK_ROW": 16,  # a graph of 41 nodes spreads over three multiprocessors
+        "BLOCK_COL": columns,
+        "BLOCK_C": strip,
+        "UPCAST": upcast,
+        "num_warps": 8 if columns == 64 else 4,
         "num_stages": 2,
+        # Left to itself, ptxas spills a few bytes for the sake of one more block.
+        "maxnreg": 128,
     }
 
 
@@ -331,3 +337,7 @@ def examples() -> Iterator[Callable[[], object]]:
         for metric in ("l2", "l1", "cosine", "dot"):
             x = torch.empty(2, nodes, channels)
             yield lambda x=x, k=k, metric=metric: forward(x, k, metric, True, None)
+    for channels, k, metric in ((512, 16, "l2"), (40, 64, "cosine"), (512, 9, "dot")):
+        for dtype in (torch.float16, torch.bfloat16):
+            x, mask = torch.empty(2, 196, channels, dtype=dtype), torch.ones(2, 196, dtype=torch.bool)
+            yield lambda x=x, k=k, metric=metric, mask=mask: forward(x, k, metric, False, mask)

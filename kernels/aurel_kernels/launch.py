@@ -25,11 +25,18 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
     """
     if 0 in grid:
         return
+    if "maxnreg" in meta and not INTERPRETED and target() != "cuda":
+        del meta["maxnreg"]  # an option of NVIDIA's assembler
     if _record is not None:
         _record.append((kernel.__name__, meta, kernel.warmup(*args, grid=grid, **meta)))
         return
     with torch.cuda.device_of(args[0]):
         kernel[grid](*args, **meta)
+
+
+def target() -> str:
+    """Return what kernels are compiled for: "cuda" or "hip"."""
+    return triton.runtime.driver.active.get_current_target().backend
 
 
 @contextmanager

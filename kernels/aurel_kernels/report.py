@@ -9,7 +9,6 @@ target. Exit status 1 if a kernel spills registers or needs more shared memory t
 from __future__ import annotations
 
 import io
-import itertools
 import multiprocessing
 import os
 import re
@@ -39,7 +38,6 @@ UNTOLD = ("num_stages", "LOOP", "UPCAST")
 class Row:
     """What the compiler for one target made of one kernel; memory in bytes."""
 
-    module: str
     kernel: str
     target: str
     options: str
@@ -73,8 +71,8 @@ class StandInDriver:
         return 0
 
 
-def compile_module(name: str, target: str) -> list[Row]:
-    """Compile the examples of one module for one target; the same kernel counts once."""
+def compile_for(target: str) -> list[Row]:
+    """Compile the examples of all modules for one target; a kernel met again does not count."""
     import triton
 
     from aurel_kernels.launch import compile_only
@@ -84,14 +82,17 @@ def compile_module(name: str, target: str) -> list[Row]:
     triton.runtime.driver.set_active(StandInDriver(target))
     log = io.StringIO()
     with compile_only() as record, redirect_stdout(log):
-        for example in import_module(f"aurel_kernels.{name}").examples():
-            example()
-    fresh = {id(compiled): (kernel, meta, compiled) for kernel, meta, compiled in record}
-    usage = [amd_usage(c) for _, _, c in fresh.values()] if target.startswith("gfx") else None
-    usage = usage or ptxas_usage(log.getvalue())
+        for name in MODULES:
+            for example in import_module(f"aurel_kernels.{name}").examples():
+                example()
+    kernels = {id(compiled): (name, meta, compiled) for name, meta, compiled in record}.values()
+    if TARGETS[target][0] == "hip":
+        usage = [amd_usage(compiled) for _, _, compiled in kernels]
+    else:
+        usage = ptxas_usage(log.getvalue())
     return [
-        Row(name, kernel, target, describe(meta, compiled), *used, compiled.metadata.shared)
-        for (kernel, meta, compiled), used in zip(fresh.values(), usage, strict=True)
+        Row(name, target, describe(meta, compiled), *used, compiled.metadata.shared)
+        for (name, meta, compiled), used in zip(kernels, usage, strict=True)
     ]
 
 
@@ -106,13 +107,18 @@ def ptxas_usage(log: str) -> list[tuple[int, int]]:
 
 
 def amd_usage(compiled: Any) -> tuple[int, int]:
-    """Return registers and spills (vector and scalar) from the assembly of one kernel."""
+    """Return vector registers, and bytes a thread spills to memory, of one kernel.
+
+    (A scalar register that is put into a lane of a vector register is counted among those.)
+    """
     assembly = compiled.asm["amdgcn"]
 
     def count(name: str) -> int:
         return int(re.search(rf"\.{name}:\s+(\d+)", assembly)[1])  # type: ignore[index]
 
-    return count("vgpr_count"), count("vgpr_spill_count") + count("sgpr_spill_count")
+    return count("vgpr_count"), max(
+        4 * count("vgpr_spill_count"), count("private_segment_fixed_size")
+    )
 
 
 def describe(meta: dict[str, Any], compiled: Any) -> str:
@@ -123,7 +129,7 @@ def describe(meta: dict[str, Any], compiled: Any) -> str:
 
 
 def compile_all(workers: int = 2) -> list[Row]:
-    """Compile every module for every target, in processes that do not interpret."""
+    """Compile everything for every target, in processes that do not interpret."""
     os.environ.pop("TRITON_INTERPRET", None)
     context = multiprocessing.get_context("spawn")
     with (
@@ -131,8 +137,7 @@ def compile_all(workers: int = 2) -> list[Row]:
         ProcessPoolExecutor(workers, mp_context=context) as pool,
     ):
         os.environ["TRITON_CACHE_DIR"] = cache
-        jobs = zip(*itertools.product(MODULES, TARGETS), strict=True)
-        return [row for rows in pool.map(compile_module, *jobs) for row in rows]
+        return [row for rows in pool.map(compile_for, TARGETS) for row in rows]
 
 
 def main() -> int:

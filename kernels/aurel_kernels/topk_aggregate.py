@@ -39,23 +39,10 @@ def obstacle(nodes: int, channels: int, k: int, ties: str) -> str | None:
 
 
 @triton.jit
-def weighted_sum(b_weight, values_ptr, o_n, o_c, N, C):
-    """Return b_weight [BLOCK_N, BLOCK_N] @ values [BLOCK_N, BLOCK_C]; a weight of 0 silences NaN.
-
-    A value that is not finite makes NaN of what it reaches, as in the definition.
-    """
-    b_x = tl.load(
-        values_ptr + o_n[:, None] * C + o_c[None, :],
-        mask=(o_n < N)[:, None] & (o_c < C)[None, :],
-        other=0.0,
-    ).to(tl.float32)
-    m_finite = tl.abs(b_x) < float("inf")
-    b_out = tl.dot(b_weight, tl.where(m_finite, b_x, 0.0), input_precision="ieee")
-    b_broken = tl.where(m_finite, 0.0, 1.0)
-    if tl.max(b_broken) > 0:
-        b_reach = tl.dot(b_weight, b_broken, input_precision="ieee")
-        b_out = tl.where(b_reach > 0, float("nan"), b_out)
-    return b_out
+def contribution(row_ptr, o_c, C):
+    """Return one node's values [BLOCK_C], NaN where not finite, as a product would spread them."""
+    b_x = tl.load(row_ptr + o_c, mask=o_c < C, other=0.0).to(tl.float32)
+    return tl.where(tl.abs(b_x) < float("inf"), b_x, float("nan"))
 
 
 @triton.jit
@@ -114,12 +101,21 @@ def all_ties_kernel(
     m_pair = (o_n < N)[:, None] & (o_n < N)[None, :]
     p_weight = i_batch * N * N + o_n[:, None] * N + o_n[None, :]
     tl.store(weight_ptr + p_weight, b_weight, mask=m_pair)
+    # A row of A in the bits of one word: a column of A is then at hand without a reduction.
+    b_word = tl.sum(tl.where(m_edge, tl.full((), 1, tl.int64) << o_n[None, :], 0), axis=1)
+    values_ptr += i_batch * N * CV
     for c0 in range(0, CV, BLOCK_D):
         o_c = c0 + tl.arange(0, BLOCK_D)
-        b_out = weighted_sum(b_weight, values_ptr + i_batch * N * CV, o_n, o_c, N, CV)
+        b_acc = tl.zeros((BLOCK_COL, BLOCK_D), tl.float32)
+        for j in range(N):
+            b_scale_j = tl.sum(tl.where(o_n == j, b_scale, 0.0), axis=0)
+            b_value = b_scale_j * contribution(values_ptr + j * CV, o_c, CV)
+            m_edge_j = ((b_word >> j) & 1) != 0
+            b_acc += tl.where(m_edge_j[:, None], b_value[None, :], 0.0)
+        b_acc = b_acc * b_scale[:, None]
         p_out = i_batch * N * CV + o_n[:, None] * CV + o_c[None, :]
         m_out = (o_n < N)[:, None] & (o_c < CV)[None, :]
-        tl.store(out_ptr + p_out, b_out.to(out_ptr.dtype.element_ty), mask=m_out)
+        tl.store(out_ptr + p_out, b_acc.to(out_ptr.dtype.element_ty), mask=m_out)
 
 
 @triton.jit
@@ -135,13 +131,16 @@ def all_ties_backward_kernel(
     i_batch = tl.program_id(0).to(tl.int64)
     o_n = tl.arange(0, BLOCK_N)
     o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    m_pair = (o_n < N)[:, None] & (o_n < N)[None, :]
-    p_weight = i_batch * N * N + o_n[None, :] * N + o_n[:, None]  # transposed
-    b_weight = tl.load(weight_ptr + p_weight, mask=m_pair, other=0.0)
-    b_grad = weighted_sum(b_weight, grad_ptr + i_batch * N * C, o_n, o_c, N, C)
+    grad_ptr += i_batch * N * C
+    weight_ptr += i_batch * N * N
+    b_acc = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    for i in range(N):
+        b_weight = tl.load(weight_ptr + i * N + o_n, mask=o_n < N, other=0.0)
+        b_grad = contribution(grad_ptr + i * C, o_c, C)
+        b_acc += tl.where((b_weight > 0)[:, None], b_weight[:, None] * b_grad[None, :], 0.0)
     p_out = i_batch * N * C + o_n[:, None] * C + o_c[None, :]
     m_out = (o_n < N)[:, None] & (o_c < C)[None, :]
-    tl.store(grad_values_ptr + p_out, b_grad.to(grad_values_ptr.dtype.element_ty), mask=m_out)
+    tl.store(grad_values_ptr + p_out, b_acc.to(grad_values_ptr.dtype.element_ty), mask=m_out)
 
 
 def forward(
@@ -167,8 +166,11 @@ def forward(
     weights = x.new_empty((batch, nodes, nodes), dtype=torch.float32)
     out = torch.empty_like(values)
     options = plan(x, k, metric, True, mask)
-    options["BLOCK_ROW"] = options["BLOCK_COL"]
-    options["num_warps"] = 8 if nodes > 32 else 4
+    columns = options["BLOCK_COL"]
+    options["BLOCK_ROW"] = columns
+    if columns == 64:
+        # Triton 3.6 fails to compile a 64 x 64 product of halves, for Blackwell, with 4 or 8 warps.
+        options["num_warps"] = 16
     launch(
         all_ties_kernel,
         (batch,),

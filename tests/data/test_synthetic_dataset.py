@@ -159,6 +159,8 @@ def test_intensities_of_clips_rise_and_fall_smoothly() -> None:
         ({"per_subject": 0}, "per_subject must be at least 1, got 0"),
         ({"size": 8}, "size must be at least 32 pixels, got 8"),
         ({"occlusion": 1.5}, r"occlusion must be in 0..1, got 1.5"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"strength": 2.0}, r"strength must be in 0..1, got 2.0"),
         ({"faintest": -0.1}, r"faintest must be in 0..1, got -0.1"),
         ({"coupling": -1.0}, r"coupling must be in 0..4, got -1.0"),
     ],

@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aurel.models.registry import create_model
+from aurel.models.registry import create_model, info_of
 
 SMALL: dict[str, dict[str, Any]] = {
     "me_graphau_stage1": {"backbone": "resnet18"},
     "me_graphau": {"backbone": "resnet18"},
+    "open_graphau_stage1": {"backbone": "resnet18", "aus": [1, 2, 12, "L12", "R12"]},
+    "open_graphau": {"backbone": "resnet18", "aus": [1, 2, 12, "L12", "R12"]},
+    "macg": {"backbone": "resnet18"},
+    "mdhr": {"backbone": "resnet18"},
     "sacl": {
         "backbone": "rest_tiny",
         "image_size": 64,
@@ -23,6 +27,8 @@ SMALL: dict[str, dict[str, Any]] = {
     },
 }
 
+CLIP_MODELS = {"mdhr"}
+
 
 def small_model(name: str, **options: Any) -> Any:
     return create_model(name, **{"aus": [1, 2, 4, 12, 15], **SMALL[name], **options})
@@ -32,9 +38,15 @@ def small_images(batch: int = 3) -> Tensor:
     return torch.randn(batch, 3, 64, 64)
 
 
+def small_input(name: str, batch: int = 3) -> Tensor:
+    """What the model takes: images (B, 3, H, W), or clips of 3 frames (B, 3, 3, H, W)."""
+    frames = (3,) if name in CLIP_MODELS else ()
+    return torch.randn(batch, *frames, 3, 64, 64)
+
+
 def evaluate_after_one_step(model: torch.nn.Module) -> None:
     """Put the model into eval mode with running statistics that are not the initial ones."""
     model.train()
     with torch.no_grad():
-        model(small_images(6))
+        model(small_input(info_of(model).name, 6))
     model.eval()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import SMALL, evaluate_after_one_step, small_images, small_model
+from small_models import CLIP_MODELS, SMALL, evaluate_after_one_step, small_input, small_model
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -27,8 +27,8 @@ def assert_same(a: AUOutput, b: AUOutput, atol: float = 1e-4) -> None:
 
 
 @pytest.fixture
-def images() -> Tensor:
-    return small_images()
+def images(name: str) -> Tensor:
+    return small_input(name)
 
 
 def test_every_model_is_tested() -> None:
@@ -44,16 +44,19 @@ def test_outputs(name: str, aus: object, images: Tensor) -> None:
     filled = [field for field in vars(out) if getattr(out, field) is not None]
     assert set(filled) == {*model_info(name).outputs, "aus"}
     assert out.aus == model.aus
-    assert out.probs.shape == (3, count)
+    leading = images.shape[:2] if name in CLIP_MODELS else images.shape[:1]
+    assert out.probs.shape == (*leading, count)
     assert (out.probs >= 0).all() and (out.probs <= 1).all()
     assert out.probs.std() > 0
     if out.logits is not None:
         torch.testing.assert_close(out.probs, out.logits.sigmoid())
     if out.edge_logits is not None:
         assert out.edge_logits.shape == (3, count, count, 4)
+    if out.region_logits is not None:
+        assert all(group.shape[:-1] == leading for group in out.region_logits)
     if out.landmarks is not None:
         assert out.landmarks.shape == (3, 49, 2)
-    assert all(len(graph.adjacency()) == 3 for graph in out.graphs)
+    assert all(len(graph.adjacency()) == leading.numel() for graph in out.graphs)
     assert model(images).graphs is None
 
 
@@ -84,7 +87,7 @@ def test_the_same_seed_gives_the_same_model(name: str, images: Tensor) -> None:
 def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(name: str) -> None:
     model = small_model(name)
     evaluate_after_one_step(model)
-    images = small_images(4)
+    images = small_input(name, 4)
     with torch.no_grad():
         together = model(images)
         for index in range(4):
@@ -96,9 +99,9 @@ def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(name: str) -> N
 def test_nan_in_one_image_stays_there(name: str) -> None:
     model = small_model(name)
     evaluate_after_one_step(model)
-    images = small_images(3)
+    images = small_input(name)
     spoilt = images.clone()
-    spoilt[1, :, 5:9, 5:9] = float("nan")
+    spoilt[1, ..., 5:9, 5:9] = float("nan")
     with torch.no_grad():
         clean, out = model(images), model(spoilt)
     assert out.probs[[0, 2]].isfinite().all()
@@ -131,8 +134,8 @@ def test_export(name: str) -> None:
     model = small_model(name)
     evaluate_after_one_step(model)
     batch = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(model, (small_images(3),), dynamic_shapes={"images": {0: batch}})
-    images = small_images(5)
+    program = torch.export.export(model, (small_input(name),), dynamic_shapes=({0: batch},))
+    images = small_input(name, 5)
     out = program.module()(images)
     assert isinstance(out, AUOutput)
     assert_same(out, model(images))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import evaluate_after_one_step, small_images, small_model
+from small_models import evaluate_after_one_step, small_input, small_model
 
 from aurel.facs import AUSet
 from aurel.models.checkpoint import (
@@ -51,7 +51,7 @@ def test_round_trip(name: str, form: str, tmp_path: Path) -> None:
     assert type(loaded) is type(model)
     assert loaded.config == model.config and loaded.aus == model.aus
     assert not loaded.training
-    images = small_images()
+    images = small_input(name)
     assert torch.equal(loaded(images).probs, model(images).probs)
 
 

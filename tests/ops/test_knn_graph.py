@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import oracle_knn as oracle
 import pytest
@@ -128,6 +131,24 @@ def test_autocast_does_not_choose_in_half_precision() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             got = knn_graph(x, 4, metric)
         assert torch.equal(got, knn_graph(x, 4, metric))
+
+
+COARSE = """
+import torch
+from aurel.ops.distances import pairwise_scores
+from aurel.ops.knn_graph import knn_graph
+x = torch.randn(2, 18, 64)
+want = knn_graph(x, 4)
+assert pairwise_scores(x, "l2").dtype == torch.float32
+torch.backends.fp32_precision = "tf32"
+assert pairwise_scores(x, "l2").dtype == torch.float64
+assert torch.equal(knn_graph(x, 4), want)
+"""
+
+
+def test_coarse_matrix_products_do_not_choose() -> None:
+    """In a process of its own: torch does not take the setting back cleanly."""
+    subprocess.run([sys.executable, "-c", COARSE], check=True)
 
 
 def test_float32_agrees_with_the_oracle_up_to_rounding() -> None:

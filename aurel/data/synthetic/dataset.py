@@ -77,7 +77,7 @@ class SyntheticFaces(Dataset[Sample]):
         self.transform = transform
         world = _world(self.aus, coupling)
         self.label_world = world.name
-        people = _checked_people(subjects, per_subject, size, occlusion, faintest)
+        people = _checked_people(subjects, per_subject, size, seed, occlusion, strength, faintest)
         plan = join_plans(
             [
                 plan_images(world, seed, subject, per_subject, occlusion, strength, faintest)
@@ -143,7 +143,7 @@ class SyntheticClips(Dataset[Sample]):
             raise ValueError(f"frames must be at least 1, got {frames}")
         if speed <= 0:
             raise ValueError(f"speed must be above 0, got {speed}")
-        people = _checked_people(subjects, per_subject, size, occlusion, faintest)
+        people = _checked_people(subjects, per_subject, size, seed, occlusion, strength, faintest)
         self.subjects = [subject for subject in people for _ in range(per_subject)]
         plan = join_plans(
             [
@@ -235,16 +235,24 @@ def _checked_aus(aus: AUSpec) -> AUSet:
 
 
 def _checked_people(
-    subjects: Iterable[int], per_subject: int, size: int, occlusion: float, faintest: float
+    subjects: Iterable[int],
+    per_subject: int,
+    size: int,
+    seed: int,
+    occlusion: float,
+    strength: float,
+    faintest: float,
 ) -> Sequence[int]:
     people = [int(subject) for subject in subjects]
     if not people or min(people) < 0:
-        raise ValueError("subjects must be one or more numbers from 0, got " + str(people[:5]))
+        raise ValueError(f"subjects must be one or more numbers from 0, got {people[:5]}")
     if per_subject < 1:
         raise ValueError(f"per_subject must be at least 1, got {per_subject}")
     if size < 32:
         raise ValueError(f"size must be at least 32 pixels, got {size}")
-    for name, value in (("occlusion", occlusion), ("faintest", faintest)):
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {seed}")
+    for name, value in (("occlusion", occlusion), ("strength", strength), ("faintest", faintest)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be in 0..1, got {value}")
     return people

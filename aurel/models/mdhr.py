@@ -1,0 +1,302 @@
+"""MDHR: multi-scale facial dynamics and hierarchical AU relations (Wang et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from aurel.backbones.build import build_backbone
+from aurel.facs import AUSet, RegionGroup, RegionPlan, labels_from_regions, region_plan
+from aurel.layers.cosine_classifier import CosineClassifier
+from aurel.layers.cross_region_gat import CrossRegionGAT, Edges
+from aurel.layers.facial_dynamics import FacialDynamics, Fusion, Padding
+from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
+from aurel.layers.regional_au_features import RegionalAUFeatures
+from aurel.layers.token_projection import TokenProjection
+from aurel.models.author_keys import mdhr as author_keys
+from aurel.models.registry import register_model
+from aurel.ops.arguments import check_shape
+from aurel.output import AUOutput
+
+# Stochastic depth in the authors' training, by the size of the Swin.
+_SWIN_DROP_PATH = {"swin_tiny": 0.2, "swin_small": 0.3, "swin_base": 0.5}
+_SCALES = 4
+
+
+@dataclass(frozen=True)
+class MDHRConfig:
+    """Options of `mdhr`; those from `scales` on are for ablation.
+
+    Args:
+        backbone: timm's name, of a network with four or more scales; the paper has ResNet-50 and
+            Swin-B.
+        channels: width C of a node; None for the authors' rule, a quarter of the backbone's last
+            map for convolutional networks, a half for transformers.
+        num_adjacent: frames k on either side whose motion a frame sees.
+        padding: motion beyond the ends of a clip: "zeros" as in the authors' code, "repeat" for the
+            paper's repeated frames; see `FacialDynamics`.
+        groups: AUs that share a region of the face, each (name, region, AU numbers) or a
+            `RegionGroup`; None for those of `region_plan`.
+        group_projections: see `RegionalAUFeatures`; None for the authors' choice: where two
+            groups read the same region, as for BP4D, not for DISFA.
+        scales: maps of the backbone that give facial dynamics, 1 (finest) to 4; () for no dynamics.
+        fusion: of the scales: "adaptive", "sum" or "cat"; see `FacialDynamics`.
+        regional: take each AU's features from its region; False for the mean of the whole face.
+        auxiliary: classify the combination of AUs in every region.
+        edges: who listens to whom, see `CrossRegionGAT`; None for no graph.
+        temporal: filter the nodes along time.
+    """
+
+    backbone: str = "resnet50"
+    channels: int | None = None
+    num_adjacent: int = 5
+    padding: Padding = "zeros"
+    groups: tuple[tuple[str, str, tuple[int, ...]], ...] | None = None
+    group_projections: bool | None = None
+    scales: tuple[int, ...] = (1, 2, 3, 4)
+    fusion: Fusion = "adaptive"
+    regional: bool = True
+    auxiliary: bool = True
+    edges: Edges | None = "active_cross_region"
+    temporal: bool = True
+
+    def __post_init__(self) -> None:
+        if self.groups is not None:
+            groups = tuple(
+                (group.name, group.region, group.numbers)
+                if isinstance(group, RegionGroup)
+                else group
+                for group in self.groups
+            )
+            object.__setattr__(self, "groups", groups)
+        if list(self.scales) != sorted({*self.scales} & {*range(1, _SCALES + 1)}):
+            raise ValueError(f"scales must be ascending, of 1..{_SCALES}, got {self.scales}")
+        if not self.regional and (self.auxiliary or self.edges is not None):
+            raise ValueError("regional=False leaves no regions: set auxiliary=False and edges=None")
+        if not self.auxiliary and (self.edges or "").startswith("active"):
+            raise ValueError(
+                f"edges={self.edges!r} needs auxiliary=True, whose heads tell which AUs are active"
+            )
+
+    def region_plan(self, aus: AUSet) -> RegionPlan:
+        """Return the groups of `aus`; ValueError where `groups` does not fit it."""
+        groups: Any = self.groups
+        return region_plan(aus, groups and [RegionGroup(*group) for group in groups])
+
+
+@register_model(
+    "mdhr",
+    MDHRConfig,
+    paper=(
+        "Wang et al., Multi-scale Dynamic and Hierarchical Relationship Modeling for Facial Action "
+        "Units Recognition, CVPR 2024, arXiv:2404.06443"
+    ),
+    outputs=("probs", "region_logits", "graphs"),
+    author_layout=author_keys.LAYOUT,
+)
+class MDHR(nn.Module):
+    r"""MDHR: motion at several scales, and AU relations within and across regions of the face.
+
+    .. math::
+        G^t &= \mathrm{proj}(x_4^t) + \mathrm{MFD}(x_1, \dots, x_4)^t, \qquad
+        (v^t, z^t) = \mathrm{LRM}(G^t) \\
+        p_n^t &= \cos\big(\mathrm{TCN}_n(\mathrm{CRM}(v, a(z)))^t, \mathrm{ReLU}(s_n)\big)
+
+    :math:`x_l` are maps of the backbone, MFD is `FacialDynamics`, LRM `RegionalAUFeatures`, CRM
+    `CrossRegionGAT` and TCN `PerAUTemporalConv`. The activation :math:`a` of each AU, which decides
+    about the edges, is read from the most likely combination of its region; no gradient passes,
+    and labels are never used. Rows of the paper's table 3, mean F1 on BP4D with ResNet-50; all but
+    the last have ``temporal=False``:
+
+    ==================  ====  ===============================================================
+    backbone            63.3  ``scales=(), regional=False, auxiliary=False, edges=None``
+    MFD                 64.6  ``regional=False, auxiliary=False, edges=None``
+    AFE                 64.1  ``scales=(), auxiliary=False, edges=None``
+    AFE, Aux            64.5  ``scales=(), edges=None``
+    AFE, Aux, CRM       65.1  ``scales=()``
+    MFD, AFE            65.3  ``auxiliary=False, edges=None``
+    MFD, AFE, Aux       65.7  ``edges=None``
+    MFD, AFE, Aux, CRM  66.3
+    all                 66.6  the defaults
+    ==================  ====  ===============================================================
+
+    Table 4 is "MFD, AFE" with other `scales` and `fusion`, table 5 "AFE, Aux, CRM" with other
+    `edges`.
+
+    Args:
+        config: options.
+        aus: the N AUs.
+        pretrained: load the published weights of the backbone.
+
+    Raises:
+        ValueError: an option has a value that is not among its own, or `groups` does not fit `aus`.
+
+    Source: the paper, and the authors' code where they differ (see the layers). The paper has the
+    region heads in training only, but the edges need them always. Of Swin, scales 1 to 4 are what
+    enters each stage, as in the code; the paper has outputs. Without AU features all AUs see the
+    mean of the face, of which the paper says nothing.
+    """
+
+    def __init__(self, config: MDHRConfig, aus: AUSet, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.aus = aus
+        self.backbone, self.projection = _trunk(config, pretrained)
+        channels, nodes = self.projection.out_channels, len(aus)
+        self.dynamics: FacialDynamics | None = None
+        if config.scales:
+            widths, reductions = self.backbone.channels, self.backbone.reductions
+            self.dynamics = FacialDynamics(
+                [widths[scale - 1] for scale in config.scales],
+                [reductions[-1] // reductions[scale - 1] for scale in config.scales],
+                widths[-1],
+                channels,
+                config.num_adjacent,
+                fusion=config.fusion,
+                padding=config.padding,
+            )
+        self.features: RegionalAUFeatures | None = None
+        self.relation: CrossRegionGAT | None = None
+        if config.regional:
+            plan = config.region_plan(aus)
+            projections = config.group_projections
+            if projections is None:
+                projections = len(set(plan.regions)) < len(plan.regions)
+            self.features = RegionalAUFeatures(
+                channels, plan, group_projections=projections, auxiliary=config.auxiliary
+            )
+            if config.edges is not None:
+                self.relation = CrossRegionGAT(channels, plan.group_of, edges=config.edges)
+        self.temporal = PerAUTemporalConv(channels, nodes) if config.temporal else None
+        self.classifier = CosineClassifier(channels, nodes)
+
+    @property
+    def context(self) -> int:
+        """Frames on either side that a frame's probabilities depend on."""
+        motion = self.config.num_adjacent if self.dynamics is not None else 0
+        return motion + (self.temporal.kernel_size // 2 if self.temporal is not None else 0)
+
+    def forward(self, clips: Tensor, return_graph: bool = False) -> AUOutput:
+        """Return predictions for every frame.
+
+        Args:
+            clips: (B, T, 3, H, W), T consecutive frames each; sides are multiples of 32 pixels.
+            return_graph: also return the attention between AUs.
+
+        Returns:
+            `probs` (B, T, N); `region_logits`, a (B, T, P_g) a group; and if asked for the graph, a
+            batch of B T graphs, one a frame, clip by clip.
+        """
+        check_shape("clips", clips, "B T C H W", C=3)
+        frames = clips.shape[:2]
+        maps = self._maps(clips.flatten(0, 1))
+        last = maps[-1]
+        face = self.projection(last.flatten(2).mT).unflatten(1, last.shape[2:])
+        if self.dynamics is not None:
+            moving = [maps[scale - 1].unflatten(0, frames) for scale in self.config.scales]
+            face = face + self.dynamics(moving).flatten(0, 1)
+        logits: tuple[Tensor, ...] = ()
+        if self.features is not None:
+            nodes, logits = self.features(face)
+        else:
+            nodes = face.mean((1, 2)).unsqueeze(1).expand(-1, len(self.aus), -1)
+        graph = None
+        if self.relation is not None and return_graph:
+            nodes, graph = self.relation(nodes, self._active(logits), return_graph=True)
+        elif self.relation is not None:
+            nodes = self.relation(nodes, self._active(logits))
+        if self.temporal is not None:
+            nodes = self.temporal(nodes.unflatten(0, frames)).flatten(0, 1)
+        probs = self.classifier(nodes.relu()).clamp(0, 1)
+        return AUOutput(
+            probs.unflatten(0, frames),
+            region_logits=tuple(group.unflatten(0, frames) for group in logits) or None,
+            graphs=None if graph is None else (graph,),
+            aus=self.aus,
+        )
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        """Return the maps that give dynamics, finest first, and the last one of the backbone."""
+        if self.config.backbone.startswith("swin_"):
+            return _swin_maps(self.backbone.net, images)
+        return self.backbone(images)
+
+    def _active(self, logits: tuple[Tensor, ...]) -> Tensor | None:
+        """Return which AUs the region heads find present, (B T, N)."""
+        if not logits:
+            return None
+        assert self.features is not None
+        combined = torch.stack([group.argmax(-1) for group in logits], dim=-1)
+        return labels_from_regions(combined, self.features.plan)
+
+
+def stream(model: MDHR, frames: Iterable[Tensor], chunk: int = 64) -> Iterator[AUOutput]:
+    """Predict a video of any length; the result is that of the whole video as one clip.
+
+    Windows of `chunk` frames with `model.context` frames on either side run through the model, so
+    memory does not grow with the video.
+
+    Args:
+        model: in eval mode.
+        frames: in order, each (3, H, W), on the model's device.
+        chunk: frames whose predictions come together.
+
+    Yields:
+        The outputs (1, n, ...) of the next n frames; n is `chunk`, at the end it differs.
+
+    Raises:
+        ValueError: `chunk` is below 1, or the model is in training mode, where batch statistics
+            would make a frame depend on its window.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be 1 or more, got {chunk}")
+    if model.training:
+        raise ValueError("model must be in eval mode, got one in training mode")
+    context = model.context
+    window: list[Tensor] = []
+    done = 0  # frames of the window whose predictions are out
+    for frame in frames:
+        window.append(frame)
+        if len(window) == done + chunk + context:
+            yield _predict(model, window, done, done + chunk)
+            passed = max(0, done + chunk - context)
+            window, done = window[passed:], done + chunk - passed
+    if len(window) > done:
+        yield _predict(model, window, done, len(window))
+
+
+@torch.no_grad()
+def _predict(model: MDHR, window: list[Tensor], start: int, stop: int) -> AUOutput:
+    out = model(torch.stack(window).unsqueeze(0))
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor[:, start:stop], out)
+
+
+def _swin_maps(net: Any, images: Tensor) -> list[Tensor]:
+    """Return what enters each stage, and the normed output of the last."""
+    x, maps = net.patch_embed(images), []
+    for stage in net.layers:
+        x = stage.downsample(x)
+        maps.append(x.permute(0, 3, 1, 2))
+        x = stage.blocks(x)
+    return [*maps, net.norm(x).permute(0, 3, 1, 2)]
+
+
+def _trunk(config: MDHRConfig, pretrained: bool) -> tuple[Any, TokenProjection]:
+    """Return the backbone, and the projection of its last map to width C."""
+    name = config.backbone
+    size = "_".join(name.split("_")[:2])
+    options: dict[str, Any] = {}
+    if size in _SWIN_DROP_PATH:
+        options["drop_path_rate"] = _SWIN_DROP_PATH[size]
+    taps = range(-_SCALES, 0) if config.scales else (-1,)
+    backbone = build_backbone(
+        name, pretrained=pretrained, out_indices=taps, final_norm=True, **options
+    )
+    width = backbone.channels[-1]
+    channels = config.channels or width // (2 if name.startswith(("swin", "vit")) else 4)
+    return backbone, TokenProjection(width, channels)

@@ -1,0 +1,291 @@
+"""OpenGraphAU: ME-GraphAU for many AUs, among them those of one side of the face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from aurel.facs import (
+    AU_SETS,
+    OPENGRAPHAU_PARENTS_CORRECTED,
+    OPENGRAPHAU_PARENTS_RELEASED,
+    AUSet,
+)
+from aurel.graph import RelationGraph
+from aurel.layers.au_specific_features import AUSpecificFeatures
+from aurel.layers.cosine_classifier import CosineClassifier
+from aurel.layers.gated_edge_gcn import GatedEdgeGCN
+from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
+from aurel.layers.topk_graph_conv import TopKGraphConv
+from aurel.models import me_graphau
+from aurel.models.author_keys import open_graphau as author_keys
+from aurel.models.me_graphau import MEGraphAUConfig, MEGraphAUStage1Config, _trunk
+from aurel.models.registry import register_model
+from aurel.ops.arguments import check_choice
+from aurel.ops.topk_aggregate import Ties
+from aurel.output import AUOutput
+
+LateralParents = Literal["corrected", "released"]
+
+_PAPER = (
+    "OpenGraphAU, github.com/lingjivoo/OpenGraphAU, after Luo et al., Learning Multi-dimensional "
+    "Edge Feature-based AU Relation Graph for Facial Action Unit Recognition, IJCAI 2022, "
+    "arXiv:2205.01782"
+)
+_PARENTS: Mapping[str, Sequence[int]] = {
+    "corrected": OPENGRAPHAU_PARENTS_CORRECTED,
+    "released": OPENGRAPHAU_PARENTS_RELEASED,
+}
+
+
+@dataclass(frozen=True)
+class OpenGraphAUConfig(MEGraphAUConfig):
+    """Options of `open_graphau`, beside those of `me_graphau`.
+
+    Args:
+        lateral_parents: which node a lateral AU reads: "corrected" for the main AU of its number,
+            "released" for the authors' slip, in which AU12L and AU12R read AU11.
+    """
+
+    lateral_parents: LateralParents = "corrected"
+
+
+@dataclass(frozen=True)
+class OpenGraphAUStage1Config(MEGraphAUStage1Config):
+    """Options of `open_graphau_stage1`, beside those of `me_graphau_stage1`.
+
+    Args:
+        lateral_parents: as for `open_graphau`.
+    """
+
+    lateral_parents: LateralParents = "corrected"
+
+    @staticmethod
+    def defaults(aus: AUSet, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the authors' k, no more than there are nodes."""
+        return {"k": min(4, sum(not side for side in aus.sides))}
+
+
+def nodes_read(aus: AUSet, lateral_parents: str = "corrected") -> tuple[int, ...]:
+    """Return the node that each column is classified from.
+
+    The nodes of the graph are the main AUs, those without a side, in their order. A main AU reads
+    its own node, a lateral AU that of a main AU.
+
+    Args:
+        aus: the AU set.
+        lateral_parents: see `OpenGraphAUConfig`.
+
+    Raises:
+        ValueError: `lateral_parents` is unknown, or the set lacks a main AU that is read.
+    """
+    check_choice("lateral_parents", lateral_parents, tuple(_PARENTS))
+    if not any(aus.sides):
+        return tuple(range(len(aus)))
+    parents, numbers = _PARENTS[lateral_parents], AU_SETS["OpenGraphAU"].numbers
+    laterals = numbers[-len(parents) :]
+    parent_of = {lateral: numbers[node] for lateral, node in zip(laterals, parents, strict=True)}
+    columns = list(zip(aus.numbers, aus.sides, strict=True))
+    main = [number for number, side in columns if not side]
+    wanted = [parent_of.get(number, number) if side else number for number, side in columns]
+    missing = [
+        f"AU{number:02d} for {name}"
+        for name, number in zip(aus.names, wanted, strict=True)
+        if number not in main
+    ]
+    if missing:
+        raise ValueError(
+            f"lateral AUs are classified from main ones (lateral_parents={lateral_parents!r}), "
+            f"and the AU set {aus.name} lacks {', '.join(missing)}"
+        )
+    return tuple(main.index(number) for number in wanted)
+
+
+class LateralTopKHead(nn.Module):
+    """Tokens to probabilities of main and lateral AUs, over a graph of the k most similar main AUs.
+
+    Args:
+        channels: width C of tokens and nodes.
+        nodes: node that each of the M outputs is classified from.
+        k: neighbours of a node.
+        metric: see `TopKGraphConv`.
+        ties: see `TopKGraphConv`.
+    """
+
+    nodes: Tensor
+
+    def __init__(
+        self, channels: int, nodes: Sequence[int], k: int, metric: str, ties: Ties
+    ) -> None:
+        super().__init__()
+        num_nodes = 1 + max(nodes)
+        self.features = AUSpecificFeatures(channels, channels, num_nodes)
+        self.relation = TopKGraphConv(channels, num_nodes, k, metric, ties)
+        self.classifier = CosineClassifier(channels, len(nodes))
+        self.register_buffer("nodes", torch.tensor(nodes), persistent=False)
+
+    def forward(
+        self, tokens: Tensor, return_graph: bool = False
+    ) -> tuple[Tensor, RelationGraph | None]:
+        """Return probabilities (B, M), and the graph if asked for, for tokens (B, D, C)."""
+        x, graph = self.features(tokens).mean(2), None
+        if return_graph:
+            x, graph = self.relation(x, return_graph=True)
+        else:
+            x = self.relation(x)
+        return self.classifier(x[:, self.nodes]).clamp(0, 1), graph
+
+
+class LateralEdgeHead(nn.Module):
+    """Tokens to probabilities of main and lateral AUs, over main AUs with learned edges.
+
+    Args:
+        channels: width C of tokens, nodes and edges.
+        nodes: node that each of the M outputs is classified from.
+    """
+
+    nodes: Tensor
+
+    def __init__(self, channels: int, nodes: Sequence[int]) -> None:
+        super().__init__()
+        num_nodes = 1 + max(nodes)
+        self.features = AUSpecificFeatures(channels, channels, num_nodes)
+        self.edges = MultiDimensionalEdges(channels, num_nodes)
+        self.relation = GatedEdgeGCN(channels, num_nodes, residual="outside")
+        self.classifier = CosineClassifier(channels, len(nodes))
+        self.register_buffer("nodes", torch.tensor(nodes), persistent=False)
+
+    def forward(
+        self, tokens: Tensor, return_graph: bool = False
+    ) -> tuple[Tensor, RelationGraph | None]:
+        """Return probabilities (B, M), and the graph if asked for, for tokens (B, D, C)."""
+        node_tokens = self.features(tokens)
+        x, graph = node_tokens.mean(2), None
+        # The first graph layer multiplies the edges by a matrix, which is cheaper done in here.
+        edges, projected = self.edges.with_projection(
+            node_tokens, tokens, self.relation.get_parameter("layers.0.edge.weight")
+        )
+        if return_graph:
+            (x, _), graph = self.relation(x, edges, return_graph=True, projected=projected)
+        else:
+            x, _ = self.relation(x, edges, projected=projected)
+        return self.classifier(x[:, self.nodes]).clamp(0, 1), graph
+
+
+@register_model(
+    "open_graphau_stage1",
+    OpenGraphAUStage1Config,
+    paper=_PAPER,
+    outputs=("probs", "graphs"),
+    author_layout=author_keys.STAGE1,
+)
+class OpenGraphAUStage1(nn.Module):
+    r"""OpenGraphAU, stage 1: one graph of the k most similar main AUs an image; lateral AUs too.
+
+    .. math::
+        p_m = \cos(x_{r(m)}, \mathrm{ReLU}(s_m))
+
+    for the nodes x of ME-GraphAU's stage 1 over the main AUs. Output m reads node r(m): a main AU
+    its own, a lateral AU (AU12L) that of a main one (AU12). The authors' weights are for 27 main
+    and 14 lateral AUs, the set "OpenGraphAU"; any set will do that holds the main AUs of its
+    lateral ones, in any order.
+
+    Args:
+        config: options.
+        aus: the M AUs.
+        pretrained: load the published weights of the backbone.
+
+    Raises:
+        ValueError: a lateral AU without its main AU.
+
+    Source: the authors' code; the nodes are those of section 3.1 of the paper. Loading the authors'
+    weights sets `lateral_parents` to "released".
+    """
+
+    def __init__(
+        self, config: OpenGraphAUStage1Config, aus: AUSet, *, pretrained: bool = False
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.aus = aus
+        self.backbone, self.projection = _trunk(config, pretrained)
+        self.head = LateralTopKHead(
+            self.projection.out_channels,
+            nodes_read(aus, config.lateral_parents),
+            config.k,
+            config.metric,
+            config.ties,
+        )
+
+    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+        """Return `probs`, and the graph if asked for, for images (B, 3, H, W)."""
+        tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
+        probs, graph = self.head(tokens, return_graph)
+        return AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
+
+
+@register_model(
+    "open_graphau",
+    OpenGraphAUConfig,
+    paper=_PAPER,
+    outputs=("probs", "graphs"),
+    author_layout=author_keys.STAGE2,
+)
+class OpenGraphAU(nn.Module):
+    """OpenGraphAU, stage 2: a complete graph of main AUs with learned edges; lateral AUs too.
+
+    Stage 2 of ME-GraphAU with the outputs of `OpenGraphAUStage1`, with the ReLU of the graph
+    convolution before the residual, and without edge logits: the authors train it on the AUs alone.
+
+    Args:
+        config: options.
+        aus: the M AUs.
+        pretrained: load the published weights of the backbone.
+
+    Raises:
+        ValueError: a lateral AU without its main AU.
+
+    Source: the authors' code; the edges are those of section 3.2 of the paper. It starts from a
+    trained stage 1 (`start_from_stage1`). Loading the authors' weights sets `lateral_parents` to
+    "released".
+    """
+
+    def __init__(self, config: OpenGraphAUConfig, aus: AUSet, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.aus = aus
+        self.backbone, self.projection = _trunk(config, pretrained)
+        self.head = LateralEdgeHead(
+            self.projection.out_channels, nodes_read(aus, config.lateral_parents)
+        )
+
+    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+        """Return `probs`, and the graph if asked for, for images (B, 3, H, W)."""
+        tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
+        probs, graph = self.head(tokens, return_graph)
+        return AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
+
+
+def start_from_stage1(model: OpenGraphAU, stage1: OpenGraphAUStage1) -> OpenGraphAU:
+    """Copy what stage 2 inherits: backbone, projection, AU-specific features, classifier.
+
+    Args:
+        model: stage 2.
+        stage1: trained, with the same backbone, width, AUs and lateral parents.
+
+    Returns:
+        `model`; its edge layers keep their fresh weights.
+
+    Raises:
+        ValueError: the two differ in AUs, lateral parents, backbone or width.
+    """
+    ours, theirs = model.config.lateral_parents, stage1.config.lateral_parents
+    if ours != theirs:
+        raise ValueError(f"lateral_parents of the stages differ: stage 1 {theirs}, stage 2 {ours}")
+    # Both have the parts of ME-GraphAU that are inherited, under the same names.
+    me_graphau.start_from_stage1(cast(Any, model), cast(Any, stage1))
+    return model

@@ -1,0 +1,33 @@
+"""A run in a process of its own, which Lightning can start again for each device."""
+
+from __future__ import annotations
+
+import sys
+
+import tiny_model
+
+from aurel.training.options import (
+    DataOptions,
+    ModelOptions,
+    OptimizerOptions,
+    RunOptions,
+    TrainerOptions,
+)
+from aurel.training.run import fit
+
+
+def run(root: str, out: str, devices: int) -> None:
+    """Train for two epochs on 8 images a step, shared out to so many processes."""
+    data = DataOptions(root=root, batch_size=8 // devices, num_workers=0, validation=0.4)
+    data.resize = data.crop = 16
+    data.flip = data.brightness = data.contrast = data.saturation = 0.0
+    trainer = TrainerOptions(
+        max_epochs=2, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto"
+    )
+    optimizer = OptimizerOptions("sgd", lr=0.05)
+    fit(RunOptions(ModelOptions("tiny"), data, {}, optimizer, trainer, seed=1, out=out))
+
+
+if __name__ == "__main__":
+    tiny_model.register()
+    run(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,82 @@
+"""Which losses, with which factors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aurel.losses import (
+    edge_cross_entropy,
+    landmark_alignment_loss,
+    multilabel_dice_loss,
+    weighted_asymmetric_loss,
+)
+from aurel.output import AUOutput
+from aurel.training.objective import Objective, losses_of
+
+
+def output_and_batch() -> tuple[AUOutput, dict[str, torch.Tensor]]:
+    probs = torch.rand(3, 4)
+    output = AUOutput(probs, edge_logits=torch.randn(3, 4, 4, 4), landmarks=torch.randn(3, 49, 2))
+    batch = {
+        "labels": torch.tensor([[1.0, 0, -1, 1], [0, 0, 1, 1], [1, 1, 0, -1]]),
+        "landmarks": torch.randn(3, 49, 2),
+    }
+    return output, batch
+
+
+def test_the_papers_sums() -> None:
+    output, batch = output_and_batch()
+    weights = torch.tensor([0.5, 1.0, 2.0, 0.5])
+    labels = batch["labels"]
+    asymmetric = weighted_asymmetric_loss(output.probs, labels, weights)
+    dice = multilabel_dice_loss(output.probs, labels, weights)
+    edge = edge_cross_entropy(output.edge_logits, labels)
+    landmark = landmark_alignment_loss(output.landmarks, batch["landmarks"])
+    expected = {
+        "me_graphau_stage1": asymmetric,
+        "me_graphau": asymmetric + 0.05 * edge,
+        "sacl": asymmetric + dice + 0.5 * landmark,
+    }
+    for model, value in expected.items():
+        total, terms = Objective(losses_of(model), weights)(output, batch)
+        torch.testing.assert_close(total, value)
+        assert terms.keys() == losses_of(model).keys()
+    total, _ = Objective(losses_of("me_graphau", {"edge": 0.01}), weights)(output, batch)
+    torch.testing.assert_close(total, asymmetric + 0.01 * edge)
+
+
+def test_a_factor_of_zero_leaves_a_loss_out() -> None:
+    output, batch = output_and_batch()
+    del batch["landmarks"]
+    total, terms = Objective(losses_of("sacl", {"landmark": 0.0}))(output, batch)
+    assert terms.keys() == {"asymmetric", "dice"} and total.isfinite()
+
+
+def test_class_weights_move_with_the_module_and_stay_out_of_checkpoints() -> None:
+    objective = Objective({"asymmetric": 1.0}, torch.ones(4))
+    assert not objective.state_dict()
+    assert objective.to("meta").class_weights.device.type == "meta"  # type: ignore[union-attr]
+
+
+def test_missing_landmarks_and_outputs_are_named() -> None:
+    output, batch = output_and_batch()
+    objective = Objective({"landmark": 1.0, "edge": 1.0})
+    with pytest.raises(ValueError, match="the loss 'landmark' needs landmarks, and the data have"):
+        objective(output, {"labels": batch["labels"]})
+    with pytest.raises(ValueError, match="the loss 'edge' needs `edge_logits`, which this model"):
+        objective(AUOutput(output.probs, landmarks=output.landmarks), batch)
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ({"wa": 1.0}, "losses must be among asymmetric, dice, edge, landmark, got 'wa'"),
+        ({"dice": -1.0}, "factor of loss dice must be 0 or more, got -1"),
+        ({"dice": float("nan")}, "factor of loss dice must be 0 or more, got nan"),
+        ({"dice": 0.0}, "at least one loss needs a factor above 0"),
+    ],
+)
+def test_bad_factors(losses: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Objective(losses)
