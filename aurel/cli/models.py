@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 IMAGE_SIZE = 224
+CLIP_FRAMES = 16
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,44 +32,49 @@ def run(args: argparse.Namespace) -> int:
     names = list_models(args.pattern)
     if not names:
         raise ValueError(f"no model matches {args.pattern!r}; there are {', '.join(list_models())}")
-    table = Table(box=None, pad_edge=False, show_footer=False)
-    for column in ("model", "parameters", "multiply-adds", "authors' weights", "paper"):
-        table.add_column(
-            column, justify="right" if column.startswith(("param", "multi")) else "left"
-        )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("parameters", justify="right")
+    table.add_column("multiply-adds", justify="right")
+    table.add_column("authors' weights")
     for name in names:
-        info = model_info(name)
         parameters, operations = size_of(name)
-        weights = "load" if info.author_layout is not None else "none released"
-        table.add_row(
-            name, f"{parameters / 1e6:.2f} M", f"{operations / 1e9:.2f} G", weights, info.paper
-        )
+        weights = "load" if model_info(name).author_layout is not None else "none released"
+        table.add_row(name, f"{parameters / 1e6:.2f} M", f"{operations / 1e9:.2f} G", weights)
     console = make_console()
     console.print(table)
-    console.print(
-        f"\nWith the paper's backbone and 12 AUs (open_graphau: 41). Multiply-adds are those of the "
-        f"convolutions and matrix products for one {IMAGE_SIZE} x {IMAGE_SIZE} image, without the "
-        "graph operations.",
-        style="dim",
-    )
+    console.print(f"\n{_NOTE}", style="dim")
+    for name in names:
+        info = model_info(name)
+        console.print(f"\n[bold]{name}[/]  {info.summary}\n{info.paper}")
     return 0
+
+
+_NOTE = (
+    f"With the paper's backbone and 12 AUs (open_graphau*: 41). Multiply-adds are those of the\n"
+    f"convolutions and matrix products for one {IMAGE_SIZE} x {IMAGE_SIZE} image."
+)
 
 
 def size_of(name: str) -> tuple[int, int]:
     """Return parameters, and multiply-adds for one image, of a model with its defaults.
 
-    Nothing is computed and no memory is taken: the model is made of shapes alone.
+    Nothing is computed and no memory is taken: the model is made of shapes alone. A model that
+    takes clips gets one of 16 frames, and its count is that of a frame.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    from aurel.models.registry import create_model
+    from aurel.models.registry import create_model, model_info
+    from aurel.training.run import takes_clips
 
+    frames = CLIP_FRAMES if takes_clips(model_info(name).model) else 1
     with FakeTensorMode(), torch.no_grad():
         model = create_model(name, num_aus=41 if name.startswith("open_graphau") else 12).eval()
-        images = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+        size = getattr(model.config, "image_size", IMAGE_SIZE)
+        images = torch.zeros(frames, 3, size, size)
         with FlopCounterMode(display=False) as counter:
-            model(images)
+            model(images[None] if frames > 1 else images)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-    return parameters, counter.get_total_flops() // 2
+    return parameters, counter.get_total_flops() // (2 * frames)

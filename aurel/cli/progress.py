@@ -75,7 +75,8 @@ class TrainingProgress(Callback):
             bars.MofNCompleteColumn(),
             bars.TimeRemainingColumn(),
         )
-        self._bar = bars.Progress(*columns, console=self.console, transient=True)
+        hidden = not self.console.is_terminal
+        self._bar = bars.Progress(*columns, console=self.console, transient=True, disable=hidden)
         self._bar.add_task(self.title, total=total)
         self._bar.start()
 

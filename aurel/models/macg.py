@@ -18,7 +18,7 @@ from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
 from aurel.layers.token_projection import TokenProjection
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models.author_keys import macg as author_keys
-from aurel.models.me_graphau import MEGraphAUStage1Config, _trunk
+from aurel.models.me_graphau import MEGraphAUStage1Config, make_trunk
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice
 from aurel.output import AUOutput
@@ -143,7 +143,7 @@ class MACG(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = _trunk(config, pretrained)
+        self.backbone, self.projection = make_trunk(config, pretrained)
         self.head = MACGHead(self.projection.out_channels, len(aus), config)
 
     def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:

@@ -164,7 +164,7 @@ class MEGraphAUStage1(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = _trunk(config, pretrained)
+        self.backbone, self.projection = make_trunk(config, pretrained)
         self.head = TopKHead(
             self.projection.out_channels, len(aus), config.k, config.metric, config.ties
         )
@@ -202,7 +202,7 @@ class MEGraphAU(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = _trunk(config, pretrained)
+        self.backbone, self.projection = make_trunk(config, pretrained)
         self.head = EdgeHead(self.projection.out_channels, len(aus))
 
     def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
@@ -240,7 +240,7 @@ def start_from_stage1(model: MEGraphAU, stage1: MEGraphAUStage1) -> MEGraphAU:
     return model
 
 
-def _trunk(config: MEGraphAUConfig, pretrained: bool) -> tuple[nn.Module, TokenProjection]:
+def make_trunk(config: MEGraphAUConfig, pretrained: bool) -> tuple[nn.Module, TokenProjection]:
     """Return what makes tokens of images: the backbone, and the projection to width C."""
     name = config.backbone
     size = "_".join(name.split("_")[:2])

@@ -23,7 +23,7 @@ from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models import me_graphau
 from aurel.models.author_keys import open_graphau as author_keys
-from aurel.models.me_graphau import MEGraphAUConfig, MEGraphAUStage1Config, _trunk
+from aurel.models.me_graphau import MEGraphAUConfig, MEGraphAUStage1Config, make_trunk
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice
 from aurel.ops.topk_aggregate import Ties
@@ -203,7 +203,8 @@ class OpenGraphAUStage1(nn.Module):
         ValueError: a lateral AU without its main AU.
 
     Source: the authors' code; the nodes are those of section 3.1 of the paper. Loading the authors'
-    weights sets `lateral_parents` to "released".
+    weights sets `lateral_parents` to "released". What their code calls l1 is Euclidean, and its l2
+    Manhattan; `metric` has the right names.
     """
 
     def __init__(
@@ -212,7 +213,7 @@ class OpenGraphAUStage1(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = _trunk(config, pretrained)
+        self.backbone, self.projection = make_trunk(config, pretrained)
         self.head = LateralTopKHead(
             self.projection.out_channels,
             nodes_read(aus, config.lateral_parents),
@@ -258,7 +259,7 @@ class OpenGraphAU(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = _trunk(config, pretrained)
+        self.backbone, self.projection = make_trunk(config, pretrained)
         self.head = LateralEdgeHead(
             self.projection.out_channels, nodes_read(aus, config.lateral_parents)
         )

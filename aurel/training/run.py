@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
 from aurel.facs import AUSet
 from aurel.models.checkpoint import load_model, read_checkpoint
@@ -105,13 +107,19 @@ def fit(
     return task
 
 
-def score(options: RunOptions, checkpoint: Path, callbacks: Sequence[Callback] = ()) -> AUTask:
+def score(
+    options: RunOptions,
+    checkpoint: Path,
+    callbacks: Sequence[Callback] = (),
+    splits: Splits | None = None,
+) -> AUTask:
     """Score a checkpoint on the test data of a run.
 
     Args:
         options: the run; its data section says on which fold.
         checkpoint: a training checkpoint, or a file of `save_model`.
         callbacks: progress and the like.
+        splits: the data, where they are loaded already.
 
     Returns:
         The task with `scores` and, where the data say what is hidden, `visibility_scores`.
@@ -123,7 +131,7 @@ def score(options: RunOptions, checkpoint: Path, callbacks: Sequence[Callback] =
     content = read_checkpoint(checkpoint)
     if content.model != options.model.name:
         raise ValueError(f"{checkpoint} holds a {content.model}, not a {options.model.name}")
-    splits = test_splits(options.data)
+    splits = splits or test_splits(options.data)
     if content.aus != splits.aus:
         raise ValueError(
             f"{checkpoint} is for {', '.join(content.aus.names)}, the data are labelled with "
@@ -170,9 +178,17 @@ def _training_task(options: RunOptions, splits: Splits) -> AUTask:
     return AUTask(model, objective, options.optimizer, metadata)
 
 
+def takes_clips(model: type[nn.Module]) -> bool:
+    """Return whether a model's input is clips (B, T, 3, H, W) instead of images (B, 3, H, W)."""
+    return "clips" in inspect.signature(model.forward).parameters
+
+
 def _make_model(options: RunOptions, aus: AUSet) -> Any:
     name, chosen = options.model.name, dict(options.model.options)
-    if "image_size" in {field.name for field in fields(model_info(name).config)}:
+    info = model_info(name)
+    if takes_clips(info.model):
+        raise ValueError(f"{name} takes clips; aurel fit reads single images")
+    if "image_size" in {field.name for field in fields(info.config)}:
         chosen.setdefault("image_size", options.data.crop)
     backbone, pretrained = options.model.backbone, options.model.pretrained
     try:

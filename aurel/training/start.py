@@ -8,8 +8,10 @@ from typing import Any
 from torch import nn
 
 from aurel.backbones.build import build_backbone
+from aurel.models import me_graphau, open_graphau
 from aurel.models.checkpoint import load_model, read_checkpoint
-from aurel.models.me_graphau import MEGraphAU, MEGraphAUStage1, start_from_stage1
+from aurel.models.me_graphau import MEGraphAU, MEGraphAUStage1
+from aurel.models.open_graphau import OpenGraphAU, OpenGraphAUStage1
 
 
 def load_backbone_weights(model: Any, path: str | Path) -> None:
@@ -37,9 +39,9 @@ def load_backbone_weights(model: Any, path: str | Path) -> None:
 def start_from(model: Any, path: str | Path) -> list[str]:
     """Take over the weights in `path` as far as they belong into `model`.
 
-    Stage 2 of ME-GraphAU inherits from a stage 1 as its authors have it. Any other pair must be the
-    same kind of model; tensors of equal name and shape are taken, which for other AUs leaves out
-    what depends on their number.
+    Stage 2 of ME-GraphAU and of OpenGraphAU inherits from its stage 1 as the authors have it. Any
+    other pair must be the same kind of model; tensors of equal name and shape are taken, which for
+    other AUs leaves out what depends on their number.
 
     Args:
         model: made by `create_model`.
@@ -54,8 +56,11 @@ def start_from(model: Any, path: str | Path) -> list[str]:
     """
     source = load_model(path)
     if isinstance(model, MEGraphAU) and isinstance(source, MEGraphAUStage1):
-        start_from_stage1(model, source)
-        return [name for name in model.state_dict() if name.startswith("head.edge")]
+        me_graphau.start_from_stage1(model, source)
+        return _named(model, "head.edge", "head.relation.")
+    if isinstance(model, OpenGraphAU) and isinstance(source, OpenGraphAUStage1):
+        open_graphau.start_from_stage1(model, source)
+        return _named(model, "head.edges.", "head.relation.")
     kinds = read_checkpoint(path).model, type(model).__name__
     if type(source) is not type(model):
         raise ValueError(f"{path} holds a {kinds[0]}, from which a {kinds[1]} cannot start")
@@ -65,6 +70,10 @@ def start_from(model: Any, path: str | Path) -> list[str]:
             f"{', '.join(model.aus.names)}"
         )
     return _take(model, source)
+
+
+def _named(model: nn.Module, *prefixes: str) -> list[str]:
+    return [name for name in model.state_dict() if name.startswith(prefixes)]
 
 
 def _take(model: nn.Module, source: nn.Module) -> list[str]:

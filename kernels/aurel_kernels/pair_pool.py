@@ -1,5 +1,4 @@
-"""Attention between the tokens of every pair of nodes, pooled over the querying tokens.
-"""
+"""Attention between the tokens of every pair of nodes, pooled over the querying tokens."""
 
 from __future__ import annotations
 
@@ -19,10 +18,10 @@ PRECISION = tl.constexpr("ieee")
 
 
 @triton.jit
-def matrix(ptr, o_row, o_col, rows, columns, stride_row, stride_col):
+def matrix(ptr, o_row, o_col, rows, columns):
     """Return a tile of a matrix, zero where it ends."""
     return tl.load(
-        ptr + o_row[:, None] * stride_row + o_col[None, :] * stride_col,
+        ptr + o_row[:, None] * columns + o_col[None, :],
         mask=(o_row < rows)[:, None] & (o_col < columns)[None, :],
         other=0.0,
     )
@@ -31,7 +30,7 @@ def matrix(ptr, o_row, o_col, rows, columns, stride_row, stride_col):
 @triton.jit
 def attend(b_query, b_key, o_d, o_p, D):
     """Return softmax rows of query @ key, [query, key token], zero outside."""
-    b_score = tl.dot(b_query, b_key, input_precision=PRECISION)
+    b_score = tl.dot(b_query, tl.trans(b_key), input_precision=PRECISION)
     b_score = tl.where((o_p < D)[None, :], b_score, -float("inf"))
     b_weight = tl.exp(b_score - tl.max(b_score, axis=1)[:, None])
     b_weight = b_weight / tl.sum(b_weight, axis=1)[:, None]
@@ -49,28 +48,39 @@ def forward_kernel(
     D,
     E,
     GRAM: tl.constexpr,
+    BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
     i_batch = tl.program_id(0).to(tl.int64)
     i_target = i_batch * N + tl.program_id(1)
-    o_d = tl.arange(0, BLOCK_D)
+    o_p = tl.arange(0, BLOCK_D)
     o_e = tl.arange(0, BLOCK_E)
-    # [BLOCK_E, BLOCK_D]
-    b_key = matrix(key_ptr + i_target * D * E, o_e, o_d, E, D, 1, E)
+    # [BLOCK_D, BLOCK_E]
+    b_key = matrix(key_ptr + i_target * D * E, o_p, o_e, D, E)
     if GRAM:
-        b_gram = matrix(gram_ptr + i_target * D * D, o_d, o_d, D, D, D, 1)
+        b_gram = matrix(gram_ptr + i_target * D * D, o_p, o_p, D, D)
     for j in range(N):
-        # [BLOCK_D, BLOCK_E]
-        b_query = matrix(query_ptr + (i_batch * N + j) * D * E, o_d, o_e, D, E, E, 1)
-        b_attention = attend(b_query, b_key, o_d, o_d, D)
-        b_mean = tl.sum(b_attention, axis=0) / D
+        p_query = query_ptr + (i_batch * N + j) * D * E
         i_pair = i_target * N + j
-        tl.store(mean_ptr + i_pair * D + o_d, b_mean, mask=o_d < D)
+        b_mean = tl.zeros((BLOCK_D,), tl.float32)
+        for d0 in range(0, D, BLOCK_ROW):
+            o_d = d0 + tl.arange(0, BLOCK_ROW)
+            # [BLOCK_ROW, BLOCK_E]
+            b_query = matrix(p_query, o_d, o_e, D, E)
+            b_mean += tl.sum(attend(b_query, b_key, o_d, o_p, D), axis=0)
+        b_mean = b_mean / D
+        tl.store(mean_ptr + i_pair * D + o_p, b_mean, mask=o_p < D)
         if GRAM:
-            b_deviation = tl.where((o_d < D)[:, None], b_attention - b_mean[None, :], 0.0)
-            b_product = tl.dot(b_deviation, b_gram, input_precision=PRECISION)
-            tl.store(scatter_ptr + i_pair, tl.sum(b_product * b_deviation))
+            scatter = 0.0
+            for d0 in range(0, D, BLOCK_ROW):
+                o_d = d0 + tl.arange(0, BLOCK_ROW)
+                b_query = matrix(p_query, o_d, o_e, D, E)
+                b_attention = attend(b_query, b_key, o_d, o_p, D)
+                b_deviation = tl.where((o_d < D)[:, None], b_attention - b_mean[None, :], 0.0)
+                b_product = tl.dot(b_deviation, b_gram, input_precision=PRECISION)
+                scatter += tl.sum(b_product * b_deviation)
+            tl.store(scatter_ptr + i_pair, scatter)
 
 
 @triton.jit
@@ -96,18 +106,17 @@ def target_kernel(
     i_target = i_batch * N + tl.program_id(1)
     o_p = tl.arange(0, BLOCK_D)
     o_e = tl.arange(0, BLOCK_E)
-    b_key = matrix(key_ptr + i_target * D * E, o_e, o_p, E, D, 1, E)
+    b_key = matrix(key_ptr + i_target * D * E, o_p, o_e, D, E)
     b_grad_key = tl.zeros((BLOCK_D, BLOCK_E), tl.float32)
     if GRAM:
-        p_gram = gram_ptr + i_target * D * D
-        b_gram = matrix(p_gram, o_p, o_p, D, D, D, 1) + matrix(p_gram, o_p, o_p, D, D, 1, D)
+        b_gram = matrix(gram_ptr + i_target * D * D, o_p, o_p, D, D)
         b_grad_gram = tl.zeros((BLOCK_D, BLOCK_D), tl.float32)
     blocks = (D + BLOCK_ROW - 1) // BLOCK_ROW
     for step in range(N * blocks):
         j = step // blocks
         o_d = (step % blocks) * BLOCK_ROW + tl.arange(0, BLOCK_ROW)
         i_pair = i_target * N + j
-        b_query = matrix(query_ptr + (i_batch * N + j) * D * E, o_d, o_e, D, E, E, 1)
+        b_query = matrix(query_ptr + (i_batch * N + j) * D * E, o_d, o_e, D, E)
         b_attention = attend(b_query, b_key, o_d, o_p, D)
         b_grad = tl.load(grad_mean_ptr + i_pair * D + o_p, mask=o_p < D, other=0.0)[None, :] / D
         if GRAM:
@@ -159,24 +168,22 @@ def source_kernel(
     o_p = tl.arange(0, BLOCK_D)
     o_e = tl.arange(0, BLOCK_E)
     p_query = (i_batch * N + j) * D * E
-    b_query = matrix(query_ptr + p_query, o_d, o_e, D, E, E, 1)
+    b_query = matrix(query_ptr + p_query, o_d, o_e, D, E)
     b_grad_query = tl.zeros((BLOCK_ROW, BLOCK_E), tl.float32)
     for i in range(N):
         i_target = i_batch * N + i
         i_pair = i_target * N + j
-        p_key = key_ptr + i_target * D * E
-        b_attention = attend(b_query, matrix(p_key, o_e, o_p, E, D, 1, E), o_d, o_p, D)
+        b_key = matrix(key_ptr + i_target * D * E, o_p, o_e, D, E)
+        b_attention = attend(b_query, b_key, o_d, o_p, D)
         b_grad = tl.load(grad_mean_ptr + i_pair * D + o_p, mask=o_p < D, other=0.0)[None, :] / D
         if GRAM:
             b_mean = tl.load(mean_ptr + i_pair * D + o_p, mask=o_p < D, other=0.0)
             b_deviation = tl.where((o_d < D)[:, None], b_attention - b_mean[None, :], 0.0)
             b_weighted = b_deviation * tl.load(grad_scatter_ptr + i_pair)
-            p_gram = gram_ptr + i_target * D * D
-            b_gram = matrix(p_gram, o_p, o_p, D, D, D, 1) + matrix(p_gram, o_p, o_p, D, D, 1, D)
+            b_gram = matrix(gram_ptr + i_target * D * D, o_p, o_p, D, D)
             b_grad = b_grad + tl.dot(b_weighted, b_gram, input_precision=PRECISION)
         b_grad = b_grad * b_attention
         b_grad = b_grad - b_attention * tl.sum(b_grad, axis=1)[:, None]
-        b_key = matrix(p_key, o_p, o_e, D, E, E, 1)
         b_grad_query = tl.dot(b_grad, b_key, b_grad_query, input_precision=PRECISION)
     tl.store(
         grad_query_ptr + p_query + o_d[:, None] * E + o_e[None, :],
@@ -190,6 +197,7 @@ def plan(tokens: int, width: int) -> dict[str, Any]:
         "BLOCK_D": power_of_two(tokens),
         "BLOCK_E": power_of_two(width),
         "num_warps": 8,
+        "BLOCK_ROW": 16,
         "num_stages": 1,
     }
 
@@ -226,13 +234,20 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     given = [
         tensor.contiguous()
-        for tensor in (grad_mean, grad_scatter, mean, query, key, key if gram is None else gram)
+        for tensor in (
+            grad_mean,
+            grad_scatter,
+            mean,
+            query,
+            key,
+            key if gram is None else gram + gram.mT,
+        )
     ]
     batch, nodes, tokens, width = query.shape
     grad_query, grad_key = query.new_empty(query.shape), key.new_empty(key.shape)
     grad_gram = query.new_empty((0,) if gram is None else gram.shape)
     sizes = (nodes, tokens, width)
-    options = plan(tokens, width) | {"GRAM": gram is not None, "BLOCK_ROW": 16}
+    options = plan(tokens, width) | {"GRAM": gram is not None}
     launch(target_kernel, (batch, nodes), *given, grad_key, grad_gram, *sizes, **options)
     grid = (batch, nodes, triton.cdiv(tokens, 16))
     launch(source_kernel, grid, *given, grad_query, *sizes, **options)
@@ -241,7 +256,7 @@ def backward(
 
 def examples() -> Iterator[Callable[[], object]]:
     """Yield calls that cover the table of `plan`, on CPU tensors, to be compiled."""
-    for tokens, width, scattered in ((49, 49, True), (64, 64, True), (49,64,False)):
+    for tokens, width, scattered in ((49, 49, True), (64, 64, True), (49, 64, False)):
         query = torch.empty(2, 3, tokens, width)
         gram = query.new_empty(2, 3, tokens, tokens) if scattered else None
         yield partial(forward, query, query, gram)

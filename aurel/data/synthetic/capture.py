@@ -70,7 +70,7 @@ def capture_conditions(numbers: DoubleArray, strength: float = 1.0) -> Capture:
         columns[name] = rest + (columns[name] - rest) * np.float32(strength)
     columns["light_y"] = -0.45 + (columns["light_y"] + 0.45) * np.float32(strength)
     columns["noise"] = columns["noise"] * np.float32(strength)
-    columns["blur"] = np.maximum(columns["blur"], 0) * np.float32(min(strength, 1.0))
+    columns["blur"] = np.maximum(columns["blur"], 0) * np.float32(strength)
     return Capture(**columns)
 
 
