@@ -26,7 +26,8 @@ class AUOutput:
         logits: what `probs` is the sigmoid of, same shape; None where the classifier has no
             logits (cosine similarity).
         edge_logits: :math:`(B, N, N, 4)`, for the pair (i, j): neither, only j, only i, both.
-        region_logits: one :math:`(B, P_r)` tensor a facial region with :math:`P_r` combinations.
+        region_logits: one :math:`(B, P_r)` tensor a facial region with :math:`P_r` combinations;
+            clip models give :math:`(B, T, P_r)`.
         landmarks: :math:`(B, L, 2)` positions (x, y) in pixels of the input image.
         graphs: the relation graphs the model built, in order of use.
         aus: the AUs that the columns of `probs` stand for.

@@ -48,9 +48,7 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
-def check_agreement(
-    plain: Any, ours: Any, images: Tensor, labels: Tensor
-) -> dict[str, float]:
+def check_agreement(plain: Any, ours: Any, images: Tensor, labels: Tensor) -> dict[str, float]:
     """Return relative differences of outputs and of two gradients; SystemExit if any is large."""
     of_plain, of_ours = run_plain(plain, images), run_aurel(ours, images)
     loss_of(of_plain, labels).backward()

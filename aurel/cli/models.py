@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     table.add_column("authors' weights")
     for name in names:
         parameters, operations = size_of(name)
-        weights = "load" if model_info(name).author_layout is not None else "none released"
+        weights = "can be loaded" if model_info(name).author_layout is not None else "none released"
         table.add_row(name, f"{parameters / 1e6:.2f} M", f"{operations / 1e9:.2f} G", weights)
     console = make_console()
     console.print(table)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from aurel.layers.au_specific_features import AUSpecificFeatures
+from aurel.layers.channel_topology import ChannelTopology
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.cross_region_gat import CrossRegionGAT
 from aurel.layers.edge_graph_conv import EdgeGraphConv
+from aurel.layers.facial_dynamics import FacialDynamics
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
 from aurel.layers.gin_graph_conv import GINGraphConv
 from aurel.layers.landmark_predictor import LandmarkPredictor
 from aurel.layers.landmark_roi import LandmarkROI
 from aurel.layers.max_relative_graph_conv import MaxRelativeGraphConv
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
+from aurel.layers.multi_scale_attention import MultiScaleAttention
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
+from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
+from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
+from aurel.layers.regional_au_features import RegionalAUFeatures
 from aurel.layers.sage_graph_conv import SAGEGraphConv
 from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
 from aurel.layers.token_projection import TokenProjection
@@ -20,16 +26,22 @@ from aurel.layers.topk_graph_conv import TopKGraphConv
 
 __all__ = [
     "AUSpecificFeatures",
+    "ChannelTopology",
     "CosineClassifier",
     "CrossRegionGAT",
     "EdgeGraphConv",
+    "FacialDynamics",
     "GINGraphConv",
     "GatedEdgeGCN",
     "LandmarkPredictor",
     "LandmarkROI",
     "MaxRelativeGraphConv",
     "MultiDimensionalEdges",
+    "MultiScaleAttention",
     "MultiScaleFusion",
+    "MultiScaleLinearAttention",
+    "PerAUTemporalConv",
+    "RegionalAUFeatures",
     "SAGEGraphConv",
     "SelfAdjustingGCN",
     "TokenProjection",

@@ -48,6 +48,7 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
     if options.select_on == "test":
         validation = test
     elif (given := _load_if_listed(options, "val")) is not None:
+        check_apart(people, named_subjects(given, options), "train and val")
         validation = given
     elif options.validation:
         kept, held = hold_out(people, options.validation, seed)

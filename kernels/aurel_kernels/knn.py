@@ -273,7 +273,8 @@ def plan(x: Tensor, k: int, metric: str, loop: bool, mask: Tensor | None) -> dic
         "BLOCK_C": strip,
         "UPCAST": upcast,
         "num_warps": 8 if columns == 64 else 4,
-        "num_stages": 2,
+        # Loads ahead of float32 products and of the list of the best would spill.
+        "num_stages": 2 if whole or not upcast else 1,
         # Left to itself, ptxas spills a few bytes for the sake of one more block.
         "maxnreg": 128,
     }

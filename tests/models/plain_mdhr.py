@@ -36,8 +36,8 @@ class PlainMDHR:
         self.k = k
         net = timm.create_model(backbone, features_only=True, out_indices=(1, 2, 3, 4))
         own = {key.removeprefix("Backbone."): v for key, v in state.items() if "Backbone." in key}
-        net.load_state_dict(own)
         self.net = net.to(next(iter(state.values())).dtype).eval()
+        self.net.load_state_dict(own)
 
     def __call__(self, clips: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return probabilities (B T, N) and the logits of each group, (B T, 2^n)."""

@@ -15,7 +15,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "open_graphau_stage1": {"backbone": "resnet18", "aus": [1, 2, 12, "L12", "R12"]},
     "open_graphau": {"backbone": "resnet18", "aus": [1, 2, 12, "L12", "R12"]},
     "macg": {"backbone": "resnet18"},
-    "mdhr": {"backbone": "resnet18"},
+    "mdhr": {"backbone": "rest_tiny"},
     "sacl": {
         "backbone": "rest_tiny",
         "image_size": 64,

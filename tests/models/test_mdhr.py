@@ -261,8 +261,8 @@ def test_own_groups(tmp_path: Path) -> None:
 
 def test_aus_without_names() -> None:
     with pytest.raises(ValueError, match="region_plan"):
-        create_model("mdhr", num_aus=3, backbone="resnet18")
-    model = create_model("mdhr", num_aus=3, backbone="resnet18", **NO_REGIONS)
+        create_model("mdhr", num_aus=3, backbone="rest_tiny")
+    model = create_model("mdhr", num_aus=3, backbone="rest_tiny", **NO_REGIONS)
     assert model(small_input("mdhr", 2)).probs.shape == (2, 3, 3)
 
 

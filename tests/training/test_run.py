@@ -86,13 +86,14 @@ def test_a_run_learns_and_leaves_everything_behind(stripes: Path, tmp_path: Path
     )
 
 
-@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize(("ema", "workers"), [(None, 0), (0.9, 0), (None, 2)])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
-    stripes: Path, tmp_path: Path, ema: float | None
+    stripes: Path, tmp_path: Path, ema: float | None, workers: int
 ) -> None:
-    whole = options(stripes, tmp_path / "whole", optimizer__ema_decay=ema)
+    changes = {"optimizer__ema_decay": ema, "data__num_workers": workers}
+    whole = options(stripes, tmp_path / "whole", **changes)
     fit(whole)
-    stopped = options(stripes, tmp_path / "stopped", optimizer__ema_decay=ema)
+    stopped = options(stripes, tmp_path / "stopped", **changes)
     with pytest.raises(KeyboardInterrupt):
         fit(stopped, callbacks=[StopAfter(2)])
     last = checkpoint_file(run_folder(stopped), "last")

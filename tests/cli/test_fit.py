@@ -1,0 +1,95 @@
+"""`aurel fit` and `aurel test` as a user has them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aurel.cli.main import main
+from aurel.models.checkpoint import load_model
+
+SMALL = """
+model: {name: me_graphau_stage1, backbone: test_resnet, options: {channels: 8}}
+data:
+  dataset: synthetic
+  batch_size: 8
+  num_workers: 0
+  resize: 36
+  crop: 32
+  validation: 0.3
+  synthetic: {subjects: 9, per_subject: 4, size: 36}
+trainer: {max_epochs: 1, accelerator: cpu, devices: 1}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    return file
+
+
+def test_fit_and_then_test(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shared = ["--config", str(recipe), "--out", str(out)]
+    assert main(["fit", *shared]) == 0
+    said = capsys.readouterr().out
+    assert "synthetic, fold 1: 16 training images of 4 people, 8 validation images of 2" in said
+    assert "epoch  1/1  loss" in said and str(out / "checkpoints" / "best.ckpt") in said
+    assert load_model(out / "checkpoints" / "best.ckpt").aus.name == "BP4D"
+
+    assert main(["test", "--config", str(out / "config.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert "AU24" in said and "mean" in said and "positives" in said
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["fold"] == 1 and metrics["select_on"] == "validation"
+    assert metrics["scores"]["AU12"]["known"] == 12
+    assert metrics["visible"]["AU12"]["known"] + metrics["hidden"]["AU12"]["known"] == 12
+
+    assert main(["fit", *shared]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert main(["fit", *shared, "--ckpt_path", "last", "--trainer.max_epochs", "2"]) == 0
+    assert "epoch  2/2" in capsys.readouterr().out
+
+    best = str(out / "checkpoints" / "best.ckpt")
+    assert main(["test", *shared, "--ckpt_path", best, "--data.fold", "2"]) == 2
+    assert "trained on synthetic fold 1" in capsys.readouterr().err
+    assert main(["test", *shared, "--model.name", "sacl"]) == 2
+    assert "holds a me_graphau_stage1, not a sacl" in capsys.readouterr().err
+    assert main(["test", *shared, "--data.aus", "[1, 2]"]) == 2
+    assert "the data are labelled with AU01, AU02" in capsys.readouterr().err
+
+
+def test_selection_on_the_test_fold_is_said(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = ["--config", str(recipe), "--out", str(tmp_path / "run")]
+    assert main(["fit", *shared, "--data.select_on", "test"]) == 0
+    assert "warning: the best epoch is chosen on the test fold" in capsys.readouterr().out
+    assert main(["test", *shared]) == 0
+    assert "the epoch was chosen on this fold" in capsys.readouterr().out
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "aurel.cli.main", "fit", "--config", str(recipe)]
+    command += ["--out", str(out), "--trainer.max_epochs", "5000"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    last = out / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 200
+    while not last.exists() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=100)
+    assert run.returncode == 130, stderr
+    assert f"aurel: interrupted; the last checkpoint is {last}" in stderr
+    assert "Traceback" not in stderr
+    load_model(last)

@@ -1,0 +1,66 @@
+"""The recipes: they parse, they name what exists, and every value says where it is from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aurel.cli.config import parse
+from aurel.cli.demo import WITH, demo_options
+from aurel.data.lists import au_set_of
+from aurel.models.registry import make_config, model_info
+from aurel.training.objective import Objective, losses_of
+from aurel.training.schedules import schedule
+
+FOLDER = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+
+
+def test_there_are_recipes() -> None:
+    names = {path.stem for path in RECIPES}
+    assert {"sacl_bp4d", "sacl_disfa", "sacl_synthetic", "me_graphau_stage1_bp4d"} <= names
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_only_what_exists(path: Path) -> None:
+    options, checkpoint, text = parse("fit", ["--config", str(path)])
+    assert checkpoint is None
+    aus = "BP4D" if options.data.dataset == "synthetic" else au_set_of(options.data.dataset, None)
+    info = model_info(options.model.name)
+    make_config(info, au_set_of("BP4D", aus), options.model.options)
+    Objective(losses_of(options.model.name, options.losses))
+    steps = 10 * options.trainer.max_epochs
+    schedule(options.optimizer.schedule, steps, round(10 * options.optimizer.warmup_epochs))
+    assert "name:" in text
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if "synthetic" not in p.stem], ids=str)
+def test_every_value_has_its_source(path: Path) -> None:
+    before = ""
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        value = line.partition(":")[2].strip()
+        is_setting = bool(value) and not line.lstrip().startswith("#")
+        assert not is_setting or "# " in line or before.lstrip().startswith("#"), (number, line)
+        before = line
+
+
+def test_overrides_win_over_the_file() -> None:
+    arguments = ["--config", str(FOLDER / "sacl_bp4d.yaml"), "--data.root", "/data/BP4D"]
+    options, _, _ = parse("fit", [*arguments, "--data.fold", "2", "--losses.landmark", "0"])
+    assert (options.data.root, options.data.fold) == ("/data/BP4D", 2)
+    assert options.losses == {"asymmetric": 1.0, "dice": 1.0, "landmark": 0}
+    assert options.optimizer.lr == 1e-3 and options.trainer.gradient_clip_val == 5.0
+
+
+def test_what_is_written_down_of_a_run_is_the_run(tmp_path: Path) -> None:
+    options, _, text = parse("fit", ["--config", str(FOLDER / "me_graphau_bp4d.yaml")])
+    (tmp_path / "config.yaml").write_text(text)
+    assert parse("test", ["--config", str(tmp_path / "config.yaml")])[0] == options
+
+
+def test_the_demo_is_its_recipe() -> None:
+    options, _, _ = parse("fit", ["--config", str(FOLDER / "sacl_synthetic.yaml"), "--out", "d/x"])
+    demo = demo_options(WITH, Path("d"), seed=0, quick=False)
+    demo.out = options.out
+    assert demo == options
