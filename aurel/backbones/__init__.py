@@ -1,4 +1,4 @@
-"""Image backbones through one door; importing this registers `rest_lite` and `rest_tiny` in timm."""
+"""Image backbones through one door; importing it registers `rest_lite` and `rest_tiny` in timm."""
 
 from __future__ import annotations
 

@@ -107,7 +107,9 @@ def demo_options(name: str, out: Path, seed: int, quick: bool) -> RunOptions:
             "graph": "knn" if name == WITH else "self",
         },
     )
-    faces = SyntheticOptions(subjects=112, per_subject=40, size=88, occlusion=0.6, faintest=0.3)
+    faces = SyntheticOptions(
+        subjects=112, per_subject=40, size=88, occlusion=0.6, faintest=0.3, seed=seed
+    )
     if quick:
         faces.subjects, faces.per_subject = 12, 20
     data = DataOptions(

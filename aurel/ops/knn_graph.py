@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import torch
+from aurel_kernels.sizes import graph_obstacle
 from torch import Tensor
 
 from aurel.ops.arguments import check_choice, check_k, check_mask, check_nodes
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.distances import METRICS, pairwise_scores, pairwise_scores_reference
 from aurel.ops.selection import exclude, select_nearest, select_nearest_reference
+from aurel.ops.triton_support import triton_obstacle
 
 
 def knn_graph_reference(
@@ -26,9 +30,9 @@ def nearest(x: Tensor, mask: Tensor | None, k: int, metric: str, loop: bool) -> 
     return select_nearest(exclude(pairwise_scores(x, metric, mask), loop, mask), k)
 
 
-def triton_obstacle(x: Tensor) -> str | None:
-    """Return why Triton cannot serve this call, or None if it can."""
-    return "no Triton kernel for knn_graph yet"
+def knn_obstacle(x: Tensor, k: int) -> str | None:
+    """Return why Triton cannot choose neighbours in this call, or None if it can."""
+    return triton_obstacle(x, graph_obstacle(x.shape[1], x.shape[2], k))
 
 
 @torch.library.custom_op("aurel::knn_graph", mutates_args=())
@@ -36,7 +40,8 @@ def _knn_graph(
     x: Tensor, mask: Tensor | None, k: int, metric: str, loop: bool, impl: str
 ) -> Tensor:
     if impl == "triton":
-        raise NotImplementedError(triton_obstacle(x))
+        kernels = import_module("aurel_kernels.knn")
+        return kernels.forward(x, k, metric, loop, mask)
     return nearest(x, mask, k, metric, loop)
 
 
@@ -85,5 +90,5 @@ def knn_graph(
         ValueError: an argument has the wrong shape, dtype or value.
     """
     check_knn_arguments(x, k, metric, loop, mask)
-    impl = resolve_backend("knn_graph", backend, x, triton_obstacle(x))
+    impl = resolve_backend("knn_graph", backend, x, knn_obstacle(x, k))
     return _knn_graph(x.detach(), mask, k, metric, loop, impl)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -10,7 +11,12 @@ from torch import Tensor
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.distances import at_least_float32
 from aurel.ops.gather_reduce import add_to_winner, max_over_neighbors, winner_dtype
-from aurel.ops.knn_graph import check_knn_arguments, knn_graph_reference, nearest
+from aurel.ops.knn_graph import (
+    check_knn_arguments,
+    knn_graph_reference,
+    knn_obstacle,
+    nearest,
+)
 from aurel.ops.neighbor_aggregate import neighbor_aggregate_reference
 
 
@@ -21,11 +27,6 @@ def knn_max_relative_reference(
     neighbors = knn_graph_reference(x, k, metric, loop=loop, mask=mask)
     relative = neighbor_aggregate_reference(x, neighbors, "max") - x
     return relative.masked_fill((neighbors < 0).all(2, keepdim=True), 0), neighbors
-
-
-def triton_obstacle(x: Tensor) -> str | None:
-    """Return why Triton cannot serve this call, or None if it can."""
-    return "no Triton kernel for knn_max_relative yet"
 
 
 @torch.library.custom_op("aurel::knn_max_relative", mutates_args=())
@@ -39,7 +40,8 @@ def _knn_max_relative(
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if impl == "triton":
-        raise NotImplementedError(triton_obstacle(x))
+        kernels = import_module("aurel_kernels.knn_max_relative")
+        return kernels.forward(x, k, metric, loop, mask, keep_winner)
     x = x.contiguous()
     neighbors = nearest(x, mask, k, metric, loop)
     padded = mask is not None
@@ -71,7 +73,8 @@ def _knn_max_relative_backward(
     grad: Tensor, neighbors: Tensor, winner: Tensor, padded: bool, impl: str
 ) -> Tensor:
     if impl == "triton":
-        raise NotImplementedError(triton_obstacle(grad))
+        kernels = import_module("aurel_kernels.knn_max_relative")
+        return kernels.backward(grad, neighbors, winner)
     wide = at_least_float32(grad)
     if padded:
         wide = wide.masked_fill(neighbors[..., :1] < 0, 0)
@@ -133,7 +136,7 @@ def knn_max_relative(
         ValueError: an argument has the wrong shape, dtype or value.
     """
     check_knn_arguments(x, k, metric, loop, mask)
-    impl = resolve_backend("knn_max_relative", backend, x, triton_obstacle(x))
+    impl = resolve_backend("knn_max_relative", backend, x, knn_obstacle(x, k))
     keep_winner = torch.is_grad_enabled() and x.requires_grad
     out, neighbors, _ = _knn_max_relative(x, mask, k, metric, loop, keep_winner, impl)
     return out, neighbors

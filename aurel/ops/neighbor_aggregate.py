@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
+from aurel_kernels.sizes import graph_obstacle
 from torch import Tensor
 
 from aurel.ops.arguments import check_choice, check_device, check_nodes, check_shape
@@ -17,6 +19,7 @@ from aurel.ops.gather_reduce import (
     sum_over_neighbors_backward,
     winner_dtype,
 )
+from aurel.ops.triton_support import triton_obstacle
 
 Reduce = Literal["max", "mean", "sum"]
 REDUCTIONS = ("max", "mean", "sum")
@@ -34,18 +37,14 @@ def neighbor_aggregate_reference(x: Tensor, neighbors: Tensor, reduce: Reduce = 
     return total / (~empty).sum(2).clamp_min(1) if reduce == "mean" else total
 
 
-def triton_obstacle(x: Tensor) -> str | None:
-    """Return why Triton cannot serve this call, or None if it can."""
-    return "no Triton kernel for neighbor_aggregate yet"
-
-
 @torch.library.custom_op("aurel::neighbor_aggregate", mutates_args=())
 def _neighbor_aggregate(
     x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool, impl: str
 ) -> tuple[Tensor, Tensor]:
-    if impl == "triton":
-        raise NotImplementedError(triton_obstacle(x))
     padded = _inspect(neighbors)
+    if impl == "triton":
+        kernels = import_module("aurel_kernels.neighbor_aggregate")
+        return kernels.forward(x, neighbors, reduce, keep_winner)
     x = x.contiguous()
     if reduce != "max":
         out = sum_over_neighbors(x, neighbors, padded, reduce == "mean")
@@ -69,7 +68,8 @@ def _neighbor_aggregate_backward(
     grad: Tensor, neighbors: Tensor, winner: Tensor, reduce: str, impl: str
 ) -> Tensor:
     if impl == "triton":
-        raise NotImplementedError(triton_obstacle(grad))
+        kernels = import_module("aurel_kernels.neighbor_aggregate")
+        return kernels.backward(grad, neighbors, winner, reduce)
     padded = _inspect(neighbors)
     if reduce != "max":
         return sum_over_neighbors_backward(grad, neighbors, padded, reduce == "mean")
@@ -141,6 +141,7 @@ def neighbor_aggregate(
         )
     check_device("neighbors", neighbors, x)
     check_choice("reduce", reduce, REDUCTIONS)
-    impl = resolve_backend("neighbor_aggregate", backend, x, triton_obstacle(x))
+    sizes = graph_obstacle(x.shape[1], x.shape[2], neighbors.shape[2])
+    impl = resolve_backend("neighbor_aggregate", backend, x, triton_obstacle(x, sizes))
     keep_winner = torch.is_grad_enabled() and x.requires_grad
     return _neighbor_aggregate(x, neighbors, reduce, keep_winner, impl)[0]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
+from aurel_kernels.sizes import graph_obstacle, ties_obstacle
 from torch import Tensor
 
 from aurel.ops.arguments import check_choice, check_device, check_floating, check_shape
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.distances import at_least_float32, pairwise_scores, pairwise_scores_reference
 from aurel.ops.gather_reduce import sum_over_neighbors, sum_over_neighbors_backward
-from aurel.ops.knn_graph import check_knn_arguments, knn_graph_reference
+from aurel.ops.knn_graph import check_knn_arguments, knn_graph_reference, knn_obstacle
 from aurel.ops.neighbor_aggregate import neighbor_aggregate_reference
 from aurel.ops.selection import exclude, select_nearest
+from aurel.ops.triton_support import triton_obstacle
 
 Ties = Literal["exact", "all"]
 TIES = ("exact", "all")
@@ -58,9 +61,10 @@ def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
         return total.masked_fill(spoiled > 0, torch.nan)
 
 
-def triton_obstacle(x: Tensor) -> str | None:
+def topk_obstacle(x: Tensor, values: Tensor, k: int, ties: str) -> str | None:
     """Return why Triton cannot serve this call, or None if it can."""
-    return "no Triton kernel for topk_aggregate yet"
+    sizes = graph_obstacle(values.shape[1], values.shape[2], k)
+    return knn_obstacle(x, k) or triton_obstacle(values, sizes, ties_obstacle(x.shape[1], ties))
 
 
 @torch.library.custom_op("aurel::topk_aggregate", mutates_args=())
@@ -68,7 +72,8 @@ def _topk_aggregate(
     x: Tensor, values: Tensor, mask: Tensor | None, k: int, metric: str, ties: str, impl: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     if impl == "triton":
-        raise NotImplementedError(triton_obstacle(x))
+        kernels = import_module("aurel_kernels.topk_aggregate")
+        return kernels.forward(x, values, k, metric, ties, mask)
     scores = exclude(pairwise_scores(x, metric, mask), True, mask)
     neighbors = select_nearest(scores, k)
     if ties == "exact":
@@ -94,7 +99,8 @@ def _topk_aggregate_backward(
     grad: Tensor, neighbors: Tensor, weights: Tensor, padded: bool, ties: str, impl: str
 ) -> Tensor:
     if impl == "triton":
-        raise NotImplementedError(triton_obstacle(grad))
+        kernels = import_module("aurel_kernels.topk_aggregate")
+        return kernels.backward(grad, neighbors, weights, ties)
     if ties == "exact":
         return sum_over_neighbors_backward(grad, neighbors, padded, mean=True)
     return _weighted_sum(weights.mT, grad).to(grad.dtype)
@@ -164,6 +170,7 @@ def topk_aggregate(
     check_floating("values", values)
     check_device("values", values, x)
     check_choice("ties", ties, TIES)
-    impl = resolve_backend("topk_aggregate", backend, x, triton_obstacle(x))
+    obstacle = topk_obstacle(x, values, k, ties)
+    impl = resolve_backend("topk_aggregate", backend, x, obstacle)
     out, neighbors, _ = _topk_aggregate(x.detach(), values, mask, k, metric, ties, impl)
     return out, neighbors

@@ -41,6 +41,7 @@ class SyntheticOptions:
         occlusion: share of images in which something covers a part of the face.
         strength: of the variation in pose, light and camera.
         faintest: lowest intensity of a present AU.
+        seed: of everything in them; other seeds are other people.
     """
 
     subjects: int = 100
@@ -50,6 +51,7 @@ class SyntheticOptions:
     occlusion: float = 0.9
     strength: float = 1.0
     faintest: float = 0.2
+    seed: int = 0
 
 
 @dataclass

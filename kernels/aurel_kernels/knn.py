@@ -11,6 +11,7 @@ Nothing is differentiated, so nothing is saved: a choice has no gradient. Sizes:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from aurel_kernels.launch import INTERPRETED, launch
-from aurel_kernels.sizes import power_of_two, size_obstacle
+from aurel_kernels.sizes import WHOLE_GRAPH, power_of_two
 from aurel_kernels.tiles import (
     finite_sum,
     finite_value,
@@ -30,10 +31,6 @@ from aurel_kernels.tiles import (
     select_nearest,
     unpack_columns,
 )
-
-WHOLE_GRAPH = 64
-
-obstacle = size_obstacle
 
 
 @triton.jit
@@ -144,7 +141,7 @@ def nearest(
     BLOCK_C: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """Return the neighbours [BLOCK_ROW, BLOCK_K] of nodes `o_row`; the pointers are at one graph."""
+    """Return the neighbours [BLOCK_ROW, BLOCK_K] of nodes `o_row` of the graph pointed at."""
     if WHOLE:
         o_col = tl.arange(0, BLOCK_COL)
         b_score, m_free = candidates(
@@ -257,10 +254,7 @@ def plan(x: Tensor, k: int, metric: str, loop: bool, mask: Tensor | None) -> dic
     # Halves go to the tensor cores as they are, unless a shift would round them. The interpreter
     # multiplies bfloat16 wrongly.
     upcast = metric == "l2" or x.dtype == torch.float32 or INTERPRETED
-    if metric == "l1":
-        strip = 4  # a [row, column, channel] block of differences
-    else:
-        strip = 16 if upcast and columns == 64 else 32  # float32 products hold it in registers
+    strip = 16 if upcast and columns == 64 else 32  # float32 products hold it in registers
     return {
         "K": k,
         "BLOCK_K": power_of_two(k, 2),
@@ -270,7 +264,8 @@ def plan(x: Tensor, k: int, metric: str, loop: bool, mask: Tensor | None) -> dic
         "METRIC": metric,
         "BLOCK_ROW": 16,  # a graph of 41 nodes spreads over three multiprocessors
         "BLOCK_COL": columns,
-        "BLOCK_C": strip,
+        # l1 holds a [row, column, channel] block of differences.
+        "BLOCK_C": 4 if metric == "l1" else strip,
         "UPCAST": upcast,
         "num_warps": 8 if columns == 64 else 4,
         # Loads ahead of float32 products and of the list of the best would spill.
@@ -337,8 +332,11 @@ def examples() -> Iterator[Callable[[], object]]:
     for nodes, channels, k in ((12, 512, 4), (41, 40, 9), (64, 512, 64), (196, 192, 9)):
         for metric in ("l2", "l1", "cosine", "dot"):
             x = torch.empty(2, nodes, channels)
-            yield lambda x=x, k=k, metric=metric: forward(x, k, metric, True, None)
+            yield partial(forward, x, k, metric, True, None)
     for channels, k, metric in ((512, 16, "l2"), (40, 64, "cosine"), (512, 9, "dot")):
         for dtype in (torch.float16, torch.bfloat16):
-            x, mask = torch.empty(2, 196, channels, dtype=dtype), torch.ones(2, 196, dtype=torch.bool)
-            yield lambda x=x, k=k, metric=metric, mask=mask: forward(x, k, metric, False, mask)
+            x, mask = (
+                torch.empty(2, 196, channels, dtype=dtype),
+                torch.ones(2, 196, dtype=torch.bool),
+            )
+            yield partial(forward, x, k, metric, False, mask)

@@ -10,15 +10,13 @@ Backward: grad_n = -grad_n + sum of grad_i over the i whose winner is n, channel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from aurel_kernels import neighbor_aggregate
 from aurel_kernels.knn_aggregate import knn_aggregate
-from aurel_kernels.sizes import size_obstacle
-
-obstacle = size_obstacle
 
 
 def forward(
@@ -38,9 +36,9 @@ def examples() -> Iterator[Callable[[], object]]:
     for nodes, channels, k in ((12, 512, 4), (41, 40, 9), (196, 192, 9), (196, 40, 33)):
         for dtype in (torch.float32, torch.bfloat16):
             x = torch.empty(2, nodes, channels, dtype=dtype)
-            yield lambda x=x, k=k: forward(x, k, "l2", True, None)
+            yield partial(forward, x, k, "l2", True, None)
     for nodes, channels in ((41, 512), (41, 40), (300, 192)):
         grad = torch.empty(2, nodes, channels)
         neighbors = torch.zeros(2, nodes, 9, dtype=torch.int64)
         winner = torch.empty(grad.shape, dtype=torch.uint8)
-        yield lambda g=grad, n=neighbors, w=winner: backward(g, n, w)
+        yield partial(backward, grad, neighbors, winner)

@@ -1,4 +1,4 @@
-"""The one door through which every kernel is launched, so that a check can compile instead of run."""
+"""The one door that every kernel is launched through: a check can compile instead of run."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ x, grad (B, N, C), contiguous; neighbors (B, N, K) int64. Sizes: see `sizes`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import triton
@@ -23,11 +24,9 @@ import triton.language as tl
 from torch import Tensor
 
 from aurel_kernels.launch import launch
-from aurel_kernels.sizes import power_of_two, size_obstacle
+from aurel_kernels.sizes import power_of_two
 
 SCAN = 256
-
-obstacle = size_obstacle
 
 
 @triton.jit
@@ -86,6 +85,7 @@ def forward_kernel(
     b_degree = tl.zeros((BLOCK_ROW,), tl.float32)
     for slot in range(K):
         b_j = tl.load(neighbor_ptr + o_row * K + slot, mask=m_row, other=-1).to(tl.int32)
+        b_j = tl.where(b_j < N, b_j, -1)  # nothing is read from beyond x
         b_acc, b_winner = fold_slot(x_ptr, b_j, o_c, C, slot, b_acc, b_winner, REDUCE)
         b_degree += (b_j >= 0).to(tl.float32)
     b_out = finish_fold(b_acc, b_degree, REDUCE)
@@ -308,5 +308,5 @@ def examples() -> Iterator[Callable[[], object]]:
                 x = torch.empty(2, nodes, channels, dtype=dtype)
                 neighbors = torch.zeros(2, nodes, k, dtype=torch.int64)
                 winner = torch.empty(x.shape, dtype=torch.uint8)
-                yield lambda x=x, n=neighbors, r=reduce: forward(x, n, r, True)
-                yield lambda x=x, n=neighbors, w=winner, r=reduce: backward(x, n, w, r)
+                yield partial(forward, x, neighbors, reduce, True)
+                yield partial(backward, x, neighbors, winner, reduce)

@@ -18,7 +18,7 @@ PRECISION = tl.constexpr("ieee")
 
 
 @triton.jit
-def matrix(ptr, o_row, o_col, rows, columns):
+def matrix(ptr, o_row, o_col, rows: tl.constexpr, columns: tl.constexpr):
     """Return a tile of a matrix, zero where it ends."""
     return tl.load(
         ptr + o_row[:, None] * columns + o_col[None, :],
@@ -45,8 +45,8 @@ def forward_kernel(
     mean_ptr,
     scatter_ptr,
     N,
-    D,
-    E,
+    D: tl.constexpr,
+    E: tl.constexpr,
     GRAM: tl.constexpr,
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -58,8 +58,6 @@ def forward_kernel(
     o_e = tl.arange(0, BLOCK_E)
     # [BLOCK_D, BLOCK_E]
     b_key = matrix(key_ptr + i_target * D * E, o_p, o_e, D, E)
-    if GRAM:
-        b_gram = matrix(gram_ptr + i_target * D * D, o_p, o_p, D, D)
     for j in range(N):
         p_query = query_ptr + (i_batch * N + j) * D * E
         i_pair = i_target * N + j
@@ -72,15 +70,17 @@ def forward_kernel(
         b_mean = b_mean / D
         tl.store(mean_ptr + i_pair * D + o_p, b_mean, mask=o_p < D)
         if GRAM:
-            scatter = 0.0
+            b_square = tl.zeros((BLOCK_D, BLOCK_D), tl.float32)
             for d0 in range(0, D, BLOCK_ROW):
                 o_d = d0 + tl.arange(0, BLOCK_ROW)
                 b_query = matrix(p_query, o_d, o_e, D, E)
                 b_attention = attend(b_query, b_key, o_d, o_p, D)
                 b_deviation = tl.where((o_d < D)[:, None], b_attention - b_mean[None, :], 0.0)
-                b_product = tl.dot(b_deviation, b_gram, input_precision=PRECISION)
-                scatter += tl.sum(b_product * b_deviation)
-            tl.store(scatter_ptr + i_pair, scatter)
+                b_square = tl.dot(
+                    tl.trans(b_deviation), b_deviation, b_square, input_precision=PRECISION
+                )
+            b_gram = matrix(gram_ptr + i_target * D * D, o_p, o_p, D, D)
+            tl.store(scatter_ptr + i_pair, tl.sum(b_square * b_gram))
 
 
 @triton.jit
@@ -94,8 +94,8 @@ def target_kernel(
     grad_key_ptr,
     grad_gram_ptr,
     N,
-    D,
-    E,
+    D: tl.constexpr,
+    E: tl.constexpr,
     GRAM: tl.constexpr,
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -154,8 +154,8 @@ def source_kernel(
     gram_ptr,
     grad_query_ptr,
     N,
-    D,
-    E,
+    D: tl.constexpr,
+    E: tl.constexpr,
     GRAM: tl.constexpr,
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,

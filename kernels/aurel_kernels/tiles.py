@@ -127,10 +127,9 @@ def score_tile(
         b_score = 0.0 - tl.div_rn(b_score * tl.abs(b_score), b_square)
     elif METRIC == "dot":
         b_score = 0.0 - b_score
-    if METRIC == "dot":
-        m_known = b_score == b_score
-    else:
-        m_known = tl.abs(b_score) < float("inf")
+    m_known = b_score == b_score
+    if METRIC != "dot":
+        m_known = m_known & (tl.abs(b_score) < float("inf"))
     return tl.where(m_known, b_score, float("inf"))
 
 

@@ -17,6 +17,7 @@ flows to x: a choice has none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import triton
@@ -24,18 +25,11 @@ import triton.language as tl
 from torch import Tensor
 
 from aurel_kernels import neighbor_aggregate
-from aurel_kernels.knn import WHOLE_GRAPH, candidates, plan, store_neighbors
+from aurel_kernels.knn import candidates, plan, store_neighbors
 from aurel_kernels.knn_aggregate import knn_aggregate
 from aurel_kernels.launch import launch
-from aurel_kernels.sizes import power_of_two, size_obstacle
+from aurel_kernels.sizes import power_of_two
 from aurel_kernels.tiles import select_nearest
-
-
-def obstacle(nodes: int, channels: int, k: int, ties: str) -> str | None:
-    """Return which size the kernels do not serve, or None if they serve all."""
-    if ties == "all" and nodes > WHOLE_GRAPH:
-        return f"with ties='all' the kernel serves up to {WHOLE_GRAPH} nodes, got {nodes}"
-    return size_obstacle(nodes, channels, k)
 
 
 @triton.jit
@@ -220,5 +214,5 @@ def examples() -> Iterator[Callable[[], object]]:
                 x = torch.empty(2, nodes, channels, dtype=dtype)
                 neighbors = torch.zeros(2, nodes, k, dtype=torch.int64)
                 weights = torch.empty(2, nodes, nodes)
-                yield lambda x=x, k=k, t=ties: forward(x, x, k, "dot", t, None)
-                yield lambda x=x, n=neighbors, w=weights, t=ties: backward(x, n, w, t)
+                yield partial(forward, x, x, k, "dot", ties, None)
+                yield partial(backward, x, neighbors, weights, ties)

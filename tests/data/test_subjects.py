@@ -10,7 +10,9 @@ from aurel.data.subjects import check_apart, hold_out
 
 
 @given(
-    st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=60).filter(lambda x: len(set(x)) > 1),
+    st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=60).filter(
+        lambda x: len(set(x)) > 1
+    ),
     st.floats(0.01, 0.99),
     st.integers(0, 5),
 )
