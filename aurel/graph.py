@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
     import networkx
@@ -99,3 +100,6 @@ class RelationGraph:
                 data.edge_attr = self.edge_features[index][target, source]
             graphs.append(data)
         return Batch.from_data_list(graphs)
+
+
+pytree.register_dataclass(RelationGraph, serialized_type_name="aurel.graph.RelationGraph")

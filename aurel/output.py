@@ -57,7 +57,6 @@ def _unflatten(values: Iterable[Any], aus: AUSet | None) -> AUOutput:
     return AUOutput(**dict(zip(_FIELDS, values, strict=True)), aus=aus)
 
 
-pytree.register_dataclass(RelationGraph, serialized_type_name="aurel.graph.RelationGraph")
 pytree.register_pytree_node(
     AUOutput,
     _flatten,
