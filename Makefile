@@ -29,7 +29,12 @@ lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/mypy aurel kernels/aurel_kernels
 	$(BIN)/lint-imports
 
-clean:  ## remove .venv and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+bench: $(STAMP)  ## the speed benchmarks on this machine (about ten minutes)
+	$(BIN)/python benchmarks/multi_dimensional_edges.py
+	$(BIN)/python benchmarks/knn_max_relative.py
+	$(BIN)/python benchmarks/me_graphau_training_step.py
 
-.PHONY: help setup demo test lint clean
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build
+
+.PHONY: help setup demo test lint bench clean
