@@ -166,16 +166,21 @@ def edge_labels(labels: Tensor) -> Tensor:
     return relation.masked_fill(~(known.unsqueeze(-1) & known.unsqueeze(-2)), -1)
 
 
-def edge_cross_entropy(edge_logits: Tensor, labels: Tensor) -> Tensor:
+def edge_cross_entropy(
+    edge_logits: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> Tensor:
     r"""Cross-entropy of the four relation classes of every pair of AUs.
 
-    .. math:: L = -\frac{1}{M} \sum_{(b,i,j)\ \text{known}} \log \mathrm{softmax}(z_{bij})_{R_{bij}}
+    .. math:: L = -\frac{1}{M} \sum_{(b,i,j)\ \text{known}} \frac{w_i + w_j}{2}
+              \log \mathrm{softmax}(z_{bij})_{R_{bij}}
 
     with :math:`R_{bij}` of `edge_labels` and M the number of pairs whose members are both known.
 
     Args:
         edge_logits: :math:`(..., N, N, 4)`, entry [i, j] for receiving node i and source j.
         labels: :math:`(..., N)`, 1 present, 0 absent, -1 unknown.
+        weights: :math:`(N,)` class weights w, see `au_class_weights`; a pair has the mean weight of
+            its two AUs. None, as in the paper, means 1.
 
     Returns:
         The loss, 0-d.
@@ -196,7 +201,11 @@ def edge_cross_entropy(edge_logits: Tensor, labels: Tensor) -> Tensor:
     logits = torch.where(known.unsqueeze(-1), edge_logits, 0)
     logits = logits.to(_at_least_float32(logits.dtype)).flatten(0, -2)
     entropy = F.cross_entropy(logits, relation.clamp_min(0).flatten(), reduction="none")
-    return _mean_known(entropy, known.flatten())
+    entropy = entropy.view_as(relation)
+    if weights is not None:
+        _check_weights(weights, labels.shape[-1])
+        entropy = entropy * ((weights.unsqueeze(-1) + weights) / 2).to(entropy)
+    return _mean_known(entropy, known)
 
 
 def region_cross_entropy(
@@ -299,12 +308,15 @@ def _prepare(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _weigh(values: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
         return values
-    if tuple(weights.shape) != (values.shape[-1],):
-        raise ValueError(
-            f"weights must have one entry an AU ({values.shape[-1]}), got shape "
-            f"{tuple(weights.shape)}"
-        )
+    _check_weights(weights, values.shape[-1])
     return values * weights.to(values)
+
+
+def _check_weights(weights: Tensor, count: int) -> None:
+    if tuple(weights.shape) != (count,):
+        raise ValueError(
+            f"weights must have one entry an AU ({count}), got shape {tuple(weights.shape)}"
+        )
 
 
 def _mean_known(values: Tensor, known: Tensor) -> Tensor:

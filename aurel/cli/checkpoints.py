@@ -44,13 +44,20 @@ def load_image_model(path: Path) -> ImageModel:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint.
+        ValueError: not a checkpoint, or its model takes clips.
     """
     from aurel.models.checkpoint import load_model, read_checkpoint
+    from aurel.models.registry import model_info
 
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    metadata = read_checkpoint(path).metadata
+    checkpoint = read_checkpoint(path)
+    if model_info(checkpoint.model).takes_clips:
+        raise ValueError(
+            f"{path} holds a {checkpoint.model}, which takes clips of several frames; wanted is a "
+            "model that takes single images"
+        )
+    metadata = checkpoint.metadata
     model = load_model(path)
     trained_on = metadata.get("image_size", DEFAULT_IMAGE_SIZE)
     image_size = int(getattr(model.config, "image_size", trained_on))

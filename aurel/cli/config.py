@@ -45,8 +45,22 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
         "--ckpt_path", type=str | None, help=f"a file, or 'last' or 'best' of the run, {use}"
     )
     parser.add_class_arguments(RunOptions, fail_untyped=True)
-    values = parser.parse_args(list(arguments))
+    values = parser.parse_args(_config_first(arguments))
     checkpoint = values.pop("ckpt_path")
     values.pop("config")
     text = parser.dump(values, skip_validation=True)
     return RunOptions(**parser.instantiate(values)), checkpoint, text
+
+
+def _config_first(arguments: Sequence[str]) -> list[str]:
+    """Put the recipe before the options, so that an option overrides it wherever it stands."""
+    recipe, options = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--config":
+            recipe += [argument, *([value] if (value := next(rest, None)) is not None else [])]
+        elif argument.startswith("--config="):
+            recipe.append(argument)
+        else:
+            options.append(argument)
+    return recipe + options

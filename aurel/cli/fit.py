@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
 
     options, checkpoint, text = parse("fit", args.rest)
 
-    from aurel.cli.console import is_first_process, make_console
+    from aurel.cli.console import make_console
     from aurel.cli.progress import TrainingProgress
     from aurel.training.datasets import training_splits
     from aurel.training.run import checkpoint_file, claim_folder, fit, run_folder
@@ -31,13 +31,11 @@ def run(args: argparse.Namespace) -> int:
     resume = None if checkpoint is None else checkpoint_file(folder, checkpoint)
     splits = training_splits(options.data, options.seed)
     claim_folder(folder, resume)
-    if is_first_process():
-        (folder / "config.yaml").write_text(text)
     console.print(_summary(options, splits, folder))
     if options.data.select_on == "test":
         console.print(_SELECTED_ON_TEST, style="yellow")
     try:
-        fit(options, resume, [TrainingProgress(console, options.model.name)], splits)
+        fit(options, resume, [TrainingProgress(console, options.model.name)], splits, text)
     except KeyboardInterrupt as stop:
         raise Interrupted(where_to_go_on(folder)) from stop
     console.print(f"checkpoint  {checkpoint_file(folder, None)}")

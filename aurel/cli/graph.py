@@ -14,6 +14,7 @@ from aurel.cli.errors import BAD_INPUT, one_line, tell
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from aurel.cli.checkpoints import ImageModel
     from aurel.facs import AUSet
 
 _DESCRIPTION = """\
@@ -45,7 +46,8 @@ def add_parser(subparsers: Any) -> None:
         "--data",
         default="synthetic",
         metavar="synthetic|FOLDER",
-        help="faces to average over: the embedded ones, or those in a folder (synthetic)",
+        help="faces to average over: the embedded ones, with nothing before them, or those in a "
+        "folder (synthetic)",
     )
     parser.add_argument("--samples", type=int, default=200, help="number of synthetic faces (200)")
     parser.add_argument(
@@ -62,6 +64,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write pictures and data of a model's graph; return 2 where a photograph was unreadable."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from aurel.cli.checkpoints import load_image_model
     from aurel.cli.predict import make_predictor
     from aurel.viz.adjacency import draw_adjacency
     from aurel.viz.face_graph import draw_face_graph
@@ -69,10 +72,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"--out must end in .png, .pdf or .svg, got {args.out}")
-    predictor = make_predictor(args)
+    loaded = load_image_model(args.checkpoint)
+    predictor = make_predictor(args, loaded)
     unread: list[Path] = []
     if args.data == "synthetic":
-        batches = _synthetic(args, predictor)
+        batches = _synthetic(args, loaded)
     else:
         batches = _photos(args, predictor, unread)
     graphs = mean_graphs(predictor.model, (batch.to(predictor.device) for batch in batches))
@@ -91,16 +95,22 @@ def run(args: argparse.Namespace) -> int:
     return BAD_INPUT if unread else 0
 
 
-def _synthetic(args: argparse.Namespace, predictor: Any) -> Iterator[Tensor]:
+def _synthetic(args: argparse.Namespace, loaded: ImageModel) -> Iterator[Tensor]:
     from torch.utils.data import DataLoader
 
     from aurel.data.synthetic import ACTION_UNITS, SyntheticFaces
+    from aurel.data.transforms import EvalTransform
 
     if args.samples < 1:
         raise ValueError(f"--samples must be at least 1, got {args.samples}")
-    shown = [n for n in dict.fromkeys(predictor.model.aus.numbers) if n in ACTION_UNITS]
+    shown = [n for n in dict.fromkeys(loaded.model.aus.numbers) if n in ACTION_UNITS]
     faces = SyntheticFaces(
-        shown or "BP4D", subjects=range(args.samples), per_subject=1, size=predictor.image_size
+        shown or "BP4D",
+        subjects=range(args.samples),
+        per_subject=1,
+        size=loaded.resize,
+        occlusion=0,
+        transform=EvalTransform(loaded.resize, loaded.image_size),
     )
     for batch in DataLoader(faces, batch_size=args.batch_size):
         yield batch["image"]
@@ -120,7 +130,7 @@ def _photos(args: argparse.Namespace, predictor: Any, unread: list[Path]) -> Ite
     with file_progress(len(photos)) as on_progress:
         for path in photos:
             try:
-                crops += predictor.find([read_photo(path)])[1]
+                crops += predictor.find(read_photo(path)).crops
             except InputError as error:
                 tell(f"error: {one_line(error)}")
                 unread.append(path)
@@ -133,7 +143,7 @@ def _photos(args: argparse.Namespace, predictor: Any, unread: list[Path]) -> Ite
 
 def write_csv(adjacency: Tensor, aus: AUSet, path: Path) -> None:
     """Write the matrix with the names of the AUs before its rows and above its columns."""
-    from aurel.viz.files import atomic_path
+    from aurel.files import atomic_path
 
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -146,8 +156,8 @@ def write_graphml(adjacency: Tensor, aus: AUSet, path: Path) -> None:
     """Write the graph as GraphML: edges j -> i with `weight`, nodes with `title` and `region`."""
     import networkx
 
+    from aurel.files import atomic_path
     from aurel.graph import RelationGraph
-    from aurel.viz.files import atomic_path
 
     graph = RelationGraph(weights=adjacency[None]).to_networkx(names=aus.names)
     if aus.named:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurel.cli.errors import BAD_INPUT, one_line, tell
+
+if TYPE_CHECKING:
+    from aurel.cli.checkpoints import ImageModel
 
 _DESCRIPTION = """\
 Find the faces in photographs and videos and predict their action units (AUs).
@@ -57,16 +60,17 @@ def run(args: argparse.Namespace) -> int:
     """Predict; return 2 where an input could not be read, else 0."""
     # The video decoder would write lines of its own about damaged files to stderr.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from aurel.cli.checkpoints import load_image_model
     from aurel.cli.file_progress import file_progress
+    from aurel.files import atomic_path
     from aurel.vision.inputs import InputError, find_inputs
     from aurel.vision.outputs import annotated_paths
     from aurel.vision.predict_files import FilePrediction
     from aurel.vision.prediction_table import PredictionTable
-    from aurel.viz.files import atomic_path
 
     if args.every < 1:
         raise ValueError(f"--every must be at least 1, got {args.every}")
-    predictor = make_predictor(args)
+    predictor = make_predictor(args, load_image_model(args.checkpoint))
     annotated = args.out / "annotated"
     inputs = find_inputs(args.inputs, skip=annotated)
     if not inputs:
@@ -93,15 +97,14 @@ def run(args: argparse.Namespace) -> int:
     return BAD_INPUT if job.failed else 0
 
 
-def make_predictor(args: argparse.Namespace) -> Any:
-    """Return the `FacePredictor` that the options ask for."""
-    from aurel.cli.checkpoints import choose_device, load_image_model
+def make_predictor(args: argparse.Namespace, loaded: ImageModel) -> Any:
+    """Return the `FacePredictor` of a model that the options ask for."""
+    from aurel.cli.checkpoints import choose_device
     from aurel.vision.crop import MARGIN
     from aurel.vision.face_detector import whole_image
     from aurel.vision.face_predictor import FacePredictor
 
     device = choose_device(args.device)
-    loaded = load_image_model(args.checkpoint)
     return FacePredictor(
         loaded.model,
         loaded.image_size,

@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from aurel.training.history import epoch_metrics
+
 try:
     from rich import progress as bars
     from rich.console import Console
@@ -92,7 +94,7 @@ class TrainingProgress(Callback):
 
 def epoch_line(trainer: Trainer) -> str:
     """Return what an epoch came to, such as "epoch 3/12  loss 0.412  F1 0.603  AUC 0.811"."""
-    metrics = trainer.callback_metrics
+    metrics = epoch_metrics(trainer)
     parts = [f"epoch {trainer.current_epoch + 1:>2}/{trainer.max_epochs}"]
     for key, name in (("train/loss", "loss"), ("val/f1", "F1"), ("val/auc", "AUC")):
         if key in metrics and not math.isnan(float(metrics[key])):

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aurel.files import atomic_path
+
 try:
     from rich.table import Table
 except ImportError as error:
@@ -38,7 +40,8 @@ def numbers(row: Mapping[str, float], keys: Sequence[str]) -> list[str]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON with null where a score is not a number."""
-    path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aurel.ops.arguments import check_shape
+from aurel.layers.masked_norm import batch_norm
+from aurel.ops.arguments import check_device, check_mask, check_shape
 
 
 class AUSpecificFeatures(nn.Module):
@@ -40,13 +41,35 @@ class AUSpecificFeatures(nn.Module):
         nn.init.normal_(self.linear.weight, std=(2.0 / self.out_channels) ** 0.5)
         self.norm.reset_parameters()
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return (B, N, D, C') for tokens (B, D, C); in memory the token comes before the node."""
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Project.
+
+        Args:
+            tokens: (B, D, C).
+            mask: (B, N) bool, True where the node exists; its statistics are over these images.
+
+        Returns:
+            (B, N, D, C'), zero for absent nodes; in memory the token comes before the node.
+
+        Raises:
+            ValueError: an argument has the wrong shape or dtype.
+        """
         check_shape("tokens", tokens, "B D C", C=self.in_channels)
-        batch, length, _ = tokens.shape
-        out = self.norm(self.linear(tokens).flatten(0, 1))
-        out = F.relu(out, inplace=True)
-        return out.view(batch, length, self.num_nodes, self.out_channels).transpose(1, 2)
+        if mask is not None:
+            check_shape("mask", mask, "B N", B=tokens.shape[0], N=self.num_nodes)
+            check_mask(mask, mask)
+            check_device("mask", mask, tokens)
+            # An image without nodes may hold anything.
+            tokens = tokens.masked_fill(~mask.any(1)[:, None, None], 0)
+        out = self.linear(tokens)
+        present = None
+        if mask is not None:
+            present = mask.repeat_interleave(self.out_channels, 1)[:, None].expand_as(out)
+        out = F.relu(batch_norm(self.norm, out, present), inplace=True)
+        out = out.unflatten(2, (self.num_nodes, self.out_channels))
+        if mask is not None:
+            out = out.masked_fill(~mask[:, None, :, None], 0)
+        return out.transpose(1, 2)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, num_nodes={self.num_nodes}"

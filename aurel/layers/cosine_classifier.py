@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aurel.layers.masked_norm import zero_absent
 from aurel.ops.arguments import check_shape
 
 
@@ -36,12 +37,25 @@ class CosineClassifier(nn.Module):
         """Draw prototypes as the authors do (Xavier, uniform)."""
         nn.init.xavier_uniform_(self.prototypes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return probabilities (B, N) for nodes x (B, N, C)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Compare.
+
+        Args:
+            x: nodes (B, N, C).
+            mask: (B, N) bool, True where the node exists.
+
+        Returns:
+            Probabilities (B, N), zero for absent nodes.
+
+        Raises:
+            ValueError: an argument has the wrong shape or dtype.
+        """
         check_shape("x", x, "B N C", N=self.num_nodes, C=self.channels)
+        x = zero_absent(x, mask)
         dtype = torch.promote_types(x.dtype, torch.float32)
         prototypes = F.normalize(F.relu(self.prototypes.to(dtype)), dim=-1)
-        return (F.normalize(x.to(dtype), dim=-1) * prototypes).sum(-1)
+        # Rounding can take a cosine past 1, which no loss of probabilities accepts.
+        return (F.normalize(x.to(dtype), dim=-1) * prototypes).sum(-1).clamp(max=1)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, num_nodes={self.num_nodes}"

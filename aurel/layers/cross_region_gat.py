@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aurel.graph import RelationGraph
+from aurel.layers.masked_norm import zero_absent
 from aurel.ops.arguments import check_choice, check_device, check_mask, check_shape
 from aurel.ops.backend import Backend
 from aurel.ops.graph_attention import graph_attention
@@ -105,9 +106,8 @@ class CrossRegionGAT(nn.Module):
             with dense weights (B, N, N).
         """
         adjacency = self.adjacency(x, active, mask)
-        out, weights = self.attend(x, adjacency)
-        if mask is not None:
-            out = out.masked_fill(~mask.unsqueeze(-1), 0.0)
+        out, weights = self.attend(zero_absent(x, mask), adjacency)
+        out = zero_absent(out, mask)
         if return_graph:
             return out, RelationGraph(weights=weights.mean(1))
         return out

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from aurel.graph import RelationGraph
 from aurel.layers.linear_norm import LinearNorm, grouped_linear
-from aurel.layers.masked_norm import batch_norm, zero_absent
-from aurel.layers.neighborhood import finish, given_or_nearest
+from aurel.layers.masked_norm import batch_norm
+from aurel.layers.neighborhood import NeighborGraphConv
 
 
-class EdgeGraphConv(nn.Module):
+class EdgeGraphConv(NeighborGraphConv):
     r"""Map every edge, and keep the largest of a node's edges in each channel.
 
     .. math:: y_i = \max_j \operatorname{GELU}(\operatorname{BN}(W [x_i ; x_j - x_i]))
@@ -42,10 +41,7 @@ class EdgeGraphConv(nn.Module):
         groups: int = 4,
         loop: bool = True,
     ) -> None:
-        super().__init__()
-        self.k = k
-        self.metric = metric
-        self.loop = loop
+        super().__init__(in_channels, k, metric, loop)
         self.project = LinearNorm(2 * in_channels, out_channels, groups)
         self.reset_parameters()
 
@@ -53,33 +49,15 @@ class EdgeGraphConv(nn.Module):
         """Draw new parameters and forget the running statistics."""
         self.project.reset_parameters()
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        return_graph: bool = False,
-        neighbors: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, RelationGraph]:
-        """Convolve.
-
-        Args:
-            x: (B, N, C).
-            mask: (B, N) bool, True where the node exists.
-            return_graph: return the graph as well.
-            neighbors: (B, N, K) int64, -1 for none: a graph to use instead of the nearest nodes.
-
-        Returns:
-            (B, N, out_channels), zero for absent nodes.
-
-        Raises:
-            ValueError: k is more than the nodes, or an argument has the wrong shape or dtype.
-        """
-        x = zero_absent(x, mask)
+    def convolve(
+        self, x: Tensor, mask: Tensor | None, neighbors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         all_exist = mask is None and neighbors is None
-        neighbors = given_or_nearest(neighbors, x, self.k, self.metric, self.loop, mask)
+        if neighbors is None:
+            neighbors = self.nearest(x, mask)
         exists = None if all_exist else neighbors >= 0
         edges = F.gelu(batch_norm(self.project.norm, self._edges(x, neighbors), exists))
-        return finish(_first_maximum(edges, exists), neighbors, mask, return_graph)
+        return _first_maximum(edges, exists), neighbors
 
     def _edges(self, x: Tensor, neighbors: Tensor) -> Tensor:
         """Return W [x_i ; x_j - x_i] + b, (B, N, K, O), from maps of nodes, K times fewer."""
@@ -89,9 +67,6 @@ class EdgeGraphConv(nn.Module):
         other = grouped_linear(x, difference.contiguous(), None, groups)
         samples = torch.arange(x.shape[0], device=x.device)[:, None, None]
         return own[:, :, None] + other[samples, neighbors.clamp_min(0)]
-
-    def extra_repr(self) -> str:
-        return f"k={self.k}, metric={self.metric!r}, loop={self.loop}"
 
 
 def _first_maximum(edges: Tensor, exists: Tensor | None) -> Tensor:

@@ -6,14 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aurel.graph import RelationGraph
 from aurel.layers.linear_norm import LinearNorm
-from aurel.layers.masked_norm import zero_absent
-from aurel.layers.neighborhood import finish, given_or_nearest
+from aurel.layers.neighborhood import NeighborGraphConv
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 
 
-class GINGraphConv(nn.Module):
+class GINGraphConv(NeighborGraphConv):
     r"""Add up every node and its neighbours.
 
     .. math:: y_i = \operatorname{GELU}(\operatorname{BN}(W ((1 + \epsilon) x_i + \sum_j x_j)))
@@ -42,10 +40,7 @@ class GINGraphConv(nn.Module):
         groups: int = 4,
         loop: bool = True,
     ) -> None:
-        super().__init__()
-        self.k = k
-        self.metric = metric
-        self.loop = loop
+        super().__init__(in_channels, k, metric, loop)
         self.epsilon = nn.Parameter(torch.empty(()))
         self.project = LinearNorm(in_channels, out_channels, groups)
         self.reset_parameters()
@@ -55,31 +50,10 @@ class GINGraphConv(nn.Module):
         nn.init.zeros_(self.epsilon)
         self.project.reset_parameters()
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        return_graph: bool = False,
-        neighbors: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, RelationGraph]:
-        """Convolve.
-
-        Args:
-            x: (B, N, C).
-            mask: (B, N) bool, True where the node exists.
-            return_graph: return the graph as well.
-            neighbors: (B, N, K) int64, -1 for none: a graph to use instead of the nearest nodes.
-
-        Returns:
-            (B, N, out_channels), zero for absent nodes.
-
-        Raises:
-            ValueError: k is more than the nodes, or an argument has the wrong shape or dtype.
-        """
-        x = zero_absent(x, mask)
-        neighbors = given_or_nearest(neighbors, x, self.k, self.metric, self.loop, mask)
+    def convolve(
+        self, x: Tensor, mask: Tensor | None, neighbors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if neighbors is None:
+            neighbors = self.nearest(x, mask)
         total = (1 + self.epsilon) * x + neighbor_aggregate(x, neighbors, "sum")
-        return finish(F.gelu(self.project(total, mask)), neighbors, mask, return_graph)
-
-    def extra_repr(self) -> str:
-        return f"k={self.k}, metric={self.metric!r}, loop={self.loop}"
+        return F.gelu(self.project(total, mask)), neighbors

@@ -5,11 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aurel.ops.arguments import check_mask
 from aurel.ops.distances import at_least_float32
 
 
 def zero_absent(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return `x`, (..., C), with zeros where `mask`, (...), is False."""
+    """Return `x`, (B, N, C), with zeros where `mask`, (B, N) bool, is False.
+
+    Raises:
+        ValueError: `mask` has the wrong shape, dtype or device.
+    """
+    check_mask(mask, x)
     return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
 
 
@@ -21,7 +27,8 @@ def batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor | None = None) -> T
     Args:
         norm: holds the C channels' parameters and running statistics.
         x: (..., C); finite where absent.
-        mask: (...) bool, True where there is something; None for everywhere.
+        mask: (...) bool, or (..., C) where it differs by channel, True where there is something;
+            None for everywhere.
 
     Returns:
         (..., C), in the dtype of `x`. In training, absent entries give :math:`\beta`.
@@ -31,9 +38,9 @@ def batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor | None = None) -> T
     if mask is None or not norm.training:
         return norm(x.flatten(0, -2)).view(x.shape)
     wide = at_least_float32(x)
-    present = mask.unsqueeze(-1).to(wide.dtype)
+    present = (mask if mask.ndim == x.ndim else mask.unsqueeze(-1)).to(wide.dtype)
     axes = tuple(range(x.ndim - 1))
-    count = present.sum()
+    count = present.sum(axes)
     mean = (wide * present).sum(axes) / count.clamp_min(1)
     centered = (wide - mean) * present
     variance = centered.square().sum(axes) / count.clamp_min(1)

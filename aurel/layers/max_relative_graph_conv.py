@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from aurel.graph import RelationGraph
 from aurel.layers.linear_norm import LinearNorm, interleave
-from aurel.layers.masked_norm import zero_absent
-from aurel.layers.neighborhood import drop_absent, finish
+from aurel.layers.neighborhood import NeighborGraphConv
 from aurel.ops.knn_max_relative import knn_max_relative
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 
 
-class MaxRelativeGraphConv(nn.Module):
+class MaxRelativeGraphConv(NeighborGraphConv):
     r"""Join every node with how far its neighbours reach above it.
 
     .. math:: y_i = \operatorname{GELU}(\operatorname{BN}(W [x_i ; \max_j (x_j - x_i)]))
@@ -44,10 +42,7 @@ class MaxRelativeGraphConv(nn.Module):
         groups: int = 4,
         loop: bool = True,
     ) -> None:
-        super().__init__()
-        self.k = k
-        self.metric = metric
-        self.loop = loop
+        super().__init__(in_channels, k, metric, loop)
         self.project = LinearNorm(2 * in_channels, out_channels, groups)
         self.reset_parameters()
 
@@ -55,38 +50,14 @@ class MaxRelativeGraphConv(nn.Module):
         """Draw new parameters and forget the running statistics."""
         self.project.reset_parameters()
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        return_graph: bool = False,
-        neighbors: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, RelationGraph]:
-        """Convolve.
-
-        Args:
-            x: (B, N, C).
-            mask: (B, N) bool, True where the node exists.
-            return_graph: return the graph as well.
-            neighbors: (B, N, K) int64, -1 for none: a graph to use instead of the nearest nodes.
-
-        Returns:
-            (B, N, out_channels), zero for absent nodes.
-
-        Raises:
-            ValueError: k is more than the nodes, or an argument has the wrong shape or dtype.
-        """
-        x = zero_absent(x, mask)
+    def convolve(
+        self, x: Tensor, mask: Tensor | None, neighbors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         if neighbors is None:
             relative, neighbors = knn_max_relative(
                 x, self.k, self.metric, loop=self.loop, mask=mask
             )
         else:
-            neighbors = drop_absent(neighbors, mask)
             alone = (neighbors < 0).all(2, keepdim=True)
             relative = (neighbor_aggregate(x, neighbors, "max") - x).masked_fill(alone, 0)
-        out = F.gelu(self.project(interleave(x, relative), mask))
-        return finish(out, neighbors, mask, return_graph)
-
-    def extra_repr(self) -> str:
-        return f"k={self.k}, metric={self.metric!r}, loop={self.loop}"
+        return F.gelu(self.project(interleave(x, relative), mask)), neighbors

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from aurel.graph import RelationGraph
 from aurel.layers.linear_norm import LinearNorm, interleave
-from aurel.layers.masked_norm import zero_absent
-from aurel.layers.neighborhood import finish, given_or_nearest
+from aurel.layers.neighborhood import NeighborGraphConv
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 
 
-class SAGEGraphConv(nn.Module):
+class SAGEGraphConv(NeighborGraphConv):
     r"""Join every node with the largest of its neighbours' mapped features.
 
     .. math:: y_i = \sigma(W_2 [x_i ; \max_j \sigma(W_1 x_j)])
@@ -43,10 +41,7 @@ class SAGEGraphConv(nn.Module):
         groups: int = 4,
         loop: bool = True,
     ) -> None:
-        super().__init__()
-        self.k = k
-        self.metric = metric
-        self.loop = loop
+        super().__init__(in_channels, k, metric, loop)
         self.message = LinearNorm(in_channels, in_channels, groups)
         self.project = LinearNorm(2 * in_channels, out_channels, groups)
         self.reset_parameters()
@@ -56,32 +51,10 @@ class SAGEGraphConv(nn.Module):
         self.message.reset_parameters()
         self.project.reset_parameters()
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        return_graph: bool = False,
-        neighbors: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, RelationGraph]:
-        """Convolve.
-
-        Args:
-            x: (B, N, C).
-            mask: (B, N) bool, True where the node exists.
-            return_graph: return the graph as well.
-            neighbors: (B, N, K) int64, -1 for none: a graph to use instead of the nearest nodes.
-
-        Returns:
-            (B, N, out_channels), zero for absent nodes.
-
-        Raises:
-            ValueError: k is more than the nodes, or an argument has the wrong shape or dtype.
-        """
-        x = zero_absent(x, mask)
-        neighbors = given_or_nearest(neighbors, x, self.k, self.metric, self.loop, mask)
+    def convolve(
+        self, x: Tensor, mask: Tensor | None, neighbors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if neighbors is None:
+            neighbors = self.nearest(x, mask)
         largest = neighbor_aggregate(F.gelu(self.message(x, mask)), neighbors, "max")
-        out = F.gelu(self.project(interleave(x, largest), mask))
-        return finish(out, neighbors, mask, return_graph)
-
-    def extra_repr(self) -> str:
-        return f"k={self.k}, metric={self.metric!r}, loop={self.loop}"
+        return F.gelu(self.project(interleave(x, largest), mask)), neighbors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -69,7 +70,7 @@ class TopKGraphConv(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, return_graph: bool = False
     ) -> Tensor | tuple[Tensor, RelationGraph]:
-        """Convolve.
+        r"""Convolve.
 
         Args:
             x: (B, N, C).
@@ -77,7 +78,8 @@ class TopKGraphConv(nn.Module):
             return_graph: return the graph as well.
 
         Returns:
-            (B, N, C), zero for absent nodes.
+            (B, N, C), zero for absent nodes; with `return_graph` also the graph: the neighbours,
+            or with ``ties="all"`` the weights :math:`\hat{A}`, (B, N, N).
 
         Raises:
             ValueError: an argument has the wrong shape or dtype.
@@ -87,7 +89,18 @@ class TopKGraphConv(nn.Module):
         values, own = self.project(x).chunk(2, dim=-1)
         mean, neighbors = topk_aggregate(x, values, self.k, self.metric, ties=self.ties, mask=mask)
         out = zero_absent(F.relu(x + self.norm(mean + own, mask)), mask)
-        return (out, RelationGraph(neighbors=neighbors)) if return_graph else out
+        if not return_graph:
+            return out
+        if self.ties == "exact":
+            return out, RelationGraph(neighbors=neighbors)
+        return out, RelationGraph(weights=self._weights(x, mask))
+
+    def _weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the normalised adjacency, (B, N, N): the aggregate of the identity."""
+        batch, nodes, _ = x.shape
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        identity = torch.eye(nodes, dtype=dtype, device=x.device).repeat(batch, 1, 1)
+        return topk_aggregate(x, identity, self.k, self.metric, ties=self.ties, mask=mask)[0]
 
     def extra_repr(self) -> str:
         return (

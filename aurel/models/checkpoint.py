@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aurel.facs import AUSet
+from aurel.files import atomic_path
 from aurel.models.registry import config_dict, info_of, make_config, model_info
 
 FORMAT = 1
@@ -59,27 +58,20 @@ def save_model(model: nn.Module, path: str | Path, **metadata: Any) -> None:
 
     Args:
         model: made by `create_model`.
-        path: the folder must exist.
+        path: its folder is made where there is none.
         **metadata: numbers, strings, None, tensors, and lists or dicts of them.
 
     Raises:
         ValueError: a metadata value is of another type, or the model is not registered.
     """
     _check_metadata(metadata, "metadata")
-    path = Path(path)
     content = {
         "aurel": describe(model),
         "state_dict": model.state_dict(),
         "metadata": metadata,
     }
-    with NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        temporary = Path(file.name)
-    try:
+    with atomic_path(path) as temporary:
         torch.save(content, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -132,32 +124,6 @@ def load_model(path: str | Path) -> Any:
     return model.eval()
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a file's weights into a model that exists.
-
-    Args:
-        model: of the same name, config and AU set as the file's.
-        path: written by `save_model` or by training.
-
-    Raises:
-        ValueError: the model, its config or its AU set is another; the message says both.
-    """
-    checkpoint = read_checkpoint(path)
-    name = info_of(model).name
-    if checkpoint.model != name:
-        raise ValueError(f"{path} holds a {checkpoint.model}, the model is a {name}")
-    if checkpoint.aus != model.aus:
-        raise ValueError(
-            f"{path} is for AUs {_aus(checkpoint.aus)}, the model is for {_aus(model.aus)}"  # type: ignore[arg-type]
-        )
-    ours = config_dict(model.config)
-    differing = [key for key in ours if checkpoint.config.get(key) != ours[key]]
-    if differing:
-        pairs = (f"{key} is {checkpoint.config.get(key)!r}, {ours[key]!r}" for key in differing)
-        raise ValueError(f"{path} and the model differ: {'; '.join(pairs)}")
-    _load(model, checkpoint, path)
-
-
 def load_weights_only(path: str | Path) -> dict[str, Any]:
     """`torch.load(weights_only=True)` onto the CPU, with a refusal that says why.
 
@@ -196,10 +162,6 @@ def _check_metadata(value: Any, where: str) -> None:
             f"{where} is a {type(value).__module__}.{type(value).__name__}; only str, int, float, "
             "bool, None, tensors, lists, tuples and dicts are read back safely"
         )
-
-
-def _aus(aus: AUSet) -> str:
-    return f"{aus.name} ({', '.join(aus.names)})"
 
 
 def _some(content: Mapping[str, Any]) -> str:

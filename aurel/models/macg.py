@@ -91,7 +91,7 @@ class MACGHead(nn.Module):
             nodes = self.relation(nodes)
         if self.topology is not None:
             nodes = self.fusion(torch.cat((nodes, self.topology(features)), dim=-1))
-        return self.classifier(nodes).clamp(0, 1), graph
+        return self.classifier(nodes), graph
 
 
 @register_model(
@@ -143,7 +143,7 @@ class MACG(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = make_trunk(config, pretrained)
+        self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
         self.head = MACGHead(self.projection.out_channels, len(aus), config)
 
     def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:

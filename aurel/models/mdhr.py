@@ -10,21 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from aurel.backbones.build import build_backbone
 from aurel.facs import AUSet, RegionGroup, RegionPlan, labels_from_regions, region_plan
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.cross_region_gat import CrossRegionGAT, Edges
 from aurel.layers.facial_dynamics import FacialDynamics, Fusion, Padding
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
-from aurel.layers.token_projection import TokenProjection
 from aurel.models.author_keys import mdhr as author_keys
+from aurel.models.me_graphau import make_trunk
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_shape
 from aurel.output import AUOutput
 
-# Stochastic depth in the authors' training, by the size of the Swin.
-_SWIN_DROP_PATH = {"swin_tiny": 0.2, "swin_small": 0.3, "swin_base": 0.5}
 _SCALES = 4
 
 
@@ -146,7 +143,10 @@ class MDHR(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = _trunk(config, pretrained)
+        taps = range(-_SCALES, 0) if config.scales else (-1,)
+        self.backbone, self.projection = make_trunk(
+            config.backbone, config.channels, pretrained, taps
+        )
         channels, nodes = self.projection.out_channels, len(aus)
         self.dynamics: FacialDynamics | None = None
         if config.scales:
@@ -212,7 +212,7 @@ class MDHR(nn.Module):
             nodes = self.relation(nodes, self._active(logits))
         if self.temporal is not None:
             nodes = self.temporal(nodes.unflatten(0, frames)).flatten(0, 1)
-        probs = self.classifier(nodes.relu()).clamp(0, 1)
+        probs = self.classifier(nodes.relu())
         return AUOutput(
             probs.unflatten(0, frames),
             region_logits=tuple(group.unflatten(0, frames) for group in logits) or None,
@@ -284,19 +284,3 @@ def _swin_maps(net: Any, images: Tensor) -> list[Tensor]:
         maps.append(x.permute(0, 3, 1, 2))
         x = stage.blocks(x)
     return [*maps, net.norm(x).permute(0, 3, 1, 2)]
-
-
-def _trunk(config: MDHRConfig, pretrained: bool) -> tuple[Any, TokenProjection]:
-    """Return the backbone, and the projection of its last map to width C."""
-    name = config.backbone
-    size = "_".join(name.split("_")[:2])
-    options: dict[str, Any] = {}
-    if size in _SWIN_DROP_PATH:
-        options["drop_path_rate"] = _SWIN_DROP_PATH[size]
-    taps = range(-_SCALES, 0) if config.scales else (-1,)
-    backbone = build_backbone(
-        name, pretrained=pretrained, out_indices=taps, final_norm=True, **options
-    )
-    width = backbone.channels[-1]
-    channels = config.channels or width // (2 if name.startswith(("swin", "vit")) else 4)
-    return backbone, TokenProjection(width, channels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,7 @@ class TopKHead(nn.Module):
             nodes, graph = self.relation(nodes, return_graph=True)
         else:
             nodes = self.relation(nodes)
-        return self.classifier(nodes).clamp(0, 1), graph
+        return self.classifier(nodes), graph
 
 
 class EdgeHead(nn.Module):
@@ -132,7 +132,7 @@ class EdgeHead(nn.Module):
             )
         else:
             nodes, edges = self.relation(nodes, edges, projected=projected)
-        return self.classifier(nodes).clamp(0, 1), self.edge_classifier(edges), graph
+        return self.classifier(nodes), self.edge_classifier(edges), graph
 
 
 @register_model(
@@ -164,7 +164,7 @@ class MEGraphAUStage1(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = make_trunk(config, pretrained)
+        self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
         self.head = TopKHead(
             self.projection.out_channels, len(aus), config.k, config.metric, config.ties
         )
@@ -202,7 +202,7 @@ class MEGraphAU(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = make_trunk(config, pretrained)
+        self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
         self.head = EdgeHead(self.projection.out_channels, len(aus))
 
     def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
@@ -240,16 +240,24 @@ def start_from_stage1(model: MEGraphAU, stage1: MEGraphAUStage1) -> MEGraphAU:
     return model
 
 
-def make_trunk(config: MEGraphAUConfig, pretrained: bool) -> tuple[nn.Module, TokenProjection]:
-    """Return what makes tokens of images: the backbone, and the projection to width C."""
-    name = config.backbone
-    size = "_".join(name.split("_")[:2])
+def make_trunk(
+    backbone: str, channels: int | None, pretrained: bool, out_indices: Sequence[int] = (-1,)
+) -> tuple[Any, TokenProjection]:
+    """Return what makes tokens of images: the backbone, and the projection to width C.
+
+    Args:
+        backbone: timm's name.
+        channels: width C; None for the authors' rule, see `MEGraphAUConfig`.
+        pretrained: load the published weights of the backbone.
+        out_indices: maps that the backbone returns; the last is the one that is projected.
+    """
+    size = "_".join(backbone.split("_")[:2])
     options: dict[str, Any] = {}
     if size in _SWIN_DROP_PATH:
         options["drop_path_rate"] = _SWIN_DROP_PATH[size]
-    backbone = build_backbone(
-        name, pretrained=pretrained, out_indices=(-1,), final_norm=True, **options
+    net = build_backbone(
+        backbone, pretrained=pretrained, out_indices=out_indices, final_norm=True, **options
     )
-    width = backbone.channels[-1]
-    channels = config.channels or width // (2 if name.startswith(("swin", "vit")) else 4)
-    return backbone, TokenProjection(width, channels)
+    width = net.channels[-1]
+    channels = channels or width // (2 if backbone.startswith(("swin", "vit")) else 4)
+    return net, TokenProjection(width, channels)

@@ -137,7 +137,7 @@ class LateralTopKHead(nn.Module):
             x, graph = self.relation(x, return_graph=True)
         else:
             x = self.relation(x)
-        return self.classifier(x[:, self.nodes]).clamp(0, 1), graph
+        return self.classifier(x[:, self.nodes]), graph
 
 
 class LateralEdgeHead(nn.Module):
@@ -173,7 +173,7 @@ class LateralEdgeHead(nn.Module):
             (x, _), graph = self.relation(x, edges, return_graph=True, projected=projected)
         else:
             x, _ = self.relation(x, edges, projected=projected)
-        return self.classifier(x[:, self.nodes]).clamp(0, 1), graph
+        return self.classifier(x[:, self.nodes]), graph
 
 
 @register_model(
@@ -213,7 +213,7 @@ class OpenGraphAUStage1(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = make_trunk(config, pretrained)
+        self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
         self.head = LateralTopKHead(
             self.projection.out_channels,
             nodes_read(aus, config.lateral_parents),
@@ -259,7 +259,7 @@ class OpenGraphAU(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
-        self.backbone, self.projection = make_trunk(config, pretrained)
+        self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
         self.head = LateralEdgeHead(
             self.projection.out_channels, nodes_read(aus, config.lateral_parents)
         )

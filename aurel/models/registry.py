@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
@@ -63,6 +64,11 @@ class ModelInfo:
     paper: str
     outputs: tuple[str, ...]
     author_layout: AuthorLayout | None = None
+
+    @property
+    def takes_clips(self) -> bool:
+        """Whether the input is clips (B, T, 3, H, W) instead of images (B, 3, H, W)."""
+        return "clips" in inspect.signature(self.model.forward).parameters
 
 
 def register_model(
@@ -158,11 +164,15 @@ def create_model(
 
     Raises:
         ValueError: unknown model, or `num_aus` and `aus` disagree.
-        TypeError: unknown option.
+        TypeError: unknown option, or `backbone` is no name.
     """
     info = model_info(name)
     au_set = _au_set(num_aus, aus)
     if backbone is not None:
+        if not isinstance(backbone, str):
+            raise TypeError(
+                f'backbone must be a name, such as "resnet50", got {type(backbone).__name__}'
+            )
         options["backbone"] = backbone
     return info.model(make_config(info, au_set, options), au_set, pretrained=pretrained)
 

@@ -17,14 +17,14 @@ _log = logging.getLogger("aurel")
 _reported: set[tuple[str, str]] = set()
 
 
-def check_backend(backend: str) -> str:
-    """Return `backend` if it is a known name; ValueError otherwise."""
+def check_backend(backend: str, name: str = "backend") -> str:
+    """Return `backend` if it is a known name; ValueError, which calls it `name`, otherwise."""
     if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        raise ValueError(f"{name} must be one of {', '.join(BACKENDS)}, got {backend!r}")
     return backend
 
 
-_default = check_backend(os.environ.get("AUREL_BACKEND", "auto"))
+_default = check_backend(os.environ.get("AUREL_BACKEND", "auto"), "AUREL_BACKEND")
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def resolve_backend(op: str, backend: str, x: torch.Tensor, triton_obstacle: str
         raise ValueError(f"{op}: backend='triton' cannot serve this call: {triton_obstacle}")
     if wanted == "pyg":
         raise ValueError(
-            f"{op}: backend='pyg' serves ragged graphs (aurel.pyg), not dense (B, N, C) tensors"
+            f"{op}: backend='pyg' serves ragged graphs and is not available for dense tensors"
         )
     return wanted
 

@@ -60,6 +60,7 @@ def pairwise_scores(x: Tensor, metric: str, mask: Tensor | None = None) -> Tenso
             scores = 0 - _gram(x)[0]
     # A node that holds infinities is infinitely far by any distance, though not by a product.
     lowest = -torch.inf if metric == "dot" else torch.inf
+    scores = scores.to(x.dtype)  # `_gram` may have widened it
     return scores.nan_to_num_(nan=torch.inf, posinf=torch.inf, neginf=lowest)
 
 

@@ -7,6 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from aurel.files import atomic_path
+
+
+def epoch_metrics(trainer: Trainer) -> dict[str, Tensor]:
+    """Return what was logged in this epoch; validation scores only where it was validated."""
+    every = trainer.check_val_every_n_epoch or 1
+    validated = (trainer.current_epoch + 1) % every == 0
+    metrics = trainer.callback_metrics
+    return {key: metrics[key] for key in metrics if validated or not key.startswith("val/")}
 
 
 class History(Callback):
@@ -22,8 +33,7 @@ class History(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        metrics = trainer.callback_metrics
-        row = {name: float(value) for name, value in metrics.items()}
+        row = {name: float(value) for name, value in epoch_metrics(trainer).items()}
         self.rows.append({"epoch": float(trainer.current_epoch), **row})
         if self.path is not None and trainer.is_global_zero:
             self._write(self.path)
@@ -36,9 +46,7 @@ class History(Callback):
 
     def _write(self, path: Path) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", newline="") as file:
+        with atomic_path(path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        partial.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from aurel.facs import AUSet
-from aurel.models.checkpoint import load_model, read_checkpoint
+from aurel.files import atomic_path
+from aurel.models.checkpoint import describe, load_model, read_checkpoint
 from aurel.models.registry import create_model, model_info
 from aurel.training.checkpoint_io import AtomicCheckpointIO
 from aurel.training.data_module import AUDataModule, Splits
@@ -25,6 +28,8 @@ from aurel.training.options import RunOptions, TrainerOptions
 from aurel.training.seeding import EpochSeed
 from aurel.training.start import load_backbone_weights, start_from
 from aurel.training.task import AUTask
+
+_log = logging.getLogger("aurel")
 
 
 def run_folder(options: RunOptions) -> Path:
@@ -72,6 +77,7 @@ def fit(
     resume: Path | None = None,
     callbacks: Sequence[Callback] = (),
     splits: Splits | None = None,
+    config: str | None = None,
 ) -> AUTask:
     """Train a model and leave its checkpoints, logs and history in the run's folder.
 
@@ -80,6 +86,7 @@ def fit(
         resume: checkpoint to go on from; None starts anew.
         callbacks: besides those of every run.
         splits: the data, where they are loaded already.
+        config: what to write into the run's ``config.yaml``, once it is clear that it may run.
 
     Returns:
         The trained task. ``checkpoints/best.ckpt``, ``checkpoints/last.ckpt``, ``history.csv`` and
@@ -103,6 +110,9 @@ def fit(
         always.append(EMAWeightAveraging(decay=options.optimizer.ema_decay))
     logger = TensorBoardLogger(folder, name="tensorboard", version="")
     trainer = make_trainer(options.trainer, [*always, *callbacks], logger)
+    if config is not None and trainer.is_global_zero:
+        with atomic_path(folder / "config.yaml") as partial:
+            partial.write_text(config)
     _fit_or_interrupt(trainer, task, _data_module(options, splits), resume)
     return task
 
@@ -146,17 +156,20 @@ def score(
 
 def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger: Any) -> Trainer:
     """Return a quiet Lightning trainer that writes checkpoints atomically."""
-    return Trainer(
-        **asdict(options),
-        callbacks=list(callbacks),
-        logger=logger,
-        plugins=[AtomicCheckpointIO()],
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-    )
+    try:
+        return Trainer(
+            **asdict(options),
+            callbacks=list(callbacks),
+            logger=logger,
+            plugins=[AtomicCheckpointIO()],
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        )
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {error}") from error
 
 
 def _training_task(options: RunOptions, splits: Splits) -> AUTask:
@@ -167,8 +180,15 @@ def _training_task(options: RunOptions, splits: Splits) -> AUTask:
     if options.model.init_from is not None:
         source = options.model.init_from.replace("{fold}", str(options.data.fold))
         check_fold(read_checkpoint(source).metadata, splits.protocol or {})
-        start_from(model, source)
-    objective = Objective(losses_of(name, options.losses), splits.class_weights)
+        fresh = start_from(model, source)
+        _log.warning("%s lacks these, which start anew: %s", source, ", ".join(fresh) or "none")
+    losses = losses_of(name, options.losses)
+    if getattr(model.config, "relations", False) and not losses.get("landmark"):
+        raise ValueError(
+            "losses.landmark must be above 0: nothing else teaches the model where its regions are "
+            "(model.options.relations false takes a model without them)"
+        )
+    objective = Objective(losses, splits.class_weights)
     metadata = {
         **(splits.protocol or {}),
         "seed": options.seed,
@@ -217,8 +237,19 @@ def _data_module(options: RunOptions, splits: Splits) -> AUDataModule:
 
 
 def _check_same_run(resume: Path, task: AUTask) -> None:
-    before = read_checkpoint(resume).metadata
-    changed = [key for key, value in task.metadata.items() if before.get(key) != value]
+    before = read_checkpoint(resume)
+    changed = [key for key, value in task.metadata.items() if before.metadata.get(key) != value]
+    ours = describe(task.model)
+    if before.model != ours["model"]:
+        changed.append(f"model ({before.model} there, {ours['model']} here)")
+    else:
+        changed += [
+            f"model option {key} ({before.config.get(key)} there, {value} here)"
+            for key, value in ours["config"].items()
+            if before.config.get(key) != value
+        ]
+    if before.aus != task.model.aus:
+        changed.append("AUs")
     if changed:
         raise ValueError(
             f"{resume} belongs to another run: {', '.join(changed)} differ; start anew in another "

@@ -51,8 +51,8 @@ def start_from(model: Any, path: str | Path) -> list[str]:
         Names of the tensors of `model` that keep their fresh values.
 
     Raises:
-        ValueError: the models are of different kinds, or are for different AUs of equal number,
-            whose weights could not be told apart.
+        ValueError: the models are of different kinds, backbones or widths, or are for different
+            AUs of equal number, whose weights could not be told apart.
     """
     source = load_model(path)
     if isinstance(model, MEGraphAU) and isinstance(source, MEGraphAUStage1):
@@ -69,6 +69,10 @@ def start_from(model: Any, path: str | Path) -> list[str]:
             f"{path} is for {', '.join(source.aus.names)}, the model for as many others: "
             f"{', '.join(model.aus.names)}"
         )
+    for option in ("backbone", "channels", "dims"):
+        ours, theirs = (getattr(m.config, option, None) for m in (model, source))
+        if ours != theirs:
+            raise ValueError(f"{path} has {option} {theirs}, the model {ours}: nothing would fit")
     return _take(model, source)
 
 

@@ -66,6 +66,10 @@ class HaarFaceDetector:
             every frontal face and nothing else in the photographs this was chosen on.
         tilt: how far tilted heads are turned, degrees; 0 looks for upright faces alone.
 
+    Raises:
+        ImportError: OpenCV has no cascades, as from version 5 on.
+        ValueError: a number out of range.
+
     Source: Viola and Jones, "Rapid object detection using a boosted cascade of simple features",
     CVPR 2001; cascade `haarcascade_frontalface_alt2.xml`.
     """
@@ -87,7 +91,8 @@ class HaarFaceDetector:
         self.min_face = min_face
         self.min_neighbors = min_neighbors
         self.tilt = tilt
-        self._cascade = cv2.CascadeClassifier(str(_cascade_file()))
+        cascade = _cascade_file()
+        self._cascade = cv2.CascadeClassifier(str(cascade))
 
     def __call__(self, image: RGBImage) -> list[Face]:
         """Return the faces of an (H, W, 3) uint8 RGB picture, left to right."""
@@ -103,7 +108,9 @@ class HaarFaceDetector:
             for angle in (self.tilt, -self.tilt):
                 faces += self._search(grey, angle, (3 * self.min_neighbors + 1) // 2)
         to_full = (width / size[0], height / size[1])
-        kept = _without_overlaps(_scaled(face, *to_full) for face in faces)
+        faces = [_scaled(face, *to_full) for face in faces]
+        # The tilted search also sees the repeated border, beyond the picture.
+        kept = _without_overlaps(face for face in faces if _is_inside(face, width, height))
         return sorted(kept, key=lambda face: face.x)
 
     def _search(self, grey: NDArray[np.uint8], angle: float, min_neighbors: int) -> list[Face]:
@@ -137,11 +144,16 @@ def _cascade_file() -> Path:
     data = getattr(cv2, "data", None)
     path = Path(data.haarcascades if data else "") / "haarcascade_frontalface_alt2.xml"
     if data is None or not path.is_file() or not hasattr(cv2, "CascadeClassifier"):
-        raise RuntimeError(
+        raise ImportError(
             f"OpenCV {cv2.__version__} has no Haar cascades; "
             "they come with version 4: pip install 'aurel-au[vision]'"
         )
     return path
+
+
+def _is_inside(face: Face, width: int, height: int) -> bool:
+    x, y = face.centre
+    return 0 <= x <= width and 0 <= y <= height
 
 
 def _scaled(face: Face, x_scale: float, y_scale: float) -> Face:

@@ -32,6 +32,19 @@ class FacePrediction:
     present: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class FoundFaces:
+    """The faces of one picture.
+
+    Args:
+        faces: where they are, left to right.
+        crops: what the model sees of each, (S, S, 3) uint8 RGB.
+    """
+
+    faces: list[Face]
+    crops: list[RGBImage]
+
+
 class FacePredictor:
     """Finds the faces of pictures and predicts their AUs, batched over faces.
 
@@ -76,22 +89,25 @@ class FacePredictor:
         Args:
             images: (H, W, 3) uint8 RGB, of any sizes.
         """
-        found, crops = self.find(images)
-        probs = iter(self._probs(crops))
-        return [
-            [self._decide(face, values) for face, values in zip(faces, probs, strict=False)]
-            for faces in found
-        ]
+        return self.predict([self.find(image) for image in images])
 
-    def find(self, images: Sequence[RGBImage]) -> tuple[list[list[Face]], list[RGBImage]]:
-        """Return the faces of each picture, and the crops of all of them, (S, S, 3) uint8."""
-        found = [self.detector(image) for image in images]
-        crops = [
-            crop_face(image, face, self.image_size, self.margin)
-            for image, faces in zip(images, found, strict=True)
-            for face in faces
+    def find(self, image: RGBImage) -> FoundFaces:
+        """Return the faces of an (H, W, 3) uint8 RGB picture.
+
+        Raises:
+            ValueError: not such a picture, or the detector's box is empty or outside of it.
+        """
+        faces = self.detector(image)
+        crops = [crop_face(image, face, self.image_size, self.margin) for face in faces]
+        return FoundFaces(faces, crops)
+
+    def predict(self, pictures: Sequence[FoundFaces]) -> list[list[FacePrediction]]:
+        """Return the faces of each picture with their AUs, for what `find` gives."""
+        probs = iter(self._probs([crop for found in pictures for crop in found.crops]))
+        return [
+            [self._decide(face, values) for face, values in zip(found.faces, probs, strict=False)]
+            for found in pictures
         ]
-        return found, crops
 
     def _decide(self, face: Face, probs: NDArray[np.floating]) -> FacePrediction:
         return FacePrediction(face, probs, probs >= self.threshold)

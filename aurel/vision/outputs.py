@@ -9,10 +9,10 @@ from types import TracebackType
 
 from PIL import Image
 
+from aurel.files import atomic_path
 from aurel.vision.image import RGBImage, check_rgb
 from aurel.vision.inputs import is_video
 from aurel.vision.opencv import cv2
-from aurel.viz.files import atomic_path
 
 
 def annotated_paths(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from aurel.vision.annotate import Annotator
-from aurel.vision.face_predictor import FacePrediction, FacePredictor
+from aurel.vision.face_predictor import FacePrediction, FacePredictor, FoundFaces
 from aurel.vision.inputs import Frame, InputError, Video, is_video, read_photo
 from aurel.vision.outputs import VideoWriter, write_picture
 from aurel.vision.prediction_table import PredictionTable
 
-Shot: TypeAlias = tuple[Path, Frame]
+Shot: TypeAlias = tuple[Path, Frame, FoundFaces]
 
 MAX_PIXELS = 64_000_000
 """How much of pictures is held in memory at once, at three bytes a pixel."""
@@ -28,11 +28,12 @@ class FilePrediction:
         table: where the rows go.
         targets: where the annotated copy of an input goes; an input that is not in it gets none.
         every: use one video frame in `every`.
-        on_error: told about each file that cannot be read; its rows and pictures are taken back.
+        on_error: told about each file that cannot be read, or in which the detector finds a face
+            that cannot be cut out; its rows and pictures are taken back.
         on_progress: told after each step: the path, frames done, frames in all if known.
 
     Attributes:
-        failed: number of files that could not be read.
+        failed: number of files that `on_error` was told about.
         faces: number of faces found in the others.
     """
 
@@ -68,14 +69,22 @@ class FilePrediction:
     def _photos(self, paths: Iterable[Path]) -> Iterator[Shot]:
         for path in paths:
             try:
-                yield path, Frame(0, 0.0, read_photo(path))
+                shot = self._shot(path, Frame(0, 0.0, read_photo(path)))
             except InputError as error:
                 self._fail(path, error)
+            else:
+                yield shot
+
+    def _shot(self, path: Path, frame: Frame) -> Shot:
+        try:
+            return path, frame, self.predictor.find(frame.image)
+        except ValueError as error:
+            raise InputError(f"{path}: frame {frame.index}: {error}") from error
 
     def _draw_photos(
         self, shots: Sequence[Shot], predicted: Sequence[Sequence[FacePrediction]]
     ) -> None:
-        for (path, frame), faces in zip(shots, predicted, strict=True):
+        for (path, frame, _), faces in zip(shots, predicted, strict=True):
             if path in self.targets:
                 annotator = self._annotator(frame, len(faces))
                 write_picture(annotator(frame.image, faces, path.name), self.targets[path])
@@ -88,7 +97,7 @@ class FilePrediction:
         try:
             with Video(path, self.every) as video, ExitStack() as stack:
                 total = video.frame_count // self.every or None
-                shots = ((path, frame) for frame in video)
+                shots = (self._shot(path, frame) for frame in video)
                 for batch in in_batches(shots, self.predictor.batch_size):
                     predicted = self._predict(batch)
                     if path in self.targets and draw is None:
@@ -98,7 +107,7 @@ class FilePrediction:
                         stack.enter_context(writer)
                         draw = _drawer(annotator, writer)
                     if draw is not None:
-                        for (_, frame), faces in zip(batch, predicted, strict=True):
+                        for (_, frame, _), faces in zip(batch, predicted, strict=True):
                             draw(frame, faces)
                     done += len(batch)
                     self.on_progress(path, done, total)
@@ -108,8 +117,8 @@ class FilePrediction:
             self._fail(path, error)
 
     def _predict(self, shots: Sequence[Shot]) -> list[list[FacePrediction]]:
-        predicted = self.predictor([frame.image for _, frame in shots])
-        for (path, frame), faces in zip(shots, predicted, strict=True):
+        predicted = self.predictor.predict([found for _, _, found in shots])
+        for (path, frame, _), faces in zip(shots, predicted, strict=True):
             self.table.add(path, frame, faces)
             self.faces += len(faces)
         return predicted

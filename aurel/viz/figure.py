@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aurel.viz.files import atomic_path
+from aurel.files import atomic_path
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg

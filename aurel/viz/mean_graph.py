@@ -91,12 +91,13 @@ def au_adjacency(model: Any, adjacency: Tensor) -> tuple[Tensor, AUSet]:
     """
     aus: AUSet = model.aus
     nodes = len(adjacency)
+    rules = getattr(model.config, "center_rules", None)
+    # First, as there may be as many regions as AUs.
+    if rules is not None and rules(aus).num_nodes == nodes:
+        return lift_to_aus(adjacency, rules(aus).au_nodes), aus
     if nodes == len(aus):
         return adjacency, aus
     both_sides = [number for number, side in zip(aus.numbers, aus.sides, strict=True) if not side]
     if nodes == len(both_sides):
         return adjacency, AUSet.of(both_sides)
-    rules = getattr(model.config, "center_rules", None)
-    if rules is not None and rules(aus).num_nodes == nodes:
-        return lift_to_aus(adjacency, rules(aus).au_nodes), aus
     raise ValueError(f"{nodes} nodes are neither the {len(aus)} AUs nor their regions")

@@ -32,6 +32,8 @@ from aurel_kernels.tiles import (
     unpack_columns,
 )
 
+METRICS = ("l2", "l1", "cosine", "dot")
+
 
 @triton.jit
 def shift_kernel(
@@ -187,9 +189,10 @@ def nearest(
             b_key = ~pack_keys(b_score, m_free, o_col, BLOCK_ROW, BLOCK_COL)
             # the larger of an ascending and a descending list, slot by slot, are the K best of both
             b_best = tl.bitonic_merge(tl.maximum(b_best, tl.topk(b_key, BLOCK_K)))
-        o_last = BLOCK_K - 1 - tl.arange(0, BLOCK_K)
-        o_last = tl.broadcast_to(o_last[None, :], (BLOCK_ROW, BLOCK_K))
+        o_k = tl.arange(0, BLOCK_K)
+        o_last = tl.broadcast_to((BLOCK_K - 1 - o_k)[None, :], (BLOCK_ROW, BLOCK_K))
         b_neighbor = tl.gather(unpack_columns(~b_best), o_last, axis=1)
+        b_neighbor = tl.where((o_k < K)[None, :], b_neighbor, -1)
     return b_neighbor
 
 
@@ -329,14 +332,11 @@ def forward(x: Tensor, k: int, metric: str, loop: bool, mask: Tensor | None) -> 
 
 def examples() -> Iterator[Callable[[], object]]:
     """Yield calls that cover the table of `plan`, on CPU tensors, to be compiled."""
-    for nodes, channels, k in ((12, 512, 4), (41, 40, 9), (64, 512, 64), (196, 192, 9)):
-        for metric in ("l2", "l1", "cosine", "dot"):
-            x = torch.empty(2, nodes, channels)
-            yield partial(forward, x, k, metric, True, None)
-    for channels, k, metric in ((512, 16, "l2"), (40, 64, "cosine"), (512, 9, "dot")):
-        for dtype in (torch.float16, torch.bfloat16):
-            x, mask = (
-                torch.empty(2, 196, channels, dtype=dtype),
-                torch.ones(2, 196, dtype=torch.bool),
-            )
-            yield partial(forward, x, k, metric, False, mask)
+    cases = [(n, c, 9, metric, "float32") for n, c in ((41, 40), (196, 192)) for metric in METRICS]
+    cases += [(12, 512, 4, "l2", "float32"), (64, 512, 64, "l2", "float32")]
+    cases += [(196, 512, 16, "l2", "float16"), (196, 40, 64, "cosine", "bfloat16")]
+    cases += [(196, 512, 9, "dot", "bfloat16")]
+    for nodes, channels, k, metric, dtype in cases:
+        x = torch.empty(2, nodes, channels, dtype=getattr(torch, dtype))
+        mask = torch.ones(2, nodes, dtype=torch.bool) if k > 9 else None
+        yield partial(forward, x, k, metric, k <= 9, mask)

@@ -303,10 +303,9 @@ def reversed_edges(neighbors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def examples() -> Iterator[Callable[[], object]]:
     """Yield calls that cover the tables above, on CPU tensors, to be compiled."""
     for nodes, channels, k in ((12, 512, 4), (41, 40, 9), (300, 192, 9)):
-        for dtype in (torch.float32, torch.bfloat16):
-            for reduce in ("max", "mean"):
-                x = torch.empty(2, nodes, channels, dtype=dtype)
-                neighbors = torch.zeros(2, nodes, k, dtype=torch.int64)
-                winner = torch.empty(x.shape, dtype=torch.uint8)
-                yield partial(forward, x, neighbors, reduce, True)
-                yield partial(backward, x, neighbors, winner, reduce)
+        for reduce, dtype in (("max", torch.float32), ("mean", torch.bfloat16)):
+            x = torch.empty(2, nodes, channels, dtype=dtype)
+            neighbors = torch.zeros(2, nodes, k, dtype=torch.int64)
+            winner = torch.empty(x.shape, dtype=torch.uint8)
+            yield partial(forward, x, neighbors, reduce, True)
+            yield partial(backward, x, neighbors, winner, reduce)

@@ -208,11 +208,14 @@ def backward(grad: Tensor, neighbors: Tensor, weights: Tensor, ties: str) -> Ten
 
 def examples() -> Iterator[Callable[[], object]]:
     """Yield calls that cover the tables of both directions, on CPU tensors, to be compiled."""
-    for nodes, channels, k in ((12, 512, 4), (41, 40, 9)):
-        for dtype in (torch.float32, torch.bfloat16):
-            for ties in ("exact", "all"):
-                x = torch.empty(2, nodes, channels, dtype=dtype)
-                neighbors = torch.zeros(2, nodes, k, dtype=torch.int64)
-                weights = torch.empty(2, nodes, nodes)
-                yield partial(forward, x, x, k, "dot", ties, None)
-                yield partial(backward, x, neighbors, weights, ties)
+    for nodes, channels, k, dtype in (
+        (12, 512, 4, torch.float32),
+        (41, 512, 9, torch.float32),
+        (41, 40, 9, torch.bfloat16),
+    ):
+        x = torch.empty(2, nodes, channels, dtype=dtype)
+        neighbors = torch.zeros(2, nodes, k, dtype=torch.int64)
+        weights = torch.empty(2, nodes, nodes)
+        yield partial(forward, x, x, k, "dot", "exact", None)
+        yield partial(forward, x, x, k, "dot", "all", None)
+        yield partial(backward, x, neighbors, weights, "all")

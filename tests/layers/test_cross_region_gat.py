@@ -147,6 +147,19 @@ def test_mask_is_absence(strategy: str) -> None:
     assert not weights[:, ~mask].any() and not weights[:, :, ~mask].any()
 
 
+def test_absent_nodes_do_not_spoil_the_gradients() -> None:
+    x = torch.randn(2, 5, 6)
+    mask = torch.tensor([[True, False, True, True, False]]).expand(2, 5)
+    layer = CrossRegionGAT(6, SMALL, 2)
+    grads = []
+    for filler in (0.0, torch.nan):
+        nodes = x.masked_fill(~mask[..., None], filler).requires_grad_()
+        out = layer(nodes, torch.ones(2, 5), mask=mask)
+        grads.append(torch.autograd.grad(out.square().sum(), [nodes, *layer.parameters()]))
+    for clean, spoiled in zip(*grads, strict=True):
+        assert torch.equal(clean, spoiled)
+
+
 def test_nan_reaches_only_who_listens() -> None:
     layer = CrossRegionGAT(4, SMALL, edges="same_region")
     x = torch.randn(2, 5, 4)

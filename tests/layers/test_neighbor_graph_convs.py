@@ -176,6 +176,21 @@ def test_too_many_neighbours_are_an_error(conv: type[nn.Module]) -> None:
         conv(8, 10, k=3)
 
 
+@every_conv
+def test_bad_inputs_are_named(conv: type[nn.Module]) -> None:
+    layer, x = conv(8, 12, k=3), torch.zeros(2, 5, 8)
+    with pytest.raises(ValueError, match=r"x must have shape \(B, N, C=8\), got \(2, 5, 12\)"):
+        layer(torch.zeros(2, 5, 12))
+    with pytest.raises(ValueError, match="mask must be bool"):
+        layer(x, torch.ones(2, 5))
+    with pytest.raises(ValueError, match=r"mask must have shape \(B=2, N=5\), got \(2, 4\)"):
+        layer(x, torch.ones(2, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"neighbors must have shape \(B=2, N=5, K\)"):
+        layer(x, neighbors=torch.zeros(2, 4, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="neighbors must be int64, got torch.int32"):
+        layer(x, neighbors=torch.zeros(2, 5, 3, dtype=torch.int32))
+
+
 def test_exports_with_a_free_batch() -> None:
     layer = MaxRelativeGraphConv(8, 12, k=3).eval()
     batch = torch.export.Dim("batch", min=2)

@@ -138,6 +138,50 @@ def test_nan_stays_in_its_node() -> None:
     assert torch.equal(CosineClassifier(4, 3)(x).isnan(), bad)
 
 
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_features_of_a_node_come_from_the_images_that_have_it(training: bool) -> None:
+    mask = torch.tensor([[1, 0, 1], [1, 1, 0], [0, 0, 0], [1, 1, 0]], dtype=torch.bool)
+    layer = AUSpecificFeatures(5, 4, 3).double().train(training)
+    nn.init.normal_(layer.norm.bias)
+    tokens = torch.randn(4, 7, 5, dtype=torch.float64)
+    tokens[2] = torch.nan
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    out = layer(tokens, mask)
+    assert not out[~mask].any()
+    for node in range(3):
+        alone = AUSpecificFeatures(5, 4, 3).double().train(training)
+        alone.load_state_dict(before)
+        images = mask[:, node]
+        torch.testing.assert_close(out[images, node], alone(tokens[images])[:, node])
+        own = slice(4 * node, 4 * node + 4)
+        for name in ("running_mean", "running_var"):
+            got, want = (getattr(owner.norm, name)[own] for owner in (layer, alone))
+            torch.testing.assert_close(got, want)
+    out.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+
+
+def test_an_absent_node_has_probability_zero() -> None:
+    layer = CosineClassifier(4, 3)
+    x = torch.rand(2, 3, 4)
+    mask = torch.tensor([[True, False, True], [True, True, False]])
+    out = layer(x.masked_fill(~mask[..., None], torch.nan), mask)
+    assert torch.equal(out, layer(x).masked_fill(~mask, 0))
+    out.sum().backward()
+    assert layer.prototypes.grad.isfinite().all()
+
+
+def test_no_cosine_exceeds_one() -> None:
+    layer = CosineClassifier(37, 500)
+    with torch.no_grad():
+        layer.prototypes.uniform_(0.1, 1)
+        parallel = layer.prototypes * torch.rand(500, 1)
+        raw = torch.nn.functional.normalize(parallel, dim=-1)
+        prototypes = torch.nn.functional.normalize(layer.prototypes, dim=-1)
+        assert (raw * prototypes).sum(-1).max() > 1
+        assert layer(parallel[None]).max() == 1
+
+
 def test_messages() -> None:
     with pytest.raises(ValueError, match=r"tokens must have shape \(B, D, C=5\), got \(2, 7, 4\)"):
         TokenProjection(5, 4)(torch.rand(2, 7, 4))
@@ -145,3 +189,9 @@ def test_messages() -> None:
         AUSpecificFeatures(5, 4, 3)(torch.rand(7, 5))
     with pytest.raises(ValueError, match=r"x must have shape \(B, N=3, C=4\), got \(2, 4, 4\)"):
         CosineClassifier(4, 3)(torch.rand(2, 4, 4))
+    with pytest.raises(ValueError, match="mask must be bool"):
+        CosineClassifier(4, 3)(torch.rand(2, 3, 4), torch.ones(2, 3))
+    with pytest.raises(ValueError, match="mask must be bool"):
+        AUSpecificFeatures(5, 4, 3)(torch.rand(2, 7, 5), torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"mask must have shape \(B=2, N=3\), got \(2, 4\)"):
+        AUSpecificFeatures(5, 4, 3)(torch.rand(2, 7, 5), torch.ones(2, 4, dtype=torch.bool))

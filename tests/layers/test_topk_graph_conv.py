@@ -54,8 +54,21 @@ def test_ties_are_all_kept_only_if_wanted() -> None:
     x[:, 1:] = x[:, :1]
     x[:, 5] += 1
     own = every(x, return_graph=True)
-    assert own[1].neighbors.shape == (1, 6, 3)
+    edges = own[1].edges()[0]
+    assert edges[:5].sum(1).min() > 0 and edges.sum(1).max() > 3
     assert not torch.allclose(exact(x), own[0])
+
+
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_the_graph_of_all_ties_is_the_one_that_was_used(metric: str) -> None:
+    layer = random_layer(ties="all", metric=metric).eval()
+    x = torch.randint(-1, 2, (4, 6, 8)).double()
+    x[:, 3:5] = x[:, :1]
+    out, graph = layer(x, MASK[:1].expand(4, -1), return_graph=True)
+    assert (graph.edges().sum(2) > 3).any()
+    values, own = layer.project(x).chunk(2, dim=-1)
+    want = torch.relu(x + layer.norm(graph.adjacency() @ values + own))
+    torch.testing.assert_close(out, want)
 
 
 MASK = torch.tensor([[True] * 6, [True, True, False, True, True, False], [False] * 6])
@@ -66,7 +79,7 @@ def test_absent_nodes_might_as_well_not_be_there(ties: str) -> None:
     layer = random_layer(ties=ties).eval()
     x = torch.randn(3, 6, 8, dtype=torch.float64)
     out, graph = layer(x.masked_fill(~MASK[..., None], torch.nan), MASK, return_graph=True)
-    assert not out[~MASK].any() and (graph.neighbors[~MASK] == -1).all()
+    assert not out[~MASK].any() and not graph.edges()[~MASK].any()
     for features, present, got in zip(x[:2], MASK[:2], out[:2], strict=True):
         index = present.nonzero()[:, 0]
         packed = random_layer(len(index), ties=ties).eval()
@@ -158,6 +171,10 @@ def test_bad_inputs_are_named() -> None:
     layer = TopKGraphConv(8, 6, k=3)
     with pytest.raises(ValueError, match=r"x must have shape \(B, N=6, C=8\), got \(2, 5, 8\)"):
         layer(torch.zeros(2, 5, 8))
+    with pytest.raises(ValueError, match="mask must be bool"):
+        layer(torch.zeros(2, 6, 8), torch.ones(2, 6))
+    with pytest.raises(ValueError, match=r"mask must have shape \(B=2, N=6\), got \(6,\)"):
+        layer(torch.zeros(2, 6, 8), torch.ones(6, dtype=torch.bool))
 
 
 def test_compiles_whole() -> None:

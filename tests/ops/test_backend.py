@@ -101,5 +101,5 @@ def test_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUREL_BACKEND", "torch")
     assert runpy.run_path(backend.__file__)["_default"] == "torch"
     monkeypatch.setenv("AUREL_BACKEND", "fast")
-    with pytest.raises(ValueError, match="backend must be one of auto, torch, triton, pyg"):
+    with pytest.raises(ValueError, match="AUREL_BACKEND must be one of auto, .*, got 'fast'"):
         runpy.run_path(backend.__file__)

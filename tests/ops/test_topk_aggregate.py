@@ -186,6 +186,23 @@ def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
         topk_aggregate(**good | arguments)
 
 
+COARSE = """
+import torch
+from aurel.ops.topk_aggregate import _topk_aggregate
+torch.set_float32_matmul_precision("medium")
+x, values = torch.randn(2, 6, 4), torch.randn(2, 6, 3, requires_grad=True)
+for metric in ("dot", "l2", "cosine"):
+    arguments = (x, values, None, 3, metric, "all", "torch")
+    assert _topk_aggregate(*arguments)[2].dtype == torch.float32
+    torch.library.opcheck(_topk_aggregate, arguments)
+"""
+
+
+def test_opcheck_with_coarse_matrix_products() -> None:
+    """In a process of its own: torch does not take the setting back cleanly."""
+    subprocess.run([sys.executable, "-c", COARSE], check=True)
+
+
 def test_opcheck() -> None:
     x, values = torch.randn(2, 6, 4), torch.randn(2, 6, 3, requires_grad=True)
     mask = torch.rand(2, 6) < 0.8

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from aurel.models.author_keys import me_graphau
 from aurel.models.author_keys.edges import token_projection
+from aurel.models.author_keys.shapes import Shapes, State, affine, flat, linear_block, under
 from aurel.models.registry import AuthorLayout
-
-Shapes = dict[str, tuple[int, ...]]
 
 _ATTENTION = {
     "local": "conv0",
@@ -27,7 +26,7 @@ _TOPOLOGY = {"query": "conv1", "key": "conv2", "value": "conv3", "relation": "co
 _WHOLE = {"attention": "mafg", "graph": True, "channel_topology": "shared"}
 
 
-def multi_scale_attention(author: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def multi_scale_attention(author: Mapping[str, Tensor]) -> State:
     """Map the convolutions of `MAFG` onto `MultiScaleAttention`."""
     return {
         f"{ours}.{entry}": author[f"{theirs}.{entry}"]
@@ -36,42 +35,25 @@ def multi_scale_attention(author: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def channel_topology(author: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def channel_topology(author: Mapping[str, Tensor]) -> State:
     """Map `CCFG` (conv1 to conv4, class_linear) onto a shared `ChannelTopology`."""
     ours = {}
     for name, theirs in _TOPOLOGY.items():
         for entry in ("weight", "bias"):
             value = author[f"{theirs}.{entry}"]
             ours[f"{name}.{entry}"] = value.view(value.shape[:2])
-    block = token_projection(_under(author, "class_linear."))
+    block = token_projection(under(author, "class_linear."))
     return {**ours, **{f"view.{key}": value for key, value in block.items()}}
 
 
-def own_head(author: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def own_head(author: Mapping[str, Tensor]) -> State:
     """Map what MACG's head has beyond that of ME-GraphAU: attention, topology and fusion."""
     modules = {
-        "attention": multi_scale_attention(_under(author, "mafg.")),
-        "topology": channel_topology(_under(author, "ccfg.")),
-        "fusion": token_projection(_under(author, "post_concat.")),
+        "attention": multi_scale_attention(under(author, "mafg.")),
+        "topology": channel_topology(under(author, "ccfg.")),
+        "fusion": token_projection(under(author, "post_concat.")),
     }
-    return {f"{name}.{k}": v for name, state in modules.items() for k, v in state.items()}
-
-
-def _under(author: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in author.items() if k.startswith(prefix)}
-
-
-def _conv(name: str, inputs: int, outputs: int, height: int = 1, width: int = 1) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs, height, width), f"{name}.bias": (outputs,)}
-
-
-def _linear_block(name: str, inputs: int, outputs: int) -> Shapes:
-    per_channel = ("fc.bias", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
-    return {
-        f"{name}.fc.weight": (outputs, inputs),
-        **{f"{name}.{entry}": (outputs,) for entry in per_channel},
-        f"{name}.bn.num_batches_tracked": (),
-    }
+    return flat(modules)
 
 
 def _shapes(model: Any) -> Shapes:
@@ -81,17 +63,17 @@ def _shapes(model: Any) -> Shapes:
         for key, shape in me_graphau.STAGE1.shapes(model).items()
     }
     channels = model.projection.out_channels
-    shapes.update(_conv("head.mafg.conv0", 1, channels, 5, 5))
+    shapes.update(affine("head.mafg.conv0", channels, 1, 5, 5))
     for index, length in enumerate((7, 11, 21)):
-        shapes.update(_conv(f"head.mafg.conv{index}_1", 1, channels, 1, length))
-        shapes.update(_conv(f"head.mafg.conv{index}_2", 1, channels, length, 1))
-    shapes.update(_conv("head.mafg.conv3", channels, channels))
+        shapes.update(affine(f"head.mafg.conv{index}_1", channels, 1, 1, length))
+        shapes.update(affine(f"head.mafg.conv{index}_2", channels, 1, length, 1))
+    shapes.update(affine("head.mafg.conv3", channels, channels, 1, 1))
     for name in ("conv1", "conv2"):
-        shapes.update(_conv(f"head.ccfg.{name}", channels, channels // 8))
-    shapes.update(_conv("head.ccfg.conv3", channels, channels))
-    shapes.update(_conv("head.ccfg.conv4", channels // 8, channels))
-    shapes.update(_linear_block("head.ccfg.class_linear", channels, channels))
-    shapes.update(_linear_block("head.post_concat", 2 * channels, channels))
+        shapes.update(affine(f"head.ccfg.{name}", channels // 8, channels, 1, 1))
+    shapes.update(affine("head.ccfg.conv3", channels, channels, 1, 1))
+    shapes.update(affine("head.ccfg.conv4", channels, channels // 8, 1, 1))
+    shapes.update(linear_block("head.ccfg.class_linear", channels, channels))
+    shapes.update(linear_block("head.post_concat", 2 * channels, channels))
     return shapes
 
 
@@ -101,17 +83,17 @@ def _check_whole(model: Any) -> None:
         raise ValueError(f"the authors' MACG has the options {_WHOLE}, this one {chosen}")
 
 
-def _convert(author: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+def _convert(author: Mapping[str, Tensor], model: Any) -> State:
     shared = {
         key.replace("head.mafg.class_linears.", "head.class_linears."): value
         for key, value in author.items()
     }
-    own = {f"head.{key}": value for key, value in own_head(_under(author, "head.")).items()}
+    own = {f"head.{key}": value for key, value in own_head(under(author, "head.")).items()}
     return {**me_graphau.STAGE1.convert(shared, model), **own}
 
 
 # Their head owns a linear block that it never calls.
-_UNUSED = tuple(_linear_block("head.class_linear", 1, 1))
+_UNUSED = tuple(linear_block("head.class_linear", 1, 1))
 
 LAYOUT = AuthorLayout(
     _shapes, _convert, me_graphau.STAGE1.adopt, (*me_graphau.STAGE1.ignored, *_UNUSED)

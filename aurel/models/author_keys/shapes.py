@@ -1,0 +1,61 @@
+"""What the maps from the authors' names to ours have in common: shapes, prefixes, backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from aurel.models.author_keys import swin
+
+State = dict[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
+
+
+def affine(name: str, outputs: int, *inputs: int) -> Shapes:
+    """Return the shapes of a linear layer, or of a convolution with (channels, kernel...)."""
+    return {f"{name}.weight": (outputs, *inputs), f"{name}.bias": (outputs,)}
+
+
+def batch_norm(name: str, channels: int) -> Shapes:
+    """Return the shapes of a batch normalisation."""
+    per_channel = ("weight", "bias", "running_mean", "running_var")
+    return {
+        **{f"{name}.{entry}": (channels,) for entry in per_channel},
+        f"{name}.num_batches_tracked": (),
+    }
+
+
+def linear_block(name: str, inputs: int, outputs: int) -> Shapes:
+    """Return the shapes of the authors' `LinearBlock`: fc, bn."""
+    return {**affine(f"{name}.fc", outputs, inputs), **batch_norm(f"{name}.bn", outputs)}
+
+
+def under(author: Mapping[str, Tensor], prefix: str) -> State:
+    """Return the entries whose keys begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in author.items() if k.startswith(prefix)}
+
+
+def flat(modules: Mapping[str, Mapping[str, Tensor]]) -> State:
+    """Return one state dict for those of several modules."""
+    return {f"{name}.{k}": v for name, state in modules.items() for k, v in state.items()}
+
+
+def backbone_names(model: Any, paper: str) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Return (authors' name, ours, shape) of every tensor of the backbone.
+
+    Raises:
+        ValueError: the backbone is of a family that the authors of `paper` do not have.
+    """
+    family = model.config.backbone.split("_")[0]
+    if not family.startswith(("resnet", "swin")):
+        raise ValueError(
+            f"the authors of {paper} have ResNet and Swin backbones, the model has "
+            f"{model.config.backbone}"
+        )
+    rename = swin.original_name if family == "swin" else str
+    return [
+        (rename(name), name, tuple(value.shape))
+        for name, value in model.backbone.net.state_dict().items()
+    ]
