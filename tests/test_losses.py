@@ -342,6 +342,21 @@ def test_edge_cross_entropy_is_the_equation() -> None:
     assert edge_cross_entropy(logits, labels).item() == pytest.approx(np.mean(terms), rel=1e-12)
 
 
+def test_a_pair_has_the_mean_weight_of_its_aus() -> None:
+    logits, labels = torch.randn(3, 5, 5, 4, dtype=torch.float64), random_labels(3, 5)
+    weights = torch.rand(5, dtype=torch.float64)
+    known, total = edge_labels(labels) >= 0, 0.0
+    for b, i, j in known.nonzero().tolist():
+        one = labels[b, [i, j]].view(1, 2)
+        pair = logits[b, i, j].expand(1, 2, 2, 4)
+        entropy = -pair.log_softmax(-1)[0, 0, 1, edge_labels(one)[0, 0, 1]].item()
+        total += (weights[i] + weights[j]).item() / 2 * entropy
+    loss = edge_cross_entropy(logits, labels, weights)
+    assert loss.item() == pytest.approx(total / known.sum().item(), rel=1e-12)
+    ones = edge_cross_entropy(logits, labels, torch.ones(5))
+    assert ones.item() == edge_cross_entropy(logits, labels).item()
+
+
 def test_pairs_with_an_unknown_member_have_no_part() -> None:
     labels = torch.tensor([[1, -1, 0], [-1, -1, -1]])
     logits = torch.randn(2, 3, 3, 4).double()
@@ -368,6 +383,8 @@ def test_edge_gradcheck_and_half_precision() -> None:
 def test_wrong_edges_are_named() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3, 3, 4\) for labels \(2, 3\), got \(2, 9, 4\)"):
         edge_cross_entropy(torch.rand(2, 9, 4), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"one entry an AU \(3\), got shape \(4,\)"):
+        edge_cross_entropy(torch.rand(2, 3, 3, 4), torch.zeros(2, 3), torch.ones(4))
     with pytest.raises(ValueError, match="got 9"):
         edge_labels(torch.tensor([0, 9]))
 

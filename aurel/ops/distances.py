@@ -88,10 +88,10 @@ def _products_lose_bits(device_type: str) -> bool:
 
 
 def _center(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return about the mean node of each sample, (B, 1, C), so that products do not cancel.
+    """Return each sample's node nearest to the mean, (B, 1, C), so that products do not cancel.
 
-    Nodes that are absent or not finite do not count. The mean is rounded to a coarse power of
-    two: integer-valued features then stay exact, and their equal distances equal.
+    Nodes that are absent or not finite do not count. A node, not the mean itself: less a node,
+    integer-valued features stay integers, and their equal distances equal.
     """
     counts = x.sum(-1).isfinite()
     if mask is not None:
@@ -99,13 +99,10 @@ def _center(x: Tensor, mask: Tensor | None) -> Tensor:
     weights = counts.to(x.dtype) / counts.sum(1, keepdim=True).clamp_min(1)
     samples = torch.arange(x.shape[0], device=x.device)
     first = x[samples, counts.byte().argmax(1)][:, None]
-    # A weight of 0 does not silence NaN: such channels are centred on the first node instead.
+    # A weight of 0 does not silence NaN: such channels have the first node for their mean.
     shift = (torch.bmm(weights[:, None], x) - first).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    mean = first + shift
-    magnitude = torch.maximum(mean.abs(), first.abs()).amax(-1, keepdim=True)
-    # Adding and taking away a large number drops the bits below its last place.
-    anchor = magnitude / (16 * torch.finfo(x.dtype).eps)
-    return (mean + anchor) - anchor
+    gaps = torch.linalg.vector_norm(x - (first + shift), dim=-1)
+    return x[samples, gaps.masked_fill(~counts, torch.inf).argmin(1)][:, None]
 
 
 def _manhattan(x: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def test_sizes(
     model = SimpleNamespace(config=SimpleNamespace(**config))
     monkeypatch.setattr(checkpoint, "load_model", lambda path: model)
     monkeypatch.setattr(
-        checkpoint, "read_checkpoint", lambda path: SimpleNamespace(metadata=metadata)
+        checkpoint, "read_checkpoint", lambda path: SimpleNamespace(model="sacl", metadata=metadata)
     )
     path = tmp_path / "c.ckpt"
     path.touch()
@@ -44,6 +44,16 @@ def test_sizes(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.ckpt"):
         load_image_model(tmp_path / "gone.ckpt")
+
+
+def test_a_model_of_clips_is_refused(tmp_path: Path) -> None:
+    from aurel.models.checkpoint import save_model
+    from aurel.models.registry import create_model
+
+    path = tmp_path / "c.ckpt"
+    save_model(create_model("mdhr", aus=[1, 2, 12], backbone="rest_tiny"), path)
+    with pytest.raises(ValueError, match=r"c\.ckpt holds a mdhr, which takes clips"):
+        load_image_model(path)
 
 
 def test_the_centre_that_training_saw_is_cut_out() -> None:

@@ -122,6 +122,27 @@ def test_an_unreadable_photograph_is_named_and_the_others_used(
     assert matrix(tmp_path / "g.csv")[2] == pytest.approx(np.full((8, 8), 0.2), abs=1e-3)
 
 
+def test_synthetic_faces_are_bare_and_cut_out_as_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aurel.data.synthetic import SyntheticFaces
+    from aurel.data.transforms import EvalTransform
+
+    class Recorder(Relations):
+        def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+            self.images = images
+            return super().forward(images, return_graph)
+
+    model = Recorder()
+    loaded = checkpoints.ImageModel(model, image_size=32, resize=48)
+    monkeypatch.setattr(checkpoints, "load_image_model", lambda path: loaded)
+    assert command(tmp_path)("--checkpoint", "c.ckpt", "--samples", 3) == 0
+    faces = SyntheticFaces(
+        "DISFA", range(3), 1, size=48, occlusion=0, transform=EvalTransform(48, 32)
+    )
+    assert torch.equal(model.images, torch.stack([face["image"] for face in faces]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

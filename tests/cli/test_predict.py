@@ -213,6 +213,24 @@ def test_a_video_that_fails_in_the_middle_leaves_no_rows_and_no_video(
     assert setup.files() == ["annotated/a.png", "annotated/c.png", "predictions.csv"]
 
 
+def test_a_face_that_cannot_be_cut_out_costs_its_own_file_alone(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def outside_if_dark(image: np.ndarray) -> list[Face]:
+        return [Face(5 if image.mean() > 50 else -500, 5, 20, 20)]
+
+    monkeypatch.setattr("aurel.vision.face_detector.whole_image", outside_if_dark)
+    for name, level in (("a", 100), ("b", 0), ("c", 100)):
+        photo(setup.folder / f"{name}.png", (level, level, level))
+    video(setup.folder / "d.mp4", [100, 100, 0, 100])
+    assert setup.call("a.png", "b.png", "c.png", "d.mp4", "--cropped", "--batch-size", 2) == 2
+    assert [row["input"] for row in setup.rows()] == ["a.png", "c.png"]
+    assert setup.files() == ["annotated/a.png", "annotated/c.png", "predictions.csv"]
+    lines = capfd.readouterr().err.strip().splitlines()
+    for line, where in zip(lines, ("b.png: frame 0", "d.mp4: frame 2"), strict=True):
+        assert line.startswith(f"aurel: error: {where}: face must lie in the ")
+
+
 def test_a_run_that_is_stopped_leaves_nothing_half_written(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

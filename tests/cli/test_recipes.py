@@ -53,6 +53,13 @@ def test_overrides_win_over_the_file() -> None:
     assert options.optimizer.lr == 1e-3 and options.trainer.gradient_clip_val == 5.0
 
 
+def test_overrides_win_wherever_they_stand() -> None:
+    file = str(FOLDER / "sacl_bp4d.yaml")
+    for recipe in (["--config", file], [f"--config={file}"]):
+        options, _, _ = parse("fit", ["--data.fold", "3", *recipe, "--data.root", "/data"])
+        assert (options.data.fold, options.data.root, options.model.name) == (3, "/data", "sacl")
+
+
 def test_what_is_written_down_of_a_run_is_the_run(tmp_path: Path) -> None:
     options, _, text = parse("fit", ["--config", str(FOLDER / "me_graphau_bp4d.yaml")])
     (tmp_path / "config.yaml").write_text(text)

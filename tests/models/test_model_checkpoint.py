@@ -13,7 +13,6 @@ from aurel.facs import AUSet
 from aurel.models.checkpoint import (
     describe,
     load_model,
-    load_weights,
     read_checkpoint,
     save_model,
 )
@@ -87,30 +86,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: Any) ->
     assert os.listdir(tmp_path) == ["model.pth"]
 
 
-def test_weights_into_a_model_that_exists(tmp_path: Path) -> None:
-    model, other = small_model(STAGE1), small_model(STAGE1)
-    save_model(model, tmp_path / "model.pth")
-    load_weights(other, tmp_path / "model.pth")
-    for key, value in model.state_dict().items():
-        assert torch.equal(other.state_dict()[key], value), key
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("sacl", {}, "holds a me_graphau_stage1, the model is a sacl"),
-        (STAGE1, {"aus": "DISFA"}, r"AU01, AU02, AU04, AU12, AU15.* the model is for DISFA \(AU01"),
-        (STAGE1, {"aus": [1, 2, 4, 15, 12]}, "AU04, AU12, AU15.*AU04, AU15, AU12"),
-        (STAGE1, {"k": 2}, "k is 4, 2"),
-        (STAGE1, {"backbone": "resnet34"}, "backbone is 'resnet18', 'resnet34'"),
-    ],
-)
-def test_another_model_is_refused(
-    name: str, options: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    save_model(small_model(STAGE1), tmp_path / "model.pth")
-    with pytest.raises(ValueError, match=message):
-        load_weights(small_model(name, **options), tmp_path / "model.pth")
+def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        save_model(small_model(STAGE1), tmp_path / "model.pth")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.pth").stat().st_mode & 0o777 == 0o640
 
 
 class Trap:

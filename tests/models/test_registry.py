@@ -40,6 +40,15 @@ def test_unknown_option_lists_the_known_ones() -> None:
         create_model("me_graphau_stage1", neighbors=4)
 
 
+def test_a_backbone_is_given_by_its_name() -> None:
+    with pytest.raises(TypeError, match="backbone must be a name.*got Module"):
+        create_model("me_graphau", backbone=nn.Module())  # type: ignore[arg-type]
+
+
+def test_who_takes_clips() -> None:
+    assert [name for name in list_models() if model_info(name).takes_clips] == ["mdhr"]
+
+
 def test_number_and_set_of_aus_must_agree() -> None:
     with pytest.raises(ValueError, match="num_aus is 3 but aus has 2"):
         create_model("me_graphau_stage1", num_aus=3, aus=[1, 2])

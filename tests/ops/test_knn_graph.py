@@ -125,6 +125,15 @@ def test_a_large_common_offset_does_not_cancel(dead: int) -> None:
     torch.testing.assert_close(chosen, exact.sort(dim=2).values[..., :9], rtol=5e-4, atol=0)
 
 
+@pytest.mark.parametrize("offset", [1e4, 1e5])
+def test_a_huge_common_offset_costs_no_more_than_float32_does(offset: float) -> None:
+    x = torch.randn(4, 41, 256) + offset
+    x[:, :, ::2] *= -1
+    exact = torch.from_numpy(np.stack([oracle.scores(sample, "l2") for sample in x.numpy()]))
+    chosen = exact.gather(2, knn_graph(x, 9))
+    torch.testing.assert_close(chosen, exact.sort(dim=2).values[..., :9], rtol=1e-5, atol=0)
+
+
 def test_autocast_does_not_choose_in_half_precision() -> None:
     x = torch.randn(8, 18, 64)
     for metric in METRICS:

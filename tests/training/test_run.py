@@ -257,3 +257,31 @@ def test_history_is_json_and_csv_friendly(stripes: Path, tmp_path: Path) -> None
     row = next(csv.DictReader((run_folder(chosen) / "history.csv").open()))
     assert {"epoch", "train/loss", "train/asymmetric", "val/f1"} <= row.keys()
     json.dumps({key: float(value) for key, value in row.items()})
+
+
+def test_another_model_does_not_go_on_where_this_one_stopped(stripes: Path, tmp_path: Path) -> None:
+    chosen = options(stripes, tmp_path / "run", trainer__max_epochs=1)
+    fit(chosen)
+    last = checkpoint_file(run_folder(chosen), "last")
+    other = options(
+        stripes, tmp_path / "run", model=ModelOptions("me_graphau_stage1", backbone="resnet18")
+    )
+    with pytest.raises(ValueError, match=r"another run: .*model \(tiny there"):
+        fit(other, last, config="replaced")
+    assert not (run_folder(chosen) / "config.yaml").exists()
+
+
+def test_regions_that_nothing_teaches_are_refused(stripes: Path, tmp_path: Path) -> None:
+    model = ModelOptions(
+        "sacl", backbone="rest_tiny", options={"dims": [16], "depths": [1], "image_size": 32}
+    )
+    chosen = options(stripes, tmp_path / "run", model=model, losses={"landmark": 0.0})
+    with pytest.raises(ValueError, match="landmark must be above 0"):
+        fit(chosen)
+
+
+def test_a_trainer_that_cannot_be_is_the_users_error(stripes: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ValueError, match="trainer: "):
+        fit(options(stripes, tmp_path / "run", trainer__accelerator="gpu"))

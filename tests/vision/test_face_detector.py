@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("cv2")
 
+from aurel.vision import face_detector
 from aurel.vision.face_detector import Face, HaarFaceDetector, whole_image
 from aurel.vision.image import RGBImage
 from aurel.vision.inputs import Video, read_photo
@@ -63,6 +65,23 @@ def test_a_tilted_and_half_covered_face_is_found_with_its_tilt(
     assert face.angle == -30
     assert np.hypot(*(np.array(face.centre) - (750, 420))) < 50
     assert HaarFaceDetector(tilt=0)(photo) == []
+
+
+def test_a_face_in_the_border_that_the_tilted_search_repeats_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inside, outside = Face(30, 20, 20, 20, 30.0), Face(-25, 20, 40, 40, 30.0)
+    detect = HaarFaceDetector()
+    monkeypatch.setattr(
+        detect, "_search", lambda grey, angle, _: [outside, inside] if angle == 30 else []
+    )
+    assert detect(np.zeros((60, 80, 3), dtype=np.uint8)) == [inside]
+
+
+def test_an_opencv_without_cascades_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(face_detector, "cv2", SimpleNamespace(__version__="5.0.0"))
+    with pytest.raises(ImportError, match=r"OpenCV 5\.0\.0 .*pip install 'aurel-au\[vision\]'"):
+        HaarFaceDetector()
 
 
 @pytest.mark.parametrize(("name", "expected"), [("single_face.mp4", 1), ("no_face.mp4", 0)])

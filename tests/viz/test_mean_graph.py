@@ -17,7 +17,7 @@ from aurel.viz.mean_graph import au_adjacency, edge_strengths, lift_to_aus, mean
 class Fixed:
     """A model whose graphs are given, one batch after another."""
 
-    def __init__(self, aus: str, *batches: tuple[RelationGraph, ...] | None) -> None:
+    def __init__(self, aus: str | list[int], *batches: tuple[RelationGraph, ...] | None) -> None:
         self.aus = AUSet.of(aus)
         self.config = SimpleNamespace(center_rules=au_center_rules)
         self.batches = iter(batches)
@@ -80,7 +80,19 @@ def test_graphs_over_aus_regions_and_main_aus_are_told_apart() -> None:
     assert adjacency.shape == (12, 12) and aus == AUSet.of("BP4D")
     adjacency, aus = au_adjacency(Fixed("BP4D"), torch.rand(18, 18))
     assert adjacency.shape == (12, 12) and aus == AUSet.of("BP4D")
-    adjacency, aus = au_adjacency(Fixed("OpenGraphAU"), torch.rand(27, 27))
+    lateral = Fixed("OpenGraphAU")
+    lateral.config = SimpleNamespace()
+    adjacency, aus = au_adjacency(lateral, torch.rand(27, 27))
     assert aus == AUSet.of("OpenGraphAU-main")
     with pytest.raises(ValueError, match="13 nodes"):
         au_adjacency(Fixed("BP4D"), torch.rand(13, 13))
+
+
+def test_regions_are_lifted_also_where_there_are_as_many_as_aus() -> None:
+    model = Fixed([12, 14, 23, 24])
+    rules = au_center_rules(model.aus)
+    assert rules.num_nodes == len(model.aus)
+    regions = torch.rand(4, 4)
+    adjacency, aus = au_adjacency(model, regions)
+    assert torch.equal(adjacency, lift_to_aus(regions, rules.au_nodes)) and aus == model.aus
+    assert not torch.allclose(adjacency, regions)
