@@ -34,7 +34,10 @@ bench: $(STAMP)  ## the speed benchmarks on this machine (about ten minutes)
 	$(BIN)/python benchmarks/knn_max_relative.py
 	$(BIN)/python benchmarks/me_graphau_training_step.py
 
+kernels-report: $(STAMP)  ## compile every kernel for four GPUs, without one; fail on a spill
+	$(BIN)/python -m aurel_kernels.report
+
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench kernels-report clean

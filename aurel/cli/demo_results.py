@@ -60,8 +60,9 @@ def reading(ours: Scores, baseline: Scores) -> str:
     ]
     return (
         f"With relations minus without: {', '.join(gaps)}.\n"
-        "One run each; runs with other seeds scatter by 0.01 to 0.02. The model without relations\n"
-        "has the same parameters and a classifier that sees the whole face, so it learns some too:\n"
+        "One run each: with another seed a gap can be 0.02 more or less. The model without\n"
+        "relations has the same parameters and a classifier that sees the whole face, so it\n"
+        "learns some: "
         "benchmarks/relations.py in the repository tells apart what a relation layer brings.\n"
         "The faces are procedural: no number here compares with one on recordings."
     )

@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
         "--data",
         default="synthetic",
         metavar="synthetic|FOLDER",
-        help="faces to average over: the embedded ones, with nothing before them, or those in a "
+        help="faces to average over: the embedded ones, nothing covering them, or those in a "
         "folder (synthetic)",
     )
     parser.add_argument("--samples", type=int, default=200, help="number of synthetic faces (200)")

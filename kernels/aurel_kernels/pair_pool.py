@@ -57,6 +57,13 @@ def matrix_tile(ptr, o_row, o_col, rows: tl.constexpr, columns: tl.constexpr):
 
 
 @triton.jit
+def square_tile(ptr, i_matrix, BLOCK_D: tl.constexpr):
+    """Return one of many matrices that fill a tile each."""
+    o_d = tl.arange(0, BLOCK_D)
+    return tl.load(ptr + (i_matrix * BLOCK_D + o_d[:, None]) * BLOCK_D + o_d[None, :])
+
+
+@triton.jit
 def attend(
     b_query,
     b_key,
@@ -180,7 +187,7 @@ def target_kernel(
     o_e = tl.program_id(2) * BLOCK_E + tl.arange(0, BLOCK_E)
     key_ptr += i_target * D * E
     b_key = matrix_tile(key_ptr, o_p, o_e, D, E)
-    b_gram = matrix_tile(gram_ptr + i_target * D * D, o_p, o_p, D, D) if GRAM else b_key
+    b_gram = square_tile(gram_ptr, i_target, BLOCK_D) if GRAM else b_key
     b_grad_key = tl.zeros((BLOCK_D, BLOCK_E), tl.float32)
     b_grad_gram = tl.zeros((BLOCK_D, BLOCK_D), tl.float32)
     blocks = tl.cdiv(D, BLOCK_ROW)
@@ -252,7 +259,7 @@ def source_kernel(
         i_pair = i_target * N + j
         p_key = key_ptr + i_target * D * E
         b_key = matrix_tile(p_key, o_p, o_e, D, E)
-        b_gram = matrix_tile(gram_ptr + i_target * D * D, o_p, o_p, D, D) if GRAM else b_key
+        b_gram = square_tile(gram_ptr, i_target, BLOCK_D) if GRAM else b_key
         b_attention = attend(b_query, b_key, query_ptr, p_key, o_d, o_p, D, E, BLOCK_E)
         b_grad, _ = score_gradient(
             b_attention,
@@ -279,7 +286,6 @@ def plan(tokens: int, width: int) -> dict[str, Any]:
         "BLOCK_ROW": 16,
         "BLOCK_D": power_of_two(tokens),
         "BLOCK_E": min(MAX_TOKENS, power_of_two(width)),
-        "num_stages": 1,
     }
 
 
@@ -308,6 +314,7 @@ def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Te
         width,
         GRAM=gram is not None,
         num_warps=4,
+        num_stages=1,
         **plan(tokens, width),
     )
     return mean, scatter
@@ -331,18 +338,31 @@ def backward(
         key: (B, N, D, E).
         gram: (B, N, D, D) or None.
     """
-    both = key if gram is None else gram + gram.mT
-    inputs = [tensor.contiguous() for tensor in (grad_mean, grad_scatter, mean, query, key, both)]
     batch, nodes, tokens, width = query.shape
+    options = plan(tokens, width)
+    both = key
+    if gram is not None:
+        # Read for every pair, and faster without ragged rows.
+        both = gram.new_zeros((batch, nodes, options["BLOCK_D"], options["BLOCK_D"]))
+        torch.add(gram, gram.mT, out=both[..., :tokens, :tokens])
+    inputs = [tensor.contiguous() for tensor in (grad_mean, grad_scatter, mean, query, key, both)]
     grad_query, grad_key = query.new_empty(query.shape), key.new_empty(key.shape)
     grad_gram = query.new_empty((0,) if gram is None else gram.shape)
-    options = plan(tokens, width)
     sizes = (nodes, tokens, width, gram is not None)
     strips = triton.cdiv(width, options["BLOCK_E"])
-    # An AMD multiprocessor has registers for two accumulators in four warps, not in eight.
-    warps = 8 if INTERPRETED or target() == "cuda" else 4
-    grid = (batch, nodes, strips)
-    launch(target_kernel, grid, *inputs, grad_key, grad_gram, *sizes, num_warps=warps, **options)
+    # AMD's compiler runs out of registers with more warps or stages.
+    nvidia = INTERPRETED or target() == "cuda"
+    options |= {"num_stages": 2 if nvidia else 1}
+    launch(
+        target_kernel,
+        (batch, nodes, strips),
+        *inputs,
+        grad_key,
+        grad_gram,
+        *sizes,
+        num_warps=8 if nvidia else 4,
+        **options,
+    )
     grid = (batch, nodes * triton.cdiv(tokens, options["BLOCK_ROW"]), strips)
     launch(source_kernel, grid, *inputs, grad_query, *sizes, num_warps=8, **options)
     return grad_query, grad_key, grad_gram

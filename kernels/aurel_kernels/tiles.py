@@ -162,8 +162,10 @@ def select_nearest(
 
 @triton.jit
 def pack_keys(b_score, m_free, o_col, BLOCK_ROW: tl.constexpr, BLOCK_COL: tl.constexpr):
-    """Return int64 keys whose order is (score, column); `LAST` where the column is not free."""
-    b_score = tl.where(b_score == 0.0, 0.0, b_score)  # -0.0 and +0.0 tie
+    """Return int64 keys whose order is (score, column); `LAST` where the column is not free.
+
+    No score is -0.0, which would come before 0.0: all are sums, or taken from 0.0.
+    """
     b_bits = b_score.to(tl.int32, bitcast=True)
     b_bits = b_bits ^ ((b_bits >> 31) & 0x7FFFFFFF)  # negative floats order backwards
     b_column = (o_col[None, :] + tl.zeros((BLOCK_ROW, BLOCK_COL), tl.int32)).to(tl.int64)

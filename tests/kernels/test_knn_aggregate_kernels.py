@@ -87,6 +87,12 @@ def test_several_tiles() -> None:
     check_topk(integers(1, 67, 6), integers(1, 67, 5), 3, "dot", "exact")
 
 
+@pytest.mark.parametrize("ties", TIES)
+def test_fewer_nodes_than_k(ties: str) -> None:
+    mask = torch.tensor([[False, True, False, False, True], [False] * 5], device=DEVICE)
+    check_topk(integers(2, 5, 3), integers(2, 5, 4), 4, "l2", ties, mask)
+
+
 def test_all_ties_of_equal_nodes_are_kept() -> None:
     x = torch.ones(1, 5, 3, device=DEVICE)
     values = integers(1, 5, 4)

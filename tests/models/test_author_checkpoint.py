@@ -172,7 +172,7 @@ def test_the_other_stage_is_refused() -> None:
             "me_graphau",
             {"backbone": "mobilenetv3_small_050"},
             {"x": torch.zeros(1)},
-            "for ResNet and Swin backbones, the model has mobilenetv3_small_050",
+            "have ResNet and Swin backbones, the model has mobilenetv3_small_050",
         ),
     ],
 )

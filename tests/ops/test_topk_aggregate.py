@@ -197,7 +197,7 @@ x, values = torch.randn(2, 6, 4), torch.randn(2, 6, 3, requires_grad=True)
 for metric in ("dot", "l2", "cosine"):
     arguments = (x, values, None, 3, metric, "all", "torch")
     assert _topk_aggregate(*arguments)[2].dtype == torch.float32
-    torch.library.opcheck(_topk_aggregate, arguments)
+torch.library.opcheck(_topk_aggregate, arguments)
 """
 
 
