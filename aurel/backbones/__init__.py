@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+try:
+    import timm  # noqa: F401
+except ImportError as error:
+    raise ImportError("backbones and models need timm: pip install 'aurel-au[models]'") from error
+
 from aurel.backbones.build import build_backbone
 from aurel.backbones.rest_lite import ResT, rest_lite, rest_tiny
 

@@ -1,9 +1,25 @@
-"""Data sets: procedural faces, and readers of the authors' list files."""
+"""Data sets: procedural faces, and readers of the authors' list files.
+
+The faces need torch and numpy alone; what reads pictures is imported when it is asked for.
+"""
 
 from __future__ import annotations
 
-from aurel.data.lists import ListDataset
+from importlib import import_module
+from typing import Any
+
 from aurel.data.synthetic import SyntheticClips, SyntheticFaces
-from aurel.data.transforms import EvalTransform, TrainTransform
 
 __all__ = ["EvalTransform", "ListDataset", "SyntheticClips", "SyntheticFaces", "TrainTransform"]
+
+_READERS = {
+    "ListDataset": "aurel.data.lists",
+    "EvalTransform": "aurel.data.transforms",
+    "TrainTransform": "aurel.data.transforms",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _READERS:
+        return getattr(import_module(_READERS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

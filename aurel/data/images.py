@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def open_rgb(path: str | Path) -> Image.Image:
@@ -20,7 +23,12 @@ def open_rgb(path: str | Path) -> Image.Image:
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is not a picture, is cut short, or holds floating-point pixels.
+        ImportError: Pillow is missing.
     """
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError("pictures need Pillow: pip install 'aurel-au[vision]'") from error
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
@@ -32,6 +40,8 @@ def open_rgb(path: str | Path) -> Image.Image:
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
+    from PIL import Image
+
     if picture.mode == "F":
         raise ValueError("floating-point pixels have no agreed range; save the picture as 8 bit")
     if picture.mode.startswith("I"):

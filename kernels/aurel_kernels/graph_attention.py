@@ -337,27 +337,29 @@ def forward(
 
 def backward(
     grad_out: Tensor,
-    grad_weights: Tensor,
+    grad_weights: Tensor | None,
     values: Tensor,
     target_score: Tensor,
     source_score: Tensor,
     adjacency: Tensor,
     negative_slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of values and both scores; `grad_weights` may be empty.
+    """Return the gradients of values and both scores.
 
     Args:
         grad_out: (B, H, N, C).
-        grad_weights: (B, H, N, N), or (0,) if the weights were not asked for.
+        grad_weights: (B, H, N, N), or None if the weights were not asked for.
         values: as in `forward`, like the rest.
         target_score: (B, H, N).
         source_score: (B, H, N).
         adjacency: (N, N) or (B, N, N), bool.
         negative_slope: of the leaky ReLU.
     """
-    grad_out, grad_weights, values, target_score, source_score, adjacency = (
+    weights = grad_weights is not None
+    unread = grad_out if grad_weights is None else grad_weights
+    grad_out, grad_each, values, target_score, source_score, adjacency = (
         tensor.contiguous()
-        for tensor in (grad_out, grad_weights, values, target_score, source_score, adjacency)
+        for tensor in (grad_out, unread, values, target_score, source_score, adjacency)
     )
     batch, heads, nodes, channels = values.shape
     statistics = values.new_empty((3, batch, heads, nodes), dtype=torch.float32)
@@ -372,8 +374,7 @@ def backward(
         channels,
         negative_slope,
     )
-    given = (grad_out, grad_weights, values)
-    weights = grad_weights.dim() > 1
+    given = (grad_out, grad_each, values)
     grid = (batch * heads, triton.cdiv(nodes, OPTIONS["BLOCK_N"]))
     launch(row_kernel, grid, *given, *graph, grad_target, *sizes, WEIGHTS=weights, **OPTIONS)
     launch(column_kernel, grid, *given, *graph, grad_source, *sizes, WEIGHTS=weights, **OPTIONS)
@@ -393,6 +394,6 @@ def examples() -> Iterator[Callable[[], object]]:
         values = torch.empty(2, 2, nodes, channels, dtype=dtype)
         score = values.new_empty(2, 2, nodes)
         edges = torch.empty(2, nodes, nodes, dtype=torch.bool)
-        weights = values.new_empty((2, 2, nodes, nodes) if weighted else (0,))
+        weights = values.new_empty(2, 2, nodes, nodes) if weighted else None
         yield partial(forward, values, score, score, edges, 0.2, weighted)
         yield partial(backward, values, weights, values, score, score, edges, 0.2)

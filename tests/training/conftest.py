@@ -13,7 +13,7 @@ from PIL import Image
 from aurel.models import registry
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
     tiny_model.register()
     yield
