@@ -108,7 +108,7 @@ def demo_options(name: str, out: Path, seed: int, quick: bool) -> RunOptions:
         },
     )
     faces = SyntheticOptions(
-        subjects=112, per_subject=40, size=88, occlusion=0.6, faintest=0.3, seed=seed
+        subjects=88, per_subject=40, size=88, occlusion=0.6, faintest=0.3, seed=seed
     )
     if quick:
         faces.subjects, faces.per_subject = 12, 20
