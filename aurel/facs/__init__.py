@@ -17,6 +17,12 @@ from aurel.facs.landmarks import (
     AUCenterRules,
     au_center_rules,
 )
+from aurel.facs.region_graphs import (
+    FACS_RELATIONS,
+    conditional_probabilities,
+    facs_graph,
+    statistics_graph,
+)
 from aurel.facs.regions import (
     REGION_SEVENTHS,
     RegionGroup,
@@ -39,6 +45,7 @@ __all__ = [
     "ACTION_UNITS",
     "AU_CENTERS",
     "AU_SETS",
+    "FACS_RELATIONS",
     "FLIP_49",
     "FOLDS",
     "INNER_EYE_CORNERS",
@@ -62,10 +69,13 @@ __all__ = [
     "action_unit",
     "au_center_rules",
     "check_labels",
+    "conditional_probabilities",
     "default_au_set",
+    "facs_graph",
     "fold_split",
     "known_labels",
     "labels_from_regions",
     "region_labels",
     "region_plan",
+    "statistics_graph",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.channel_topology import ChannelTopology
 from aurel.layers.cosine_classifier import CosineClassifier
+from aurel.layers.cross_attention import CrossAttention
 from aurel.layers.cross_region_gat import CrossRegionGAT
 from aurel.layers.edge_graph_conv import EdgeGraphConv
 from aurel.layers.facial_dynamics import FacialDynamics
@@ -17,6 +18,7 @@ from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.multi_scale_attention import MultiScaleAttention
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
 from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
+from aurel.layers.node_transformer import NodeTransformer
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
 from aurel.layers.sage_graph_conv import SAGEGraphConv
@@ -28,6 +30,7 @@ __all__ = [
     "AUSpecificFeatures",
     "ChannelTopology",
     "CosineClassifier",
+    "CrossAttention",
     "CrossRegionGAT",
     "EdgeGraphConv",
     "FacialDynamics",
@@ -40,6 +43,7 @@ __all__ = [
     "MultiScaleAttention",
     "MultiScaleFusion",
     "MultiScaleLinearAttention",
+    "NodeTransformer",
     "PerAUTemporalConv",
     "RegionalAUFeatures",
     "SAGEGraphConv",

@@ -5,35 +5,58 @@ from typing import Any
 import pytest
 import torch
 from small_models import evaluate_after_one_step, small_images, small_model
-from torch import Tensor, nn
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from aurel.facs import AUCenter
+from aurel.facs import AUCenter, conditional_probabilities, facs_graph, statistics_graph
 from aurel.models.checkpoint import load_model, save_model
 from aurel.models.registry import create_model
+from aurel.models.sacl import DEPTHS, DIMS
 
-# Options, then parameters (M) and multiply-adds (G) in table 8 of the paper.
+# Options, then parameters (M) and multiply-adds (G) in table 8 of the paper; the last row is in
+# the text of section 4.3.3.
 TABLE_8 = {
     "backbone": ({"multi_scale": False, "relations": False}, 10.0, 1.47),
     "multi-scale": ({"relations": False}, 12.5, 1.66),
     "relations": ({"multi_scale": False}, 24.2, 2.36),
     "both": ({}, 27.1, 2.57),
+    "transformer": ({"correlation": "transformer"}, 74.0, 3.41),
+}
+
+AUS = [1, 2, 4, 12, 15]
+CHANCES = conditional_probabilities(torch.arange(60).view(12, 5) * 7 % 3 % 2)
+# Rows of table 9 and of the figures that table 8 lacks, at the size of `small_model`.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "facs-based graph": {"graph": facs_graph(AUS)},
+    "statistics-based graph": {"graph": statistics_graph(AUS, CHANCES)},
+    "cross-attention": {"fusion": "cross_attention"},
+    "cross-attention, last stage": {"fusion": "cross_attention", "multi_scale": False},
+    **{f"distance {metric}": {"metric": metric} for metric in ("l2", "l1", "cosine", "dot")},
+    **{f"conv {conv}": {"conv": conv} for conv in ("max_relative", "edge", "gin", "sage")},
+    **{f"last {n} stages": {"relations": False, "scales": n} for n in (1, 2, 3)},
+    **{f"k = {k}": {"k": k} for k in (1, 3, 8)},
+    **{
+        f"S = {count}": {"dims": [width // 8 for width in DIMS[:count]], "depths": DEPTHS[:count]}
+        for count in range(1, 8)
+    },
 }
 
 
-def count(model: nn.Module) -> tuple[float, float]:
+def count(**options: Any) -> tuple[int, float]:
     """Parameters and multiply-adds of one 224-pixel image, of every product of matrices."""
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model(torch.zeros(1, 3, 224, 224))
+    with FakeTensorMode(), torch.no_grad():
+        model = create_model("sacl", num_aus=12, **options).eval()
+        with counter:
+            model(torch.zeros(1, 3, 224, 224))
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 2
 
 
 @pytest.mark.parametrize("row", TABLE_8)
 def test_sizes_are_those_of_the_paper(row: str) -> None:
     options, params, macs = TABLE_8[row]
-    model = create_model("sacl", num_aus=12, **options).eval()
-    ours_params, ours_macs = count(model)
+    ours_params, ours_macs = count(**options)
     assert ours_params / 1e6 == pytest.approx(params, rel=0.02)
     assert ours_macs / 1e9 == pytest.approx(macs, rel=0.06)
 
@@ -49,17 +72,58 @@ def test_shapes_of_the_paper(aus: str, nodes: int) -> None:
     assert model.classifier.reduce.in_features == 960
 
 
-@pytest.mark.parametrize("row", TABLE_8)
+@pytest.mark.parametrize("row", [*TABLE_8, *ABLATIONS])
 def test_every_row_learns(row: str) -> None:
-    model = small_model("sacl", **TABLE_8[row][0]).train()
-    out = model(small_images())
+    options = ABLATIONS[row] if row in ABLATIONS else TABLE_8[row][0]
+    model = small_model("sacl", **options).train()
+    out = model(small_images(), return_graph=True)
     loss = out.logits.square().sum()
     if out.landmarks is not None:
         loss = loss + out.landmarks.square().sum()
     loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-    assert (out.landmarks is None) == ("relations" in TABLE_8[row][0])
+    assert (out.landmarks is None) == ("relations" in options)
+    if out.graphs is not None:
+        blocks = sum(model.config.depths) if model.config.correlation == "gcn" else 6
+        assert len(out.graphs) == blocks
+        assert all(graph.adjacency().shape == (3, 8, 8) for graph in out.graphs)
+
+
+@pytest.mark.parametrize("stages", range(1, 8))
+def test_sizes_of_one_to_seven_stages(stages: int) -> None:
+    with torch.device("meta"):
+        model = create_model("sacl", num_aus=12, dims=DIMS[:stages], depths=DEPTHS[:stages])
+    assert len(model.relations.graph.stages) == stages
+    assert model.classifier.reduce.in_features == 960
+
+
+def test_what_the_cross_attention_is_classified_from() -> None:
+    with torch.device("meta"):
+        model = create_model("sacl", num_aus=12, fusion="cross_attention")
+    assert model.look.channels == 960
+    assert model.classifier.linear.in_features == 18 * 64
+
+
+def test_scales_drop_the_finest_maps() -> None:
+    wide = small_model("sacl", relations=False).classifier
+    for scales, side in ((4, 16), (3, 8), (2, 4), (1, 2)):
+        narrow = small_model("sacl", relations=False, scales=scales).classifier
+        assert narrow.linear.in_features == 8 * side**2
+        assert (narrow.reduce.in_features < wide.reduce.in_features) == (scales < 4)
+
+
+def test_options_that_do_not_go_together() -> None:
+    with pytest.raises(
+        ValueError, match="fusion must be one of concat, cross_attention, got 'sum'"
+    ):
+        small_model("sacl", fusion="sum")
+    with pytest.raises(ValueError, match="correlation must be one of gcn, transformer, got 'rnn'"):
+        small_model("sacl", correlation="rnn")
+    with pytest.raises(ValueError, match="fusion='cross_attention' needs relations=True"):
+        small_model("sacl", fusion="cross_attention", relations=False)
+    with pytest.raises(ValueError, match="scales must be in 1..4, got 5"):
+        small_model("sacl", scales=5)
 
 
 def face(batch: int) -> Tensor:
@@ -90,7 +154,15 @@ def test_each_option_changes_something() -> None:
     # Training mode, so that the graph network's branches are of the size of its input.
     torch.manual_seed(5)
     plain = small_model("sacl", depths=(2, 2)).train()(images, landmarks).logits
-    for option in ({"metric": "cosine"}, {"k": 2}, {"conv": "edge"}, {"roi_fraction": 0.4}):
+    for option in (
+        {"metric": "cosine"},
+        {"k": 2},
+        {"conv": "edge"},
+        {"roi_fraction": 0.4},
+        {"fusion": "cross_attention"},
+        {"correlation": "transformer"},
+        {"scales": 2},
+    ):
         torch.manual_seed(5)
         model = small_model("sacl", **{"depths": (2, 2), **option}).train()
         other = model(images, landmarks).logits
