@@ -52,9 +52,11 @@ _SELECTED_ON_TEST = (
 def _summary(options: Any, splits: Any, folder: Path) -> str:
     protocol = splits.protocol
     fold = "" if protocol["fold"] is None else f", fold {protocol['fold']}"
-    parts = [f"{len(splits.train)} training images of {len(protocol['train_subjects'])} people"]
+    frames = options.data.frames
+    items = "images" if frames is None else f"clips of {frames} frames"
+    parts = [f"{len(splits.train)} training {items} of {len(protocol['train_subjects'])} people"]
     if held := len(protocol["validation_subjects"]):
-        parts.append(f"{len(splits.validation)} validation images of {held} others")
+        parts.append(f"{len(splits.validation)} validation {items} of {held} others")
     return (
         f"model       {options.model.name}\n"
         f"data        {protocol['dataset']}{fold}: {', '.join(parts)}\n"

@@ -10,9 +10,17 @@ from typing import Any
 
 from aurel.data.synthetic import SyntheticClips, SyntheticFaces
 
-__all__ = ["EvalTransform", "ListDataset", "SyntheticClips", "SyntheticFaces", "TrainTransform"]
+__all__ = [
+    "EvalTransform",
+    "ListClips",
+    "ListDataset",
+    "SyntheticClips",
+    "SyntheticFaces",
+    "TrainTransform",
+]
 
 _READERS = {
+    "ListClips": "aurel.data.clips",
     "ListDataset": "aurel.data.lists",
     "EvalTransform": "aurel.data.transforms",
     "TrainTransform": "aurel.data.transforms",

@@ -1,4 +1,8 @@
-"""Image augmentation that takes the landmarks and the left and right AUs along."""
+"""Augmentation that takes the landmarks and the left and right AUs along.
+
+A sample is of an image or, with a leading T in all but ``subject``, of a clip, whose frames are all
+treated alike.
+"""
 
 from __future__ import annotations
 
@@ -138,9 +142,9 @@ def horizontal_flip(sample: dict[str, Any], aus: AUSet) -> dict[str, Any]:
     columns = list(aus.flip_permutation())
     for key in _PER_AU:
         if key in sample:
-            changed[key] = sample[key][columns]
+            changed[key] = sample[key][..., columns]
     if "landmarks" in sample:
-        x, y = sample["landmarks"][list(FLIP_49)].unbind(-1)
+        x, y = sample["landmarks"][..., list(FLIP_49), :].unbind(-1)
         changed["landmarks"] = torch.stack((width - 1 - x, y), dim=-1)
     return changed
 

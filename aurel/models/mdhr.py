@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.models import checkpoint_seq
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -19,6 +20,7 @@ from aurel.layers.regional_au_features import RegionalAUFeatures
 from aurel.models.author_keys import mdhr as author_keys
 from aurel.models.me_graphau import make_trunk
 from aurel.models.registry import register_model
+from aurel.models.windows import windows
 from aurel.ops.arguments import check_shape
 from aurel.output import AUOutput
 
@@ -107,23 +109,33 @@ class MDHR(nn.Module):
     :math:`x_l` are maps of the backbone, MFD is `FacialDynamics`, LRM `RegionalAUFeatures`, CRM
     `CrossRegionGAT` and TCN `PerAUTemporalConv`. The activation :math:`a` of each AU, which decides
     about the edges, is read from the most likely combination of its region; no gradient passes,
-    and labels are never used. Rows of the paper's table 3, mean F1 on BP4D with ResNet-50; all but
-    the last have ``temporal=False``:
+    and labels are never used.
 
-    ==================  ====  ===============================================================
-    backbone            63.3  ``scales=(), regional=False, auxiliary=False, edges=None``
-    MFD                 64.6  ``regional=False, auxiliary=False, edges=None``
-    AFE                 64.1  ``scales=(), auxiliary=False, edges=None``
-    AFE, Aux            64.5  ``scales=(), edges=None``
-    AFE, Aux, CRM       65.1  ``scales=()``
-    MFD, AFE            65.3  ``auxiliary=False, edges=None``
-    MFD, AFE, Aux       65.7  ``edges=None``
-    MFD, AFE, Aux, CRM  66.3
-    all                 66.6  the defaults
-    ==================  ====  ===============================================================
+    The rows of the paper's tables 3, 4 and 5, with the mean F1 on BP4D with ResNet-50 that it
+    reports; nothing here was trained on BP4D. All but "all" have ``temporal=False``, and rows
+    with ``auxiliary=False`` are trained without the region loss (in a recipe, losses.region 0).
 
-    Table 4 is "MFD, AFE" with other `scales` and `fusion`, table 5 "AFE, Aux, CRM" with other
-    `edges`.
+    =================================  =========  ==============================================
+    row                                reported   options
+    =================================  =========  ==============================================
+    backbone                           63.3       ``scales=(), regional=False, auxiliary=False,
+                                                  edges=None``
+    MFD                                64.6       ``regional=False, auxiliary=False, edges=None``
+    AFE                                64.1       ``scales=(), auxiliary=False, edges=None``
+    AFE, Aux                           64.5       ``scales=(), edges=None``
+    AFE, Aux, CRM                      65.1       ``scales=()``
+    MFD, AFE                           65.3       ``auxiliary=False, edges=None``
+    MFD, AFE, Aux                      65.7       ``edges=None``
+    MFD, AFE, Aux, CRM                 66.3
+    all                                66.6       the defaults
+    one or two scales (five rows)      64.3-64.8  "MFD, AFE", ``scales=(1,)``, ``(1, 2)``, ...
+    Sum                                64.9       "MFD, AFE", ``fusion="sum"``
+    Cat                                64.9       "MFD, AFE", ``fusion="cat"``
+    fully connected                    64.6       "AFE", ``edges="fully_connected"``
+    Aux, locally connected             64.2       "AFE, Aux, CRM", ``edges="same_region"``
+    Aux, cross-regional fully          64.9       "AFE, Aux, CRM", ``edges="cross_region"``
+    Aux, fully connected               64.8       "AFE, Aux, CRM", ``edges="fully_connected"``
+    =================================  =========  ==============================================
 
     Args:
         config: options.
@@ -174,6 +186,11 @@ class MDHR(nn.Module):
                 self.relation = CrossRegionGAT(channels, plan.group_of, edges=config.edges)
         self.temporal = PerAUTemporalConv(channels, nodes) if config.temporal else None
         self.classifier = CosineClassifier(channels, nodes)
+
+    @property
+    def region_plan(self) -> RegionPlan | None:
+        """The groups of AUs that `region_logits` are of; None without `auxiliary`."""
+        return self.features.plan if self.features is not None and self.config.auxiliary else None
 
     @property
     def context(self) -> int:
@@ -257,17 +274,8 @@ def stream(model: MDHR, frames: Iterable[Tensor], chunk: int = 64) -> Iterator[A
         raise ValueError(f"chunk must be 1 or more, got {chunk}")
     if model.training:
         raise ValueError("model must be in eval mode, got one in training mode")
-    context = model.context
-    window: list[Tensor] = []
-    done = 0  # frames of the window whose predictions are out
-    for frame in frames:
-        window.append(frame)
-        if len(window) == done + chunk + context:
-            yield _predict(model, window, done, done + chunk)
-            passed = max(0, done + chunk - context)
-            window, done = window[passed:], done + chunk - passed
-    if len(window) > done:
-        yield _predict(model, window, done, len(window))
+    for window, start, stop in windows(frames, chunk, model.context):
+        yield _predict(model, window, start, stop)
 
 
 @torch.no_grad()
@@ -282,5 +290,5 @@ def _swin_maps(net: Any, images: Tensor) -> list[Tensor]:
     for stage in net.layers:
         x = stage.downsample(x)
         maps.append(x.permute(0, 3, 1, 2))
-        x = stage.blocks(x)
+        x = checkpoint_seq(stage.blocks, x) if stage.grad_checkpointing else stage.blocks(x)
     return [*maps, net.norm(x).permute(0, 3, 1, 2)]

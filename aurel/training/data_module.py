@@ -69,7 +69,7 @@ class AUDataModule(LightningDataModule):
         rank, world = self._place()
         if len(cast(Any, data)) < self.batch_size * world:
             raise ValueError(
-                f"batch_size must be at most {len(cast(Any, data)) // world} (the training images "
+                f"batch_size must be at most {len(cast(Any, data)) // world} (the training items "
                 f"of a process), got {self.batch_size}"
             )
         sampler: Any = DistributedSampler(data, world, rank, shuffle=True, seed=self.seed)
@@ -108,7 +108,7 @@ class AUDataModule(LightningDataModule):
         rank, world = self._place()
         size = len(cast(Any, data))
         if size < world:
-            raise ValueError(f"{size} images cannot be shared out to {world} processes")
+            raise ValueError(f"{size} items cannot be shared out to {world} processes")
         return DataLoader(
             data,
             batch_size=self.batch_size,

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from aurel.data.clips import ListClips
 from aurel.data.lists import ListDataset, ListSplit, read_class_weights
 from aurel.data.subjects import check_apart, hold_out
-from aurel.data.synthetic.dataset import SyntheticFaces
+from aurel.data.synthetic.dataset import SyntheticClips, SyntheticFaces
 from aurel.data.transforms import TrainTransform
 from aurel.losses import au_class_weights
 from aurel.training.data_module import Splits
@@ -19,7 +20,7 @@ from aurel.training.options import DataOptions
 
 SYNTHETIC = "synthetic"
 SYNTHETIC_FOLDS = 3
-Faces = ListDataset | SyntheticFaces
+Faces = ListDataset | ListClips | SyntheticFaces | SyntheticClips
 
 
 def training_splits(options: DataOptions, seed: int = 0) -> Splits:
@@ -52,7 +53,7 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
         validation = given
     elif options.validation:
         kept, held = hold_out(people, options.validation, seed)
-        validation = Subset(without_augmentation(train), held)
+        validation = _images_of({people[index] for index in held}, train, options)
     else:
         validation = None
     return Splits(
@@ -60,7 +61,7 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
         train=Subset(train, kept),
         validation=validation,
         test=test,
-        class_weights=_class_weights(options, train, train.labels[kept]),
+        class_weights=_class_weights(options, train, labels_of(train, kept)),
         protocol={
             "dataset": options.dataset,
             "fold": options.fold,
@@ -107,10 +108,16 @@ def check_fold(trained: dict[str, Any], tested: dict[str, Any]) -> None:
 
 def without_augmentation(data: Faces) -> Faces:
     """Return the same images as `data`, seen as in a test."""
-    plain = copy.copy(data)
+    plain = data.side_by_side() if isinstance(data, ListClips) else copy.copy(data)
     assert isinstance(data.transform, TrainTransform)
     plain.transform = data.transform.evaluation()
     return plain
+
+
+def labels_of(data: Faces, items: list[int]) -> Tensor:
+    """Return the labels of these images, or of all frames of these clips, (M, N)."""
+    labels = data.labels_of(items) if isinstance(data, ListClips) else data.labels[items]
+    return labels.reshape(-1, len(data.aus))
 
 
 def named_subjects(data: Faces, options: DataOptions) -> list[str]:
@@ -135,10 +142,17 @@ def _load(options: DataOptions, split: ListSplit) -> Faces:
     return data
 
 
-def _listed(options: DataOptions, split: ListSplit) -> ListDataset:
+def _images_of(people: set[str], train: Faces, options: DataOptions) -> Subset[dict[str, Any]]:
+    """Return the training images, or clips, of these people, seen as in a test."""
+    plain = without_augmentation(train)
+    subjects = named_subjects(plain, options)
+    return Subset(plain, [index for index, name in enumerate(subjects) if name in people])
+
+
+def _listed(options: DataOptions, split: ListSplit) -> ListDataset | ListClips:
     if options.root is None:
         raise ValueError(f"data.root must be given: the folder of {options.dataset}")
-    return ListDataset(
+    images = ListDataset(
         options.root,
         options.dataset,
         options.fold,
@@ -147,9 +161,13 @@ def _listed(options: DataOptions, split: ListSplit) -> ListDataset:
         images=options.images,
         aus=options.aus,
     )
+    if options.frames is None:
+        return images
+    at_random = split == "train"
+    return ListClips(images, options.frames, context=options.context, at_random=at_random)
 
 
-def _synthetic(options: DataOptions, split: ListSplit) -> SyntheticFaces:
+def _synthetic(options: DataOptions, split: ListSplit) -> SyntheticFaces | SyntheticClips:
     if split == "val":
         raise FileNotFoundError("the embedded faces have no validation part of their own")
     fold = options.fold
@@ -158,7 +176,14 @@ def _synthetic(options: DataOptions, split: ListSplit) -> SyntheticFaces:
     rest = asdict(options.synthetic)
     people = range(rest.pop("subjects"))
     chosen = [p for p in people if (p % SYNTHETIC_FOLDS == fold - 1) == (split == "test")]
-    return SyntheticFaces(options.aus or "BP4D", chosen, **rest)
+    aus, speed = options.aus or "BP4D", rest.pop("speed")
+    if options.frames is None:
+        return SyntheticFaces(aus, chosen, **rest)
+    if options.context:
+        raise ValueError(
+            f"data.context must be 0, got {options.context}: an embedded clip is a whole video"
+        )
+    return SyntheticClips(aus, chosen, frames=options.frames, speed=speed, **rest)
 
 
 def _load_if_listed(options: DataOptions, split: ListSplit) -> Faces | None:
@@ -172,7 +197,7 @@ def _class_weights(options: DataOptions, data: Faces, labels: Tensor) -> Tensor 
     if options.class_weights == "labels":
         return au_class_weights(labels)
     if options.class_weights == "file":
-        if isinstance(data, SyntheticFaces):
+        if isinstance(data, SyntheticFaces | SyntheticClips):
             raise ValueError("the embedded faces have no file of class weights")
         return read_class_weights(data.lists, options.dataset, options.fold, len(data.aus))
     return None

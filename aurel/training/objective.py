@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from aurel.facs import RegionPlan, au_center_rules
 from aurel.losses import (
+    attention_map_loss,
+    binary_cross_entropy_loss,
     edge_cross_entropy,
+    expression_triplet_loss,
     landmark_alignment_loss,
     multilabel_dice_loss,
+    region_cross_entropy,
     weighted_asymmetric_loss,
 )
 from aurel.output import AUOutput
 
 Batch = Mapping[str, Any]
-Term = Callable[[AUOutput, Batch, Tensor | None], Tensor]
+Value = TypeVar("Value")
+Term = Callable[[Any, Batch, Tensor | None], Tensor]
 
 
 def _asymmetric(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
@@ -42,14 +48,47 @@ def _landmark(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
     return landmark_alignment_loss(predicted, batch["landmarks"])
 
 
+def _region(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
+    logits = _filled(output.region_logits, "region", "region_logits")
+    if batch.get("regions") is None:
+        raise ValueError("the loss 'region' needs `regions`, the region plan of the model")
+    return region_cross_entropy(logits, batch["labels"], batch["regions"])
+
+
+def _attention(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
+    masks = _filled(output.masks, "attention", "masks")
+    if "landmarks" not in batch:
+        raise ValueError("the loss 'attention' needs landmarks, and the data have none")
+    assert output.aus is not None
+    height, width = batch["image"].shape[-2:]
+    rules = au_center_rules(output.aus)
+    return attention_map_loss(masks, batch["landmarks"], rules, (height, width))
+
+
+def _bce_sum(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
+    logits, labels = _filled(output.logits, "bce_sum", "logits"), batch["labels"]
+    return labels.shape[-1] * binary_cross_entropy_loss(logits, labels, weights)
+
+
+def _triplet(embeddings: Tensor, batch: Batch, weights: Tensor | None) -> Tensor:
+    return expression_triplet_loss(embeddings, batch["margin"])
+
+
 TERMS: Mapping[str, Term] = {
     "asymmetric": _asymmetric,
+    "attention": _attention,
+    "bce_sum": _bce_sum,
     "dice": _dice,
     "edge": _edge,
     "landmark": _landmark,
+    "region": _region,
+    "triplet": _triplet,
 }
 
 PUBLISHED: Mapping[str, Mapping[str, float]] = {
+    "expression_encoder": {"triplet": 1.0},
+    "gtle_net": {"bce_sum": 1.0},
+    "mdhr": {"asymmetric": 1.0, "region": 0.01},
     "me_graphau": {"asymmetric": 1.0, "edge": 0.05},
     "sacl": {"asymmetric": 1.0, "dice": 1.0, "landmark": 0.5},
 }
@@ -60,9 +99,13 @@ class Objective(nn.Module):
     r"""The weighted sum :math:`L = \sum_k \lambda_k L_k` of named losses.
 
     Args:
-        losses: factor of each loss: "asymmetric", "dice", "edge" (needs `edge_logits`), "landmark"
-            (needs `landmarks` in output and data). A factor of 0 leaves a loss out.
+        losses: factor of each loss: "asymmetric", "attention" (needs `masks`, and `landmarks` in
+            the data), "bce_sum" (needs `logits`; cross-entropy, summed over AUs), "dice", "edge"
+            (needs `edge_logits`), "landmark" (needs `landmarks` in output and data), "region"
+            (needs `region_logits` and `regions`), "triplet" (needs embeddings of triplets). A
+            factor of 0 leaves a loss out.
         class_weights: (N,) for the losses over AUs; None for 1.
+        regions: the groups of AUs that `region_logits` are of, where the model has any.
 
     Raises:
         ValueError: an unknown loss, a negative factor, or no loss at all.
@@ -70,7 +113,12 @@ class Objective(nn.Module):
 
     class_weights: Tensor | None
 
-    def __init__(self, losses: Mapping[str, float], class_weights: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        losses: Mapping[str, float],
+        class_weights: Tensor | None = None,
+        regions: RegionPlan | None = None,
+    ) -> None:
         super().__init__()
         for name, factor in losses.items():
             if name not in TERMS:
@@ -82,14 +130,16 @@ class Objective(nn.Module):
             raise ValueError("at least one loss needs a factor above 0")
         # Computed from the training labels each time, so no part of a checkpoint.
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.regions = regions
 
     def forward(self, output: AUOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum, and each loss by itself before its factor.
 
         Args:
-            output: what the model said.
-            batch: `labels` (B, N) and, where needed, `landmarks` (B, 49, 2).
+            output: what the model said; an encoder's embeddings (B, 3, D) for the loss "triplet".
+            batch: `labels` (B, N), of clips (B, T, N), and, where needed, `landmarks` (B, 49, 2).
         """
+        batch = {**batch, "regions": self.regions}
         terms = {name: TERMS[name](output, batch, self.class_weights) for name in self.losses}
         total = sum(self.losses[name] * value for name, value in terms.items())
         assert isinstance(total, Tensor)
@@ -101,7 +151,7 @@ def losses_of(model: str, chosen: Mapping[str, float] | None = None) -> dict[str
     return {**PUBLISHED.get(model, {"asymmetric": 1.0}), **(chosen or {})}
 
 
-def _filled(value: Tensor | None, loss: str, field: str) -> Tensor:
+def _filled(value: Value | None, loss: str, field: str) -> Value:
     if value is None:
         raise ValueError(f"the loss {loss!r} needs `{field}`, which this model does not return")
     return value

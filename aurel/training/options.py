@@ -31,17 +31,18 @@ class ModelOptions:
 
 @dataclass
 class SyntheticOptions:
-    """The embedded faces, see `aurel.data.synthetic.dataset.SyntheticFaces`.
+    """The embedded faces, see `aurel.data.synthetic.dataset`.
 
     Args:
         subjects: number of people; fold f of 1 to 3 tests every third of them.
-        per_subject: images of each.
+        per_subject: images of each, or clips.
         size: pixels a side as rendered, before the crop.
         coupling: factor on the couplings between labels: 0 independent, 1 as in the data.
-        occlusion: share of images in which something covers a part of the face.
+        occlusion: share of images or clips in which something covers a part of the face.
         strength: of the variation in pose, light and camera.
         faintest: lowest intensity of a present AU.
         seed: of everything in them; other seeds are other people.
+        speed: of clips, factor on how often labels change; 1 is that of recordings.
     """
 
     subjects: int = 100
@@ -52,6 +53,7 @@ class SyntheticOptions:
     strength: float = 1.0
     faintest: float = 0.2
     seed: int = 0
+    speed: float = 1.0
 
 
 @dataclass
@@ -66,7 +68,10 @@ class DataOptions:
         lists: folder of the list files; by default root/list, or root.
         images: folder that the listed paths start from; by default root/img or the like.
         aus: AU numbers in the order of the label columns, where `dataset` does not say.
-        batch_size: images a step and a process.
+        frames: length of a clip, for a model that takes clips; none for single images.
+        context: frames shown on either side of a clip without counting, see
+            `aurel.data.clips.ListClips`.
+        batch_size: images, or clips, a step and a process.
         num_workers: processes that read images.
         resize: length of the shorter side in pixels before the crop.
         crop: side of the square the model sees.
@@ -86,6 +91,8 @@ class DataOptions:
     lists: str | None = None
     images: str | None = None
     aus: list[int | str] | None = None
+    frames: int | None = None
+    context: int = 0
     batch_size: int = 16
     num_workers: int = 4
     resize: int = 256

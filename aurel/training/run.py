@@ -141,6 +141,7 @@ def score(
     content = read_checkpoint(checkpoint)
     if content.model != options.model.name:
         raise ValueError(f"{checkpoint} holds a {content.model}, not a {options.model.name}")
+    _check_frames(options)
     splits = splits or test_splits(options.data)
     if content.aus != splits.aus:
         raise ValueError(
@@ -188,12 +189,14 @@ def _training_task(options: RunOptions, splits: Splits) -> AUTask:
             "losses.landmark must be above 0: nothing else teaches the model where its regions are "
             "(model.options.relations false takes a model without them)"
         )
-    objective = Objective(losses, splits.class_weights)
+    regions = getattr(model, "region_plan", None)
+    objective = Objective(losses, splits.class_weights, regions)
     metadata = {
         **(splits.protocol or {}),
         "seed": options.seed,
         "image_size": options.data.crop,
         "resize": options.data.resize,
+        "frames": options.data.frames,
     }
     return AUTask(model, objective, options.optimizer, metadata)
 
@@ -206,8 +209,7 @@ def takes_clips(model: type[nn.Module]) -> bool:
 def _make_model(options: RunOptions, aus: AUSet) -> Any:
     name, chosen = options.model.name, dict(options.model.options)
     info = model_info(name)
-    if takes_clips(info.model):
-        raise ValueError(f"{name} takes clips; aurel fit reads single images")
+    _check_frames(options)
     if "image_size" in {field.name for field in fields(info.config)}:
         chosen.setdefault("image_size", options.data.crop)
     backbone, pretrained = options.model.backbone, options.model.pretrained
@@ -215,6 +217,15 @@ def _make_model(options: RunOptions, aus: AUSet) -> Any:
         return create_model(name, aus=aus, backbone=backbone, pretrained=pretrained, **chosen)
     except RuntimeError as error:
         raise ValueError(f"the model {name} cannot be made: {error}") from error
+
+
+def _check_frames(options: RunOptions) -> None:
+    name, frames = options.model.name, options.data.frames
+    clips = model_info(name).takes_clips
+    if clips and frames is None:
+        raise ValueError(f"{name} takes clips: data.frames must say how long, such as 16")
+    if frames is not None and not clips:
+        raise ValueError(f"{name} takes single images: data.frames must be left out, got {frames}")
 
 
 def _checkpointing(folder: Path, choose: bool) -> list[Callback]:

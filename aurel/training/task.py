@@ -55,7 +55,7 @@ class AUTask(LightningModule):
         self.visibility_scores: dict[str, Scores] = {}
 
     def forward(self, images: Tensor) -> AUOutput:
-        """Return the model's output for images (B, 3, H, W)."""
+        """Return the model's output for images (B, 3, H, W), or clips (B, T, 3, H, W)."""
         return self.model(images)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

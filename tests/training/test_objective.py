@@ -71,7 +71,7 @@ def test_missing_landmarks_and_outputs_are_named() -> None:
 @pytest.mark.parametrize(
     ("losses", "message"),
     [
-        ({"wa": 1.0}, "losses must be among asymmetric, dice, edge, landmark, got 'wa'"),
+        ({"wa": 1.0}, "losses must be among asymmetric, .*, got 'wa'"),
         ({"dice": -1.0}, "factor of loss dice must be 0 or more, got -1"),
         ({"dice": float("nan")}, "factor of loss dice must be 0 or more, got nan"),
         ({"dice": 0.0}, "at least one loss needs a factor above 0"),

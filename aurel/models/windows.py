@@ -1,0 +1,37 @@
+"""Windows over a stream of unknown length, with what comes before and after them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def windows(items: Iterable[T], length: int, context: int) -> Iterator[tuple[list[T], int, int]]:
+    """Cut a stream into pieces, and give each piece with its neighbours.
+
+    Args:
+        items: in order; no more than `length` + 2 `context` of them are held.
+        length: items of a piece.
+        context: neighbours on either side, fewer at the ends of the stream.
+
+    Yields:
+        (window, start, stop): the piece is ``window[start:stop]``. One after the other, the pieces
+        are the stream; all but the last, which may be shorter or longer, are `length` long.
+
+    Raises:
+        ValueError: `length` is below 1.
+    """
+    if length < 1:
+        raise ValueError(f"length must be 1 or more, got {length}")
+    window: list[T] = []
+    start = 0
+    for item in items:
+        window.append(item)
+        if len(window) == start + length + context:
+            yield window, start, start + length
+            passed = max(0, start + length - context)
+            window, start = window[passed:], start + length - passed
+    if len(window) > start:
+        yield window, start, len(window)
