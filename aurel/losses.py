@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aurel.attention_losses import attention_map_loss, attention_targets
 from aurel.facs import (
     LEFT_EYE,
     NUM_LANDMARKS,
@@ -23,14 +24,23 @@ from aurel.facs import (
     known_labels,
     region_labels,
 )
+from aurel.logit_losses import binary_cross_entropy_loss, multilabel_circle_loss
+from aurel.loss_parts import at_least_float32, check_pair, check_weights, mean_known, weigh
+from aurel.triplet_losses import expression_triplet_loss, triplets_right
 
 __all__ = [
+    "attention_map_loss",
+    "attention_targets",
     "au_class_weights",
+    "binary_cross_entropy_loss",
     "edge_cross_entropy",
     "edge_labels",
+    "expression_triplet_loss",
     "landmark_alignment_loss",
+    "multilabel_circle_loss",
     "multilabel_dice_loss",
     "region_cross_entropy",
+    "triplets_right",
     "weighted_asymmetric_loss",
 ]
 
@@ -75,7 +85,7 @@ def weighted_asymmetric_loss(
     focus = probs.detach() if detach_focus else probs
     positive = labels * probs.clamp_min(eps).log()
     negative = (1 - labels) * focus * (1 - probs).clamp_min(eps).log()
-    return _mean_known(-_weigh(positive + negative, weights), known)
+    return mean_known(-weigh(positive + negative, weights), known)
 
 
 def multilabel_dice_loss(
@@ -104,7 +114,7 @@ def multilabel_dice_loss(
     """
     probs, labels, known = _prepare(probs, labels)
     overlap = (2 * labels * probs + smooth) / (labels.square() + probs.square() + smooth)
-    return _mean_known(_weigh(1 - overlap, weights), known)
+    return mean_known(weigh(1 - overlap, weights), known)
 
 
 def landmark_alignment_loss(predicted: Tensor, target: Tensor) -> Tensor:
@@ -134,13 +144,13 @@ def landmark_alignment_loss(predicted: Tensor, target: Tensor) -> Tensor:
             f"predicted and target must both be (B, {NUM_LANDMARKS}, 2), got "
             f"{tuple(predicted.shape)} and {tuple(target.shape)}"
         )
-    dtype = _at_least_float32(predicted.dtype)
+    dtype = at_least_float32(predicted.dtype)
     predicted, target = predicted.to(dtype), target.to(dtype)
     left, right = (_center(target, eye) for eye in (LEFT_EYE, RIGHT_EYE))
     squared_distance = (left - right).square().sum(-1)
     known = target.isfinite().all(-1).all(-1) & (squared_distance > 0)
     error = torch.where(known[..., None, None], predicted - target, 0).square().sum((-2, -1))
-    return _mean_known(error / (2 * torch.where(known, squared_distance, 1)), known)
+    return mean_known(error / (2 * torch.where(known, squared_distance, 1)), known)
 
 
 def edge_labels(labels: Tensor) -> Tensor:
@@ -199,13 +209,13 @@ def edge_cross_entropy(
     relation = edge_labels(labels)
     known = relation >= 0
     logits = torch.where(known.unsqueeze(-1), edge_logits, 0)
-    logits = logits.to(_at_least_float32(logits.dtype)).flatten(0, -2)
+    logits = logits.to(at_least_float32(logits.dtype)).flatten(0, -2)
     entropy = F.cross_entropy(logits, relation.clamp_min(0).flatten(), reduction="none")
     entropy = entropy.view_as(relation)
     if weights is not None:
-        _check_weights(weights, labels.shape[-1])
+        check_weights(weights, labels.shape[-1])
         entropy = entropy * ((weights.unsqueeze(-1) + weights) / 2).to(entropy)
-    return _mean_known(entropy, known)
+    return mean_known(entropy, known)
 
 
 def region_cross_entropy(
@@ -247,11 +257,11 @@ def region_cross_entropy(
     for logits, target in zip(region_logits, combined.unbind(-1), strict=True):
         known = target >= 0
         logits = torch.where(known.unsqueeze(-1), logits, 0)
-        logits = logits.to(_at_least_float32(logits.dtype))
+        logits = logits.to(at_least_float32(logits.dtype))
         logits = logits.reshape(target.numel(), logits.shape[-1])
         target = target.clamp_min(0).flatten()
         entropy = F.cross_entropy(logits, target, reduction="none")
-        losses.append(_mean_known(entropy, known.flatten()))
+        losses.append(mean_known(entropy, known.flatten()))
     return torch.stack(losses).mean()
 
 
@@ -294,38 +304,12 @@ def _prepare(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Probabilities of unknown labels are a constant, so neither NaN nor gradient passes there.
     """
-    if probs.shape != labels.shape:
-        raise ValueError(
-            f"probs and labels must have one shape, got {tuple(probs.shape)} and "
-            f"{tuple(labels.shape)}"
-        )
+    check_pair("probs", probs, labels)
     known = known_labels(labels)
-    dtype = _at_least_float32(probs.dtype)
+    dtype = at_least_float32(probs.dtype)
     probs = torch.where(known, probs.to(dtype), 0.5).clamp(0, 1)
     return probs, labels.to(dtype), known
 
 
-def _weigh(values: Tensor, weights: Tensor | None) -> Tensor:
-    if weights is None:
-        return values
-    _check_weights(weights, values.shape[-1])
-    return values * weights.to(values)
-
-
-def _check_weights(weights: Tensor, count: int) -> None:
-    if tuple(weights.shape) != (count,):
-        raise ValueError(
-            f"weights must have one entry an AU ({count}), got shape {tuple(weights.shape)}"
-        )
-
-
-def _mean_known(values: Tensor, known: Tensor) -> Tensor:
-    return torch.where(known, values, 0).sum() / known.sum().clamp_min(1)
-
-
 def _center(landmarks: Tensor, eye: tuple[int, ...]) -> Tensor:
     return landmarks[..., eye[0] : eye[-1] + 1, :].mean(-2)
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,39 @@
+"""Images as a backbone's weights want them, from images as the models take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+
+class Renormalize(nn.Module):
+    r"""Take ImageNet's mean and deviation back, and take out others.
+
+    .. math:: y = (x\, \sigma_0 + \mu_0 - \mu) / \sigma
+
+    Where they are ImageNet's, images pass unchanged.
+
+    Args:
+        mean: :math:`\mu` of each channel, on images in 0..1; a backbone's ``data_config["mean"]``.
+        std: :math:`\sigma` of each channel.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        old_mean, old_std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        self.unchanged = (tuple(mean), tuple(std)) == (old_mean, old_std)
+        scale = [old / new for old, new in zip(old_std, std, strict=True)]
+        shift = [(m0 - m) / s for m0, m, s in zip(old_mean, mean, std, strict=True)]
+        # Constants, so no part of a checkpoint.
+        self.register_buffer("scale", torch.tensor(scale).view(-1, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, 3, H, W) for images (B, 3, H, W)."""
+        return images if self.unchanged else images * self.scale + self.shift

@@ -1,0 +1,129 @@
+"""Combination of what the nodes and the whole face say of each action unit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aurel.layers.masked_norm import zero_absent
+from aurel.ops.arguments import check_device, check_mask, check_shape, promote
+from aurel.ops.distances import at_least_float32
+
+
+class TokenFusion(nn.Module):
+    r"""Mix two logits of each AU by a weight that is read off the face.
+
+    .. math::
+        s_n = w\, s^{\mathrm{node}}_n + (1 - w)\, s^{\mathrm{face}}_n, \qquad
+        w = \sigma\big(u^\top \mathrm{Encoder}([t; f; v_1 \dots v_N])_0 + b\big)
+
+    with a learned token t, the token f of the whole face and the nodes v. The encoder is that of
+    Vision Transformer without positions: pre-norm blocks of self-attention and an MLP of four times
+    the width, and a last norm. One weight serves all AUs of a face.
+
+    Args:
+        channels: width C of the tokens.
+        depth: blocks of the encoder.
+        heads: attention heads; divides `channels`.
+        weight: a constant w in 0..1 instead; then nothing is learned and tokens are not looked at.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Source: section 3.3 and figure 3 of Yu et al., CVPR Workshops 2023 (LRP), both kinds. The paper
+    gives the depth, 2; the heads, the width of the MLP and that w is one number in 0..1 are our
+    choice.
+    """
+
+    def __init__(
+        self, channels: int, depth: int = 2, heads: int = 8, weight: float | None = None
+    ) -> None:
+        super().__init__()
+        if weight is not None and not 0 <= weight <= 1:
+            raise ValueError(f"weight must be in 0..1, got {weight}")
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        if heads < 1 or channels % heads:
+            raise ValueError(f"heads must divide the {channels} channels, got {heads}")
+        self.channels = channels
+        self.depth = depth
+        self.heads = heads
+        self.weight = weight
+        if weight is not None:
+            return
+        self.token = nn.Parameter(torch.empty(channels))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                channels, heads, 4 * channels, 0.0, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(channels)
+        self.linear = nn.Linear(channels, 1)
+        nn.init.trunc_normal_(self.token, std=0.02)
+
+    def node_weight(self, nodes: Tensor, face: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the weight w of the nodes' logits, (B, 1), read off nodes (B, N, C), face (B, C).
+
+        Raises:
+            ValueError: an argument has the wrong shape or dtype, or the weight is a constant.
+        """
+        if self.weight is not None:
+            raise ValueError(f"the weight is the constant {self.weight}, no tokens tell it")
+        check_shape("nodes", nodes, "B N C", C=self.channels)
+        check_shape("face", face, "B C", B=nodes.shape[0], C=self.channels)
+        check_device("face", face, nodes)
+        nodes = zero_absent(nodes, mask)
+        token = self.token.expand(nodes.shape[0], 1, -1)
+        tokens = torch.cat(promote(token, face.unsqueeze(1), nodes), dim=1)
+        absent = None
+        if mask is not None:
+            absent = torch.cat((torch.zeros_like(mask[:, :1]).expand(-1, 2), ~mask), dim=1)
+        for block in self.blocks:
+            tokens = block(tokens, src_key_padding_mask=absent)
+        return at_least_float32(self.linear(self.norm(tokens[:, 0]))).sigmoid()
+
+    def forward(
+        self,
+        node_logits: Tensor,
+        face_logits: Tensor,
+        nodes: Tensor | None = None,
+        face: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Fuse.
+
+        Args:
+            node_logits: (B, N).
+            face_logits: (B, N).
+            nodes: (B, N, C); needed unless the weight is a constant.
+            face: (B, C); likewise.
+            mask: (B, N) bool, True where the node exists.
+
+        Returns:
+            Logits (B, N) in float32 or wider, zero for absent nodes.
+
+        Raises:
+            ValueError: an argument is missing or has the wrong shape or dtype.
+        """
+        check_shape("node_logits", node_logits, "B N")
+        batch, count = node_logits.shape
+        check_shape("face_logits", face_logits, "B N", B=batch, N=count)
+        check_device("face_logits", face_logits, node_logits)
+        check_mask(mask, node_logits)
+        if mask is not None:
+            # An absent node may hold anything.
+            node_logits, face_logits = (s.masked_fill(~mask, 0) for s in (node_logits, face_logits))
+        node_logits, face_logits = at_least_float32(node_logits), at_least_float32(face_logits)
+        weight: Tensor | float
+        if self.weight is not None:
+            weight = self.weight
+        elif nodes is None or face is None:
+            raise ValueError("nodes and face must be given, as the weight is read off them")
+        else:
+            check_shape("nodes", nodes, "B N C", B=batch, N=count, C=self.channels)
+            weight = self.node_weight(nodes, face, mask)
+        return face_logits + weight * (node_logits - face_logits)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, depth={self.depth}, heads={self.heads}, weight={self.weight}"
