@@ -45,21 +45,31 @@ def use_backend(backend: Backend) -> Iterator[None]:
         _default = previous
 
 
-def resolve_backend(op: str, backend: str, x: torch.Tensor, triton_obstacle: str | None) -> str:
-    """Choose "torch" or "triton" for one call of `op` on tensor `x`.
+def requested_backend(backend: str) -> str:
+    """Return what a call asks for: its argument, or the default where that is "auto"."""
+    return _default if check_backend(backend) == "auto" else backend
+
+
+def resolve_backend(
+    op: str,
+    backend: str,
+    x: torch.Tensor,
+    triton_obstacle: str | None,
+    pyg_obstacle: str | None = "serves ragged graphs and is not available for dense tensors",
+) -> str:
+    """Choose the implementation of one call of `op` on tensor `x`: "torch", "triton" or "pyg".
 
     Args:
         op: name of the op, for messages.
         backend: the call's argument; "auto" defers to `use_backend` and AUREL_BACKEND.
         x: the tensor whose device decides under "auto".
         triton_obstacle: why Triton cannot serve this call, or None if it can.
+        pyg_obstacle: what torch-cluster and torch-scatter say to it, or None if they can.
 
     Raises:
         ValueError: an explicit backend cannot serve the call; the message says why.
     """
-    wanted = check_backend(backend)
-    if wanted == "auto":
-        wanted = _default
+    wanted = requested_backend(backend)
     if wanted == "auto":
         if x.device.type != "cuda":
             return "torch"
@@ -69,10 +79,8 @@ def resolve_backend(op: str, backend: str, x: torch.Tensor, triton_obstacle: str
         return "torch"
     if wanted == "triton" and triton_obstacle is not None:
         raise ValueError(f"{op}: backend='triton' cannot serve this call: {triton_obstacle}")
-    if wanted == "pyg":
-        raise ValueError(
-            f"{op}: backend='pyg' serves ragged graphs and is not available for dense tensors"
-        )
+    if wanted == "pyg" and pyg_obstacle is not None:
+        raise ValueError(f"{op}: backend='pyg' {pyg_obstacle}")
     return wanted
 
 

@@ -19,6 +19,7 @@ from aurel.ops.gather_reduce import (
     sum_over_neighbors_backward,
     winner_dtype,
 )
+from aurel.ops.pyg_support import check_finite, pyg_obstacle, reduce_segments
 from aurel.ops.triton_support import triton_obstacle
 
 Reduce = Literal["max", "mean", "sum"]
@@ -45,6 +46,11 @@ def _neighbor_aggregate(
     if impl == "triton":
         kernels = import_module("aurel_kernels.neighbor_aggregate")
         return kernels.forward(x, neighbors, reduce, keep_winner)
+    if impl == "pyg":
+        check_finite("neighbor_aggregate", x)
+        out, winner = reduce_segments(x, neighbors, reduce)
+        winner = winner if keep_winner else winner.new_empty(0)
+        return out, winner.to(winner_dtype(neighbors.shape[2]))
     x = x.contiguous()
     if reduce != "max":
         out = sum_over_neighbors(x, neighbors, padded, reduce == "mean")
@@ -123,7 +129,7 @@ def neighbor_aggregate(
         x: node features, (B, N, C), floating point.
         neighbors: (B, N, K) int64, K >= 1, as `knn_graph` gives; -1 marks an empty slot.
         reduce: "max", "mean" or "sum".
-        backend: see `aurel.use_backend`.
+        backend: see `aurel.use_backend`. "pyg" is torch-scatter: finite float32 and float64.
 
     Returns:
         (B, N, C), 0 where a node has no neighbour.
@@ -142,6 +148,12 @@ def neighbor_aggregate(
     check_device("neighbors", neighbors, x)
     check_choice("reduce", reduce, REDUCTIONS)
     sizes = graph_obstacle(x.shape[1], x.shape[2], neighbors.shape[2])
-    impl = resolve_backend("neighbor_aggregate", backend, x, triton_obstacle(x, sizes))
+    impl = resolve_backend(
+        "neighbor_aggregate",
+        backend,
+        x,
+        triton_obstacle(x, sizes),
+        pyg_obstacle(backend, x, "torch_scatter"),
+    )
     keep_winner = torch.is_grad_enabled() and x.requires_grad
     return _neighbor_aggregate(x, neighbors, reduce, keep_winner, impl)[0]
