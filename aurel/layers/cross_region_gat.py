@@ -106,11 +106,9 @@ class CrossRegionGAT(nn.Module):
             with dense weights (B, N, N).
         """
         adjacency = self.adjacency(x, active, mask)
-        out, weights = self.attend(zero_absent(x, mask), adjacency)
+        out, weights = self.attend(zero_absent(x, mask), adjacency, return_weights=return_graph)
         out = zero_absent(out, mask)
-        if return_graph:
-            return out, RelationGraph(weights=weights.mean(1))
-        return out
+        return out if weights is None else (out, RelationGraph(weights=weights.mean(1)))
 
     def adjacency(
         self, x: Tensor, active: Tensor | None = None, mask: Tensor | None = None
@@ -130,13 +128,19 @@ class CrossRegionGAT(nn.Module):
         return edges if mask is None else edges & mask.unsqueeze(1) & mask.unsqueeze(2)
 
     def attend(
-        self, x: Tensor, adjacency: Tensor, *, backend: Backend = "auto"
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        x: Tensor,
+        adjacency: Tensor,
+        *,
+        return_weights: bool = True,
+        backend: Backend = "auto",
+    ) -> tuple[Tensor, Tensor | None]:
         """Run the attention on a graph of the caller's.
 
         Args:
             x: nodes (B, N, C).
             adjacency: (N, N) or (B, N, N), > 0 where row listens to column.
+            return_weights: False gives None for the attention, and saves its memory.
             backend: see `aurel.ops.backend`.
 
         Returns:
@@ -145,7 +149,9 @@ class CrossRegionGAT(nn.Module):
         z = self.linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         target = (z * self.target_attention.unsqueeze(1)).sum(-1)
         source = (z * self.source_attention.unsqueeze(1)).sum(-1)
-        out, weights = graph_attention(z, target, source, adjacency, backend=backend)
+        out, weights = graph_attention(
+            z, target, source, adjacency, return_weights=return_weights, backend=backend
+        )
         return F.elu(out.transpose(1, 2).flatten(2) + x + self.bias), weights
 
     def extra_repr(self) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
+from aurel_kernels.sizes import attention_obstacle
 from torch import Tensor
 from torch.nn import functional as F
 
 from aurel.ops.arguments import check_device, check_floating, check_shape, promote
 from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.triton_support import triton_obstacle
 
 
 def graph_attention_reference(
@@ -29,9 +31,30 @@ def graph_attention_reference(
     return out.to(values.dtype), weights.to(values.dtype)
 
 
-def triton_obstacle() -> str | None:
-    """Say why Triton cannot serve a call; None if it can."""
-    return "no Triton kernel for graph_attention yet"
+@overload
+def graph_attention(
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    adjacency: Tensor,
+    *,
+    negative_slope: float = 0.2,
+    return_weights: Literal[True] = True,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def graph_attention(
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    adjacency: Tensor,
+    *,
+    negative_slope: float = 0.2,
+    return_weights: bool,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor | None]: ...
 
 
 def graph_attention(
@@ -41,8 +64,9 @@ def graph_attention(
     adjacency: Tensor,
     *,
     negative_slope: float = 0.2,
+    return_weights: bool = True,
     backend: Backend = "auto",
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     r"""Aggregate neighbours by attention (Velickovic et al. 2018, equations 1 to 4).
 
     .. math::
@@ -51,7 +75,7 @@ def graph_attention(
         y_i = \sum_{j \in \mathcal N(i)} \alpha_{ij} z_j
 
     A node with no neighbour gets zeros. A NaN reaches only the nodes that listen to it. Scores
-    and softmax are computed in float32 at least.
+    and softmax are computed in float32 at least. The backward pass computes the weights again.
 
     Args:
         values: :math:`z`, (B, H, N, C), for H heads.
@@ -60,6 +84,7 @@ def graph_attention(
         adjacency: (N, N) or (B, N, N); bool, or a number where > 0 is an edge. Row i says to whom
             node i listens. No gradient flows into it.
         negative_slope: of the leaky ReLU.
+        return_weights: False gives None for the weights; a kernel then never writes them.
         backend: see `aurel.ops.backend`.
 
     Returns:
@@ -70,7 +95,7 @@ def graph_attention(
         ValueError: a shape or dtype does not fit.
     """
     check_shape("values", values, "B H N C")
-    batch, heads, nodes, _ = values.shape
+    batch, heads, nodes, channels = values.shape
     check_floating("values", values)
     for name, score in (("target_score", target_score), ("source_score", source_score)):
         check_shape(name, score, "B H N", B=batch, H=heads, N=nodes)
@@ -81,10 +106,14 @@ def graph_attention(
     else:
         check_shape("adjacency", adjacency, "B N N", B=batch, N=nodes)
     check_device("adjacency", adjacency, values)
-    impl = resolve_backend("graph_attention", backend, values, triton_obstacle())
-    connected = adjacency if adjacency.dtype == torch.bool else adjacency > 0
     tensors = promote(values, target_score, source_score)
-    return _graph_attention(*tensors, connected, float(negative_slope), impl)
+    obstacle = triton_obstacle(tensors[0], attention_obstacle(nodes, channels))
+    impl = resolve_backend("graph_attention", backend, values, obstacle)
+    connected = adjacency if adjacency.dtype == torch.bool else adjacency > 0
+    out, weights = _graph_attention(
+        *tensors, connected, float(negative_slope), return_weights, impl
+    )
+    return out, weights if return_weights else None
 
 
 def _per_head(adjacency: Tensor) -> Tensor:
@@ -123,15 +152,19 @@ def _graph_attention(
     source_score: Tensor,
     adjacency: Tensor,
     negative_slope: float,
+    return_weights: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
     if impl == "triton":
         kernels = import_module("aurel_kernels.graph_attention")
-        return kernels.forward(values, target_score, source_score, adjacency, negative_slope)
+        return kernels.forward(
+            values, target_score, source_score, adjacency, negative_slope, return_weights
+        )
     dtype = torch.promote_types(values.dtype, torch.float32)
     connected = _per_head(adjacency)
     weights = _weights(target_score, source_score, connected, negative_slope, dtype)
     out = _weighted_sum(weights, connected, values.to(dtype))
+    weights = weights if return_weights else weights.new_empty(0)
     return out.to(values.dtype), weights.to(values.dtype)
 
 
@@ -142,10 +175,12 @@ def _(
     source_score: Tensor,
     adjacency: Tensor,
     negative_slope: float,
+    return_weights: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
     batch, heads, nodes, _ = values.shape
-    return values.new_empty(values.shape), values.new_empty((batch, heads, nodes, nodes))
+    shape = (batch, heads, nodes, nodes) if return_weights else (0,)
+    return values.new_empty(values.shape), values.new_empty(shape)
 
 
 @torch.library.custom_op("aurel::graph_attention_backward", mutates_args=())
@@ -157,21 +192,30 @@ def _graph_attention_backward(
     source_score: Tensor,
     adjacency: Tensor,
     negative_slope: float,
+    return_weights: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if impl == "triton":
         kernels = import_module("aurel_kernels.graph_attention")
         return kernels.backward(
-            grad_out, grad_weights, values, target_score, source_score, adjacency, negative_slope
+            grad_out,
+            grad_weights if return_weights else None,
+            values,
+            target_score,
+            source_score,
+            adjacency,
+            negative_slope,
         )
     dtype = torch.promote_types(values.dtype, torch.float32)
     connected = _per_head(adjacency)
     weights = _weights(target_score, source_score, connected, negative_slope, dtype)
     grad = grad_out.to(dtype)
     grad_values = _weighted_sum(weights.mT, connected.mT, grad)
-    grad_weights = grad @ values.to(dtype).mT + grad_weights.to(dtype)
-    grad_weights = grad_weights.masked_fill(~connected, 0.0)
-    grad_scores = weights * (grad_weights - (weights * grad_weights).sum(-1, keepdim=True))
+    grad_each = grad @ values.to(dtype).mT
+    if return_weights:
+        grad_each = grad_each + grad_weights.to(dtype)
+    grad_each = grad_each.masked_fill(~connected, 0.0)
+    grad_scores = weights * (grad_each - (weights * grad_each).sum(-1, keepdim=True))
     positive = target_score.unsqueeze(-1).to(dtype) + source_score.unsqueeze(-2).to(dtype) > 0
     grad_scores = grad_scores.where(positive, grad_scores * negative_slope)
     return (
@@ -190,6 +234,7 @@ def _(
     source_score: Tensor,
     adjacency: Tensor,
     negative_slope: float,
+    return_weights: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
@@ -200,15 +245,20 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.negative_slope, ctx.impl = inputs
+    *tensors, ctx.negative_slope, ctx.return_weights, ctx.impl = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx: Any, grad_out: Tensor, grad_weights: Tensor) -> tuple[Tensor | None, ...]:
     grads = _graph_attention_backward(
-        grad_out, grad_weights, *ctx.saved_tensors, ctx.negative_slope, ctx.impl
+        grad_out,
+        grad_weights,
+        *ctx.saved_tensors,
+        ctx.negative_slope,
+        ctx.return_weights,
+        ctx.impl,
     )
-    return *grads, None, None, None
+    return *grads, None, None, None, None
 
 
 _graph_attention.register_autograd(_backward, setup_context=_setup_context)

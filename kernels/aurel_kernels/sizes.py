@@ -9,6 +9,9 @@ MAX_K = 64
 MAX_NODES = 16_384
 MAX_CHANNELS = 2_048
 WHOLE_GRAPH = 64  # nodes that a program can see all at once
+MAX_GATED_NODES = 256
+MAX_TOKENS = 1_024
+WHOLE_PAIR = 64  # tokens of two nodes whose attention a program can see all at once
 
 
 def graph_obstacle(nodes: int, channels: int, k: int) -> str | None:
@@ -26,6 +29,25 @@ def ties_obstacle(nodes: int, ties: str) -> str | None:
     """Return why `topk_aggregate` cannot break, or keep, ties so; None if it can."""
     if ties == "all" and nodes > WHOLE_GRAPH:
         return f"the kernel for ties='all' serves up to {WHOLE_GRAPH} nodes, got {nodes}"
+    return None
+
+
+def attention_obstacle(nodes: int, channels: int) -> str | None:
+    """Return which size of `graph_attention` is not served, or None if all are."""
+    return graph_obstacle(nodes, channels, k=1)
+
+
+def gate_obstacle(nodes: int) -> str | None:
+    """Return which size of `gated_edge_aggregate` is not served, or None if all are."""
+    if nodes > MAX_GATED_NODES:
+        return f"the kernels serve up to {MAX_GATED_NODES} nodes, got {nodes}"
+    return None
+
+
+def pair_obstacle(tokens: int) -> str | None:
+    """Return which size of `pair_pool` is not served, or None if all are."""
+    if tokens > MAX_TOKENS:
+        return f"the kernels serve up to {MAX_TOKENS} tokens, got {tokens}"
     return None
 
 

@@ -101,6 +101,17 @@ def test_non_contiguous_inputs() -> None:
     torch.testing.assert_close(got, graph_attention(values, target, source, adjacency)[0])
 
 
+def test_without_weights_the_rest_is_the_same() -> None:
+    leaves = [tensor.requires_grad_() for tensor in inputs(2, 2, 6, 3)]
+    adjacency = edges(2, 6, 6)
+    want, _ = graph_attention(*leaves, adjacency)
+    out, weights = graph_attention(*leaves, adjacency, return_weights=False)
+    assert weights is None and torch.equal(out, want)
+    grads = torch.autograd.grad(out.square().sum(), leaves)
+    wanted = torch.autograd.grad(want.square().sum(), leaves)
+    assert all(map(torch.equal, grads, wanted))
+
+
 def test_lone_node_gets_zeros_and_zero_gradients() -> None:
     values, target, source = (tensor.requires_grad_() for tensor in inputs(2, 2, 5, 3))
     adjacency = torch.ones(5, 5, dtype=torch.bool)
@@ -199,13 +210,15 @@ def test_opcheck() -> None:
     leaves = tuple(tensor.requires_grad_() for tensor in inputs(2, 2, 5, 3, torch.float32))
     strided = leaves[0].detach().transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()
     for values in (leaves[0], strided):
-        torch.library.opcheck(
-            module._graph_attention, (values, *leaves[1:], edges(2, 5, 5), 0.2, "torch")
-        )
+        for weights in (True, False):
+            torch.library.opcheck(
+                module._graph_attention,
+                (values, *leaves[1:], edges(2, 5, 5), 0.2, weights, "torch"),
+            )
     gradients = torch.randn(2, 2, 5, 3), torch.randn(2, 2, 5, 5)
     detached = [tensor.detach() for tensor in leaves]
     torch.library.opcheck(
-        module._graph_attention_backward, (*gradients, *detached, edges(5, 5), 0.2, "torch")
+        module._graph_attention_backward, (*gradients, *detached, edges(5, 5), 0.2, True, "torch")
     )
 
 
@@ -249,10 +262,8 @@ def test_routing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert taken == ["torch", "torch"]
     with pytest.raises(ValueError, match="graph_attention: backend='pyg'"):
         graph_attention(*inputs(1, 1, 3, 2), edges(3, 3), backend="pyg")
-    reason = module.triton_obstacle()
-    if reason is not None:
-        with pytest.raises(ValueError, match="cannot serve this call"):
-            graph_attention(*inputs(1, 1, 3, 2), edges(3, 3), backend="triton")
+    with pytest.raises(ValueError, match="cannot serve this call: .*got torch.float64"):
+        graph_attention(*inputs(1, 1, 3, 2), edges(3, 3), backend="triton")
 
 
 def test_errors_name_the_argument() -> None:
