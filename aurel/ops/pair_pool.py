@@ -7,10 +7,12 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from aurel_kernels.sizes import pair_obstacle
 from torch import Tensor
 
 from aurel.ops.arguments import check_device, check_floating, check_shape
 from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.triton_support import triton_obstacle
 
 # Attention weights computed at a time: on a CPU what stays in cache, elsewhere what keeps the
 # device busy.
@@ -30,11 +32,6 @@ def pair_pool_reference(
         return mean, None
     deviation = attention - mean.unsqueeze(3)
     return mean, torch.einsum("bijdp,bipq,bijdq->bij", deviation, gram.to(dtype), deviation)
-
-
-def triton_obstacle() -> str | None:
-    """Say why Triton cannot serve a call; None if it can."""
-    return "no Triton kernel for pair_pool yet"
 
 
 def pair_pool(
@@ -78,9 +75,11 @@ def pair_pool(
         check_floating(name, tensor)
         check_device(name, tensor, query)
         dtype = torch.promote_types(dtype, tensor.dtype)
-    impl = resolve_backend("pair_pool", backend, query, triton_obstacle())
+    query, key = query.to(dtype), key.to(dtype)
     gram = None if gram is None else gram.to(dtype)
-    mean, scatter = _pair_pool(query.to(dtype), key.to(dtype), gram, impl)
+    obstacle = triton_obstacle(query, pair_obstacle(tokens))
+    impl = resolve_backend("pair_pool", backend, query, obstacle)
+    mean, scatter = _pair_pool(query, key, gram, impl)
     return mean, None if gram is None else scatter
 
 

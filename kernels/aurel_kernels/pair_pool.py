@@ -14,10 +14,10 @@ Backward, from v = dL/dw and u = dL/ds, with X the rows a_d - w_ij:
 One kernel owns targets (dR, dG), one owns sixteen tokens of a source (dL), so no atomics are needed
 and every run gives the same bits. A is computed again; mean is all that the forward saves.
 
-Nothing of size D^2 a pair reaches memory. All is float32, products as PRECISION says. Up to
-MAX_TOKENS tokens; E is cut into strips of MAX_TOKENS, whose gradients belong to programs of their
-own that all compute the scores. D and E are compile-time constants: addresses of ragged rows then
-cost no registers.
+Nothing of size D^2 a pair reaches memory. All is float32, products as PRECISION says. One launch
+forward and two backward, for up to WHOLE_PAIR tokens; `pair_pool_large` serves more. E is cut into
+strips of WHOLE_PAIR, whose gradients belong to programs of their own that all compute the scores. D
+and E are compile-time constants: addresses of ragged rows then cost no registers.
 """
 
 from __future__ import annotations
@@ -31,36 +31,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from aurel_kernels import pair_pool_large
 from aurel_kernels.launch import INTERPRETED, launch, target
-from aurel_kernels.sizes import power_of_two
-
-# "tf32x3" would use tensor cores, with errors some times larger.
-PRECISION = tl.constexpr("ieee")
-MAX_TOKENS = 64
-
-
-def obstacle(tokens: int) -> str | None:
-    """Return which size the kernels do not serve, or None if they serve it."""
-    if tokens > MAX_TOKENS:
-        return f"the kernels serve up to {MAX_TOKENS} tokens, got {tokens}"
-    return None
-
-
-@triton.jit
-def matrix_tile(ptr, o_row, o_col, rows: tl.constexpr, columns: tl.constexpr):
-    """Return a tile of a contiguous matrix, zero where it ends."""
-    return tl.load(
-        ptr + o_row[:, None] * columns + o_col[None, :],
-        mask=(o_row < rows)[:, None] & (o_col < columns)[None, :],
-        other=0.0,
-    )
-
-
-@triton.jit
-def square_tile(ptr, i_matrix, BLOCK_D: tl.constexpr):
-    """Return one of many matrices that fill a tile each."""
-    o_d = tl.arange(0, BLOCK_D)
-    return tl.load(ptr + (i_matrix * BLOCK_D + o_d[:, None]) * BLOCK_D + o_d[None, :])
+from aurel_kernels.pair_tiles import PRECISION, matrix_tile, score_tile, square_tile
+from aurel_kernels.sizes import WHOLE_PAIR, power_of_two
 
 
 @triton.jit
@@ -79,12 +53,7 @@ def attend(
     if E <= BLOCK_E:
         b_score = tl.dot(b_query, tl.trans(b_key), input_precision=PRECISION)
     else:
-        b_score = tl.zeros((b_query.shape[0], b_key.shape[0]), tl.float32)
-        for e0 in range(0, E, BLOCK_E):
-            o_e = e0 + tl.arange(0, BLOCK_E)
-            b_strip = matrix_tile(query_ptr, o_d, o_e, D, E)
-            b_other = matrix_tile(key_ptr, o_p, o_e, D, E)
-            b_score = tl.dot(b_strip, tl.trans(b_other), b_score, input_precision=PRECISION)
+        b_score = score_tile(query_ptr, key_ptr, o_d, o_p, D, E, BLOCK_E)
     b_score = tl.where((o_p < D)[None, :], b_score, -float("inf"))
     b_weight = tl.exp(b_score - tl.max(b_score, axis=1)[:, None])
     b_weight = b_weight / tl.sum(b_weight, axis=1)[:, None]
@@ -285,7 +254,7 @@ def plan(tokens: int, width: int) -> dict[str, Any]:
     return {
         "BLOCK_ROW": 16,
         "BLOCK_D": power_of_two(tokens),
-        "BLOCK_E": min(MAX_TOKENS, power_of_two(width)),
+        "BLOCK_E": min(WHOLE_PAIR, power_of_two(width)),
     }
 
 
@@ -297,8 +266,10 @@ def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Te
         key: (B, N, D, E), float32.
         gram: (B, N, D, D), float32, or None.
     """
-    query, key = query.contiguous(), key.contiguous()
     batch, nodes, tokens, width = query.shape
+    if tokens > WHOLE_PAIR:
+        return pair_pool_large.forward(query, key, gram)
+    query, key = query.contiguous(), key.contiguous()
     mean = query.new_empty((batch, nodes, nodes, tokens))
     scatter = query.new_empty((0,) if gram is None else (batch, nodes, nodes))
     launch(
@@ -339,6 +310,8 @@ def backward(
         gram: (B, N, D, D) or None.
     """
     batch, nodes, tokens, width = query.shape
+    if tokens > WHOLE_PAIR:
+        return pair_pool_large.backward(grad_mean, grad_scatter, mean, query, key, gram)
     options = plan(tokens, width)
     both = key
     if gram is not None:
