@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ class ImageModel:
         image_size: side of its images in pixels.
         resize: length in pixels that the shorter side of a face crop had, in training, before the
             square of `image_size` was cut out.
+        takes_clips: whether it takes clips of such images.
     """
 
     model: Any
     image_size: int
     resize: int
+    takes_clips: bool = False
 
     def margin(self, chip_margin: float) -> float:
         """Return the margin that shows as much of a face as training did.
@@ -37,6 +40,22 @@ class ImageModel:
 
 
 def load_image_model(path: Path) -> ImageModel:
+    """Load as `load_face_model` does, and take no model of clips.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, or its model takes clips.
+    """
+    loaded = load_face_model(path)
+    if loaded.takes_clips:
+        raise ValueError(
+            f"{path} holds a model that takes clips of several frames; wanted is one that takes "
+            "single images"
+        )
+    return loaded
+
+
+def load_face_model(path: Path) -> ImageModel:
     """Load the model in a checkpoint, and what the checkpoint says of the images it takes.
 
     Their side is the one in the model's config where it has one, else the one it was trained on,
@@ -44,7 +63,7 @@ def load_image_model(path: Path) -> ImageModel:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint, or its model takes clips.
+        ValueError: not a checkpoint.
     """
     from aurel.models.checkpoint import load_model, read_checkpoint
     from aurel.models.registry import model_info
@@ -52,16 +71,17 @@ def load_image_model(path: Path) -> ImageModel:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     checkpoint = read_checkpoint(path)
-    if model_info(checkpoint.model).takes_clips:
-        raise ValueError(
-            f"{path} holds a {checkpoint.model}, which takes clips of several frames; wanted is a "
-            "model that takes single images"
-        )
     metadata = checkpoint.metadata
     model = load_model(path)
+    image_size = image_size_of(model, metadata)
+    resize = int(metadata.get("resize", image_size * 256 // 224))
+    return ImageModel(model, image_size, resize, model_info(checkpoint.model).takes_clips)
+
+
+def image_size_of(model: Any, metadata: Mapping[str, Any]) -> int:
+    """Return the side of the model's images: of its config, its training, or 224."""
     trained_on = metadata.get("image_size", DEFAULT_IMAGE_SIZE)
-    image_size = int(getattr(model.config, "image_size", trained_on))
-    return ImageModel(model, image_size, int(metadata.get("resize", image_size * 256 // 224)))
+    return int(getattr(model.config, "image_size", trained_on))
 
 
 def choose_device(name: str) -> torch.device:

@@ -24,6 +24,9 @@ OUT/predictions.csv gets a row a face and frame:
   AU01_present, ...        1 where the probability reaches the threshold, else 0
 A frame without a face gets one row with the fields from `face` on empty.
 
+A model of clips (mdhr) follows each face through a video, and the result is that for the whole
+video; a face that is lost for a frame starts anew. A photograph is a clip of one frame to it.
+
 OUT/annotated/ gets each input with the boxes and bars drawn on it, as PNG or MP4. A file that
 cannot be read is named on stderr, the others are done, and the exit code is 2.
 """
@@ -60,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict; return 2 where an input could not be read, else 0."""
     # The video decoder would write lines of its own about damaged files to stderr.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from aurel.cli.checkpoints import load_image_model
+    from aurel.cli.checkpoints import load_face_model
     from aurel.cli.file_progress import file_progress
     from aurel.files import atomic_path
     from aurel.vision.inputs import InputError, find_inputs
@@ -70,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.every < 1:
         raise ValueError(f"--every must be at least 1, got {args.every}")
-    predictor = make_predictor(args, load_image_model(args.checkpoint))
+    predictor = make_predictor(args, load_face_model(args.checkpoint))
     annotated = args.out / "annotated"
     inputs = find_inputs(args.inputs, skip=annotated)
     if not inputs:
@@ -100,12 +103,14 @@ def run(args: argparse.Namespace) -> int:
 def make_predictor(args: argparse.Namespace, loaded: ImageModel) -> Any:
     """Return the `FacePredictor` of a model that the options ask for."""
     from aurel.cli.checkpoints import choose_device
+    from aurel.vision.clip_predictor import ClipPredictor
     from aurel.vision.crop import MARGIN
     from aurel.vision.face_detector import whole_image
     from aurel.vision.face_predictor import FacePredictor
 
     device = choose_device(args.device)
-    return FacePredictor(
+    kind = ClipPredictor if loaded.takes_clips else FacePredictor
+    return kind(
         loaded.model,
         loaded.image_size,
         detector=whole_image if args.cropped else None,

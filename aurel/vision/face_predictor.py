@@ -115,10 +115,13 @@ class FacePredictor:
     @torch.inference_mode()
     def _probs(self, crops: Sequence[RGBImage]) -> NDArray[np.floating]:
         batches = [
-            self.model(batch.to(self.device)).probs.float().cpu()
+            self._run(batch.to(self.device)).float().cpu()
             for batch in to_batches(crops, self.batch_size)
         ]
         return torch.cat(batches).numpy() if batches else np.empty((0, len(self.names)))
+
+    def _run(self, images: Tensor) -> Tensor:
+        return self.model(images).probs
 
 
 def to_batches(crops: Sequence[RGBImage], batch_size: int) -> Iterable[Tensor]:

@@ -134,6 +134,10 @@ class Video:
         self.fps: float = rate if 0 < rate < 1000 else 25.0
         self.frame_count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         """Number of frames that the file claims; the true number may differ by a few."""
+        sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        width, height = (max(1, int(self._capture.get(side))) for side in sides)
+        self.pixels: int = width * height
+        """Number of pixels of a frame that the file claims."""
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0

@@ -8,7 +8,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
 
+from aurel.models.windows import windows
 from aurel.vision.annotate import Annotator
+from aurel.vision.clip_predictor import ClipPredictor
 from aurel.vision.face_predictor import FacePrediction, FacePredictor, FoundFaces
 from aurel.vision.inputs import Frame, InputError, Video, is_video, read_photo
 from aurel.vision.outputs import VideoWriter, write_picture
@@ -17,7 +19,8 @@ from aurel.vision.prediction_table import PredictionTable
 Shot: TypeAlias = tuple[Path, Frame, FoundFaces]
 
 MAX_PIXELS = 64_000_000
-"""How much of pictures is held in memory at once, at three bytes a pixel."""
+"""How much of pictures is held in memory at once, at three bytes a pixel, not counting the frames
+that a model of clips needs on either side."""
 
 
 class FilePrediction:
@@ -98,8 +101,8 @@ class FilePrediction:
             with Video(path, self.every) as video, ExitStack() as stack:
                 total = video.frame_count // self.every or None
                 shots = (self._shot(path, frame) for frame in video)
-                for batch in in_batches(shots, self.predictor.batch_size):
-                    predicted = self._predict(batch)
+                for batch, predicted in self._pieces(shots, video.pixels):
+                    self._enter(batch, predicted)
                     if path in self.targets and draw is None:
                         annotator = self._annotator(batch[0][1], max(1, *map(len, predicted)))
                         rate = video.fps / self.every
@@ -116,12 +119,29 @@ class FilePrediction:
             self.faces = faces_before
             self._fail(path, error)
 
+    def _pieces(
+        self, shots: Iterable[Shot], pixels: int
+    ) -> Iterator[tuple[list[Shot], list[list[FacePrediction]]]]:
+        """Give the frames of a video piece by piece, with their faces."""
+        predictor = self.predictor
+        if isinstance(predictor, ClipPredictor):
+            length = max(1, min(predictor.batch_size, MAX_PIXELS // pixels))
+            for window, start, stop in windows(shots, length, predictor.context):
+                found = [found for _, _, found in window]
+                yield window[start:stop], predictor.predict_piece(found, start, stop)
+        else:
+            for batch in in_batches(shots, predictor.batch_size):
+                yield batch, predictor.predict([found for _, _, found in batch])
+
     def _predict(self, shots: Sequence[Shot]) -> list[list[FacePrediction]]:
         predicted = self.predictor.predict([found for _, _, found in shots])
+        self._enter(shots, predicted)
+        return predicted
+
+    def _enter(self, shots: Sequence[Shot], predicted: Sequence[Sequence[FacePrediction]]) -> None:
         for (path, frame, _), faces in zip(shots, predicted, strict=True):
             self.table.add(path, frame, faces)
             self.faces += len(faces)
-        return predicted
 
     def _annotator(self, frame: Frame, faces: int) -> Annotator:
         height, width = frame.image.shape[:2]

@@ -52,7 +52,7 @@ def test_a_model_of_clips_is_refused(tmp_path: Path) -> None:
 
     path = tmp_path / "c.ckpt"
     save_model(create_model("mdhr", aus=[1, 2, 12], backbone="rest_tiny"), path)
-    with pytest.raises(ValueError, match=r"c\.ckpt holds a mdhr, which takes clips"):
+    with pytest.raises(ValueError, match=r"c\.ckpt holds a model that takes clips"):
         load_image_model(path)
 
 

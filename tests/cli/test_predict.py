@@ -66,7 +66,7 @@ class Setup:
 def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
     model = Brightness()
     loaded = checkpoints.ImageModel(model, image_size=32, resize=32)
-    monkeypatch.setattr(checkpoints, "load_image_model", lambda path: loaded)
+    monkeypatch.setattr(checkpoints, "load_face_model", lambda path: loaded)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: Any, out: str = "out") -> int:
