@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aurel.backbones.rest_blocks import NORM_EPS, Block, PatchEmbed, Stage, Stem
+from aurel.backbones.tapped import TappedModel
 
 
-class ResT(nn.Module):
+class ResT(TappedModel):
     """A stem and four stages, at 1/4, 1/4, 1/8, 1/16 and 1/32 of the resolution, rounded up.
 
     Any input size is served: sizes are read from the maps, where the authors' code carries floor
@@ -54,9 +55,7 @@ class ResT(nn.Module):
         self.global_pool = global_pool
         # Registered in the order of use: timm's FeatureListNet runs the children one by one.
         self.stem = Stem(in_chans, dims[0])
-        self.feature_info: list[dict[str, Any]] = [
-            {"num_chs": dims[0], "reduction": 4, "module": "stem"}
-        ]
+        self.feature_info = [{"num_chs": dims[0], "reduction": 4, "module": "stem"}]
         last = max(sum(depths) - 1, 1)
         before = 0
         for index, (width, depth) in enumerate(zip(dims, depths, strict=True)):
@@ -92,69 +91,6 @@ class ResT(nn.Module):
             steps.append((step,) if embed is None else (embed, step))
         return steps
 
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the maps at the taps (stem, stage 1 to 4), as timm asks of a model.
-
-        Args:
-            x: images (B, in_chans, H, W).
-            indices: which taps; an int for the last so many, None for all.
-            norm: apply the final norm to the last stage's map.
-            stop_early: leave out what no requested tap needs.
-            output_fmt: only "NCHW".
-            intermediates_only: return the list alone, not (final map, list).
-        """
-        if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
-        take = _tap_indices(indices, len(self.feature_info))
-        steps = self._steps()
-        last = len(steps) - 1
-        maps = []
-        for index, step in enumerate(steps[: take[-1] + 1] if stop_early else steps):
-            for module in step:
-                x = module(x)
-            if index in take:
-                maps.append(self._norm_map(x) if norm and index == last else x)
-        if intermediates_only:
-            return maps
-        return (self._norm_map(x) if not stop_early or take[-1] == last else x), maps
-
-    def prune_intermediate_layers(
-        self,
-        indices: int | Sequence[int] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
-    ) -> list[int]:
-        """Remove what the taps `indices` do not need; return those indices."""
-        take = _tap_indices(indices, len(self.feature_info))
-        steps = self._steps()
-        unneeded = {id(module) for step in steps[take[-1] + 1 :] for module in step}
-        for name, module in list(self.named_children()):
-            if id(module) in unneeded:
-                setattr(self, name, nn.Identity())
-        if prune_norm or unneeded:
-            self.norm = nn.Identity()
-        if unneeded:
-            width = self.feature_info[take[-1]]["num_chs"]
-            self.num_features = self.head_hidden_size = width
-        if prune_head or unneeded:
-            self.reset_classifier(0, "")
-        return take
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the normed map of the last stage, (B, C, H/32, W/32)."""
-        for step in self._steps():
-            for module in step:
-                x = module(x)
-        return self._norm_map(x)
-
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool a map and classify it; `pre_logits` stops before the linear layer."""
         if self.global_pool:
@@ -168,6 +104,9 @@ class ResT(nn.Module):
 
     def _norm_map(self, x: Tensor) -> Tensor:
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def _drop_norm(self) -> None:
+        self.norm = nn.Identity()
 
     def get_classifier(self) -> nn.Module:
         """Return the linear head."""
@@ -206,15 +145,6 @@ def _classifier(features: int, num_classes: int) -> nn.Module:
     trunc_normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)
     return head
-
-
-def _tap_indices(indices: int | Sequence[int] | None, taps: int) -> list[int]:
-    if indices is None:
-        return list(range(taps))
-    wanted = list(range(taps)[-indices:]) if isinstance(indices, int) else list(indices)
-    if not wanted or any(not -taps <= index < taps for index in wanted):
-        raise IndexError(f"indices must be in {-taps}..{taps - 1}, got {indices}")
-    return sorted(index % taps for index in wanted)
 
 
 default_cfgs = generate_default_cfgs(
