@@ -75,10 +75,15 @@ def product_tile(
     o_col,
     N,
     C,
+    UPCAST: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Return the inner products of rows of one (N, C) array with rows of another."""
+    """Return the inner products of rows of one (N, C) array with rows of another.
+
+    Products of halves are exact in float32, so they need no upcast but in the interpreter, which
+    multiplies bfloat16 wrongly.
+    """
     b_product = tl.zeros((BLOCK_N, BLOCK_N), tl.float32)
     for c0 in range(0, C, BLOCK_C):
         o_c = c0 + tl.arange(0, BLOCK_C)
@@ -86,11 +91,14 @@ def product_tile(
             left_ptr + o_row[:, None] * C + o_c[None, :],
             mask=(o_row < N)[:, None] & (o_c < C)[None, :],
             other=0.0,
-        ).to(tl.float32)
+        )
         b_right = tl.load(
             right_ptr + o_col[None, :] * C + o_c[:, None],
             mask=(o_col < N)[None, :] & (o_c < C)[:, None],
             other=0.0,
-        ).to(tl.float32)
+        )
+        if UPCAST:
+            b_left = b_left.to(tl.float32)
+            b_right = b_right.to(tl.float32)
         b_product = tl.dot(b_left, b_right, b_product, input_precision=PRECISION)
     return b_product

@@ -14,8 +14,8 @@ the same bits.
 
 Nothing is saved but the inputs. Scores cost one addition, so every pass computes them again, tile
 by tile; weights (B, H, N, N) reach memory only where they are asked for. From the first backward
-kernel to the others go three numbers a row: its largest score, its sum of exponentials, and D.
-Everything is float32 inside. The limits are those of `sizes`.
+kernel to the others go three numbers a row: its largest score, its sum of exponentials, and D. One
+launch forward, three backward. Everything is float32 inside. The limits are those of `sizes`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import triton.language as tl
 from torch import Tensor
 
 from aurel_kernels.attention_tiles import product_tile, row_statistics, weight_tile, weighted_sum
-from aurel_kernels.launch import launch
+from aurel_kernels.launch import INTERPRETED, launch
 
 
 @triton.jit
@@ -116,6 +116,7 @@ def row_kernel(
     C,
     negative_slope,
     WEIGHTS: tl.constexpr,
+    UPCAST: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -147,7 +148,7 @@ def row_kernel(
             N,
             negative_slope,
         )
-        b_grad = product_tile(grad_ptr, value_ptr, o_row, o_col, N, C, BLOCK_N, BLOCK_C)
+        b_grad = product_tile(grad_ptr, value_ptr, o_row, o_col, N, C, UPCAST, BLOCK_N, BLOCK_C)
         if WEIGHTS:
             p_weight = grad_weight_ptr + i_graph * N * N + o_row[:, None] * N + o_col[None, :]
             b_grad += tl.load(p_weight, mask=m_edge, other=0.0).to(tl.float32)
@@ -184,6 +185,7 @@ def column_kernel(
     C,
     negative_slope,
     WEIGHTS: tl.constexpr,
+    UPCAST: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -213,7 +215,7 @@ def column_kernel(
             N,
             negative_slope,
         )
-        b_grad = product_tile(value_ptr, grad_ptr, o_col, o_row, N, C, BLOCK_N, BLOCK_C)
+        b_grad = product_tile(value_ptr, grad_ptr, o_col, o_row, N, C, UPCAST, BLOCK_N, BLOCK_C)
         if WEIGHTS:
             p_weight = grad_weight_ptr + i_graph * N * N + o_row[None, :] * N + o_col[:, None]
             b_grad += tl.load(p_weight, mask=m_edge, other=0.0).to(tl.float32)
@@ -376,8 +378,10 @@ def backward(
     )
     given = (grad_out, grad_each, values)
     grid = (batch * heads, triton.cdiv(nodes, OPTIONS["BLOCK_N"]))
-    launch(row_kernel, grid, *given, *graph, grad_target, *sizes, WEIGHTS=weights, **OPTIONS)
-    launch(column_kernel, grid, *given, *graph, grad_source, *sizes, WEIGHTS=weights, **OPTIONS)
+    upcast = values.dtype == torch.float32 or INTERPRETED
+    options = OPTIONS | {"WEIGHTS": weights, "UPCAST": upcast}
+    launch(row_kernel, grid, *given, *graph, grad_target, *sizes, **options)
+    launch(column_kernel, grid, *given, *graph, grad_source, *sizes, **options)
     strips = triton.cdiv(channels, OPTIONS["BLOCK_C"])
     launch(value_kernel, (*grid, strips), grad_out, *graph, grad_values, *sizes, **OPTIONS)
     return grad_values, grad_target, grad_source
