@@ -1,0 +1,159 @@
+"""Dense batches of graphs from and to `Data`, `Batch` and `HeteroData` of PyTorch Geometric.
+
+Beside `x`, `edge_index`, `edge_weight` and `edge_attr`, nodes carry `slot`: which of the N nodes of
+the dense form, such as which action unit, each of them is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from aurel.graph import RelationGraph
+from aurel.layers.masked_norm import zero_absent
+from aurel.ops.arguments import check_nodes
+from aurel.pyg.layout import Layout, lay_out
+
+try:
+    from torch_geometric.data import Batch, Data, HeteroData
+except ImportError as error:
+    raise ImportError("aurel.pyg needs torch-geometric: pip install 'aurel-au[pyg]'") from error
+
+EDGE = "to"  # what the edges of a `HeteroData` are called
+
+
+def to_batch(x: Tensor, mask: Tensor | None = None, graph: RelationGraph | None = None) -> Batch:
+    """Return B graphs with the nodes that exist.
+
+    Args:
+        x: (B, N, C), B at least 1.
+        mask: (B, N) bool, True where the node exists.
+        graph: what a layer returned for x; its edges become `edge_index` (from source to
+            listener), `edge_weight` and, if it has features, `edge_attr`.
+
+    Returns:
+        A `Batch` with `x` and `slot` as well.
+
+    Raises:
+        ValueError: an argument has the wrong shape or dtype.
+    """
+    check_nodes("x", x)
+    x = zero_absent(x, mask)
+    batch, nodes, _ = x.shape
+    if batch == 0:
+        raise ValueError("x must hold a graph, got (0, N, C)")
+    parts = [Data() for _ in x] if graph is None else graph.to_pyg().to_data_list()
+    slots = torch.arange(nodes, device=x.device)
+    exists = torch.ones_like(slots, dtype=torch.bool) if mask is None else mask
+    graphs = []
+    for data, features, kept in zip(parts, x, exists.expand(batch, nodes), strict=True):
+        data.x, data.slot = features, slots
+        graphs.append(data.subgraph(kept))
+    return Batch.from_data_list(graphs)
+
+
+def from_batch(
+    data: Data, num_slots: int | None = None
+) -> tuple[Tensor, Tensor, RelationGraph | None]:
+    """Return the dense form of a `Data` or a `Batch`.
+
+    Args:
+        data: has `x`; `slot`, or each node is at its position in its graph; maybe `edge_index`,
+            `edge_weight` (else 1) and `edge_attr`. Weights of parallel edges add up.
+        num_slots: number N of nodes of the dense form; None for the fewest that do.
+
+    Returns:
+        Nodes (B, N, C), zero where absent; the mask (B, N); and the graph, dense, None without
+        edges to tell it from.
+
+    Raises:
+        ValueError: there is no place for a node.
+    """
+    batch = data.batch
+    if batch is None:
+        batch = torch.zeros(data.num_nodes, dtype=torch.int64, device=data.x.device)
+    slot = data.slot if "slot" in data else None
+    num_graphs = data.num_graphs if isinstance(data, Batch) else None
+    if slot is None and num_slots is not None:
+        layout = lay_out(batch, num_graphs=num_graphs, least_slots=num_slots)
+    else:
+        layout = lay_out(batch, slot, num_graphs=num_graphs, num_slots=num_slots)
+    if data.edge_index is None:
+        return layout.pad(data.x), layout.mask, None
+    return layout.pad(data.x), layout.mask, _dense_graph(data, layout)
+
+
+def _dense_graph(data: Data, layout: Layout) -> RelationGraph:
+    source, target = data.edge_index
+    places = layout.batch[target], layout.slot[target], layout.slot[source]
+    weight = data.edge_weight if "edge_weight" in data else data.x.new_ones(len(source))
+    sizes = (*layout.mask.shape, layout.mask.shape[1])
+    weights = weight.new_zeros(sizes).index_put(places, weight, accumulate=True)
+    features = data.edge_attr
+    if features is not None:
+        features = features.new_zeros(*sizes, *features.shape[1:]).index_put(places, features)
+    return RelationGraph(weights=weights, edge_features=features)
+
+
+def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
+    """Return the graphs with a type for each kind of node, such as a facial region.
+
+    Args:
+        data: what `to_batch` gives.
+        types: the type of the node of each slot, N names.
+
+    Returns:
+        A `HeteroData` in which each type has `x`, `slot` and `batch`, and each pair of types the
+        edges ``(source type, "to", listener's type)``, be there any or none.
+
+    Raises:
+        ValueError: a slot has no type.
+    """
+    if len(data.slot) and int(data.slot.max()) >= len(types):
+        raise ValueError(f"types must name all {int(data.slot.max()) + 1} slots, got {len(types)}")
+    names = list(dict.fromkeys(types))
+    numbers = torch.tensor([names.index(name) for name in types], device=data.slot.device)
+    kind = numbers[data.slot]
+    place = torch.empty_like(data.slot)
+    hetero = HeteroData()
+    for number, name in enumerate(names):
+        of_kind = kind == number
+        place[of_kind] = torch.arange(int(of_kind.sum()), device=place.device)
+        for key in ("x", "slot", "batch"):
+            hetero[name][key] = data[key][of_kind]
+    source, target = data.edge_index
+    for (a, origin), (b, listener) in product(enumerate(names), repeat=2):
+        between = (kind[source] == a) & (kind[target] == b)
+        store = hetero[origin, EDGE, listener]
+        store.edge_index = torch.stack((place[source[between]], place[target[between]]))
+        for key in ("edge_weight", "edge_attr"):
+            if key in data:
+                store[key] = data[key][between]
+    return hetero
+
+
+def from_hetero(hetero: HeteroData) -> Data:
+    """Return what `to_hetero` was given: one kind of node, sorted by graph and slot."""
+    names = hetero.node_types
+    x, slot, batch = (torch.cat([hetero[n][key] for n in names]) for key in ("x", "slot", "batch"))
+    order = slot.argsort()
+    order = order[batch[order].argsort(stable=True)]
+    place = order.argsort()
+    counts = [len(hetero[name].slot) for name in names]
+    first = dict(zip(names, (sum(counts[:i]) for i in range(len(counts))), strict=True))
+    stores = [(a, b, hetero[a, relation, b]) for a, relation, b in hetero.edge_types]
+    edges = torch.cat(
+        [
+            store.edge_index + torch.tensor([[first[a]], [first[b]]], device=place.device)
+            for a, b, store in stores
+        ],
+        dim=1,
+    )
+    data = Data(x=x[order], slot=slot[order], batch=batch[order], edge_index=place[edges])
+    for key in ("edge_weight", "edge_attr"):
+        if all(key in store for *_, store in stores):
+            data[key] = torch.cat([store[key] for *_, store in stores])
+    return data.sort(sort_by_row=False)

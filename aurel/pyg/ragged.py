@@ -1,0 +1,203 @@
+"""The relation layers on graphs of any size, in PyTorch Geometric's form."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aurel.graph import RelationGraph
+from aurel.layers.au_specific_features import AUSpecificFeatures
+from aurel.layers.cross_region_gat import CrossRegionGAT
+from aurel.layers.gated_edge_gcn import GatedEdgeGCN
+from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
+from aurel.layers.neighborhood import NeighborGraphConv
+from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
+from aurel.ops.ragged_knn_graph import check_batch, check_batch_values, ragged_knn_graph
+from aurel.pyg.edges import complete_graph, edge_index_of, neighbors_of
+from aurel.pyg.layout import Form, Layout, lay_out
+
+Edges = tuple[Tensor, Tensor]
+
+# What a layer takes and gives: something a graph, a node or a pair of nodes. Others: nodes.
+_FORMS: dict[type[nn.Module], tuple[tuple[Form, ...], tuple[Form, ...]]] = {
+    AUSpecificFeatures: (("graph",), ("node",)),
+    CrossRegionGAT: (("node", "node"), ("node",)),
+    MultiDimensionalEdges: (("node", "graph"), ("pair",)),
+    GatedEdgeGCN: (("node", "pair"), ("node", "pair")),
+}
+_NODES: tuple[tuple[Form, ...], tuple[Form, ...]] = (("node",), ("node",))
+
+
+class Ragged(nn.Module):
+    r"""Run a relation layer on graphs of any size: nodes (M, C) and the graph of each, (M,).
+
+    The numbers are those of the layer on a dense batch with a mask of the nodes that exist; so
+    are gradients and running statistics, and the weights are the layer's own. A graph with fewer
+    than K nodes gives each of its nodes all of them for neighbours.
+
+    The four convolutions over neighbour lists (`MaxRelativeGraphConv`, `EdgeGraphConv`,
+    `GINGraphConv`, `SAGEGraphConv`) run without padding, as one large graph whose neighbours
+    `ragged_knn_graph` finds; with ``aurel.use_backend("pyg")`` torch-cluster and torch-scatter
+    serve them. Every other layer runs on a dense batch behind the scenes.
+
+    A layer that knows its nodes one by one (`num_nodes`, `regions` or a fixed graph) must know
+    which of them each node is: `slot`.
+
+    ==========================  ==========================  =========================  ============
+    layer                       x                           other                      returns
+    ==========================  ==========================  =========================  ============
+    AUSpecificFeatures          tokens (B, D, C)                                       (M, D, C')
+    CrossRegionGAT              (M, C)                      active (M,)                (M, C)
+    MultiDimensionalEdges       node tokens (M, D, C)       face tokens (B, D, C)      (E, C)
+    GatedEdgeGCN                (M, C)                      edges (E, C)               both
+    those without such an entry (M, C)                                                 (M, ...)
+    ==========================  ==========================  =========================  ============
+
+    with the E pairs of nodes in the order of `complete_graph`.
+
+    Args:
+        layer: a layer of `aurel.layers` that takes a mask.
+
+    Raises:
+        ValueError: the layer takes no mask.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        if "mask" not in inspect.signature(layer.forward).parameters:
+            raise ValueError(
+                f"layer must take a mask of the nodes that exist, got {type(layer).__name__}"
+            )
+        self.layer = layer
+        self.inputs, self.outputs = _FORMS.get(type(layer), _NODES)
+
+    def forward(
+        self,
+        x: Tensor,
+        batch: Tensor | None = None,
+        slot: Tensor | None = None,
+        other: Tensor | None = None,
+        *,
+        return_graph: bool = False,
+    ) -> Any:
+        r"""Run the layer.
+
+        Args:
+            x: what the layer takes, see above.
+            batch: (M,) int64, the graph of each node, sorted; None for one graph.
+            slot: (M,) int64, which of the layer's nodes each node is; may be None where all
+                graphs have all nodes in their order, or where the layer treats them alike.
+            other: what the layer takes besides, see above.
+            return_graph: return the graph as well: `edge_index` (2, E) from source to listener,
+                and the weights (E,). A tuple of these if the layer builds several.
+
+        Returns:
+            What the layer gives, a row a node or a pair of nodes.
+
+        Raises:
+            ValueError: an argument has the wrong shape, dtype or value.
+        """
+        if batch is None:
+            if self.inputs[0] == "graph":
+                raise ValueError("batch must be given for a layer that makes nodes, got None")
+            batch = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        check_batch(batch, x if self.inputs[0] == "node" else batch)
+        if isinstance(self.layer, NeighborGraphConv):
+            return self._convolve(self.layer, x, batch, return_graph)
+        check_batch_values(batch)
+        if other is not None and len(self.inputs) == 1:
+            raise ValueError(f"other must be None for {type(self.layer).__name__}")
+        given = [x] if other is None else [x, other]
+        layout = self._lay_out(given, batch, slot)
+        dense = map(layout.pad, given, self.inputs)
+        options = {"return_graph": True} if return_graph else {}
+        result = self.layer(*dense, mask=layout.mask, **options)
+        result, graph = result if return_graph else (result, None)
+        parts = result if isinstance(result, tuple) else (result,)
+        out = tuple(map(layout.unpad, parts, self.outputs))
+        rows = out if len(out) > 1 else out[0]
+        if graph is None:
+            return rows
+        if isinstance(graph, RelationGraph):
+            return rows, _edges(graph, layout)
+        return rows, tuple(_edges(each, layout) for each in graph)
+
+    def _convolve(
+        self, layer: NeighborGraphConv, x: Tensor, batch: Tensor, return_graph: bool
+    ) -> Any:
+        neighbors = ragged_knn_graph(x, batch, layer.k, layer.metric, loop=layer.loop)
+        out = _one_graph(layer, x, neighbors)
+        if not return_graph:
+            return out
+        edge_index = edge_index_of(neighbors)
+        return out, (edge_index, x.new_ones(edge_index.shape[1]))
+
+    def _lay_out(self, given: list[Tensor], batch: Tensor, slot: Tensor | None) -> Layout:
+        num_graphs = None
+        for form, part in zip(self.inputs, given, strict=False):
+            if form == "node":
+                check_batch(batch, part)
+            elif form == "graph":
+                num_graphs = len(part)
+        return lay_out(
+            batch,
+            slot,
+            num_graphs=num_graphs,
+            num_slots=_num_slots(self.layer),
+            least_slots=getattr(self.layer, "k", 0),
+        )
+
+
+class OnEdges(nn.Module):
+    r"""Run a graph convolution on edges of the caller's, as PyTorch Geometric's own layers do.
+
+    Args:
+        layer: `MaxRelativeGraphConv`, `EdgeGraphConv`, `GINGraphConv` or `SAGEGraphConv`.
+
+    Raises:
+        ValueError: the layer is none of these.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(layer, NeighborGraphConv):
+            raise ValueError(
+                f"layer must be a convolution over neighbour lists, got {type(layer).__name__}"
+            )
+        self.layer = layer
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Convolve.
+
+        Args:
+            x: (M, C).
+            edge_index: (2, E) int64, from source to listener.
+
+        Returns:
+            (M, out_channels).
+        """
+        return _one_graph(self.layer, x, neighbors_of(edge_index, len(x)))
+
+
+def _one_graph(layer: nn.Module, x: Tensor, neighbors: Tensor) -> Tensor:
+    """Convolve all nodes as one graph. The mask keeps the statistics those of a masked batch."""
+    mask = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
+    return layer(x[None], mask, neighbors=neighbors[None])[0]
+
+
+def _num_slots(layer: nn.Module) -> int | None:
+    """Return how many nodes the layer knows one by one, None if it treats all alike."""
+    if isinstance(layer, CrossRegionGAT):
+        return len(layer.regions)
+    if isinstance(layer, SelfAdjustingGCN):
+        return None if layer.neighbors is None else len(layer.neighbors)
+    return getattr(layer, "num_nodes", None)
+
+
+def _edges(graph: RelationGraph, layout: Layout) -> Edges:
+    present = layout.unpad(graph.edges(), "pair")
+    weights = layout.unpad(graph.adjacency(), "pair")
+    return complete_graph(layout.batch)[:, present], weights[present]

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Usage: make_venv.sh BASE TARGET. Makes the environment TARGET, which sees all that BASE holds and has
+# torch-scatter and torch-cluster besides. Those are compiled, for CPUs, once for each torch and Python;
+# their wheels stay in the user's cache.
+set -euo pipefail
+base=$1 target=$2
+key=$("$base/bin/python" -c 'import sys, torch; print(f"torch{torch.__version__}-{sys.implementation.cache_tag}")')
+wheels=${XDG_CACHE_HOME:-$HOME/.cache}/aurel/wheels/$key
+
+"$base/bin/python" -m venv "$target"
+site() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+echo "import site; site.addsitedir('$(site "$base")')" > "$(site "$target")/base.pth"
+"$target/bin/python" -m pip install -q setuptools wheel
+
+mkdir -p "$wheels"
+build() {
+  compgen -G "$wheels/${1//-/_}-*.whl" > /dev/null && return
+  FORCE_ONLY_CPU=1 "$target/bin/python" -m pip wheel -q --no-build-isolation --no-deps -w "$wheels" "$1"
+}
+build torch-scatter & scatter=$!
+build torch-cluster
+wait "$scatter"
+"$target/bin/python" -m pip install -q --no-deps "$wheels"/torch_scatter-*.whl "$wheels"/torch_cluster-*.whl
+"$target/bin/python" -c 'import torch_cluster, torch_scatter'
+touch "$target/.installed"

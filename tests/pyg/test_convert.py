@@ -1,0 +1,176 @@
+"""Dense batches to PyTorch Geometric's data and back."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("torch_geometric")
+
+from torch_geometric.data import Batch, Data, HeteroData
+from torch_geometric.nn import GCNConv, HeteroConv, SAGEConv
+
+from aurel.graph import RelationGraph
+from aurel.layers import CrossRegionGAT, GatedEdgeGCN, TopKGraphConv
+from aurel.pyg import Ragged, convert, from_batch, from_hetero, to_batch, to_hetero
+
+MASK = torch.tensor([[True, True, False, True], [False] * 4, [True, False, False, False]])
+REGIONS = ("upper", "upper", "lower", "middle")
+
+
+def random_graph(mask: torch.Tensor, features: bool = True) -> tuple[torch.Tensor, RelationGraph]:
+    """Dense nodes and edges among nodes that exist."""
+    pairs = mask[:, :, None] & mask[:, None]
+    weights = torch.rand(pairs.shape).masked_fill(~pairs, 0)
+    weights[torch.rand(pairs.shape) < 0.4] = 0
+    edges = torch.randn(*pairs.shape, 2).masked_fill((weights == 0)[..., None], 0)
+    x = torch.randn(*mask.shape, 5).masked_fill(~mask[..., None], 0)
+    return x, RelationGraph(weights=weights, edge_features=edges if features else None)
+
+
+def test_nodes_that_do_not_exist_are_left_out() -> None:
+    x, graph = random_graph(MASK)
+    data = to_batch(x, MASK, graph)
+    assert isinstance(data, Batch) and data.num_graphs == 3
+    assert data.batch.tolist() == [0, 0, 0, 2] and data.slot.tolist() == [0, 1, 3, 0]
+    assert torch.equal(data.x, x[MASK])
+    for (source, target), weight, features in zip(
+        data.edge_index.t().tolist(), data.edge_weight, data.edge_attr, strict=True
+    ):
+        place = data.batch[target], data.slot[target], data.slot[source]
+        assert data.batch[source] == data.batch[target]
+        assert weight == graph.weights[place]
+        assert torch.equal(features, graph.edge_features[place])
+    assert len(data.edge_weight) == (graph.weights != 0).sum()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 5), st.booleans())
+def test_there_and_back(seed: int, batch: int, nodes: int, features: bool) -> None:
+    torch.manual_seed(seed)
+    mask = torch.rand(batch, nodes) < 0.6
+    x, graph = random_graph(mask, features)
+    got, got_mask, got_graph = from_batch(to_batch(x, mask, graph), nodes)
+    assert torch.equal(got, x) and torch.equal(got_mask, mask)
+    assert torch.equal(got_graph.adjacency(), graph.adjacency())
+    if features:
+        assert torch.equal(got_graph.edge_features, graph.edge_features)
+    else:
+        assert got_graph.edge_features is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.booleans())
+def test_there_and_back_by_type(seed: int, batch: int, features: bool) -> None:
+    torch.manual_seed(seed)
+    mask = torch.rand(batch, 4) < 0.6
+    x, graph = random_graph(mask, features)
+    data = to_batch(x, mask, graph)
+    again = from_hetero(to_hetero(data, REGIONS))
+    for key in ("x", "slot", "batch"):
+        assert torch.equal(again[key], data[key])
+    got, got_mask, got_graph = from_batch(again, 4)
+    whole = mask.any(1).nonzero().max() + 1 if mask.any() else 0  # trailing empty graphs leave
+    assert torch.equal(got, x[:whole]) and torch.equal(got_mask, mask[:whole])
+    assert torch.equal(got_graph.adjacency(), graph.adjacency()[:whole])
+    if features:
+        assert torch.equal(got_graph.edge_features, graph.edge_features[:whole])
+
+
+def test_types_of_nodes_and_edges() -> None:
+    x, graph = random_graph(MASK)
+    hetero = to_hetero(to_batch(x, MASK, graph), REGIONS)
+    assert isinstance(hetero, HeteroData) and hetero.node_types == ["upper", "lower", "middle"]
+    assert len(hetero.edge_types) == 9
+    assert hetero["upper"].slot.tolist() == [0, 1, 0] and len(hetero["lower"].x) == 0
+    assert hetero["upper"].batch.tolist() == [0, 0, 2]
+    between = hetero["middle", "to", "upper"]
+    want = graph.weights[0, [0, 1], 3]
+    assert torch.equal(between.edge_weight, want[want != 0])
+    assert hetero.validate()
+
+
+def test_their_layers_run_on_it() -> None:
+    x, graph = random_graph(torch.ones(3, 4, dtype=torch.bool))
+    data = to_batch(x, graph=graph)
+    assert GCNConv(5, 7)(data.x, data.edge_index, data.edge_weight).shape == (12, 7)
+    hetero = to_hetero(data, REGIONS)
+    convs = {kind: SAGEConv((5, 5), 7) for kind in hetero.edge_types}
+    out = HeteroConv(convs)(hetero.x_dict, hetero.edge_index_dict)
+    assert {name: tuple(part.shape) for name, part in out.items()} == {
+        "upper": (6, 7),
+        "lower": (3, 7),
+        "middle": (3, 7),
+    }
+
+
+def test_our_layers_run_on_it() -> None:
+    """What a layer returned becomes data, whose nodes and edges give the same as the dense form."""
+    mask = torch.tensor([[True, True, False, True], [True] * 4])
+    x = torch.randn(2, 4, 8)
+    layer = TopKGraphConv(8, 4, k=2).eval()
+    out, graph = layer(x, mask, return_graph=True)
+    data = to_batch(x, mask, graph)
+    torch.testing.assert_close(Ragged(layer)(data.x, data.batch, data.slot), out[mask])
+    gat = CrossRegionGAT(8, (0, 0, 1, 2), edges="cross_region").eval()
+    torch.testing.assert_close(Ragged(gat)(data.x, data.batch, data.slot), gat(x, mask=mask)[mask])
+    gated = GatedEdgeGCN(8, 4).eval()
+    complete = RelationGraph(weights=torch.ones(2, 4, 4), edge_features=torch.randn(2, 4, 4, 8))
+    data = to_batch(x, mask, complete)
+    nodes, edges = Ragged(gated)(data.x, data.batch, data.slot, data.edge_attr)
+    wants = gated(x, complete.edge_features, mask)
+    torch.testing.assert_close(nodes, wants[0][mask])
+    torch.testing.assert_close(edges, wants[1][mask[:, :, None] & mask[:, None]])
+
+
+def test_neighbour_lists_become_edges() -> None:
+    x = torch.randn(1, 3, 2)
+    graph = RelationGraph(neighbors=torch.tensor([[[1, 2], [1, -1], [-1, -1]]]))
+    data = to_batch(x, graph=graph)
+    assert data.edge_index.tolist() == [[1, 2, 1], [0, 0, 1]]
+    assert data.edge_weight.tolist() == [1, 1, 1]
+
+
+def test_data_of_theirs() -> None:
+    """One graph without a batch, without slots, without weights, with parallel edges."""
+    edges = torch.tensor([[1, 2, 1], [0, 0, 0]])
+    x, mask, graph = from_batch(Data(x=torch.eye(3), edge_index=edges), 4)
+    assert x.shape == (1, 4, 3) and mask.tolist() == [[True, True, True, False]]
+    assert graph.adjacency()[0, 0].tolist() == [0, 2, 1, 0] and graph.adjacency().sum() == 3
+    x, mask, graph = from_batch(Data(x=torch.eye(3)))
+    assert graph is None and mask.all() and torch.equal(x[0], torch.eye(3))
+    batch = Batch.from_data_list([Data(x=torch.ones(2, 3)), Data(x=torch.zeros(0, 3))])
+    assert from_batch(batch)[1].tolist() == [[True, True], [False, False]]
+    with pytest.raises(ValueError, match=r"slot must lie in 0\.\.3, got 5\.\.5"):
+        from_batch(Data(x=torch.ones(1, 3), slot=torch.tensor([5])), 4)
+
+
+def test_gradients_flow() -> None:
+    x, graph = random_graph(MASK)
+    x.requires_grad_()
+    dense, _, _ = from_batch(to_batch(x, MASK, graph), 4)
+    (dense * 2).sum().backward()
+    assert torch.equal(x.grad, 2 * MASK[..., None].expand_as(x).float())
+
+
+def test_messages() -> None:
+    x, graph = random_graph(MASK)
+    with pytest.raises(ValueError, match=r"x must have shape \(B, N, C\), got \(4, 5\)"):
+        to_batch(x[0])
+    with pytest.raises(ValueError, match="mask must be bool"):
+        to_batch(x, MASK.float())
+    with pytest.raises(ValueError, match="x must hold a graph"):
+        to_batch(x[:0])
+    with pytest.raises(ValueError, match="types must name all 4 slots, got 2"):
+        to_hetero(to_batch(x, MASK, graph), REGIONS[:2])
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_geometric.data", None)
+    with pytest.raises(ImportError, match=r"pip install 'aurel-au\[pyg\]'"):
+        runpy.run_path(convert.__file__)

@@ -1,0 +1,354 @@
+"""Every relation layer on ragged graphs gives the numbers of its dense form with a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+pytest.importorskip("torch_geometric")
+
+from torch_geometric.nn import Sequential, global_mean_pool
+
+from aurel import layers
+from aurel.ops.backend import use_backend
+from aurel.ops.ragged_knn_graph import ragged_knn_graph
+from aurel.pyg import OnEdges, Ragged, complete_graph, edge_index_of, neighbors_of
+
+NODES, WIDTH, TOKENS = 6, 8, 3
+NO_EXTENSIONS = find_spec("torch_cluster") is None or find_spec("torch_scatter") is None
+needs_extensions = pytest.mark.skipif(
+    NO_EXTENSIONS, reason="torch-cluster and torch-scatter: make test-pyg"
+)
+
+
+def convolution(name: str, **options) -> Callable[[], nn.Module]:
+    return lambda: getattr(layers, name)(WIDTH, 12, k=3, **options)
+
+
+CONVOLUTIONS = {
+    "MaxRelativeGraphConv": convolution("MaxRelativeGraphConv"),
+    "EdgeGraphConv": convolution("EdgeGraphConv", loop=False),
+    "GINGraphConv": convolution("GINGraphConv", metric="l1"),
+    "SAGEGraphConv": convolution("SAGEGraphConv", metric="cosine"),
+}
+FREE = CONVOLUTIONS | {  # layers that treat all nodes alike
+    f"SelfAdjustingGCN {conv}": lambda conv=conv: layers.SelfAdjustingGCN(
+        WIDTH, 10, dims=(8,), depths=(2,), k=4, conv=conv
+    )
+    for conv in ("max_relative", "edge")
+}
+REGIONS = (0, 0, 1, 1, 2, 2)
+PER_AU = {
+    "TopKGraphConv": lambda: layers.TopKGraphConv(WIDTH, NODES, k=3),
+    "TopKGraphConv all": lambda: layers.TopKGraphConv(WIDTH, NODES, k=3, ties="all"),
+    "SelfAdjustingGCN fixed": lambda: layers.SelfAdjustingGCN(
+        WIDTH, 10, (8,), (1,), graph=torch.eye(NODES).roll(1, 0) + torch.eye(NODES) > 0
+    ),
+    "CrossRegionGAT": lambda: layers.CrossRegionGAT(WIDTH, REGIONS, heads=2),
+    "MultiDimensionalEdges": lambda: layers.MultiDimensionalEdges(WIDTH, NODES),
+    "GatedEdgeGCN": lambda: layers.GatedEdgeGCN(WIDTH, NODES),
+    "CosineClassifier": lambda: layers.CosineClassifier(WIDTH, NODES),
+    "AUSpecificFeatures": lambda: layers.AUSpecificFeatures(5, 4, NODES),
+}
+
+
+def random_layer(make: Callable[[], nn.Module], training: bool) -> nn.Module:
+    layer = make().double().train(training)
+    with torch.no_grad():
+        for name, tensor in (*layer.named_parameters(), *layer.named_buffers()):
+            if tensor.is_floating_point() and ("norm" in name or tensor.ndim < 2):
+                tensor.uniform_(0.5, 1.5)
+    return layer
+
+
+def random_inputs(name: str, mask: Tensor) -> tuple[list[Tensor], list[str]]:
+    """Dense arguments, NaN where absent, and what their leading dimensions are."""
+    graphs, nodes = mask.shape
+    if name == "AUSpecificFeatures":
+        return [torch.randn(graphs, TOKENS, 5).double()], ["graph"]
+    if name == "MultiDimensionalEdges":
+        x = torch.randn(graphs, nodes, TOKENS, WIDTH).double()
+        return [spoil(x, mask), torch.randn(graphs, TOKENS, WIDTH).double()], ["node", "graph"]
+    x = spoil(torch.randn(graphs, nodes, WIDTH).double(), mask)
+    if name == "GatedEdgeGCN":
+        pairs = mask[:, :, None] & mask[:, None]
+        return [x, spoil(torch.randn(*pairs.shape, WIDTH).double(), pairs)], ["node", "pair"]
+    if name == "CrossRegionGAT":
+        return [x, torch.randn(graphs, nodes).double()], ["node", "node"]
+    return [x], ["node"]
+
+
+def spoil(x: Tensor, exists: Tensor) -> Tensor:
+    return x.masked_fill(~exists[(..., *[None] * (x.ndim - exists.ndim))], torch.nan)
+
+
+def rows(dense: Tensor, form: str, mask: Tensor) -> Tensor:
+    """What exists of a dense tensor, in the order of nodes and of the complete graph."""
+    if form == "graph":
+        return dense
+    return dense[mask if form == "node" else mask[:, :, None] & mask[:, None]]
+
+
+def assert_agrees(
+    name: str, make: Callable[[], nn.Module], mask: Tensor, training: bool, slots: bool
+) -> None:
+    layer = random_layer(make, training)
+    ragged, dense = Ragged(deepcopy(layer)), deepcopy(layer)
+    inputs, forms = random_inputs(name, mask)
+    given = [rows(part, form, mask) for part, form in zip(inputs, forms, strict=True)]
+    for part in (*inputs, *given):
+        part.requires_grad_()
+    batch, slot = mask.nonzero(as_tuple=True)
+    other = given[1] if len(given) > 1 else None
+    outs = ragged(given[0], batch, slot if slots else None, other)
+    wants = dense(*inputs, mask=mask)
+    outs, wants = (part if isinstance(part, tuple) else (part,) for part in (outs, wants))
+    losses = []
+    for out, want, form in zip(outs, wants, ragged.outputs, strict=True):
+        torch.testing.assert_close(out, rows(want, form, mask), rtol=1e-9, atol=1e-9)
+        weight = torch.randn_like(out)
+        losses.append(((out * weight).sum(), (rows(want, form, mask) * weight).sum()))
+    grads = [
+        torch.autograd.grad(
+            sum(pair[side] for pair in losses),
+            [*leaves, *owner.parameters()],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        for side, leaves, owner in ((0, given, ragged), (1, inputs, dense))
+    ]
+    names = [*forms, *(parameter for parameter, _ in dense.named_parameters())]
+    for index, (leaf, got, want) in enumerate(zip(names, *grads, strict=True)):
+        want = rows(want, leaf, mask) if index < len(forms) else want
+        torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8, msg=lambda m, n=leaf: n + m)
+    for key, buffer in dense.named_buffers():
+        if buffer.is_floating_point():
+            torch.testing.assert_close(ragged.get_buffer(f"layer.{key}"), buffer)
+
+
+@pytest.mark.parametrize("name", FREE)
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4),
+    training=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_any_number_of_nodes(name: str, sizes: list[int], training: bool, seed: int) -> None:
+    """Empty graphs, single nodes and fewer nodes than neighbours among them."""
+    torch.manual_seed(seed)
+    nodes = max(*sizes, 5)
+    mask = torch.arange(nodes) < torch.tensor(sizes)[:, None]
+    assert_agrees(name, FREE[name], mask, training, slots=False)
+
+
+@pytest.mark.parametrize("name", PER_AU)
+@settings(max_examples=25, deadline=None)
+@given(
+    present=st.lists(st.lists(st.booleans(), min_size=NODES, max_size=NODES), min_size=1),
+    training=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_absent_action_units(
+    name: str, present: list[list[bool]], training: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    assert_agrees(name, PER_AU[name], torch.tensor(present[:4]), training, slots=True)
+
+
+@pytest.mark.parametrize("name", PER_AU)
+def test_complete_faces_need_no_slots(name: str) -> None:
+    mask = torch.ones(3, NODES, dtype=torch.bool)
+    assert_agrees(name, PER_AU[name], mask, training=True, slots=False)
+
+
+@pytest.mark.parametrize("name", PER_AU)
+def test_order_of_nodes_within_a_graph_is_free(name: str) -> None:
+    """A node is known by its slot, pairs of nodes by the order of their nodes."""
+    mask = torch.tensor([[True] * 6, [False, True, True, False, True, True]])
+    layer = Ragged(random_layer(PER_AU[name], training=False))
+    inputs, forms = random_inputs(name, mask)
+    batch, slot = mask.nonzero(as_tuple=True)
+    order = torch.tensor([3, 0, 5, 1, 4, 2, 9, 7, 6, 8])
+    place = order.argsort()
+    before, after = complete_graph(batch), order[complete_graph(batch)]
+    number = {tuple(pair): index for index, pair in enumerate(before.t().tolist())}
+    moved_pairs = torch.tensor([number[tuple(pair)] for pair in after.t().tolist()])
+    assert torch.equal(place[order], torch.arange(10))
+    picked = {"graph": slice(None), "node": order, "pair": moved_pairs}
+    given = [rows(part, form, mask) for part, form in zip(inputs, forms, strict=True)]
+    moved = [part[picked[form]] for part, form in zip(given, forms, strict=True)]
+    wants = layer(given[0], batch, slot, *given[1:])
+    outs = layer(moved[0], batch, slot[order], *moved[1:])
+    outs, wants = (part if isinstance(part, tuple) else (part,) for part in (outs, wants))
+    for out, want, form in zip(outs, wants, layer.outputs, strict=True):
+        torch.testing.assert_close(out, want[picked[form]])
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_graphs_do_not_meet(name: str) -> None:
+    layer = Ragged(random_layer(FREE[name], training=False))
+    batch = torch.tensor([0, 0, 2, 2, 2, 2, 2, 5])
+    x = torch.randn(8, WIDTH, dtype=torch.float64)
+    want = layer(x, batch)
+    x[2:7] = torch.nan
+    out = layer(x, batch)
+    torch.testing.assert_close(out[[0, 1, 7]], want[[0, 1, 7]])
+    torch.testing.assert_close(layer(x[:2]), want[:2])  # without a batch: one graph
+
+
+@needs_extensions
+@pytest.mark.parametrize("make", [FREE["MaxRelativeGraphConv"], FREE["EdgeGraphConv"]])
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4), seed=st.integers(0, 10**6))
+def test_torch_cluster_and_torch_scatter_serve_the_convolutions(
+    make: Callable[[], nn.Module], sizes: list[int], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    layer = random_layer(make, training=True)
+    batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    x = torch.randn(len(batch), WIDTH, dtype=torch.float64, requires_grad=True)
+    results = []
+    for backend in ("torch", "pyg"):
+        ragged = Ragged(deepcopy(layer))
+        with use_backend(backend):
+            out = ragged(x, batch)
+            grads = torch.autograd.grad(out.square().sum(), [x, *ragged.parameters()])
+        results.append((out, *grads))
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_runs_in_a_sequential_among_their_layers() -> None:
+    model = Sequential(
+        "x, batch",
+        [
+            (Ragged(layers.MaxRelativeGraphConv(WIDTH, 12, k=3)), "x, batch -> x"),
+            nn.Dropout(0.1),
+            (Ragged(layers.SelfAdjustingGCN(12, 16, (8,), (1,), k=2)), "x, batch -> x"),
+            (global_mean_pool, "x, batch -> x"),
+            nn.Linear(16, 2),
+        ],
+    ).eval()
+    x, batch = torch.randn(9, WIDTH), torch.tensor([0, 0, 0, 0, 1, 2, 2, 2, 2])
+    out = model(x, batch)
+    assert out.shape == (3, 2)
+    first, second = model[0].layer, model[2].layer
+    alone = second(first(x[None, :4]))[0].mean(0)
+    torch.testing.assert_close(out[0], model[4](alone))
+    out.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_given_edges_run_in_a_sequential() -> None:
+    model = Sequential(
+        "x, edge_index",
+        [
+            (OnEdges(layers.GINGraphConv(WIDTH, WIDTH, k=3)), "x, edge_index -> x"),
+            nn.ReLU(),
+            (OnEdges(layers.SAGEGraphConv(WIDTH, 12, k=3)), "x, edge_index -> x"),
+        ],
+    ).eval()
+    x, batch = torch.randn(7, WIDTH), torch.tensor([0, 0, 0, 0, 1, 1, 1])
+    edge_index = edge_index_of(ragged_knn_graph(x, batch, 2))
+    lists = neighbors_of(edge_index, 7)[None]
+    want = model[2].layer(model[0].layer(x[None], neighbors=lists).relu(), neighbors=lists)[0]
+    torch.testing.assert_close(model(x, edge_index), want)
+
+
+def test_the_weights_are_the_layers_own() -> None:
+    layer = layers.TopKGraphConv(WIDTH, NODES)
+    ragged = Ragged(layer)
+    assert [*ragged.parameters()] == [*layer.parameters()]
+    other = Ragged(layers.TopKGraphConv(WIDTH, NODES))
+    other.load_state_dict({f"layer.{key}": value for key, value in layer.state_dict().items()})
+    assert torch.equal(other.layer.project.weight, layer.project.weight)
+
+
+@pytest.mark.parametrize(
+    "name", [*FREE, *(set(PER_AU) - {"CosineClassifier", "AUSpecificFeatures"})]
+)
+def test_returns_the_graph(name: str) -> None:
+    layer = random_layer({**FREE, **PER_AU}[name], training=False)
+    present = [[True] * 6, [True, True, False, False, False, False], [False] * 6]
+    if name in PER_AU:
+        present[1] = [False, True, False, True, True, False]
+    mask = torch.tensor(present)
+    inputs, forms = random_inputs(name, mask)
+    given = [rows(part, form, mask) for part, form in zip(inputs, forms, strict=True)]
+    batch, slot = mask.nonzero(as_tuple=True)
+    slot = slot if name in PER_AU else None
+    out, graphs = Ragged(layer)(given[0], batch, slot, *given[1:], return_graph=True)
+    _, wants = layer(*inputs, mask=mask, return_graph=True)
+    assert len(out) == 2 or out.shape[0] in (len(batch), 45)
+    graphs = graphs if isinstance(graphs[0], tuple) else (graphs,)
+    wants = wants if isinstance(wants, tuple) else (wants,)
+    for (edge_index, weight), want in zip(graphs, wants, strict=True):
+        dense = torch.zeros(len(batch), len(batch), dtype=weight.dtype)
+        dense[edge_index[1], edge_index[0]] = weight
+        adjacency = want.adjacency().to(weight.dtype)
+        blocks = [a[m][:, m] for a, m in zip(adjacency, mask, strict=True)]
+        torch.testing.assert_close(dense, torch.block_diag(*blocks[:2]))
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS)
+def test_convolutions_compile_whole(conv: str) -> None:
+    layer = Ragged(CONVOLUTIONS[conv]()).eval()
+    x, batch = torch.randn(9, WIDTH), torch.tensor([0, 0, 0, 0, 1, 2, 2, 2, 2])
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, batch), layer(x, batch))
+
+
+def test_edges_and_lists_are_each_others_inverse() -> None:
+    rng = np.random.default_rng(0)
+    lists = torch.tensor([[2, 0, -1], [-1, -1, -1], [1, 2, 0], [3, -1, -1]])
+    edges = edge_index_of(lists)
+    assert edges.tolist() == [[2, 0, 1, 2, 0, 3], [0, 0, 2, 2, 2, 3]]
+    assert torch.equal(neighbors_of(edges, 4), lists)
+    shuffled = edges[:, torch.from_numpy(rng.permutation(6))]
+    assert torch.equal(neighbors_of(shuffled, 4).sort().values, lists.sort().values)
+    assert neighbors_of(edges[:, :0], 3).tolist() == [[-1]] * 3
+    assert neighbors_of(edges[:, :0], 0).shape == (0, 1)
+
+
+def test_complete_graph() -> None:
+    assert complete_graph(torch.tensor([0, 0, 2])).tolist() == [[0, 1, 0, 1, 2], [0, 0, 1, 1, 2]]
+    assert complete_graph(torch.zeros(0, dtype=torch.int64)).shape == (2, 0)
+
+
+X, BATCH = torch.zeros(4, WIDTH), torch.tensor([0, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("layer", "arguments", "message"),
+    [
+        ("TopKGraphConv", (X, BATCH), r"slot must say which of the 6 nodes .* got None"),
+        ("TopKGraphConv", (X, BATCH, BATCH), "slot must differ among the nodes of a graph"),
+        ("TopKGraphConv", (X, BATCH, BATCH + 5), r"slot must lie in 0\.\.5, got 5\.\.6"),
+        ("TopKGraphConv", (X, BATCH, BATCH[1:]), r"slot must have shape \(M=4\), got \(3,\)"),
+        ("TopKGraphConv", (X, BATCH[1:]), r"batch must have shape \(M=4\), got \(3,\)"),
+        ("TopKGraphConv", (X, BATCH.flip(0)), "batch must number graphs .* and be sorted"),
+        ("TopKGraphConv", (X, BATCH, None, X), "other must be None for TopKGraphConv"),
+        ("TopKGraphConv", (X[:, 1:], BATCH, torch.arange(4)), r"x must have shape \(B, N=6, C=8\)"),
+        ("AUSpecificFeatures", (X,), "batch must be given for a layer that makes nodes"),
+        ("AUSpecificFeatures", (torch.zeros(1, 3, 5), BATCH, torch.arange(4)), "batch must number"),
+        ("GatedEdgeGCN", (X, BATCH, torch.arange(4), X), "edges must be all 10 pairs .* got 4"),
+    ],
+)
+def test_bad_arguments_are_named(layer: str, arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Ragged(PER_AU[layer]())(*arguments)
+
+
+def test_bad_layers_are_named() -> None:
+    with pytest.raises(ValueError, match="layer must take a mask .* got PerAUTemporalConv"):
+        Ragged(layers.PerAUTemporalConv(4, 3))
+    with pytest.raises(ValueError, match="layer must be a convolution .* got TopKGraphConv"):
+        OnEdges(layers.TopKGraphConv(4, 3, k=2))
