@@ -11,6 +11,7 @@ from typing import Any
 from aurel.data.synthetic import SyntheticClips, SyntheticFaces
 
 __all__ = [
+    "AffWild2Faces",
     "EvalTransform",
     "ListClips",
     "ListDataset",
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 _READERS = {
+    "AffWild2Faces": "aurel.data.aff_wild2",
     "ListClips": "aurel.data.clips",
     "ListDataset": "aurel.data.lists",
     "EvalTransform": "aurel.data.transforms",

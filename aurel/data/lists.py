@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch.utils.data import Dataset
 
 from aurel.data.images import open_rgb
 from aurel.facs import LANDMARKS_66_TO_49, LANDMARKS_68_TO_49, AUSet
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ListSplit = Literal["train", "val", "test"]
 
@@ -72,16 +75,14 @@ class ListDataset(Dataset[dict[str, Any]]):
             raise FileNotFoundError(f"the data folder {self.root} does not exist")
         self.aus = au_set_of(dataset, aus)
         self.transform = transform
-        self.lists = Path(lists) if lists is not None else _list_folder(self.root)
-        self.images = Path(images) if images is not None else _image_folder(self.root)
+        self.lists = Path(lists) if lists is not None else list_folder(self.root)
+        self.images = Path(images) if images is not None else image_folder(self.root)
         self.path_list = find_list(self.lists, dataset, split, ("img_path", "path"), fold)
         label_list = find_list(self.lists, dataset, split, ("label",), fold)
         self.paths = read_paths(self.path_list)
         self.labels = read_labels(label_list, len(self.aus))
         _same_length(self.path_list, self.paths, label_list, self.labels)
-        self.subjects = [subject_of(path, dataset) for path in self.paths]
-        codes = {name: code for code, name in enumerate(sorted(set(self.subjects)))}
-        self._codes = [codes[name] for name in self.subjects]
+        self._name_subjects([subject_of(path, dataset) for path in self.paths])
         self.landmarks: Tensor | None = None
         try:
             landmark_list = find_list(self.lists, dataset, split, ("landmark",), fold)
@@ -94,14 +95,7 @@ class ListDataset(Dataset[dict[str, Any]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        path = self.images / self.paths[index]
-        where = f"named in {self.path_list}, line {range(len(self))[index] + 1}"
-        try:
-            image = open_rgb(path)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"there is no image {path}, {where}") from error
-        except ValueError as error:
-            raise ValueError(f"{error} ({where})") from error
+        image = open_listed(self.images / self.paths[index], *self._source(index))
         sample: dict[str, Any] = {
             "image": image,
             "labels": self.labels[index].float(),
@@ -110,6 +104,16 @@ class ListDataset(Dataset[dict[str, Any]]):
         if self.landmarks is not None:
             sample["landmarks"] = self.landmarks[index]
         return self.transform(sample) if self.transform is not None else sample
+
+    def _source(self, index: int) -> tuple[Path, int]:
+        """Return the file that names a frame, and the line in it."""
+        return self.path_list, range(len(self))[index] + 1
+
+    def _name_subjects(self, subjects: list[str]) -> None:
+        """Say who is in each frame."""
+        codes = {name: code for code, name in enumerate(sorted(set(subjects)))}
+        self.subjects = subjects
+        self._codes = [codes[name] for name in subjects]
 
 
 def au_set_of(dataset: str, aus: AUSet | str | Sequence[int | str] | None) -> AUSet:
@@ -141,7 +145,7 @@ def find_list(
 
 def read_paths(file: Path) -> list[str]:
     """Read a list of image paths, one a line."""
-    lines = _lines(file)
+    lines = list_lines(file)
     for number, line in enumerate(lines, start=1):
         if not line:
             raise ValueError(f"{file}, line {number}: an image path is wanted, the line is empty")
@@ -159,7 +163,7 @@ def read_labels(file: Path, num_aus: int) -> Tensor:
         (n, N) int8 in {1, 0, -1}.
     """
     rows = []
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in enumerate(list_lines(file), start=1):
         words = line.split()
         if len(words) != num_aus:
             raise ValueError(
@@ -182,7 +186,7 @@ def read_landmarks(file: Path) -> Tensor:
         (n, 49, 2) float32.
     """
     rows: list[list[float]] = []
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in enumerate(list_lines(file), start=1):
         try:
             row = [float(word) for word in line.split()]
         except ValueError as error:
@@ -240,16 +244,30 @@ def _label(word: str, where: str) -> int:
     raise ValueError(f"{where}: a label is 1, 0, or -1, 9 or 999 for unknown; there is {word}")
 
 
-def _lines(file: Path) -> list[str]:
+def open_listed(path: Path, file: Path, line: int) -> Image.Image:
+    """Read the picture that a line of a list names; errors say which line of which list."""
+    where = f"named in {file}, line {line}"
+    try:
+        return open_rgb(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no image {path}, {where}") from error
+    except ValueError as error:
+        raise ValueError(f"{error} ({where})") from error
+
+
+def list_lines(file: Path) -> list[str]:
+    """Return the lines of a list, without blanks at their ends; a last empty line is none."""
     text = file.read_text(encoding="utf-8-sig").rstrip()
     return [line.strip() for line in text.split("\n")] if text else []
 
 
-def _list_folder(root: Path) -> Path:
+def list_folder(root: Path) -> Path:
+    """Return where the lists of a data set are."""
     return root / "list" if (root / "list").is_dir() else root
 
 
-def _image_folder(root: Path) -> Path:
+def image_folder(root: Path) -> Path:
+    """Return what the listed paths of a data set start from."""
     found = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()]
     if len(found) > 1:
         names = " and ".join(str(folder) for folder in found)

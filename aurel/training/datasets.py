@@ -9,11 +9,14 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from aurel.data.aff_wild2 import AffWild2Faces, is_aff_wild2
 from aurel.data.clips import ListClips
 from aurel.data.lists import ListDataset, ListSplit, read_class_weights
+from aurel.data.sampling import thin_frames
 from aurel.data.subjects import check_apart, hold_out
 from aurel.data.synthetic.dataset import SyntheticClips, SyntheticFaces
 from aurel.data.transforms import TrainTransform
+from aurel.facs import AUSet
 from aurel.losses import au_class_weights
 from aurel.training.data_module import Splits
 from aurel.training.options import DataOptions
@@ -56,6 +59,7 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
         validation = _images_of({people[index] for index in held}, train, options)
     else:
         validation = None
+    kept = _thinned(kept, train, options)
     return Splits(
         aus=train.aus,
         train=Subset(train, kept),
@@ -127,10 +131,10 @@ def named_subjects(data: Faces, options: DataOptions) -> list[str]:
     return [f"{options.dataset}/{subject}" for subject in data.subjects]
 
 
-def _load(options: DataOptions, split: ListSplit) -> Faces:
-    data = _synthetic(options, split) if options.dataset == SYNTHETIC else _listed(options, split)
-    augmented = TrainTransform(
-        data.aus,
+def augmentation(options: DataOptions, aus: AUSet) -> TrainTransform:
+    """Return what training images go through; its `evaluation()` is for the others."""
+    return TrainTransform(
+        aus,
         options.resize,
         options.crop,
         options.flip,
@@ -138,8 +142,48 @@ def _load(options: DataOptions, split: ListSplit) -> Faces:
         options.contrast,
         options.saturation,
     )
+
+
+def embedded_people(options: DataOptions, split: ListSplit) -> list[int]:
+    """Return which of the embedded faces' people are in a part.
+
+    Raises:
+        ValueError: there is no such fold.
+        FileNotFoundError: they have no such part.
+    """
+    if split == "val":
+        raise FileNotFoundError("the embedded faces have no validation part of their own")
+    fold = options.fold
+    if fold is None or not 1 <= fold <= SYNTHETIC_FOLDS:
+        raise ValueError(f"data.fold must be in 1..{SYNTHETIC_FOLDS}, got {fold}")
+    people = range(options.synthetic.subjects)
+    return [p for p in people if (p % SYNTHETIC_FOLDS == fold - 1) == (split == "test")]
+
+
+def _load(options: DataOptions, split: ListSplit) -> Faces:
+    data: Faces
+    if options.dataset == SYNTHETIC:
+        data = embedded_faces(options, embedded_people(options, split))
+    else:
+        data = _listed(options, split)
+    augmented = augmentation(options, data.aus)
     data.transform = augmented if split == "train" else augmented.evaluation()
     return data
+
+
+def _thinned(kept: list[int], train: Faces, options: DataOptions) -> list[int]:
+    """Return the training images that are left after `options.every` and what belongs to it."""
+    if options.every == options.rare_every == 1:
+        return kept
+    if options.frames is not None:
+        raise ValueError(
+            f"data.every must be 1 where data.frames is given, got {options.every}: clips are of "
+            "consecutive frames"
+        )
+    people = [train.subjects[index] for index in kept]
+    rare = [train.aus.index(au) for au in options.rare_aus]
+    taken = thin_frames(labels_of(train, kept), people, options.every, rare, options.rare_every)
+    return [kept[place] for place in taken]
 
 
 def _images_of(people: set[str], train: Faces, options: DataOptions) -> Subset[dict[str, Any]]:
@@ -152,38 +196,41 @@ def _images_of(people: set[str], train: Faces, options: DataOptions) -> Subset[d
 def _listed(options: DataOptions, split: ListSplit) -> ListDataset | ListClips:
     if options.root is None:
         raise ValueError(f"data.root must be given: the folder of {options.dataset}")
-    images = ListDataset(
-        options.root,
-        options.dataset,
-        options.fold,
-        split,
-        lists=options.lists,
-        images=options.images,
-        aus=options.aus,
-    )
+    images: ListDataset
+    if is_aff_wild2(options.dataset):
+        if options.fold is not None:
+            raise ValueError(
+                f"data.fold must be null for Aff-Wild2, which has one split, got {options.fold}"
+            )
+        images = AffWild2Faces(options.root, split, lists=options.lists, images=options.images)
+    else:
+        images = ListDataset(
+            options.root,
+            options.dataset,
+            options.fold,
+            split,
+            lists=options.lists,
+            images=options.images,
+            aus=options.aus,
+        )
     if options.frames is None:
         return images
     at_random = split == "train"
     return ListClips(images, options.frames, context=options.context, at_random=at_random)
 
 
-def _synthetic(options: DataOptions, split: ListSplit) -> SyntheticFaces | SyntheticClips:
-    if split == "val":
-        raise FileNotFoundError("the embedded faces have no validation part of their own")
-    fold = options.fold
-    if fold is None or not 1 <= fold <= SYNTHETIC_FOLDS:
-        raise ValueError(f"data.fold must be in 1..{SYNTHETIC_FOLDS}, got {fold}")
+def embedded_faces(options: DataOptions, people: list[int]) -> SyntheticFaces | SyntheticClips:
+    """Return the embedded faces of these people, or their clips where `options` has frames."""
     rest = asdict(options.synthetic)
-    people = range(rest.pop("subjects"))
-    chosen = [p for p in people if (p % SYNTHETIC_FOLDS == fold - 1) == (split == "test")]
+    del rest["subjects"]
     aus, speed = options.aus or "BP4D", rest.pop("speed")
     if options.frames is None:
-        return SyntheticFaces(aus, chosen, **rest)
+        return SyntheticFaces(aus, people, **rest)
     if options.context:
         raise ValueError(
             f"data.context must be 0, got {options.context}: an embedded clip is a whole video"
         )
-    return SyntheticClips(aus, chosen, frames=options.frames, speed=speed, **rest)
+    return SyntheticClips(aus, people, frames=options.frames, speed=speed, **rest)
 
 
 def _load_if_listed(options: DataOptions, split: ListSplit) -> Faces | None:

@@ -14,6 +14,7 @@ from aurel.losses import (
     edge_cross_entropy,
     expression_triplet_loss,
     landmark_alignment_loss,
+    multilabel_circle_loss,
     multilabel_dice_loss,
     region_cross_entropy,
     weighted_asymmetric_loss,
@@ -65,9 +66,19 @@ def _attention(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor
     return attention_map_loss(masks, batch["landmarks"], rules, (height, width))
 
 
+def _bce(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
+    logits = _filled(output.logits, "bce", "logits")
+    return binary_cross_entropy_loss(logits, batch["labels"], weights)
+
+
 def _bce_sum(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
     logits, labels = _filled(output.logits, "bce_sum", "logits"), batch["labels"]
     return labels.shape[-1] * binary_cross_entropy_loss(logits, labels, weights)
+
+
+def _circle(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
+    logits = _filled(output.logits, "circle", "logits")
+    return multilabel_circle_loss(logits, batch["labels"], weights)
 
 
 def _triplet(embeddings: Tensor, batch: Batch, weights: Tensor | None) -> Tensor:
@@ -77,7 +88,9 @@ def _triplet(embeddings: Tensor, batch: Batch, weights: Tensor | None) -> Tensor
 TERMS: Mapping[str, Term] = {
     "asymmetric": _asymmetric,
     "attention": _attention,
+    "bce": _bce,
     "bce_sum": _bce_sum,
+    "circle": _circle,
     "dice": _dice,
     "edge": _edge,
     "landmark": _landmark,
@@ -88,6 +101,7 @@ TERMS: Mapping[str, Term] = {
 PUBLISHED: Mapping[str, Mapping[str, float]] = {
     "expression_encoder": {"triplet": 1.0},
     "gtle_net": {"bce_sum": 1.0},
+    "lrp_fgg": {"bce": 1.0, "circle": 1.0},
     "mdhr": {"asymmetric": 1.0, "region": 0.01},
     "me_graphau": {"asymmetric": 1.0, "edge": 0.05},
     "sacl": {"asymmetric": 1.0, "dice": 1.0, "landmark": 0.5},
@@ -100,10 +114,10 @@ class Objective(nn.Module):
 
     Args:
         losses: factor of each loss: "asymmetric", "attention" (needs `masks`, and `landmarks` in
-            the data), "bce_sum" (needs `logits`; cross-entropy, summed over AUs), "dice", "edge"
-            (needs `edge_logits`), "landmark" (needs `landmarks` in output and data), "region"
-            (needs `region_logits` and `regions`), "triplet" (needs embeddings of triplets). A
-            factor of 0 leaves a loss out.
+            the data), "bce" and "bce_sum" (need `logits`; cross-entropy, mean or sum over AUs),
+            "circle" (needs `logits`), "dice", "edge" (needs `edge_logits`), "landmark" (needs
+            `landmarks` in output and data), "region" (needs `region_logits` and `regions`),
+            "triplet" (needs embeddings of triplets). A factor of 0 leaves a loss out.
         class_weights: (N,) for the losses over AUs; None for 1.
         regions: the groups of AUs that `region_logits` are of, where the model has any.
 

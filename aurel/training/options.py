@@ -62,15 +62,21 @@ class DataOptions:
 
     Args:
         dataset: BP4D, DISFA, EmotioNet, hybrid, or the prefix of your own list files with `aus`;
-            "synthetic" for the embedded faces.
+            Aff-Wild2 for the organisers' files; "synthetic" for the embedded faces.
         root: folder of the data set.
         fold: number in the names of the list files; none where they carry none.
         lists: folder of the list files; by default root/list, or root.
         images: folder that the listed paths start from; by default root/img or the like.
         aus: AU numbers in the order of the label columns, where `dataset` does not say.
+        triplets: read triplets of faces, for `expression_encoder`, see `aurel.data.triplets`; of
+            listed ones, a "val" list chooses the best epoch.
         frames: length of a clip, for a model that takes clips; none for single images.
         context: frames shown on either side of a clip without counting, see
             `aurel.data.clips.ListClips`.
+        every: train on one frame in so many of each person, or video of Aff-Wild2.
+        rare_aus: AUs of which more frames are taken: those that show one of them are thinned by
+            `rare_every` instead of `every`.
+        rare_every: see `rare_aus`.
         batch_size: images, or clips, a step and a process.
         num_workers: processes that read images.
         resize: length of the shorter side in pixels before the crop.
@@ -91,8 +97,12 @@ class DataOptions:
     lists: str | None = None
     images: str | None = None
     aus: list[int | str] | None = None
+    triplets: bool = False
     frames: int | None = None
     context: int = 0
+    every: int = 1
+    rare_aus: list[int | str] = field(default_factory=list)
+    rare_every: int = 1
     batch_size: int = 16
     num_workers: int = 4
     resize: int = 256
@@ -119,6 +129,8 @@ class OptimizerOptions:
         betas: of adam and adamw.
         schedule: course of the learning rate, a step at a time.
         warmup_epochs: epochs of linear rise, part of the run.
+        warmup_steps: the same in steps; above 0 instead of `warmup_epochs`.
+        milestones: epochs after which the rate of multi_step is divided by 10.
         ema_decay: also keep an exponential moving average of the weights, and validate and save
             that; none for no average.
     """
@@ -130,6 +142,8 @@ class OptimizerOptions:
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = "cosine"
     warmup_epochs: float = 0.0
+    warmup_steps: int = 0
+    milestones: list[float] = field(default_factory=list)
     ema_decay: float | None = None
 
 

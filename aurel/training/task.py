@@ -32,10 +32,13 @@ class AUTask(LightningModule):
         metadata: primitive values that go into every checkpoint, such as the fold.
 
     Attributes:
+        monitor: what is logged of the validation that chooses the best epoch, the highest.
         scores: the per-AU table of the last validation or test (see `AUScores`).
         visibility_scores: the same over the visible and over the hidden entries, where the data say
             which is which.
     """
+
+    monitor = "val/f1"
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class AUTask(LightningModule):
         assert self.objective is not None, "a task without an objective cannot be trained"
         total, terms = self.objective(self(batch["image"]), batch)
         logged = {"train/loss": total, **{f"train/{name}": value for name, value in terms.items()}}
-        size = len(batch["labels"])
+        size = len(batch["image"])
         self.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
         return total
 
@@ -90,9 +93,10 @@ class AUTask(LightningModule):
         options = self.optimizer_options
         total = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs or 1
-        warmup = round(options.warmup_epochs * total / epochs)
+        warmup = options.warmup_steps or round(options.warmup_epochs * total / epochs)
         optimizer = make_optimizer(self.model, options)
-        factor = schedule(options.schedule, total, warmup)
+        milestones = [round(epoch * total / epochs) for epoch in options.milestones]
+        factor = schedule(options.schedule, total, warmup, milestones)
         return [optimizer], [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

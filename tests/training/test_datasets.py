@@ -33,6 +33,26 @@ def test_class_weights_come_from_the_people_that_are_trained_on(stripes: Path) -
     assert training_splits(small(stripes, class_weights="none")).class_weights is None
 
 
+def test_training_frames_are_thinned_and_others_are_not(stripes: Path) -> None:
+    whole = training_splits(small(stripes, validation=0.4))
+    options = small(stripes, validation=0.4, every=4, rare_aus=[2], rare_every=2)
+    splits = training_splits(options)
+    train: Any = splits.train
+    kept = set(train.indices)
+    for index in whole.train.indices:  # type: ignore[union-attr]
+        place = index % 8  # in the person's images, of which the fixture has eight
+        rare = train.dataset.labels[index, splits.aus.index(2)] == 1
+        assert (index in kept) == (place % 4 == 0 or (rare and place % 2 == 0))
+    assert len(splits.validation) == len(whole.validation) == 16  # type: ignore[arg-type]
+    assert len(splits.test) == len(whole.test) == 16  # type: ignore[arg-type]
+    expected = au_class_weights(train.dataset.labels[train.indices])
+    torch.testing.assert_close(splits.class_weights, expected)
+    with pytest.raises(ValueError, match="AU05 is not in the AU set BP4D"):
+        training_splits(small(stripes, every=4, rare_aus=[5], rare_every=2))
+    with pytest.raises(ValueError, match=r"data.every must be 1 where data.frames is given, got 4"):
+        training_splits(small(stripes, every=4, frames=2))
+
+
 def test_class_weights_from_the_published_file(stripes: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="BP4D_weight_fold1.txt"):
         training_splits(small(stripes, class_weights="file"))

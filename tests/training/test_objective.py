@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from aurel.losses import (
+    binary_cross_entropy_loss,
     edge_cross_entropy,
     landmark_alignment_loss,
+    multilabel_circle_loss,
     multilabel_dice_loss,
     weighted_asymmetric_loss,
 )
@@ -44,6 +46,20 @@ def test_the_papers_sums() -> None:
         assert terms.keys() == losses_of(model).keys()
     total, _ = Objective(losses_of("me_graphau", {"edge": 0.01}), weights)(output, batch)
     torch.testing.assert_close(total, asymmetric + 0.01 * edge)
+
+
+def test_the_sum_of_lrp() -> None:
+    logits, weights = torch.randn(3, 4), torch.tensor([0.5, 1.0, 2.0, 0.5])
+    batch = output_and_batch()[1]
+    output, labels = AUOutput(logits.sigmoid(), logits), batch["labels"]
+    bce = binary_cross_entropy_loss(logits, labels, weights)
+    circle = multilabel_circle_loss(logits, labels, weights)
+    total, terms = Objective(losses_of("lrp_fgg"), weights)(output, batch)
+    torch.testing.assert_close(total, bce + circle)
+    torch.testing.assert_close(terms, {"bce": bce, "circle": circle})
+    for name in ("bce", "circle"):
+        with pytest.raises(ValueError, match=f"the loss '{name}' needs `logits`, which this model"):
+            Objective({name: 1.0})(AUOutput(output.probs), batch)
 
 
 def test_a_factor_of_zero_leaves_a_loss_out() -> None:

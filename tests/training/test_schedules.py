@@ -36,13 +36,22 @@ def test_one_cycle_rises_and_falls() -> None:
     assert all(b < a for a, b in zip(values[30:], values[31:], strict=False))
 
 
+def test_multi_step_falls_to_a_tenth_each_time() -> None:
+    factor = schedule("multi_step", 150, warmup_steps=2, milestones=[40, 60, 80])
+    values = [factor(step) for step in (0, 1, 39, 40, 59, 60, 79, 80, 149)]
+    assert values == pytest.approx([0.5, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    with pytest.raises(ValueError, match=r"milestones belong to .*, got \[3\] for cosine"):
+        schedule("cosine", 10, milestones=[3])
+
+
 @pytest.mark.parametrize(
     ("name", "total", "warmup", "message"),
     [
-        ("linear", 10, 0, "schedule must be one of constant, cosine, one_cycle, got 'linear'"),
+        ("linear", 10, 0, "schedule must be one of constant, .*, one_cycle, got 'linear'"),
         ("cosine", 0, 0, "total_steps must be at least 1"),
         ("cosine", 10, 11, r"warmup_steps must be in 0..10, got 11"),
         ("one_cycle", 10, 1, "warmup_epochs must be 0"),
+        ("multi_step", 10, 0, r"milestones belong to .* multi_step, got \[\] for multi_step"),
     ],
 )
 def test_bad_arguments(name: str, total: int, warmup: int, message: str) -> None:

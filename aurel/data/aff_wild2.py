@@ -1,0 +1,145 @@
+"""Aff-Wild2 as its organisers give it: a text file of labels a video, a picture a frame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aurel.data.lists import ListDataset, ListSplit
+from aurel.facs import AU_SETS, AUSet
+
+AFF_WILD2 = AU_SETS["Aff-Wild2"]
+CHALLENGE = "AU_Detection_Challenge"
+_PARTS = {"train": "Train_Set", "test": "Validation_Set"}
+
+
+class AffWild2Faces(ListDataset):
+    """Frames and AU labels of Aff-Wild2 (Kollias & Zafeiriou), as used in the ABAW challenges.
+
+    ``Train_Set/<video>.txt`` names the AUs in its first line and then has a line of labels a frame,
+    1, 0, or -1 for unknown, apart by commas; line i is of ``cropped_aligned/<video>/0000i.jpg``,
+    counted from 1. Frames without a picture (no face was found) and frames of which no AU is known
+    are left out.
+
+    Args:
+        root: folder of the data set.
+        split: "train", or "test" for the official validation set, on which papers report: the
+            labels of the challenges' test set are not public.
+        lists: folder that holds ``Train_Set`` and ``Validation_Set``; by default
+            ``AU_Detection_Challenge`` in `root` or in its ``annotations``.
+        images: folder of the videos' folders; by default ``cropped_aligned`` in `root`.
+        transform: see `ListDataset`.
+
+    Items are those of `ListDataset`. A subject is a file of labels: a video, or one of the two
+    people in it where there is a file for the left and one for the right.
+
+    Raises:
+        FileNotFoundError: a folder is missing, or the split is "val", which there is none of.
+        ValueError: a file names other AUs or has a bad line, or no labelled frame has a picture.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: ListSplit = "train",
+        *,
+        lists: str | Path | None = None,
+        images: str | Path | None = None,
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.aus = AFF_WILD2
+        self.transform = transform
+        self.landmarks = None
+        if split not in _PARTS:
+            raise FileNotFoundError(f"Aff-Wild2 has no {split} part: its parts are train and test")
+        self.lists = Path(lists) if lists is not None else _challenge_folder(self.root)
+        self.images = Path(images) if images is not None else self.root / "cropped_aligned"
+        part = self.lists / _PARTS[split]
+        for folder in (part, self.images):
+            if not folder.is_dir():
+                raise FileNotFoundError(f"there is no folder {folder}")
+        self.paths: list[str] = []
+        self._sources: list[tuple[Path, int]] = []
+        labels = [torch.zeros(0, len(self.aus), dtype=torch.int8)]
+        for file in sorted(part.glob("*.txt")):
+            labels.append(self._add_video(file))
+        self.labels = torch.cat(labels)
+        if not self.paths:
+            raise ValueError(f"no frame that {part} labels has a picture in {self.images}")
+        self._name_subjects([path.split("/")[0] for path in self.paths])
+
+    def _add_video(self, file: Path) -> Tensor:
+        """Take in the frames of a video; return their labels."""
+        labels = read_aff_wild2_labels(file)
+        folder = self.images / file.stem
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}, whose frames {file} labels")
+        pictures = {entry.name for entry in folder.iterdir()}
+        kept = [
+            frame
+            for frame in (labels >= 0).any(1).nonzero().flatten().tolist()
+            if f"{frame + 1:05d}.jpg" in pictures
+        ]
+        self.paths += [f"{file.stem}/{frame + 1:05d}.jpg" for frame in kept]
+        self._sources += [(file, frame + 2) for frame in kept]
+        return labels[kept]
+
+    def _source(self, index: int) -> tuple[Path, int]:
+        return self._sources[index]
+
+
+def read_aff_wild2_labels(file: Path) -> Tensor:
+    """Read the labels of a video's frames.
+
+    Args:
+        file: AU names in the first line, then a line a frame, apart by commas.
+
+    Returns:
+        (frames, 12) int8 in {1, 0, -1}.
+
+    Raises:
+        ValueError: other AUs, or a line of something else.
+    """
+    header, *lines = file.read_text(encoding="utf-8-sig").splitlines() or [""]
+    if not _names_the_aus(header.split(",")):
+        raise ValueError(
+            f"{file}, line 1: the AUs {','.join(AFF_WILD2.names)} are wanted, there is {header!r}"
+        )
+    if not lines:
+        return torch.zeros(0, len(AFF_WILD2), dtype=torch.int8)
+    try:
+        rows = np.loadtxt(lines, delimiter=",", ndmin=2, dtype=np.float32)
+    except ValueError as error:
+        raise ValueError(f"{file}: labels apart by commas are wanted ({error})") from error
+    bad = ~np.isin(rows, (1, 0, -1)).all(1)
+    if rows.shape[1] != len(AFF_WILD2) or bad.any():
+        line = int(bad.argmax()) + 2
+        raise ValueError(
+            f"{file}, line {line}: {len(AFF_WILD2)} labels 1, 0 or -1 are wanted, there is "
+            f"{lines[line - 2]!r}"
+        )
+    return torch.from_numpy(rows.astype(np.int8))
+
+
+def is_aff_wild2(dataset: str) -> bool:
+    """Return whether `dataset` is a way to write Aff-Wild2."""
+    return re.sub(r"[^a-z0-9]", "", dataset.lower()) == "affwild2"
+
+
+def _names_the_aus(words: Sequence[str]) -> bool:
+    try:
+        return AUSet.of([word.strip() for word in words]) == AFF_WILD2
+    except ValueError:
+        return False
+
+
+def _challenge_folder(root: Path) -> Path:
+    inner = root / "annotations" / CHALLENGE
+    return inner if inner.is_dir() else root / CHALLENGE
