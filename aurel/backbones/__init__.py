@@ -9,5 +9,6 @@ except ImportError as error:
 
 from aurel.backbones.build import build_backbone
 from aurel.backbones.rest_lite import ResT, rest_lite, rest_tiny
+from aurel.backbones.vit_sincos import SinCosViT, vit_base_patch16_sincos
 
-__all__ = ["ResT", "build_backbone", "rest_lite", "rest_tiny"]
+__all__ = ["ResT", "SinCosViT", "build_backbone", "rest_lite", "rest_tiny", "vit_base_patch16_sincos"]

@@ -124,7 +124,8 @@ def _timm() -> ModuleType:
         import timm
         import timm.data
 
-        import aurel.backbones.rest_lite  # noqa: F401  registers ours
+        import aurel.backbones.rest_lite
+        import aurel.backbones.vit_sincos  # noqa: F401  registers ours
     except ImportError as error:
         raise ImportError("build_backbone needs timm: pip install 'aurel-au[models]'") from error
     return timm

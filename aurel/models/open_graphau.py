@@ -47,6 +47,8 @@ class OpenGraphAUConfig(MEGraphAUConfig):
     """Options of `open_graphau`, beside those of `me_graphau`.
 
     Args:
+        backbone: timm's name; weights were released for ResNets, Swin transformers, and
+            "vit_base_patch16_sincos", which is what they call MAE.
         lateral_parents: which node a lateral AU reads: "corrected" for the main AU of its number,
             "released" for the authors' slip, in which AU12L and AU12R read AU11.
     """
@@ -59,6 +61,7 @@ class OpenGraphAUStage1Config(MEGraphAUStage1Config):
     """Options of `open_graphau_stage1`, beside those of `me_graphau_stage1`.
 
     Args:
+        backbone: as for `open_graphau`.
         lateral_parents: as for `open_graphau`.
     """
 

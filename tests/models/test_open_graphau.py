@@ -16,7 +16,7 @@ from aurel.facs import AU_SETS, OPENGRAPHAU_PARENTS_CORRECTED, OPENGRAPHAU_PAREN
 from aurel.models.author_checkpoint import load_author_checkpoint
 from aurel.models.checkpoint import load_model, save_model
 from aurel.models.open_graphau import nodes_read, start_from_stage1
-from aurel.models.registry import create_model
+from aurel.models.registry import create_model, info_of
 
 sys.path.insert(0, str(BENCHMARKS))
 from plain_me_graphau import Edges, LinearBlock, PlainMEGraphAU, TopKGraph  # noqa: E402
@@ -34,6 +34,7 @@ SIZES = {
     "swin_tiny_patch4_window7_224": (32_139_312, 34_061_820),
     "swin_small_patch4_window7_224": (53_457_216, 55_379_724),
     "swin_base_patch4_window7_224": (94_934_766, 98_348_602),
+    "vit_base_patch16_sincos": (90_257_334, 92_179_842),
 }
 
 
@@ -63,6 +64,43 @@ def test_every_value_comes_from_the_file(shared: Path, stage: int) -> None:
     if stage == 1:
         assert model.config.ties == model.head.relation.ties == "all"
         assert model.config.k == content["config"]["k"]
+
+
+def masked_autoencoder_shapes() -> dict[str, tuple[int, ...]]:
+    """What the released encoder holds: no class token, no positions, no bias of keys."""
+
+    def affine(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+    shapes = affine("patch_embed.proj", 768, 3, 16, 16)
+    for block in (f"blocks.{index}" for index in range(12)):
+        shapes.update(affine(f"{block}.norm1", 768))
+        shapes.update({f"{block}.attn.{bias}": (768,) for bias in ("q_bias", "v_bias")})
+        shapes[f"{block}.attn.qkv.weight"] = (2304, 768)
+        shapes.update(affine(f"{block}.attn.proj", 768, 768))
+        shapes.update(affine(f"{block}.norm2", 768))
+        shapes.update(affine(f"{block}.mlp.fc1", 3072, 768))
+        shapes.update(affine(f"{block}.mlp.fc2", 768, 3072))
+    return {**shapes, **affine("norm", 768)}
+
+
+@stages
+def test_names_of_the_masked_autoencoder(stage: int) -> None:
+    with torch.device("meta"):
+        model = create_model(STAGES[stage], num_aus=41, backbone="vit_base_patch16_sincos")
+        layout = info_of(model).author_layout
+        assert layout is not None
+        author = {name: torch.empty(shape) for name, shape in layout.shapes(model).items()}
+    prefix = "backbone.encoder."
+    found = {key: value for key, value in author.items() if key.startswith("backbone.")}
+    assert {key.removeprefix(prefix): tuple(value.shape) for key, value in found.items()} == (
+        masked_autoencoder_shapes()
+    )
+    assert author["global_linear.fc.weight"].shape == (384, 768)
+    converted = layout.convert(author, model)
+    model.load_state_dict(converted, assign=True)
+    for key in masked_autoencoder_shapes():
+        assert converted[f"backbone.net.{key}"] is author[f"{prefix}{key}"]
 
 
 class GatedLayer(nn.Module):

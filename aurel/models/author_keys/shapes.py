@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from aurel.models.author_keys import swin
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
+_MASKED_AUTOENCODER = "vit_base_patch16_sincos"  # of OpenGraphAU alone
 
 
 def affine(name: str, outputs: int, *inputs: int) -> Shapes:
@@ -48,13 +49,16 @@ def backbone_names(model: Any, paper: str) -> list[tuple[str, str, tuple[int, ..
     Raises:
         ValueError: the backbone is of a family that the authors of `paper` do not have.
     """
-    family = model.config.backbone.split("_")[0]
-    if not family.startswith(("resnet", "swin")):
+    backbone = model.config.backbone
+    rename: Callable[[str], str]
+    if backbone == _MASKED_AUTOENCODER:
+        rename = "encoder.{}".format
+    elif backbone.startswith(("resnet", "swin_")):
+        rename = swin.original_name if backbone.startswith("swin_") else str
+    else:
         raise ValueError(
-            f"the authors of {paper} have ResNet and Swin backbones, the model has "
-            f"{model.config.backbone}"
+            f"the authors of {paper} have ResNet and Swin backbones, the model has {backbone}"
         )
-    rename = swin.original_name if family == "swin" else str
     return [
         (rename(name), name, tuple(value.shape))
         for name, value in model.backbone.net.state_dict().items()
