@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,32 @@ def load_face_model(path: Path) -> ImageModel:
     image_size = image_size_of(model, metadata)
     resize = int(metadata.get("resize", image_size * 256 // 224))
     return ImageModel(model, image_size, resize, model_info(checkpoint.model).takes_clips)
+
+
+def load_voters(paths: Sequence[Path], threshold: float) -> ImageModel:
+    """Load the models in several checkpoints as one, in which they vote.
+
+    Args:
+        paths: of models for the same AUs that take the same images.
+        threshold: probability from which on a model says present.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, a model of clips, or models that differ in AUs or images.
+    """
+    from aurel.models.voting import VotingEnsemble
+
+    loaded = [load_image_model(path) for path in paths]
+    for path, voter in zip(paths, loaded, strict=True):
+        for size in ("image_size", "resize"):
+            first, here = getattr(loaded[0], size), getattr(voter, size)
+            if first != here:
+                raise ValueError(
+                    f"models that vote must take the same images: {size} is {first} in {paths[0]} "
+                    f"and {here} in {path}"
+                )
+    model = VotingEnsemble([voter.model for voter in loaded], threshold)
+    return ImageModel(model, loaded[0].image_size, loaded[0].resize)
 
 
 def image_size_of(model: Any, metadata: Mapping[str, Any]) -> int:

@@ -58,7 +58,6 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32, help="faces a step (32)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (auto)")
-    parser.set_defaults(threshold=0.5)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"--out must end in .png, .pdf or .svg, got {args.out}")
     loaded = load_image_model(args.checkpoint)
-    predictor = make_predictor(args, loaded)
+    predictor = make_predictor(args, loaded, threshold=0.5)
     unread: list[Path] = []
     if args.data == "synthetic":
         batches = _synthetic(args, loaded)

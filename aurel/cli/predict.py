@@ -12,6 +12,8 @@ from aurel.cli.errors import BAD_INPUT, one_line, tell
 if TYPE_CHECKING:
     from aurel.cli.checkpoints import ImageModel
 
+MAJORITY = 0.5
+
 _DESCRIPTION = """\
 Find the faces in photographs and videos and predict their action units (AUs).
 
@@ -26,6 +28,9 @@ A frame without a face gets one row with the fields from `face` on empty.
 
 A model of clips (mdhr) follows each face through a video, and the result is that for the whole
 video; a face that is lost for a frame starts anew. A photograph is a clip of one frame to it.
+
+Several checkpoints vote: AU01 is then the share of the models whose probability reaches the
+threshold, and AU01_present is 1 where that is half of them or more.
 
 OUT/annotated/ gets each input with the boxes and bars drawn on it, as PNG or MP4. A file that
 cannot be read is named on stderr, the others are done, and the exit code is 2.
@@ -43,7 +48,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "inputs", nargs="+", type=Path, metavar="INPUT", help="photograph, video, or folder of them"
     )
-    parser.add_argument("--checkpoint", required=True, type=Path, help="model to predict with")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        action="append",
+        help="model to predict with; may be given several times, for models that vote",
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="probability that counts as present (0.5)"
@@ -63,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict; return 2 where an input could not be read, else 0."""
     # The video decoder would write lines of its own about damaged files to stderr.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from aurel.cli.checkpoints import load_face_model
+    from aurel.cli.checkpoints import load_face_model, load_voters
     from aurel.cli.file_progress import file_progress
     from aurel.files import atomic_path
     from aurel.vision.inputs import InputError, find_inputs
@@ -73,7 +84,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.every < 1:
         raise ValueError(f"--every must be at least 1, got {args.every}")
-    predictor = make_predictor(args, load_face_model(args.checkpoint))
+    if len(args.checkpoint) == 1:
+        predictor = make_predictor(args, load_face_model(args.checkpoint[0]), args.threshold)
+    else:
+        predictor = make_predictor(args, load_voters(args.checkpoint, args.threshold), MAJORITY)
     annotated = args.out / "annotated"
     inputs = find_inputs(args.inputs, skip=annotated)
     if not inputs:
@@ -100,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     return BAD_INPUT if job.failed else 0
 
 
-def make_predictor(args: argparse.Namespace, loaded: ImageModel) -> Any:
+def make_predictor(args: argparse.Namespace, loaded: ImageModel, threshold: float) -> Any:
     """Return the `FacePredictor` of a model that the options ask for."""
     from aurel.cli.checkpoints import choose_device
     from aurel.vision.clip_predictor import ClipPredictor
@@ -115,7 +129,7 @@ def make_predictor(args: argparse.Namespace, loaded: ImageModel) -> Any:
         loaded.image_size,
         detector=whole_image if args.cropped else None,
         margin=loaded.margin(0.0 if args.cropped else MARGIN),
-        threshold=args.threshold,
+        threshold=threshold,
         batch_size=args.batch_size,
         device=device,
     )

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from aurel.cli.checkpoints import ImageModel, choose_device, load_image_model
+from aurel.cli.checkpoints import ImageModel, choose_device, load_image_model, load_voters
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,34 @@ def test_devices() -> None:
         choose_device("nonsense")
     with pytest.raises(ValueError, match="--device cuda:97 cannot be used"):
         choose_device("cuda:97")
+
+
+def voter(path: Path, aus: list[int], **metadata: int) -> Path:
+    from aurel.models.checkpoint import save_model
+    from aurel.models.registry import create_model
+
+    model = create_model("lrp_fgg", aus=aus, backbone="rest_tiny", fusion="none")
+    save_model(model, path, **metadata)
+    return path
+
+
+def test_checkpoints_that_vote(tmp_path: Path) -> None:
+    sizes = {"image_size": 64, "resize": 70}
+    paths = [voter(tmp_path / f"{i}.ckpt", [1, 2], **sizes) for i in range(3)]
+    loaded = load_voters(paths, 0.4)
+    assert (loaded.image_size, loaded.resize, loaded.takes_clips) == (64, 70, False)
+    members = [load_image_model(path).model for path in paths]
+    images = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        shares = sum((model(images).probs >= 0.4).float() for model in members) / 3
+        torch.testing.assert_close(loaded.model(images).probs, shares)
+
+
+def test_checkpoints_that_cannot_vote_together(tmp_path: Path) -> None:
+    first = voter(tmp_path / "a.ckpt", [1, 2], image_size=64, resize=70)
+    other = voter(tmp_path / "b.ckpt", [1, 2], image_size=64, resize=80)
+    with pytest.raises(ValueError, match=r"resize is 70 in .*a\.ckpt and 80 in .*b\.ckpt"):
+        load_voters([first, other], 0.5)
+    other = voter(tmp_path / "b.ckpt", [1, 4], image_size=64, resize=70)
+    with pytest.raises(ValueError, match="same AUs in the same order, got AU01, AU02 and AU01, AU"):
+        load_voters([first, other], 0.5)

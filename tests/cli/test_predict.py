@@ -21,6 +21,7 @@ pytest.importorskip("rich")
 from aurel.cli import checkpoints, predict
 from aurel.cli.errors import guarded
 from aurel.facs import AUSet
+from aurel.models.voting import VotingEnsemble
 from aurel.output import AUOutput
 from aurel.vision import predict_files
 from aurel.vision.face_detector import Face
@@ -301,6 +302,26 @@ def test_bad_options_are_named_in_one_line(
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert message in line
     assert not (setup.folder / "out").exists()
+
+
+def test_several_checkpoints_vote(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[list[Path], float]] = []
+
+    def load(paths: list[Path], threshold: float) -> checkpoints.ImageModel:
+        seen.append((paths, threshold))
+        return checkpoints.ImageModel(VotingEnsemble([setup.model] * 2, threshold), 32, 32)
+
+    monkeypatch.setattr(checkpoints, "load_voters", load)
+    photo(setup.folder / "a.png", (204, 51, 102))
+    assert setup.call("a.png", "--cropped", "--threshold", "0.3", "--checkpoint", "d.ckpt") == 0
+    assert seen == [([Path("d.ckpt"), Path("c.ckpt")], 0.3)]
+    assert setup.call("a.png", "--cropped", "--threshold", "0.3", out="one") == 0
+    (voted,), (alone,) = setup.rows(), setup.rows("one")
+    names = [name for name in alone if name.endswith("_present")]
+    assert {alone[name] for name in names} == {"0", "1"}
+    for name in names:
+        assert voted[name] == alone[name]
+        assert float(voted[name.removesuffix("_present")]) == float(alone[name])  # both or neither
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,56 @@
+"""Several models as one: they vote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aurel.output import AUOutput
+
+
+class VotingEnsemble(nn.Module):
+    r"""Let models vote on each AU.
+
+    .. math:: p_n = \frac{1}{M} \left| \{ m : p_n^{(m)} \ge t \} \right|
+
+    The result is the share of the models that say present, so a threshold of 1/2 on it is the
+    majority; half of an even number is enough. A NaN of one model is a NaN of all.
+
+    Args:
+        models: M models of the same AUs.
+        threshold: t, from which on a model says present.
+
+    Raises:
+        ValueError: no models, models of different AUs, or a threshold out of range.
+
+    Source: section 4.3 of Yu et al., CVPR Workshops 2023 (LRP), for five models trained on
+    different parts of the data.
+    """
+
+    def __init__(self, models: Sequence[Any], threshold: float = 0.5) -> None:
+        super().__init__()
+        if not models:
+            raise ValueError("models must hold at least one, got none")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in 0..1, got {threshold}")
+        self.aus = models[0].aus
+        for model in models:
+            if model.aus != self.aus:
+                raise ValueError(
+                    f"models must be for the same AUs in the same order, got "
+                    f"{', '.join(self.aus.names)} and {', '.join(model.aus.names)}"
+                )
+        self.models = nn.ModuleList(models)
+        self.threshold = threshold
+
+    def forward(self, images: Tensor) -> AUOutput:
+        """Return `probs`, the shares of the votes, for what the models take."""
+        probs = torch.stack([model(images).probs for model in self.models])
+        votes = torch.where(probs.isnan(), probs, (probs >= self.threshold).to(probs.dtype))
+        return AUOutput(votes.mean(0), aus=self.aus)
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.threshold}"
