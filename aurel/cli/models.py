@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-IMAGE_SIZE = 224
 CLIP_FRAMES = 16
 
 
@@ -36,11 +35,18 @@ def run(args: argparse.Namespace) -> int:
     table.add_column("model", no_wrap=True)
     table.add_column("parameters", justify="right")
     table.add_column("multiply-adds", justify="right")
+    table.add_column("an image of", justify="right")
     table.add_column("authors' weights")
     for name in names:
+        info = model_info(name)
         parameters, operations = size_of(name)
-        weights = "can be loaded" if model_info(name).author_layout is not None else "none released"
-        table.add_row(name, f"{parameters / 1e6:.2f} M", f"{operations / 1e9:.2f} G", weights)
+        table.add_row(
+            name,
+            f"{parameters / 1e6:.2f} M",
+            f"{operations / 1e9:.2f} G",
+            f"{info.image_size} x {info.image_size}",
+            "can be loaded" if info.author_layout is not None else "none released",
+        )
     console = make_console()
     console.print(table)
     console.print(f"\n{_NOTE}", style="dim")
@@ -51,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 _NOTE = (
-    f"With the paper's backbone and 12 AUs (open_graphau*: 41). Multiply-adds are those of the\n"
-    f"convolutions and matrix products for one {IMAGE_SIZE} x {IMAGE_SIZE} image."
+    "With the paper's backbone and image size, and 12 AUs (open_graphau*: 41). Multiply-adds are\n"
+    "those of convolutions and matrix products for one image, or one frame of a clip."
 )
 
 
@@ -67,14 +73,15 @@ def size_of(name: str) -> tuple[int, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from aurel.models.registry import create_model, model_info
-    from aurel.training.run import takes_clips
+    from aurel.ops.flop_formulas import flop_formulas
 
-    frames = CLIP_FRAMES if takes_clips(model_info(name).model) else 1
-    with FakeTensorMode(), torch.no_grad():
+    info = model_info(name)
+    frames = CLIP_FRAMES if info.takes_clips else 1
+    # With gradients on: without them torch's transformer layers take a path that is not counted.
+    with FakeTensorMode(), torch.enable_grad():
         model = create_model(name, num_aus=41 if name.startswith("open_graphau") else 12).eval()
-        size = getattr(model.config, "image_size", IMAGE_SIZE)
-        images = torch.zeros(frames, 3, size, size)
-        with FlopCounterMode(display=False) as counter:
-            model(images[None] if frames > 1 else images)
+        images = torch.zeros(frames, 3, info.image_size, info.image_size)
+        with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
+            model(images[None] if info.takes_clips else images)
         parameters = sum(parameter.numel() for parameter in model.parameters())
     return parameters, counter.get_total_flops() // (2 * frames)

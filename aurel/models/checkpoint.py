@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from aurel.files import atomic_path
 from aurel.models.registry import config_dict, info_of, make_config, model_info
 
 FORMAT = 1
+SAFETENSORS = ".safetensors"
 _PRIMITIVE = (str, int, float, bool, type(None))
 
 
@@ -56,22 +59,29 @@ def describe(model: nn.Module) -> dict[str, Any]:
 def save_model(model: nn.Module, path: str | Path, **metadata: Any) -> None:
     """Write a registered model to `path`; the file is complete or not there.
 
+    A name that ends in .safetensors makes a safetensors file: the weights under the model's own
+    names, what `describe` returns and the metadata as JSON in the header. Any other name makes a
+    torch file.
+
     Args:
         model: made by `create_model`.
         path: its folder is made where there is none.
-        **metadata: numbers, strings, None, tensors, and lists or dicts of them.
+        **metadata: numbers, strings, None, tensors (in torch files), and lists or dicts of them.
 
     Raises:
         ValueError: a metadata value is of another type, or the model is not registered.
     """
-    _check_metadata(metadata, "metadata")
+    _check_metadata(metadata, "metadata", tensors=Path(path).suffix != SAFETENSORS)
     content = {
         "aurel": describe(model),
         "state_dict": model.state_dict(),
         "metadata": metadata,
     }
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        if temporary.suffix == SAFETENSORS:
+            _write_safetensors(content, temporary)
+        else:
+            torch.save(content, temporary)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -80,7 +90,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         ValueError: the file needs more than `weights_only=True` allows, or is no such checkpoint.
     """
-    content = load_weights_only(path)
+    safe = Path(path).suffix == SAFETENSORS
+    content = _read_safetensors(path) if safe else load_weights_only(path)
     about = content.get("aurel")
     if not isinstance(about, Mapping) or "state_dict" not in content:
         raise ValueError(
@@ -135,11 +146,44 @@ def load_weights_only(path: str | Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{path} cannot be read with torch.load(weights_only=True), and nothing else is tried, "
-            f"because a pickle can run any code: {error}"
+            f"because a pickle can run any code: {_reason(error)}"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, wanted a dict")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Return what was wrong with a file, without torch's advice on how to open it unsafely."""
+    if wanted := re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error)):
+        return f"it wants {wanted[1]}"
+    inner = re.search(r"WeightsUnpickler error: *(\S.*)", str(error))
+    return inner[1] if inner else str(error)
+
+
+def _write_safetensors(content: Mapping[str, Any], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = {key: tensor.contiguous() for key, tensor in content["state_dict"].items()}
+    header = {key: json.dumps(content[key]) for key in ("aurel", "metadata")}
+    # save_file would keep the file from everyone but its owner, whatever the umask.
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(state, path, metadata=header)
+    path.chmod(mode)
+
+
+def _read_safetensors(path: str | Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read as a safetensors file: {error}") from error
+    about = {key: json.loads(header[key]) for key in ("aurel", "metadata") if key in header}
+    return {**about, "state_dict": state}
 
 
 def _load(model: nn.Module, checkpoint: Checkpoint, path: str | Path) -> None:
@@ -149,18 +193,19 @@ def _load(model: nn.Module, checkpoint: Checkpoint, path: str | Path) -> None:
         raise ValueError(f"the weights in {path} do not fit {checkpoint.model}: {error}") from error
 
 
-def _check_metadata(value: Any, where: str) -> None:
+def _check_metadata(value: Any, where: str, tensors: bool) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            _check_metadata(key, f"a key of {where}")
-            _check_metadata(item, f"{where}[{key!r}]")
+            _check_metadata(key, f"a key of {where}", tensors)
+            _check_metadata(item, f"{where}[{key!r}]", tensors)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            _check_metadata(item, f"{where}[{index}]")
-    elif not (type(value) in _PRIMITIVE or isinstance(value, Tensor)):
+            _check_metadata(item, f"{where}[{index}]", tensors)
+    elif not (type(value) in _PRIMITIVE or (tensors and isinstance(value, Tensor))):
+        kinds = "bool, None, tensors, lists" if tensors else "bool, None, lists"
         raise ValueError(
             f"{where} is a {type(value).__module__}.{type(value).__name__}; only str, int, float, "
-            "bool, None, tensors, lists, tuples and dicts are read back safely"
+            f"{kinds}, tuples and dicts are read back safely"
         )
 
 

@@ -55,6 +55,7 @@ class ModelInfo:
         paper: where it was published.
         outputs: the fields of `AUOutput` that it fills.
         author_layout: naming of the authors' weights; None where none were released.
+        image_size: side of the paper's images in pixels.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelInfo:
     paper: str
     outputs: tuple[str, ...]
     author_layout: AuthorLayout | None = None
+    image_size: int = 224
 
     @property
     def takes_clips(self) -> bool:
@@ -78,6 +80,7 @@ def register_model(
     paper: str,
     outputs: Sequence[str],
     author_layout: AuthorLayout | None = None,
+    image_size: int = 224,
 ) -> Callable[[M], M]:
     """Enter a model class into the registry; its docstring's first line is the summary.
 
@@ -88,6 +91,7 @@ def register_model(
         paper: where the model was published.
         outputs: the fields of `AUOutput` that it fills.
         author_layout: naming of the authors' weights; None where none were released.
+        image_size: side of the paper's images in pixels.
 
     Raises:
         ValueError: the name is taken.
@@ -98,7 +102,7 @@ def register_model(
             raise ValueError(f"a model named {name!r} is registered already")
         summary = (model.__doc__ or "").strip().split("\n")[0]
         _models[name] = ModelInfo(
-            name, model, config, summary, paper, tuple(outputs), author_layout
+            name, model, config, summary, paper, tuple(outputs), author_layout, image_size
         )
         return model
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_models import evaluate_after_one_step, small_input, small_model
 
 from aurel.facs import AUSet
@@ -37,15 +38,15 @@ def lightning_file(model: torch.nn.Module, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", list_models())
-@pytest.mark.parametrize("form", ["own", "training"])
+@pytest.mark.parametrize("form", ["own", "safetensors", "training"])
 def test_round_trip(name: str, form: str, tmp_path: Path) -> None:
     model = small_model(name)
     evaluate_after_one_step(model)
-    path = tmp_path / "model.pth"
-    if form == "own":
-        save_model(model, path)
-    else:
+    path = tmp_path / ("model.safetensors" if form == "safetensors" else "model.pth")
+    if form == "training":
         lightning_file(model, path)
+    else:
+        save_model(model, path)
     loaded = load_model(path)
     assert type(loaded) is type(model)
     assert loaded.config == model.config and loaded.aus == model.aus
@@ -62,6 +63,18 @@ def test_metadata_comes_back(tmp_path: Path) -> None:
     assert checkpoint.metadata == saved
     assert checkpoint.model == STAGE1
     assert checkpoint.aus == AUSet.of("DISFA") and checkpoint.aus.name == "DISFA"
+
+
+def test_metadata_in_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    saved = {"fold": 2, "f1": {"AU01": 0.5, "AU02": None}, "people": ["a", "b"]}
+    save_model(small_model(STAGE1, aus="DISFA"), path, **saved)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.metadata == saved
+    assert checkpoint.aus == AUSet.of("DISFA") and checkpoint.aus.name == "DISFA"
+    with pytest.raises(ValueError, match=r"metadata\['threshold'\] is a torch.Tensor; only str"):
+        save_model(small_model(STAGE1), path, threshold=torch.tensor(0.4))
+    assert read_checkpoint(path).metadata == saved
 
 
 def test_metadata_that_could_not_be_read_back_is_refused(tmp_path: Path) -> None:
@@ -86,13 +99,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: Any) ->
     assert os.listdir(tmp_path) == ["model.pth"]
 
 
-def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
+def test_the_umask_decides_who_may_read(name: str, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        save_model(small_model(STAGE1), tmp_path / "model.pth")
+        save_model(small_model(STAGE1), tmp_path / name)
     finally:
         os.umask(before)
-    assert (tmp_path / "model.pth").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
 
 
 class Trap:
@@ -124,8 +138,16 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
     path.write_text("not a checkpoint")
     with pytest.raises(ValueError, match="notes.pth cannot be read"):
         load_model(path)
-    with pytest.raises(FileNotFoundError):
-        load_model(tmp_path / "missing.pth")
+    path = tmp_path / "notes.safetensors"
+    path.write_text("not a checkpoint")
+    with pytest.raises(ValueError, match="notes.safetensors cannot be read as a safetensors file"):
+        load_model(path)
+    save_file({"weight": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="not a checkpoint of aurel: it holds state_dict"):
+        load_model(path)
+    for name in ("missing.pth", "missing.safetensors"):
+        with pytest.raises(FileNotFoundError):
+            load_model(tmp_path / name)
 
 
 def test_truncated_weights_are_refused(tmp_path: Path) -> None:
