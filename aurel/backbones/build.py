@@ -9,6 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from aurel.backbones.checkpointing import hold_statistics_when_recomputed
 
 
 class Backbone(nn.Module):
@@ -42,6 +45,7 @@ class Backbone(nn.Module):
         self.data_config = dict(data_config or {})
         net.prune_intermediate_layers(self.out_indices, prune_norm=not final_norm, prune_head=True)
         self.net: Any = net
+        self._held: list[RemovableHandle] = []
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return one map a tap, :math:`(B, C_l, H_l, W_l)`, for images :math:`(B, 3, H, W)`."""
@@ -52,6 +56,23 @@ class Backbone(nn.Module):
             output_fmt="NCHW",
             intermediates_only=True,
         )
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute blocks again in the backward pass instead of keeping what they computed.
+
+        Outputs, gradients and running statistics are the same, in less memory and more time.
+
+        Raises:
+            ValueError: timm's model cannot do it.
+        """
+        try:
+            self.net.set_grad_checkpointing(enable)
+        except AssertionError as error:
+            raise ValueError(f"{type(self.net).__name__}: {error}") from error
+        while self._held:
+            self._held.pop().remove()
+        if enable:
+            self._held = hold_statistics_when_recomputed(self.net)
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, reductions={self.reductions}"
@@ -74,9 +95,10 @@ def build_backbone(
     the authors with ``out_indices=(-1,), final_norm=True``.
 
     Args:
-        name: a timm model ("resnet50", "swin_base_patch4_window7_224"), "rest_lite" or
-            "rest_tiny"; or a module with `channels` and `reductions` that returns a list of maps,
-            which is returned as it is.
+        name: a timm model ("resnet50", "swin_base_patch4_window7_224"), "rest_lite",
+            "rest_tiny", "iresnet100", "inception_resnet_v1" or "vit_base_patch16_sincos"; or a
+            module with `channels` and `reductions` that returns a list of maps, which is returned
+            as it is.
         pretrained: load the weights that timm publishes for this name (downloads them once).
         checkpoint: load the weights in this file instead: a state dict in timm's names, bare or
             under "model" or "state_dict", with or without a ``module.`` prefix, ``.pth`` or
@@ -104,19 +126,41 @@ def build_backbone(
                 f"{type(name).__name__} has not"
             )
         return name
-    timm = _timm()
-    _check_name(name, timm)
-    options = {**options, "num_classes": 0, "in_chans": in_chans}
-    if checkpoint is not None:
-        net = _create_with_checkpoint(timm, name, checkpoint, options)
-    else:
-        net = timm.create_model(name, pretrained=pretrained, **options)
+    net = build_network(
+        name, pretrained=pretrained, checkpoint=checkpoint, in_chans=in_chans, **options
+    )
     return Backbone(
         net,
         _take_indices(out_indices, len(net.feature_info), name),
         final_norm=final_norm,
-        data_config=timm.data.resolve_model_data_config(net),
+        data_config=data_config_of(net),
     )
+
+
+def build_network(
+    name: str,
+    *,
+    pretrained: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    in_chans: int = 3,
+    **options: Any,
+) -> Any:
+    """Make the whole timm model without its classifier; arguments as for `build_backbone`.
+
+    Returns:
+        timm's model, from images to pooled features; its `reset_classifier` adds a linear layer.
+    """
+    timm = _timm()
+    _check_name(name, timm)
+    options = {**options, "num_classes": 0, "in_chans": in_chans}
+    if checkpoint is not None:
+        return _create_with_checkpoint(timm, name, checkpoint, options)
+    return timm.create_model(name, pretrained=pretrained, **options)
+
+
+def data_config_of(net: Any) -> dict[str, Any]:
+    """Return what timm says of the input of its model `net`: input_size, mean, std, ..."""
+    return _timm().data.resolve_model_data_config(net)
 
 
 def _timm() -> ModuleType:
@@ -124,6 +168,8 @@ def _timm() -> ModuleType:
         import timm
         import timm.data
 
+        import aurel.backbones.inception_resnet_v1
+        import aurel.backbones.iresnet
         import aurel.backbones.rest_lite
         import aurel.backbones.vit_sincos  # noqa: F401  registers ours
     except ImportError as error:
@@ -165,7 +211,8 @@ def _create_with_checkpoint(
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint {os.fspath(path)!r} is not a file")
-    state = timm.models.load_state_dict(os.fspath(path))
+    # Explicit: older versions of timm run what a pickle says.
+    state = timm.models.load_state_dict(os.fspath(path), weights_only=True)
     classifiers = timm.models.get_pretrained_cfg(name).classifier or ()
     if isinstance(classifiers, str):
         classifiers = (classifiers,)

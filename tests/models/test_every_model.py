@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from small_models import CLIP_MODELS, SMALL, evaluate_after_one_step, small_input, small_model
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from aurel.facs import AUSet, au_center_rules
 from aurel.models.registry import list_models, model_info
 from aurel.output import AUOutput
 
@@ -36,9 +40,9 @@ def test_every_model_is_tested() -> None:
 
 
 @every_model
-@pytest.mark.parametrize("aus", ["DISFA", [1, 2, 4, 12, 15]])
+@pytest.mark.parametrize("aus", ["DISFA", [1, 2, 4, 12, 15], [25, 1, 12], [6]])
 def test_outputs(name: str, aus: object, images: Tensor) -> None:
-    model = small_model(name, aus=aus)
+    model = small_model(name, aus=aus, **({"k": 2} if name == "sacl" else {}))
     out = model(images, return_graph=True)
     count = len(model.aus)
     filled = [field for field in vars(out) if getattr(out, field) is not None]
@@ -56,7 +60,7 @@ def test_outputs(name: str, aus: object, images: Tensor) -> None:
         assert all(group.shape[:-1] == leading for group in out.region_logits)
     if out.landmarks is not None:
         assert out.landmarks.shape == (3, 49, 2)
-    assert all(len(graph.adjacency()) == leading.numel() for graph in out.graphs)
+    assert all(len(graph.adjacency()) == leading.numel() for graph in out.graphs or ())
     assert model(images).graphs is None
 
 
@@ -117,11 +121,125 @@ def test_state_dict_round_trip(name: str, images: Tensor) -> None:
 
 
 @every_model
-def test_autocast(name: str, images: Tensor) -> None:
+def test_copies_and_pickles(name: str, images: Tensor) -> None:
+    model = small_model(name)
+    evaluate_after_one_step(model)
+    expected = model(images)
+    assert_same(copy.deepcopy(model)(images), expected, atol=0.0)
+    assert_same(pickle.loads(pickle.dumps(model))(images), expected, atol=0.0)
+
+
+def permute_blocks(tensor: Tensor, order: list[int]) -> Tensor:
+    """Permute what belongs to each of len(order) things along the first two dimensions.
+
+    A dimension belongs to them where its size is a multiple of their number, which is a prime that
+    divides no other size.
+    """
+    for dim in range(min(2, tensor.ndim)):
+        if tensor.shape[dim] % len(order) == 0:
+            blocks = tensor.unflatten(dim, (len(order), -1))
+            tensor = blocks.index_select(dim, torch.tensor(order)).flatten(dim, dim + 1)
+    return tensor
+
+
+def sacl_weights(state: dict[str, Tensor], old: AUSet, new: AUSet, order: list[int]) -> None:
+    """Move what of SACL's classifier belongs to an AU, and to a region of the face.
+
+    It reads the tokens of the map, then one a region, which come in the order of the AUs.
+    """
+    rules = au_center_rules(old), au_center_rules(new)
+    moved = {
+        after: before
+        for column, pair in zip(order, rules[1].au_nodes, strict=True)
+        for before, after in zip(rules[0].au_nodes[column], pair, strict=True)
+    }
+    weight = state["classifier.linear.weight"][order].unflatten(1, (-1, SMALL["sacl"]["token_dim"]))
+    first = weight.shape[1] - len(moved)
+    tokens = [*range(first), *(first + moved[node] for node in range(len(moved)))]
+    state["classifier.linear.weight"] = weight[:, tokens].flatten(1)
+    state["classifier.linear.bias"] = state["classifier.linear.bias"][order]
+
+
+@every_model
+def test_permuted_aus_give_permuted_probabilities(name: str, images: Tensor) -> None:
+    """A model of the same AUs in another order, with the weights of each AU in its new place.
+
+    AUs that share a region of MDHR keep their order: its region heads classify combinations.
+    """
+    model = small_model(name)
+    evaluate_after_one_step(model)
+    order = [3, 0, 1, 4, 2]
+    other = small_model(name, aus=[model.aus.names[column] for column in order]).eval()
+    main = [column for column in range(5) if not model.aus.sides[column]]
+    nodes = [main.index(column) for column in order if column in main]
+    state = dict(model.state_dict())
+    if name == "sacl":
+        sacl_weights(state, model.aus, other.aus, order)
+    else:
+        for key, tensor in state.items():
+            if key.startswith("backbone."):
+                continue
+            by_node = tensor if len(nodes) == 5 else permute_blocks(tensor, nodes)
+            state[key] = permute_blocks(by_node, order)
+    other.load_state_dict(state)
+    out, expected = other(images), model(images)
+    torch.testing.assert_close(out.probs, expected.probs[..., order], rtol=1e-4, atol=1e-4)
+    if out.edge_logits is not None:
+        wanted = expected.edge_logits[:, order][:, :, order]
+        torch.testing.assert_close(out.edge_logits, wanted, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(out.probs, expected.probs, atol=1e-4)
+
+
+@every_model
+def test_images_of_another_size(name: str) -> None:
+    model = small_model(name).eval()
+    images = small_input(name)[..., :32].repeat(1, 1, *(1,) * (name in CLIP_MODELS), 1, 3)
+    if hasattr(model.config, "image_size"):
+        with pytest.raises(ValueError, match="64"):
+            model(images)
+    else:
+        assert model(images).probs.shape == model(small_input(name)).probs.shape
+
+
+def leaves(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if not list(module.children())]
+
+
+@every_model
+def test_a_recomputed_backbone_changes_nothing_else(name: str, images: Tensor) -> None:
+    model = small_model(name).train()
+    other = copy.deepcopy(model)
+    other.backbone.set_grad_checkpointing()
+    off = copy.deepcopy(other)
+    off.backbone.set_grad_checkpointing(False)
+    calls = []
+    for each in (model, other, off):
+        calls.append(0)
+
+        def count(*_: object) -> None:
+            calls[-1] += 1
+
+        handles = [leaf.register_forward_hook(count) for leaf in leaves(each.backbone)]
+        torch.manual_seed(3)
+        out = each(images)
+        sum((t * torch.randn_like(t)).sum() for t in tensors(out)).backward()
+        for handle in handles:
+            handle.remove()
+    assert calls[1] > calls[0] == calls[2]
+    for each in (other, off):
+        for (key, wanted), got in zip(model.named_parameters(), each.parameters(), strict=True):
+            torch.testing.assert_close(got.grad, wanted.grad, msg=key)
+        for (key, wanted), got in zip(model.named_buffers(), each.buffers(), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=0.0, atol=0.0, msg=key)
+
+
+@every_model
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(name: str, dtype: torch.dtype, images: Tensor) -> None:
     model = small_model(name)
     evaluate_after_one_step(model)
     exact = model(images).probs
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         out = model(images)
     assert out.probs.dtype == torch.float32
     torch.testing.assert_close(out.probs, exact, rtol=0.0, atol=0.05)

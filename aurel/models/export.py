@@ -1,0 +1,149 @@
+"""Models as ONNX files that were run and compared before they are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aurel.files import atomic_path
+from aurel.models.checkpoint import describe
+from aurel.models.registry import info_of
+from aurel.ops.decompositions import decompositions
+from aurel.output import AUOutput
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    image_size: int = 224,
+    frames: int = 16,
+    opset: int | None = None,
+    tolerance: float = 1e-4,
+) -> dict[str, float]:
+    """Write a model as an ONNX file, run it in onnxruntime and compare.
+
+    The file takes ``images`` (B, 3, S, S), or ``clips`` (B, T, 3, S, S), as the model does, for any
+    B and T. Its outputs are the fields of `AUOutput` that the model fills, with ``region_logits_0``
+    and so on for those of each region. It is the model in eval mode, in plain operators of ONNX.
+    The key "aurel" of its metadata holds the name of the model, its options, its AUs in the order
+    of the columns, and S, as JSON.
+
+    Args:
+        model: made by `create_model`.
+        path: its folder is made where there is none.
+        image_size: S, pixels; a model whose config has an `image_size` takes no other.
+        frames: T of the clip that is traced.
+        opset: version of ONNX's operators; None for the one that torch prefers.
+        tolerance: largest difference allowed, of values up to 1; in proportion beyond.
+
+    Returns:
+        The difference found, by output.
+
+    Raises:
+        ImportError: onnx, onnxscript or onnxruntime is not installed.
+        ValueError: the model is not registered, or does not take images of this size.
+        RuntimeError: the outputs of the file differ by more than `tolerance`; there is no file.
+    """
+    onnxruntime = _onnxruntime()
+    clips = info_of(model).takes_clips
+    device = next(model.parameters()).device
+
+    def draw(batch: int, length: int) -> Tensor:
+        leading = (batch, length) if clips else (batch,)
+        return torch.rand(*leading, 3, image_size, image_size, device=device) * 4 - 2
+
+    training = model.training
+    model.eval()
+    try:
+        program = _onnx_program(model, draw(2, frames), "clips" if clips else "images", opset)
+        about = {**describe(model), "image_size": image_size}
+        program.model.metadata_props["aurel"] = json.dumps(about)
+        images = draw(3, frames + 1)
+        with torch.no_grad():
+            expected = named_outputs(model(images))
+    finally:
+        model.train(training)
+    with atomic_path(path) as temporary:
+        program.save(temporary, external_data=False)
+        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+        values = session.run(list(expected), {session.get_inputs()[0].name: images.cpu().numpy()})
+        differences = {
+            name: _difference(torch.from_numpy(value), wanted.cpu())
+            for value, (name, wanted) in zip(values, expected.items(), strict=True)
+        }
+        if not all(difference <= tolerance for difference in differences.values()):
+            raise RuntimeError(
+                f"the ONNX file's outputs differ from the model's by more than {tolerance}: "
+                f"{differences}"
+            )
+    return differences
+
+
+def named_outputs(output: AUOutput) -> dict[str, Tensor]:
+    """Return the tensors that a model predicts, by the names they have in an ONNX file."""
+    fields = {
+        "probs": output.probs,
+        "logits": output.logits,
+        "edge_logits": output.edge_logits,
+        "landmarks": output.landmarks,
+    }
+    regions = enumerate(output.region_logits or ())
+    named = {name: value for name, value in fields.items() if value is not None}
+    return {**named, **{f"region_logits_{index}": value for index, value in regions}}
+
+
+class _Outputs(nn.Module):
+    """A model that returns a dict of tensors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return named_outputs(self.model(images))
+
+
+def _onnx_program(model: nn.Module, example: Tensor, name: str, opset: int | None) -> Any:
+    free = {0: "batch", 1: "frames"} if name == "clips" else {0: "batch"}
+    sizes = {dim: torch.export.Dim(what, min=dim + 2, max=4096) for dim, what in free.items()}
+    with torch.no_grad():
+        program = torch.export.export(_Outputs(model), (example,), dynamic_shapes=(sizes,))
+        return torch.onnx.export(
+            program.run_decompositions(_table()),
+            input_names=[name],
+            output_names=list(named_outputs(model(example))),
+            dynamic_shapes=(free,),
+            opset_version=opset,
+            verbose=False,
+        )
+
+
+def _table() -> dict[Any, Callable[..., Any]]:
+    # ONNX sorts by TopK, which gives equal values in the order of their indices: stable always.
+    return {**decompositions(), torch.ops.aten.sort.stable: _sort}
+
+
+def _sort(
+    x: Tensor, *, stable: bool | None, dim: int = -1, descending: bool = False
+) -> tuple[Tensor, Tensor]:
+    return torch.ops.aten.sort.default(x, dim, descending)
+
+
+def _difference(ours: Tensor, wanted: Tensor) -> float:
+    return float((ours - wanted).abs().max() / wanted.abs().max().clamp_min(1))
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError("ONNX files need pip install 'aurel-au[export]'") from error
+    return onnxruntime

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from small_models import CLIP_MODELS, SMALL, evaluate_after_one_step, small_input, small_model
+
+from aurel.cli.main import main
+from aurel.models.checkpoint import save_model
+from aurel.models.export import export_onnx, named_outputs
+from aurel.models.registry import list_models
+
+
+def tiny_model(name: str) -> Any:
+    """Fewer operators than in `small_model`: tracing them is what takes the time."""
+    options: dict[str, Any] = {}
+    if SMALL[name]["backbone"] == "resnet18" or name == "mdhr":
+        options = {"backbone": "test_resnet"}
+    if name == "sacl":
+        options = {"dims": (16,), "depths": (1,), "landmark_widths": (8,)}
+    model = small_model(name, **options)
+    evaluate_after_one_step(model)
+    return model
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_an_onnx_file_gives_the_models_numbers(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "there" / "model.onnx"
+    model = tiny_model(name).train()
+    differences = export_onnx(model, path, image_size=64, frames=3)
+    assert model.training
+    model.eval()
+    images = small_input(name, batch=1)
+    expected = {key: value.detach() for key, value in named_outputs(model(images)).items()}
+    assert list(differences) == list(expected)
+    assert all(0 <= difference <= 1e-4 for difference in differences.values())
+
+    session = onnxruntime.InferenceSession(path)
+    key = "clips" if name in CLIP_MODELS else "images"
+    for wanted, value in zip(
+        expected.values(), session.run(list(expected), {key: images.numpy()}), strict=True
+    ):
+        scale = max(1.0, float(wanted.abs().max()))
+        torch.testing.assert_close(torch.from_numpy(value), wanted, rtol=0.0, atol=1e-4 * scale)
+
+    content = onnx.load(path)
+    assert {imported.domain for imported in content.opset_import} <= {
+        "",
+        "pkg.onnxscript.torch_lib",
+    }
+    assert {node.domain for node in content.graph.node} <= {""}
+    about = json.loads({prop.key: prop.value for prop in content.metadata_props}["aurel"])
+    assert about["model"] == name and about["image_size"] == 64
+    assert about["aus"] == model.aus.to_dict()
+    assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
+
+
+def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint, out = tmp_path / "best.ckpt", tmp_path / "model.onnx"
+    save_model(tiny_model("me_graphau_stage1"), checkpoint, image_size=64)
+    assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "probs: within" in printed and f"5 AUs, images of 64 x 64: {out}" in printed
+    (images,) = onnxruntime.InferenceSession(out).get_inputs()
+    assert images.shape == ["batch", 3, 64, 64]
+    assert main(["export", "--checkpoint", str(tmp_path / "no"), "--out", str(out)]) == 2
+    assert "no checkpoint at" in capsys.readouterr().err
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path: Path) -> None:
+    model = tiny_model("me_graphau_stage1")
+    with pytest.raises(RuntimeError, match=r"differ from the model's by more than -1\.0: .*probs"):
+        export_onnx(model, tmp_path / "model.onnx", image_size=64, tolerance=-1.0)
+    assert not list(tmp_path.iterdir())
