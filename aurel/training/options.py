@@ -131,6 +131,8 @@ class OptimizerOptions:
         warmup_epochs: epochs of linear rise, part of the run.
         warmup_steps: the same in steps; above 0 instead of `warmup_epochs`.
         milestones: epochs after which the rate of multi_step is divided by 10.
+        sam: radius of adaptive sharpness-aware minimisation, which takes two passes a step (see
+            `aurel.training.sam`); none for plain steps.
         ema_decay: also keep an exponential moving average of the weights, and validate and save
             that; none for no average.
     """
@@ -144,6 +146,7 @@ class OptimizerOptions:
     warmup_epochs: float = 0.0
     warmup_steps: int = 0
     milestones: list[float] = field(default_factory=list)
+    sam: float | None = None
     ema_decay: float | None = None
 
 

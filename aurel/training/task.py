@@ -14,6 +14,7 @@ from aurel.models.checkpoint import describe
 from aurel.output import AUOutput
 from aurel.training.objective import Objective
 from aurel.training.options import OptimizerOptions
+from aurel.training.sam import at_highest_nearby
 from aurel.training.schedules import schedule
 
 Scores = dict[str, dict[str, float]]
@@ -56,6 +57,7 @@ class AUTask(LightningModule):
         self.metrics = nn.ModuleDict({name: AUScores(aus) for name in ("all", "visible", "hidden")})
         self.scores: Scores = {}
         self.visibility_scores: dict[str, Scores] = {}
+        self._nearby = False
 
     def forward(self, images: Tensor) -> AUOutput:
         """Return the model's output for images (B, 3, H, W), or clips (B, T, 3, H, W)."""
@@ -67,7 +69,8 @@ class AUTask(LightningModule):
         total, terms = self.objective(self(batch["image"]), batch)
         logged = {"train/loss": total, **{f"train/{name}": value for name, value in terms.items()}}
         size = len(batch["image"])
-        self.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        if not self._nearby:
+            self.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
         return total
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -93,11 +96,36 @@ class AUTask(LightningModule):
         options = self.optimizer_options
         total = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs or 1
+        if options.sam is not None and not options.sam > 0:
+            raise ValueError(f"optimizer.sam must be above 0, got {options.sam}")
+        if options.sam is not None and self.trainer.accumulate_grad_batches > 1:
+            raise ValueError("optimizer.sam takes whole batches: accumulate_grad_batches must be 1")
         warmup = options.warmup_steps or round(options.warmup_epochs * total / epochs)
         optimizer = make_optimizer(self.model, options)
         milestones = [round(epoch * total / epochs) for epoch in options.milestones]
         factor = schedule(options.schedule, total, warmup, milestones)
         return [optimizer], [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Any = None,
+    ) -> None:
+        """Step; with `sam`, by the gradients of the highest loss nearby."""
+        closure, radius = optimizer_closure, self.optimizer_options.sam
+        if radius is not None:
+            optimizer_closure()
+
+            def closure() -> Any:
+                self._nearby = True
+                try:
+                    return at_highest_nearby(self.model, radius, optimizer_closure)
+                finally:
+                    self._nearby = False
+
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what identifies the model, and what it was trained on."""
