@@ -104,5 +104,5 @@ def attention_targets(
 def _distance(center: Tensor, pixels: int, cells: int) -> Tensor:
     """Return that of each cell's centre to each AU's, (B, N, 2, cells), in parts of the image."""
     # Pixel x covers [x - 0.5, x + 0.5), so the first cell starts at pixel coordinate -0.5.
-    cell = (torch.arange(cells, device=center.device) + 0.5) / cells
+    cell = (torch.arange(cells, dtype=center.dtype, device=center.device) + 0.5) / cells
     return (cell - ((center + 0.5) / pixels).unsqueeze(-1)).abs()

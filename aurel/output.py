@@ -29,6 +29,7 @@ class AUOutput:
         region_logits: one :math:`(B, P_r)` tensor a facial region with :math:`P_r` combinations;
             clip models give :math:`(B, T, P_r)`.
         landmarks: :math:`(B, L, 2)` positions (x, y) in pixels of the input image.
+        masks: :math:`(B, N, H', W')` where the model looked for each AU, in :math:`[0, 1]`.
         graphs: the relation graphs the model built, in order of use.
         aus: the AUs that the columns of `probs` stand for.
     """
@@ -38,6 +39,7 @@ class AUOutput:
     edge_logits: Tensor | None = None
     region_logits: tuple[Tensor, ...] | None = None
     landmarks: Tensor | None = None
+    masks: Tensor | None = None
     graphs: tuple[RelationGraph, ...] | None = None
     aus: AUSet | None = None
 

@@ -1,4 +1,4 @@
-"""Image backbones through one door; importing it registers `rest_lite` and `rest_tiny` in timm."""
+"""Image backbones through one door; importing it registers ours in timm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ except ImportError as error:
     raise ImportError("backbones and models need timm: pip install 'aurel-au[models]'") from error
 
 from aurel.backbones.build import build_backbone
+from aurel.backbones.inception_resnet_v1 import InceptionResnetV1, inception_resnet_v1
+from aurel.backbones.iresnet import IResNet, iresnet100
 from aurel.backbones.rest_lite import ResT, rest_lite, rest_tiny
 from aurel.backbones.vit_sincos import SinCosViT, vit_base_patch16_sincos
 
-__all__ = ["ResT", "SinCosViT", "build_backbone", "rest_lite", "rest_tiny", "vit_base_patch16_sincos"]
+__all__ = [
+    "IResNet",
+    "InceptionResnetV1",
+    "ResT",
+    "SinCosViT",
+    "build_backbone",
+    "inception_resnet_v1",
+    "iresnet100",
+    "rest_lite",
+    "rest_tiny",
+    "vit_base_patch16_sincos",
+]

@@ -23,13 +23,12 @@ def run(args: argparse.Namespace) -> int:
 
     from aurel.cli.console import make_console
     from aurel.cli.progress import TrainingProgress
-    from aurel.training.datasets import training_splits
-    from aurel.training.run import checkpoint_file, claim_folder, fit, run_folder
+    from aurel.training.run import checkpoint_file, claim_folder, fit, load_splits, run_folder
 
     console = make_console()
     folder = run_folder(options)
     resume = None if checkpoint is None else checkpoint_file(folder, checkpoint)
-    splits = training_splits(options.data, options.seed)
+    splits = load_splits(options)
     claim_folder(folder, resume)
     console.print(_summary(options, splits, folder))
     if options.data.select_on == "test":
@@ -54,6 +53,8 @@ def _summary(options: Any, splits: Any, folder: Path) -> str:
     fold = "" if protocol["fold"] is None else f", fold {protocol['fold']}"
     frames = options.data.frames
     items = "images" if frames is None else f"clips of {frames} frames"
+    if options.data.triplets:
+        items = "triplets"
     parts = [f"{len(splits.train)} training {items} of {len(protocol['train_subjects'])} people"]
     if held := len(protocol["validation_subjects"]):
         parts.append(f"{len(splits.validation)} validation {items} of {held} others")

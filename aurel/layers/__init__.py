@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aurel.layers.au_masked_features import AUMaskedFeatures
 from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.channel_topology import ChannelTopology
 from aurel.layers.cosine_classifier import CosineClassifier
@@ -13,20 +14,25 @@ from aurel.layers.gated_edge_gcn import GatedEdgeGCN
 from aurel.layers.gin_graph_conv import GINGraphConv
 from aurel.layers.landmark_predictor import LandmarkPredictor
 from aurel.layers.landmark_roi import LandmarkROI
+from aurel.layers.local_region_perception import LocalRegionPerception
+from aurel.layers.map_decoder import MapDecoder
 from aurel.layers.max_relative_graph_conv import MaxRelativeGraphConv
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.multi_scale_attention import MultiScaleAttention
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
 from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
 from aurel.layers.node_transformer import NodeTransformer
+from aurel.layers.per_au_classifier import PerAUClassifier
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
 from aurel.layers.sage_graph_conv import SAGEGraphConv
 from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
+from aurel.layers.token_fusion import TokenFusion
 from aurel.layers.token_projection import TokenProjection
 from aurel.layers.topk_graph_conv import TopKGraphConv
 
 __all__ = [
+    "AUMaskedFeatures",
     "AUSpecificFeatures",
     "ChannelTopology",
     "CosineClassifier",
@@ -38,16 +44,20 @@ __all__ = [
     "GatedEdgeGCN",
     "LandmarkPredictor",
     "LandmarkROI",
+    "LocalRegionPerception",
+    "MapDecoder",
     "MaxRelativeGraphConv",
     "MultiDimensionalEdges",
     "MultiScaleAttention",
     "MultiScaleFusion",
     "MultiScaleLinearAttention",
     "NodeTransformer",
+    "PerAUClassifier",
     "PerAUTemporalConv",
     "RegionalAUFeatures",
     "SAGEGraphConv",
     "SelfAdjustingGCN",
+    "TokenFusion",
     "TokenProjection",
     "TopKGraphConv",
 ]

@@ -22,6 +22,9 @@ _MODULES = (
     "aurel.models.open_graphau",
     "aurel.models.macg",
     "aurel.models.mdhr",
+    "aurel.models.lrp_fgg",
+    "aurel.models.expression_encoder",
+    "aurel.models.gtle_net",
 )
 _models: dict[str, ModelInfo] = {}
 
@@ -53,7 +56,8 @@ class ModelInfo:
         config: its frozen dataclass; the fields are the options of `create_model`.
         summary: one line for a reader who chooses between models.
         paper: where it was published.
-        outputs: the fields of `AUOutput` that it fills.
+        outputs: the fields of `AUOutput` that it fills; none for an encoder, which returns
+            embeddings instead and is there to be started from.
         author_layout: naming of the authors' weights; None where none were released.
         image_size: side of the paper's images in pixels.
     """
@@ -66,6 +70,11 @@ class ModelInfo:
     outputs: tuple[str, ...]
     author_layout: AuthorLayout | None = None
     image_size: int = 224
+
+    @property
+    def predicts_aus(self) -> bool:
+        """Whether it returns an `AUOutput` instead of embeddings."""
+        return "probs" in self.outputs
 
     @property
     def takes_clips(self) -> bool:
@@ -110,8 +119,9 @@ def register_model(
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names that match a shell-style `pattern`, sorted."""
-    return sorted(fnmatch.filter(_registry(), pattern))
+    """Return the names of the AU models that match a shell-style `pattern`, sorted."""
+    models = (name for name, info in _registry().items() if info.predicts_aus)
+    return sorted(fnmatch.filter(models, pattern))
 
 
 def model_info(name: str) -> ModelInfo:

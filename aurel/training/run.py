@@ -18,7 +18,7 @@ from torch import nn
 from aurel.facs import AUSet
 from aurel.files import atomic_path
 from aurel.models.checkpoint import describe, load_model, read_checkpoint
-from aurel.models.registry import create_model, model_info
+from aurel.models.registry import create_model, info_of, model_info
 from aurel.training.checkpoint_io import AtomicCheckpointIO
 from aurel.training.data_module import AUDataModule, Splits
 from aurel.training.datasets import check_fold, test_splits, training_splits
@@ -28,6 +28,8 @@ from aurel.training.options import RunOptions, TrainerOptions
 from aurel.training.seeding import EpochSeed
 from aurel.training.start import load_backbone_weights, start_from
 from aurel.training.task import AUTask
+from aurel.training.triplet_datasets import triplet_splits, triplet_test_splits
+from aurel.training.triplet_task import TripletTask
 
 _log = logging.getLogger("aurel")
 
@@ -72,6 +74,12 @@ def claim_folder(folder: Path, resume: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def load_splits(options: RunOptions) -> Splits:
+    """Return the data of a training run, see `training_splits` and `triplet_splits`."""
+    load = triplet_splits if options.data.triplets else training_splits
+    return load(options.data, options.seed)
+
+
 def fit(
     options: RunOptions,
     resume: Path | None = None,
@@ -100,11 +108,12 @@ def fit(
     folder = run_folder(options)
     claim_folder(folder, resume)
     seed_everything(options.seed, workers=True, verbose=False)
-    splits = splits or training_splits(options.data, options.seed)
+    splits = splits or load_splits(options)
     task = _training_task(options, splits)
     if resume is not None:
         _check_same_run(resume, task)
-    always = _checkpointing(folder / "checkpoints", choose=splits.validation is not None)
+    monitor = None if splits.validation is None else task.monitor
+    always = _checkpointing(folder / "checkpoints", monitor)
     always += [History(folder / "history.csv"), EpochSeed(options.seed)]
     if options.optimizer.ema_decay is not None:
         always.append(EMAWeightAveraging(decay=options.optimizer.ema_decay))
@@ -141,15 +150,16 @@ def score(
     content = read_checkpoint(checkpoint)
     if content.model != options.model.name:
         raise ValueError(f"{checkpoint} holds a {content.model}, not a {options.model.name}")
-    _check_frames(options)
-    splits = splits or test_splits(options.data)
+    _check_items(options)
+    splits = splits or (triplet_test_splits if options.data.triplets else test_splits)(options.data)
     if content.aus != splits.aus:
         raise ValueError(
             f"{checkpoint} is for {', '.join(content.aus.names)}, the data are labelled with "
             f"{', '.join(splits.aus.names)}"
         )
     check_fold(content.metadata, splits.protocol or {})
-    task = AUTask(load_model(checkpoint), objective=None, metadata=content.metadata)
+    model = load_model(checkpoint)
+    task = _task_of(model)(model, objective=None, metadata=content.metadata)
     trainer = make_trainer(options.trainer, callbacks, logger=False)
     trainer.test(task, datamodule=_data_module(options, splits), verbose=False)
     return task
@@ -198,7 +208,11 @@ def _training_task(options: RunOptions, splits: Splits) -> AUTask:
         "resize": options.data.resize,
         "frames": options.data.frames,
     }
-    return AUTask(model, objective, options.optimizer, metadata)
+    return _task_of(model)(model, objective, options.optimizer, metadata)
+
+
+def _task_of(model: nn.Module) -> type[AUTask]:
+    return AUTask if info_of(model).predicts_aus else TripletTask
 
 
 def takes_clips(model: type[nn.Module]) -> bool:
@@ -209,7 +223,7 @@ def takes_clips(model: type[nn.Module]) -> bool:
 def _make_model(options: RunOptions, aus: AUSet) -> Any:
     name, chosen = options.model.name, dict(options.model.options)
     info = model_info(name)
-    _check_frames(options)
+    _check_items(options)
     if "image_size" in {field.name for field in fields(info.config)}:
         chosen.setdefault("image_size", options.data.crop)
     backbone, pretrained = options.model.backbone, options.model.pretrained
@@ -219,25 +233,31 @@ def _make_model(options: RunOptions, aus: AUSet) -> Any:
         raise ValueError(f"the model {name} cannot be made: {error}") from error
 
 
-def _check_frames(options: RunOptions) -> None:
+def _check_items(options: RunOptions) -> None:
     name, frames = options.model.name, options.data.frames
     clips = model_info(name).takes_clips
     if clips and frames is None:
         raise ValueError(f"{name} takes clips: data.frames must say how long, such as 16")
+    if options.data.triplets == model_info(name).predicts_aus:
+        raise ValueError(
+            f"data.triplets must be {not options.data.triplets} for {name}, which "
+            + ("takes single faces" if options.data.triplets else "learns from triplets of faces")
+        )
     if frames is not None and not clips:
         raise ValueError(f"{name} takes single images: data.frames must be left out, got {frames}")
 
 
-def _checkpointing(folder: Path, choose: bool) -> list[Callback]:
-    """Keep the best epoch, if there is something to choose it by, and then the last."""
+def _checkpointing(folder: Path, monitor: str | None) -> list[Callback]:
+    """Keep the epoch where `monitor` is highest, if there is one, and then the last."""
     every_epoch: dict[str, Any] = {
         "dirpath": folder,
         "save_on_train_epoch_end": True,
         "enable_version_counter": False,
     }
-    best = ModelCheckpoint(filename="best", monitor="val/f1", mode="max", **every_epoch)
     last = ModelCheckpoint(filename="last", **every_epoch)
-    return [best, last] if choose else [last]
+    if monitor is None:
+        return [last]
+    return [ModelCheckpoint(filename="best", monitor=monitor, mode="max", **every_epoch), last]
 
 
 def _data_module(options: RunOptions, splits: Splits) -> AUDataModule:

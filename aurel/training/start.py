@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from aurel.backbones.build import build_backbone
-from aurel.models import me_graphau, open_graphau
+from aurel.backbones.build import build_backbone, build_network
+from aurel.models import gtle_net, me_graphau, open_graphau
 from aurel.models.checkpoint import load_model, read_checkpoint
+from aurel.models.expression_encoder import ExpressionEncoder
+from aurel.models.gtle_net import GTLENet
 from aurel.models.me_graphau import MEGraphAU, MEGraphAUStage1
 from aurel.models.open_graphau import OpenGraphAU, OpenGraphAUStage1
 
@@ -25,9 +27,13 @@ def load_backbone_weights(model: Any, path: str | Path) -> None:
         FileNotFoundError: no such file.
         ValueError: the weights do not fit the backbone.
     """
-    ours = model.backbone
     name = model.config.backbone
     try:
+        if isinstance(model, ExpressionEncoder):
+            loaded = build_network(name, checkpoint=path).state_dict()
+            model.net.load_state_dict({**model.net.state_dict(), **loaded})
+            return
+        ours = model.backbone
         loaded = build_backbone(
             name, checkpoint=path, out_indices=ours.out_indices, final_norm=ours.final_norm
         )
@@ -39,9 +45,10 @@ def load_backbone_weights(model: Any, path: str | Path) -> None:
 def start_from(model: Any, path: str | Path) -> list[str]:
     """Take over the weights in `path` as far as they belong into `model`.
 
-    Stage 2 of ME-GraphAU and of OpenGraphAU inherits from its stage 1 as the authors have it. Any
-    other pair must be the same kind of model; tensors of equal name and shape are taken, which for
-    other AUs leaves out what depends on their number.
+    Stage 2 of ME-GraphAU and of OpenGraphAU inherits from its stage 1 as the authors have it, and
+    GTLE-Net's backbone from an expression encoder. Any other pair must be the same kind of model;
+    tensors of equal name and shape are taken, which for other AUs leaves out what depends on their
+    number.
 
     Args:
         model: made by `create_model`.
@@ -61,6 +68,9 @@ def start_from(model: Any, path: str | Path) -> list[str]:
     if isinstance(model, OpenGraphAU) and isinstance(source, OpenGraphAUStage1):
         open_graphau.start_from_stage1(model, source)
         return _named(model, "head.edges.", "head.relation.")
+    if isinstance(model, GTLENet) and isinstance(source, ExpressionEncoder):
+        gtle_net.start_from_encoder(model, source)
+        return _named(model, "features.", "classifier.")
     kinds = read_checkpoint(path).model, type(model).__name__
     if type(source) is not type(model):
         raise ValueError(f"{path} holds a {kinds[0]}, from which a {kinds[1]} cannot start")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-
 import numpy as np
 import pytest
 import timm
 import torch
+from key_tree import expand
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -65,26 +63,6 @@ stage4.{0,1}.mlp.fc2              Lb(512,2048)
 norm                              LN(512)
 head                              Lb(1000,512)
 """
-
-
-def expand(tree: str) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of every entry of a state dict."""
-    entries: dict[str, tuple[int, ...]] = {}
-    for line in tree.split("\n"):
-        if not line:
-            continue
-        pattern, kind, sizes = re.fullmatch(r"(\S+) +(\w+)\((.*)\)", line).groups()
-        shape = tuple(map(int, sizes.split(",")))
-        parts = [part.split(",") for part in re.split(r"[{}]", pattern)]
-        for choice in itertools.product(*parts):
-            name = "".join(choice)
-            entries[f"{name}.weight"] = shape
-            if kind in ("Cb", "Lb", "LN", "BN"):
-                entries[f"{name}.bias"] = shape[:1]
-            if kind == "BN":
-                entries[f"{name}.running_mean"] = entries[f"{name}.running_var"] = shape
-                entries[f"{name}.num_batches_tracked"] = ()
-    return entries
 
 
 @pytest.fixture(scope="module")

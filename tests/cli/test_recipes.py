@@ -26,12 +26,16 @@ def test_there_are_recipes() -> None:
 def test_a_recipe_says_only_what_exists(path: Path) -> None:
     options, checkpoint, text = parse("fit", ["--config", str(path)])
     assert checkpoint is None
-    aus = "BP4D" if options.data.dataset == "synthetic" else au_set_of(options.data.dataset, None)
+    unlabelled = options.data.dataset == "synthetic" or options.data.triplets
+    aus = "BP4D" if unlabelled else au_set_of(options.data.dataset, None)
     info = model_info(options.model.name)
     make_config(info, au_set_of("BP4D", aus), options.model.options)
+    assert (options.data.frames is not None) == info.takes_clips
     Objective(losses_of(options.model.name, options.losses))
     steps = 10 * options.trainer.max_epochs
-    schedule(options.optimizer.schedule, steps, round(10 * options.optimizer.warmup_epochs))
+    milestones = [round(10 * epoch) for epoch in options.optimizer.milestones]
+    warmup = round(10 * options.optimizer.warmup_epochs)
+    schedule(options.optimizer.schedule, steps, warmup, milestones)
     assert "name:" in text
 
 
@@ -60,8 +64,9 @@ def test_overrides_win_wherever_they_stand() -> None:
         assert (options.data.fold, options.data.root, options.model.name) == (3, "/data", "sacl")
 
 
-def test_what_is_written_down_of_a_run_is_the_run(tmp_path: Path) -> None:
-    options, _, text = parse("fit", ["--config", str(FOLDER / "me_graphau_bp4d.yaml")])
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_what_is_written_down_of_a_run_is_the_run(path: Path, tmp_path: Path) -> None:
+    options, _, text = parse("fit", ["--config", str(path)])
     (tmp_path / "config.yaml").write_text(text)
     assert parse("test", ["--config", str(tmp_path / "config.yaml")])[0] == options
 

@@ -16,6 +16,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "open_graphau": {"backbone": "resnet18", "aus": [1, 2, 12, "L12", "R12"]},
     "macg": {"backbone": "resnet18"},
     "mdhr": {"backbone": "rest_tiny"},
+    "lrp_fgg": {"backbone": "rest_tiny"},
+    "gtle_net": {
+        "backbone": "rest_tiny",
+        "widths": (16, 8, 8, 8, 8),
+        "bottlenecks": 1,
+        "classifier_widths": (8, 8, 8),
+    },
     "sacl": {
         "backbone": "rest_tiny",
         "image_size": 64,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from aurel.facs import AUSet, au_center_rules
 from aurel.losses import (
+    attention_map_loss,
     binary_cross_entropy_loss,
     edge_cross_entropy,
+    expression_triplet_loss,
     landmark_alignment_loss,
     multilabel_circle_loss,
     multilabel_dice_loss,
@@ -60,6 +63,39 @@ def test_the_sum_of_lrp() -> None:
     for name in ("bce", "circle"):
         with pytest.raises(ValueError, match=f"the loss '{name}' needs `logits`, which this model"):
             Objective({name: 1.0})(AUOutput(output.probs), batch)
+
+
+def test_the_sums_of_gtle() -> None:
+    logits, labels = torch.randn(3, 4), torch.tensor([[1.0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
+    output = AUOutput(logits.sigmoid(), logits)
+    by_hand = -(labels * output.probs.log() + (1 - labels) * (1 - output.probs).log())
+    total, terms = Objective(losses_of("gtle_net"))(output, {"labels": labels})
+    torch.testing.assert_close(total, by_hand.sum(1).mean())
+    assert terms.keys() == {"bce_sum"}
+    unknown = labels.clone()
+    unknown[0, :2] = -1  # counts as if it were like the others on the average
+    total, _ = Objective(losses_of("gtle_net"))(output, {"labels": unknown})
+    torch.testing.assert_close(total, 4 * by_hand.flatten()[2:].mean())
+
+    embeddings, margin = torch.randn(5, 3, 6), torch.full((5,), 0.1)
+    total, terms = Objective(losses_of("expression_encoder"))(embeddings, {"margin": margin})
+    torch.testing.assert_close(total, expression_triplet_loss(embeddings, 0.1))
+    assert terms.keys() == {"triplet"}
+
+
+def test_attention_needs_masks_and_landmarks() -> None:
+    aus = AUSet.of([1, 12])
+    output = AUOutput(torch.rand(3, 2), masks=torch.rand(3, 2, 8, 8), aus=aus)
+    batch = {"image": torch.zeros(3, 3, 40, 60), "landmarks": 40 * torch.rand(3, 49, 2)}
+    objective = Objective({"attention": 1.0})
+    total, _ = objective(output, batch)
+    rules = au_center_rules(aus)
+    expected = attention_map_loss(output.masks, batch["landmarks"], rules, (40, 60))
+    torch.testing.assert_close(total, expected)
+    with pytest.raises(ValueError, match="'attention' needs landmarks, and the data have none"):
+        objective(output, {"image": batch["image"]})
+    with pytest.raises(ValueError, match="'attention' needs `masks`, which this model does not"):
+        objective(AUOutput(output.probs), batch)
 
 
 def test_a_factor_of_zero_leaves_a_loss_out() -> None:

@@ -26,6 +26,13 @@ def test_warmup_is_linear_and_then_the_course_starts() -> None:
     assert schedule("constant", 110, warmup_steps=10)(109) == 1
 
 
+def test_inverse_square_root_goes_on_from_the_warmup() -> None:
+    factor = schedule("inverse_sqrt", 10_000, warmup_steps=1000)
+    assert factor(499) == pytest.approx(0.5) and factor(999) == factor(1000 - 1) == 1
+    assert factor(3999) == pytest.approx(0.5) and factor(9999) == pytest.approx(10**-0.5)
+    assert schedule("inverse_sqrt", 10)(0) == 1 and schedule("inverse_sqrt", 10)(3) == 0.5
+
+
 def test_one_cycle_rises_and_falls() -> None:
     factor = schedule("one_cycle", 100)
     values = [factor(step) for step in range(101)]

@@ -1,0 +1,189 @@
+"""Faces in threes, two of one expression and an odd one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from aurel.data.lists import (
+    ListSplit,
+    find_list,
+    image_folder,
+    list_folder,
+    list_lines,
+    open_listed,
+    subject_of,
+)
+from aurel.data.synthetic.dataset import SyntheticFaces
+
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
+
+MARGINS = {1: 0.1, 2: 0.2, 3: 0.2}
+"""Margin of the triplet loss by the number of emotions among the three faces."""
+
+_DRAWS = 8
+
+
+class ListTriplets(Dataset[dict[str, Any]]):
+    """Triplets named by a list file, ``FEC_train_triplet.txt``.
+
+    A line holds three image paths, which of the three is the odd one (1, 2 or 3) and, if known, the
+    number of emotions among them (1, 2 or 3), parted by tabs, or by blanks where no path has any::
+
+        a/001.jpg  b/017.jpg  c/030.jpg  3  2
+
+    The list is the project's own. Google's facial expression comparison (FEC) data name pictures on
+    the web, a box in each, the kind of triplet ("ONE_CLASS_TRIPLET") and the votes of people who
+    looked; whoever has the data cuts the faces out and writes down the majority.
+
+    Args:
+        root: folder of the data set.
+        dataset: prefix of the list file.
+        fold: number in its name; None where it carries none.
+        split: "train", "val" or "test".
+        lists: folder of the list file; by default ``root/list``, or `root` itself.
+        images: folder that the listed paths start from, as for `ListDataset`.
+        transform: from a sample with one PIL image to a sample with a tensor
+            (`aurel.data.transforms`).
+
+    Items are dicts: ``image`` float32 (3, 3, S, S), the odd one last; ``margin`` float32, see
+    `MARGINS`.
+
+    Raises:
+        FileNotFoundError: a folder or the list is missing.
+        ValueError: the list has a bad line.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        dataset: str = "FEC",
+        fold: int | None = None,
+        split: ListSplit = "train",
+        *,
+        lists: str | Path | None = None,
+        images: str | Path | None = None,
+        transform: Transform,
+    ) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"the data folder {self.root} does not exist")
+        folder = Path(lists) if lists is not None else list_folder(self.root)
+        self.images = Path(images) if images is not None else image_folder(self.root)
+        self.list = find_list(folder, dataset, split, ("triplet",), fold)
+        self.paths, self.margins = read_triplets(self.list)
+        self.subjects = sorted({subject_of(p, dataset) for three in self.paths for p in three})
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        line = range(len(self))[index] + 1
+        faces = [open_listed(self.images / path, self.list, line) for path in self.paths[index]]
+        return _sample(faces, self.margins[index], self.transform)
+
+
+class SyntheticTriplets(Dataset[dict[str, Any]]):
+    r"""Triplets of embedded faces, alike where the same units show as strongly.
+
+    Of each face and two others, drawn at random eight times, the triplet is kept whose closest pair
+    is closest beside the others,
+
+    .. math:: \max\ d_{(2)} - d_{(1)}, \qquad d = \lVert I_a - I_b \rVert_2
+
+    with I the intensities and :math:`d_{(1)} \le d_{(2)}` the two smallest of the three distances.
+    Which faces meet depends on `seed` and the faces alone; there is one triplet a face.
+
+    Args:
+        faces: three or more; their own transform is not used.
+        transform: from a sample with one uint8 image to a sample (`aurel.data.transforms`).
+        seed: of the draws.
+
+    Items are those of `ListTriplets`.
+
+    Raises:
+        ValueError: there are fewer than three faces.
+    """
+
+    def __init__(self, faces: SyntheticFaces, *, transform: Transform, seed: int = 0) -> None:
+        if len(faces) < 3:
+            raise ValueError(f"a triplet takes at least three faces, got {len(faces)}")
+        self.faces = faces
+        self.transform = transform
+        self.subjects = sorted({str(subject) for subject in faces.subjects})
+        self.triplets = draw_triplets(faces.intensities, seed)
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        faces = [self.faces.images[face] for face in self.triplets[index].tolist()]
+        return _sample(faces, MARGINS[2], self.transform)
+
+
+def draw_triplets(intensities: Tensor, seed: int) -> Tensor:
+    """Return one triplet a face, (M, 3) rows of `intensities` (M, N) with the odd one last."""
+    count = len(intensities)
+    rng = np.random.default_rng([seed, count])
+    # Steps along the circle of faces, so that neither other is the face itself, nor both the same.
+    one = rng.integers(1, count, (count, _DRAWS))
+    other = rng.integers(1, count - 1, (count, _DRAWS))
+    steps = np.stack((np.zeros_like(one), one, other + (other >= one)), axis=-1)
+    faces = (torch.arange(count)[:, None, None] + torch.from_numpy(steps)) % count
+    codes = intensities[faces]
+    pairs = torch.tensor([[1, 2], [0, 2], [0, 1]])  # entry i: all but face i
+    apart = codes[:, :, pairs[:, 0]] - codes[:, :, pairs[:, 1]]
+    distances = torch.linalg.vector_norm(apart, dim=-1)
+    nearest, second, _ = distances.sort(-1).values.unbind(-1)
+    best = (second - nearest).argmax(1)
+    rows = torch.arange(count)
+    odd = distances[rows, best].argmin(1)
+    alike = pairs[odd]
+    chosen = faces[rows, best]
+    return torch.cat((chosen.gather(1, alike), chosen.gather(1, odd.unsqueeze(1))), dim=1)
+
+
+def read_triplets(file: Path) -> tuple[list[tuple[str, str, str]], list[float]]:
+    """Read a list of triplets.
+
+    Args:
+        file: see `ListTriplets`.
+
+    Returns:
+        The three paths of each, the odd one last, and each one's margin.
+
+    Raises:
+        ValueError: a line with another number of entries, or an odd one that is not 1, 2 or 3.
+    """
+    paths, margins = [], []
+    for number, line in enumerate(list_lines(file), start=1):
+        words = [word.strip() for word in (line.split("\t") if "\t" in line else line.split())]
+        if len(words) not in (4, 5):
+            raise ValueError(
+                f"{file}, line {number}: three paths, the odd one's number and perhaps the number "
+                f"of emotions are wanted, there are {len(words)} entries"
+            )
+        numbers = [_one_to_three(word, f"{file}, line {number}") for word in words[3:]]
+        three = [word.replace("\\", "/") for word in words[:3]]
+        three.append(three.pop(numbers[0] - 1))
+        paths.append((three[0], three[1], three[2]))
+        margins.append(MARGINS[numbers[1] if len(numbers) > 1 else 2])
+    return paths, margins
+
+
+def _one_to_three(word: str, where: str) -> int:
+    if word not in ("1", "2", "3"):
+        raise ValueError(f"{where}: 1, 2 or 3 is wanted, there is {word!r}")
+    return int(word)
+
+
+def _sample(faces: Sequence[Any], margin: float, transform: Transform) -> dict[str, Any]:
+    images = [transform({"image": face})["image"] for face in faces]
+    return {"image": torch.stack(images), "margin": torch.tensor(margin)}

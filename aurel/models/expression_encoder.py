@@ -1,0 +1,79 @@
+"""The expression encoder that GTLE-Net starts from (An et al., Applied Intelligence 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aurel.backbones.build import build_network, data_config_of
+from aurel.backbones.renormalize import Renormalize
+from aurel.facs import AUSet
+from aurel.models.registry import register_model
+
+PAPER = (
+    "An, Jin, Chen et al., Learning facial expression-aware global-to-local representation for "
+    "robust action unit detection, Applied Intelligence 2024, arXiv:2210.15160"
+)
+
+
+@dataclass(frozen=True)
+class ExpressionEncoderConfig:
+    """Options of `expression_encoder`.
+
+    Args:
+        backbone: the paper's is InceptionResnetV1; its table 1 also has VGG16, ResNet-50 and
+            RepVGG-A2 (timm's "vgg16", "resnet50", "repvgg_a2").
+        dim: width of the embedding.
+    """
+
+    backbone: str = "inception_resnet_v1"
+    dim: int = 16
+
+
+@register_model("expression_encoder", ExpressionEncoderConfig, paper=PAPER, outputs=())
+class ExpressionEncoder(nn.Module):
+    r"""Faces to points of the unit sphere, near where expressions are alike.
+
+    .. math:: E = \frac{W g(x) + b}{\lVert W g(x) + b \rVert_2}
+
+    It is no detector of AUs: it is trained on triplets of faces (`aurel.data.triplets`), and its
+    early layers are what `gtle_net` starts from. Accuracy on triplets of the FEC data set as
+    reported in table 1: VGG16 81.12, ResNet-50 81.13, RepVGG-A2 81.49, InceptionResnetV1 86.10.
+
+    Args:
+        config: options.
+        aus: those of the data; the embedding has nothing to do with them.
+        pretrained: load the published weights of the backbone.
+
+    Source: the paper, section 3.2. It replaces the last classifier by the linear layer, so
+    InceptionResnetV1 keeps the layer to 512 numbers before it. That network is padded to maps at
+    exact fractions of the image ("same"), which the paper's 16 x 16 map needs.
+    """
+
+    def __init__(
+        self, config: ExpressionEncoderConfig, aus: AUSet, *, pretrained: bool = False
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.aus = aus
+        self.net = build_network(
+            config.backbone, pretrained=pretrained, **network_options(config.backbone)
+        )
+        self.net.reset_classifier(config.dim)
+        data = data_config_of(self.net)
+        self.renormalize = Renormalize(data["mean"], data["std"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return embeddings (..., dim) of length 1 for images (..., 3, H, W)."""
+        embedding = self.net(self.renormalize(images.reshape(-1, *images.shape[-3:])))
+        embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
+        return F.normalize(embedding, dim=-1).reshape(*images.shape[:-3], -1)
+
+
+def network_options(backbone: str) -> dict[str, Any]:
+    """Return what `build_network` is to be told beside the name."""
+    return {"padding": "same"} if backbone.split(".")[0] == "inception_resnet_v1" else {}
