@@ -48,7 +48,8 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
     values = parser.parse_args(_config_first(arguments))
     checkpoint = values.pop("ckpt_path")
     values.pop("config")
-    text = parser.dump(values, skip_validation=True)
+    # Nulls too: left out, they would be the defaults when the file is read again.
+    text = parser.dump(values, skip_validation=True, skip_unset=False)
     return RunOptions(**parser.instantiate(values)), checkpoint, text
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from key_tree import expand
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,7 +16,7 @@ from aurel.backbones.build import build_backbone
 from aurel.backbones.iresnet import Block, IResNet
 from aurel.backbones.renormalize import Renormalize
 
-# The published checkpoint. C: convolution, PR: slopes, L: linear with bias.
+# The published checkpoint; PR are the slopes of a PReLU.
 KEY_TREE = """
 conv1                             C(64,3,3,3)
 bn1                               BN(64)
@@ -59,37 +58,11 @@ layer4.{0..2}.{bn2,bn3}           BN(512)
 layer4.{0..2}.prelu               PR(512)
 layer4.{0..2}.conv2               C(512,512,3,3)
 bn2                               BN(512)
-fc                                L(512,25088)
+fc                                Lb(512,25088)
 features                          BN(512)
 """
 SMALL = {"dims": (4, 8, 12, 16), "depths": (1, 2, 1, 1)}
 TAPS = ["prelu", "layer1", "layer2", "layer3", "layer4", "bn2"]
-
-
-def choices(part: str) -> list[str]:
-    """Return what a part in braces stands for: "a,b" or "0..4"."""
-    if ".." not in part:
-        return part.split(",")
-    first, last = map(int, part.split(".."))
-    return [str(number) for number in range(first, last + 1)]
-
-
-def expand(tree: str) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of every entry of a state dict."""
-    entries: dict[str, tuple[int, ...]] = {}
-    for line in filter(None, tree.split("\n")):
-        pattern, kind, sizes = re.fullmatch(r"(\S+) +(\w+)\((.*)\)", line).groups()  # type: ignore[union-attr]
-        shape = tuple(map(int, sizes.split(",")))
-        parts = re.split(r"[{}]", pattern)
-        parts = [choices(part) if odd % 2 else [part] for odd, part in enumerate(parts)]
-        for name in map("".join, itertools.product(*parts)):
-            entries[f"{name}.weight"] = shape
-            if kind in ("L", "BN"):
-                entries[f"{name}.bias"] = shape[:1]
-            if kind == "BN":
-                entries[f"{name}.running_mean"] = entries[f"{name}.running_var"] = shape
-                entries[f"{name}.num_batches_tracked"] = ()
-    return entries
 
 
 def parameters(model: nn.Module) -> int:
