@@ -466,12 +466,14 @@ def gram_kernel(
     )
 
 
+# NVIDIA's assembler would rather spill than use the registers that there are.
 OPTIONS: dict[str, Any] = {
     "BLOCK_ROW": 16,
     "BLOCK_D": 64,
     "BLOCK_E": 32,
     "num_warps": 4,
     "num_stages": 1,
+    "maxnreg": 255,
 }
 
 
@@ -530,7 +532,7 @@ def backward(
 
 def examples() -> Iterator[Callable[[], object]]:
     """Yield calls with every kernel and option, on CPU tensors, to be compiled."""
-    for tokens, width, scattered in ((144, 144, True), (100, 70, True), (81, 256, False)):
+    for tokens, width, scattered in ((144, 144, True), (100, 40, True), (81, 256, False)):
         query = torch.empty(2, 3, tokens, width)
         gram = query.new_empty(2, 3, tokens, tokens) if scattered else None
         mean = query.new_empty(2, 3, 3, tokens)

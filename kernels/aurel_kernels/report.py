@@ -20,7 +20,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-MODULES = ("knn", "neighbor_aggregate", "knn_max_relative", "topk_aggregate")
+MODULES = (
+    "knn",
+    "neighbor_aggregate",
+    "knn_max_relative",
+    "topk_aggregate",
+    "graph_attention",
+    "pair_pool",
+    "pair_pool_large",
+)
 
 # target: backend, architecture, lanes of a warp, shared memory that a block may have (KiB)
 TARGETS: dict[str, tuple[str, int | str, int, int]] = {

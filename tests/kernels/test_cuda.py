@@ -9,9 +9,11 @@ import torch
 from plain import METRICS
 from torch import Tensor
 
+from aurel.ops.graph_attention import graph_attention
 from aurel.ops.knn_graph import knn_graph
 from aurel.ops.knn_max_relative import knn_max_relative
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
+from aurel.ops.pair_pool import pair_pool
 from aurel.ops.topk_aggregate import topk_aggregate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -33,7 +35,38 @@ def ties(x: Tensor) -> Tensor:
     return topk_aggregate(x, x, 4, ties="all")[0]
 
 
-OPS = [max_relative, mean, exact, ties]
+def attention(x: Tensor) -> Tensor:
+    heads = x.unflatten(2, (2, -1)).transpose(1, 2)
+    position = torch.arange(x.shape[1], device=x.device)
+    edges = (position[:, None] - position) % 3 != 1
+    return graph_attention(heads, heads[..., 0], heads[..., 1], edges, return_weights=False)[0]
+
+
+def attention_weights(x: Tensor) -> Tensor:
+    heads = x.unsqueeze(1)
+    edges = torch.ones(x.shape[0], x.shape[1], x.shape[1], device=x.device).tril(-1)
+    out, weights = graph_attention(heads, heads[..., 0], heads[..., 1], edges)
+    return out.mean(-1) + weights.square().sum(-1)
+
+
+def pair(x: Tensor) -> Tensor:
+    return pooled(x.unflatten(2, (-1, 4)))
+
+
+def pair_tiles(x: Tensor) -> Tensor:
+    return pooled(torch.cat((x[..., :64], x[..., :36]), 2).unsqueeze(-1))
+
+
+def pooled(tokens: Tensor) -> Tensor:
+    """One number a pair; halves that are small integers lose nothing on the way to the op."""
+    level = tokens.sum(-1) / 16
+    gram = level.unsqueeze(-1) * level.unsqueeze(-2)
+    weights, scatter = pair_pool(tokens / 8, tokens, gram)
+    assert scatter is not None
+    return (weights.square().sum(-1) + scatter).to(tokens.dtype)
+
+
+OPS = [max_relative, mean, exact, ties, attention, attention_weights, pair, pair_tiles]
 op_cases = pytest.mark.parametrize("op", OPS, ids=lambda op: op.__name__)
 
 
@@ -74,6 +107,78 @@ def test_addresses_beyond_32_bits() -> None:
     x = nodes(2**31 // (64 * 2048) + 2, 64, 2048, dtype=torch.float16)
     got, _ = knn_max_relative(x, 2, "dot", backend="triton")
     want, _ = knn_max_relative(x[-1:].clone(), 2, "dot", backend="triton")
+    assert torch.equal(got[-1:], want)
+
+
+@pytest.mark.parametrize("shape", [(64, 4, 41, 64), (4, 2, 1024, 64), (1, 1, 4097, 65)])
+@pytest.mark.parametrize("weights", [True, False])
+def test_large_attention(shape: tuple[int, ...], weights: bool) -> None:
+    shapes = (shape, shape[:3], shape[:3])
+    leaves = [torch.randn(s, device="cuda", requires_grad=True) for s in shapes]
+    edges = torch.rand(shape[0], shape[2], shape[2], device="cuda") < 0.2
+    edges[:, 3] = False
+    cotangents = [torch.randn(shape, device="cuda")]
+    if weights:
+        cotangents.append(torch.randn(*shape[:3], shape[2], device="cuda"))
+
+    def run(backend: str) -> list[Tensor]:
+        given = graph_attention(*leaves, edges, return_weights=weights, backend=backend)
+        outs = [out for out in given if out is not None]
+        return [*outs, *torch.autograd.grad(outs, leaves, cotangents)]
+
+    for got, want in zip(run("triton"), run("torch"), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    assert (run("triton")[0][:, :, 3] == 0).all()
+
+
+def test_attention_holds_no_array_of_heads_and_pairs() -> None:
+    values = torch.randn(1, 8, 8192, 16, device="cuda", requires_grad=True)
+    edges = torch.ones(8192, 8192, dtype=torch.bool, device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    out, _ = graph_attention(
+        values, values[..., 0], values[..., 1], edges, return_weights=False, backend="triton"
+    )
+    out.sum().backward()
+    assert torch.cuda.max_memory_allocated() - before < 10 * values.nbytes
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(32, 12, 49, 49), (2, 41, 64, 64), (4, 12, 49, 256), (2, 12, 144, 144), (1, 3, 300, 70)],
+)
+def test_large_pairs(shape: tuple[int, ...]) -> None:
+    values = torch.randn(*shape[:3], 32, device="cuda")
+    inputs = (*0.3 * torch.randn(2, *shape, device="cuda"), values @ values.mT)
+    leaves = [tensor.requires_grad_() for tensor in inputs]
+    pairs = (shape[0], shape[1], shape[1])
+    cotangents = [torch.randn(*pairs, *s, device="cuda") for s in (shape[2:3], ())]
+
+    def run(backend: str, dtype: torch.dtype) -> list[Tensor]:
+        outs = pair_pool(*(leaf.to(dtype) for leaf in leaves), backend=backend)
+        grads = torch.autograd.grad(outs, leaves, [each.to(dtype) for each in cotangents])
+        return [*outs, *grads]
+
+    for got, want in zip(run("triton", torch.float32), run("torch", torch.float64), strict=True):
+        error = (got.double() - want.double()).norm() / want.double().norm()
+        assert error < 1e-5
+
+
+def test_attention_beyond_32_bits() -> None:
+    values = nodes(2**31 // (64 * 2048) + 2, 1, 64, 2048, dtype=torch.float16)
+    edges = torch.ones(64, 64, device="cuda").tril(-1)
+
+    def attend(values: Tensor) -> Tensor:
+        scores = values[..., 0], values[..., 1]
+        return graph_attention(values, *scores, edges, return_weights=False, backend="triton")[0]
+
+    assert torch.equal(attend(values)[-1:], attend(values[-1:].clone()))
+
+
+def test_pairs_beyond_32_bits() -> None:
+    tokens = torch.randn(2**31 // 64**3 + 2, 64, 64, 1, device="cuda")
+    got, _ = pair_pool(tokens, tokens, backend="triton")
+    want, _ = pair_pool(tokens[-1:], tokens[-1:], backend="triton")
     assert torch.equal(got[-1:], want)
 
 
@@ -122,7 +227,7 @@ def test_twenty_runs_give_the_same_bits(op: Callable[[Tensor], Tensor], shape) -
 @pytest.mark.parametrize("shape", [(2, 300, 100), (1, 2048, 64)])
 def test_twenty_runs_of_larger_graphs_give_the_same_bits(shape) -> None:
     x = torch.randn(shape, device="cuda")
-    for op in (max_relative, mean, exact):
+    for op in (max_relative, mean, exact, attention, attention_weights):
         first = step(op, x)
         for _ in range(20):
             assert all(map(torch.equal, step(op, x), first))
@@ -173,7 +278,8 @@ def test_cuda_graph(op: Callable[[Tensor], Tensor], count: int) -> None:
 def test_compiles_without_a_break(op: Callable[[Tensor], Tensor]) -> None:
     x = torch.randn(4, 18, 64, device="cuda")
     got = step(torch.compile(op, fullgraph=True), x)
-    assert all(map(torch.equal, got, step(op, x)))
+    for one, other in zip(got, step(op, x), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_triton_is_the_default() -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
 import pytest
 import torch
 from plain import DEVICE, QUIET, integers
+from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
+from aurel.ops import backend
+from aurel.ops.graph_attention import (
+    _graph_attention,
+    _graph_attention_backward,
+    graph_attention,
+)
 from aurel.ops.knn_graph import _knn_graph, knn_graph
 from aurel.ops.knn_max_relative import _knn_max_relative, knn_max_relative
 from aurel.ops.neighbor_aggregate import _neighbor_aggregate, neighbor_aggregate
+from aurel.ops.pair_pool import _pair_pool, _pair_pool_backward, pair_pool
+from aurel.ops.pairwise_cross_attention import pairwise_cross_attention
 from aurel.ops.topk_aggregate import _topk_aggregate, topk_aggregate
 from aurel.ops.triton_support import environment_obstacle, triton_obstacle
 
@@ -37,6 +47,18 @@ def test_sizes_and_dtypes_that_are_not_served() -> None:
     )
     lists = torch.zeros(1, 70, 65, dtype=torch.int64, device=DEVICE)
     assert "k up to 64, got 65" in refusal(neighbor_aggregate, x, lists)
+    wide, score = integers(1, 1, 3, 2049), integers(1, 1, 3)
+    edges = torch.ones(3, 3, dtype=torch.bool, device=DEVICE)
+    assert "up to 2048 channels, got 2049" in refusal(graph_attention, wide, score, score, edges)
+    assert "got torch.float64" in refusal(
+        graph_attention, wide[..., :5], score.double(), score, edges
+    )
+    tokens = integers(1, 1, 1025, 1)
+    assert "up to 1024 tokens, got 1025" in refusal(pair_pool, tokens, tokens)
+    assert "up to 1024 tokens, got 1025" in refusal(
+        pairwise_cross_attention, tokens, tokens, tokens, scale=1.0
+    )
+    assert "got torch.float64" in refusal(pair_pool, tokens.double(), tokens)
 
 
 def test_devices_and_versions_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +72,23 @@ def test_devices_and_versions_that_are_not_served(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "triton", None)
     obstacle = environment_obstacle(torch.device("cuda"))
     assert obstacle is not None and obstacle.startswith("Triton cannot be imported")
+
+
+def test_auto_falls_back_with_one_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_reported", set())
+    with FakeTensorMode(), caplog.at_level(logging.DEBUG, "aurel"):
+        tokens = torch.empty(1, 1, 1025, 1, device="cuda")
+        values = torch.empty(1, 1, 3, 2049, device="cuda")
+        score = values[..., 0]
+        for _ in range(2):
+            pair_pool(tokens, tokens)
+            graph_attention(values, score, score, torch.empty(3, 3, device="cuda"))
+    assert caplog.messages == [
+        "pair_pool: falling back to torch: the kernels serve up to 1024 tokens, got 1025",
+        "graph_attention: falling back to torch: the kernels serve up to 2048 channels, got 2049",
+    ]
 
 
 def test_on_a_cpu_triton_is_not_chosen_and_no_kernel_imported() -> None:
@@ -75,6 +114,15 @@ def calls() -> list:
     lists = torch.randint(-1, 6, (2, 6, 3), device=DEVICE)
     mask = torch.rand(2, 6, device=DEVICE) < 0.8
     leaf = x.clone().requires_grad_()
+    edges = torch.rand(1, 4, 4, device=DEVICE) < 0.5
+    shapes = ((1, 2, 4, 3), (1, 2, 4), (1, 2, 4))
+    attention = [torch.randn(shape, device=DEVICE) for shape in shapes]
+    attention_leaves = [tensor.clone().requires_grad_() for tensor in attention]
+    grad, each = torch.randn(shapes[0], device=DEVICE), torch.randn(1, 2, 4, 4, device=DEVICE)
+    pair = [torch.randn(1, 2, 3, width, device=DEVICE) for width in (2, 2, 3)]
+    pair_leaves = [tensor.clone().requires_grad_() for tensor in pair]
+    mean, scatter = torch.rand(1, 2, 2, 3, device=DEVICE), torch.rand(1, 2, 2, device=DEVICE)
+    nothing = grad.new_empty(0)
     return [
         pytest.param(_knn_graph, (x, mask, 3, "l2", True, "triton"), id="knn"),
         pytest.param(
@@ -84,6 +132,34 @@ def calls() -> list:
         pytest.param(_neighbor_aggregate, (leaf, lists, "mean", True, "triton"), id="mean"),
         pytest.param(_topk_aggregate, (x, leaf, None, 3, "dot", "exact", "triton"), id="exact"),
         pytest.param(_topk_aggregate, (x, leaf, mask, 3, "dot", "all", "triton"), id="all"),
+        pytest.param(
+            _graph_attention, (*attention_leaves, edges, 0.2, True, "triton"), id="attention"
+        ),
+        pytest.param(
+            _graph_attention,
+            (*attention_leaves, edges[0], 0.2, False, "triton"),
+            id="attention_alone",
+        ),
+        pytest.param(
+            _graph_attention_backward,
+            (grad, each, *attention, edges, 0.2, True, "triton"),
+            id="attention_backward",
+        ),
+        pytest.param(
+            _graph_attention_backward,
+            (grad, nothing, *attention, edges[0], 0.2, False, "triton"),
+            id="attention_alone_backward",
+        ),
+        pytest.param(_pair_pool, (*pair_leaves, "triton"), id="pair"),
+        pytest.param(_pair_pool, (*pair_leaves[:2], None, "triton"), id="pair_mean"),
+        pytest.param(
+            _pair_pool_backward, (mean, scatter, mean, *pair, "triton"), id="pair_backward"
+        ),
+        pytest.param(
+            _pair_pool_backward,
+            (mean, nothing, mean, *pair[:2], None, "triton"),
+            id="pair_mean_backward",
+        ),
     ]
 
 
@@ -92,12 +168,24 @@ def test_opcheck(op, args) -> None:
     opcheck(op, args)
 
 
-def test_compiles_without_a_break() -> None:
-    def layer(x: torch.Tensor) -> torch.Tensor:
-        out, neighbors = knn_max_relative(x, 3, backend="triton")
-        out = out + neighbor_aggregate(x, neighbors, "mean", backend="triton")
-        return topk_aggregate(x, out, 2, ties="all", backend="triton")[0]
+def neighbor_layer(x: torch.Tensor) -> torch.Tensor:
+    out, neighbors = knn_max_relative(x, 3, backend="triton")
+    out = out + neighbor_aggregate(x, neighbors, "mean", backend="triton")
+    return topk_aggregate(x, out, 2, ties="all", backend="triton")[0]
 
+
+def attention_layer(x: torch.Tensor) -> torch.Tensor:
+    heads, edges = x.unsqueeze(1), x @ x.mT
+    out, _ = graph_attention(
+        heads, heads[..., 0], heads[..., 1], edges, return_weights=False, backend="triton"
+    )
+    mean, scatter = pair_pool(out, out, out @ out.mT, backend="triton")
+    assert scatter is not None
+    return mean + scatter.unsqueeze(-1)
+
+
+@pytest.mark.parametrize("layer", [neighbor_layer, attention_layer])
+def test_compiles_without_a_break(layer) -> None:
     x = torch.randn(2, 6, 5, device=DEVICE, requires_grad=True)
     want = layer(x)
     (want_grad,) = torch.autograd.grad(want.square().sum(), x)
