@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import cache
 from typing import Any
 
 CLIP_FRAMES = 16
@@ -62,6 +63,7 @@ _NOTE = (
 )
 
 
+@cache
 def size_of(name: str) -> tuple[int, int]:
     """Return parameters, and multiply-adds for one image, of a model with its defaults.
 
@@ -69,7 +71,6 @@ def size_of(name: str) -> tuple[int, int]:
     takes clips gets one of 16 frames, and its count is that of a frame.
     """
     import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
     from aurel.models.registry import create_model, model_info
@@ -77,8 +78,7 @@ def size_of(name: str) -> tuple[int, int]:
 
     info = model_info(name)
     frames = CLIP_FRAMES if info.takes_clips else 1
-    # With gradients on: without them torch's transformer layers take a path that is not counted.
-    with FakeTensorMode(), torch.enable_grad():
+    with torch.device("meta"), torch.no_grad():
         model = create_model(name, num_aus=41 if name.startswith("open_graphau") else 12).eval()
         images = torch.zeros(frames, 3, info.image_size, info.image_size)
         with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:

@@ -12,6 +12,7 @@ from aurel.graph import RelationGraph
 from aurel.layers.graph_batch_norm import GraphBatchNorm
 from aurel.ops.arguments import check_mask, check_shape
 from aurel.ops.pair_pool import pair_pool
+from aurel.ops.precision import without_autocast
 
 
 class MultiDimensionalEdges(nn.Module):
@@ -155,7 +156,7 @@ class MultiDimensionalEdges(nn.Module):
         query, key = self.pair_query(seen), self._centred(self.pair_key, seen)
         values = F.linear(F.linear(seen, self.pair_value.weight), self.projection.weight)
         narrow, wide = values.dtype, torch.promote_types(values.dtype, torch.float32)
-        with torch.autocast(nodes.device.type, enabled=False):
+        with without_autocast(nodes):
             attention = scores.to(wide).contiguous().softmax(-1)
             affinity = query.to(wide) @ key.to(wide).mT + self._nothing()
             rows, scatter = self._pool(attention, affinity, values.to(wide))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aurel.ops.arguments import check_shape
+from aurel.ops.precision import without_autocast
 
 SCALES = (3, 5)
 HEAD_DIM = 16
@@ -74,7 +75,7 @@ class MultiScaleLinearAttention(nn.Module):
 def _linear_attention(query: Tensor, key: Tensor, value: Tensor, eps: float = 1e-5) -> Tensor:
     """Return (B, heads, E, positions), like each argument; float32 at least."""
     dtype = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         query, key, value = (tensor.to(dtype) for tensor in (query.relu(), key.relu(), value))
         seen = F.pad(value, (0, 0, 0, 1), value=1.0) @ key.mT @ query
         return seen[:, :, :-1] / (seen[:, :, -1:] + eps)

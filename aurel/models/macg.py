@@ -113,17 +113,22 @@ class MACG(nn.Module):
 
     The map of the backbone, projected to C channels, is weighted by `MultiScaleAttention` for the
     nodes v of `AUSpecificFeatures`, which a `TopKGraphConv` relates; u comes from `ChannelTopology`
-    on the unweighted map. Rows of the paper's tables 4 and 5, mean F1 on DISFA and EmotioNet:
+    on the unweighted map. Rows of the paper's tables 4 and 5, with the mean F1 and accuracy that it
+    reports on DISFA and EmotioNet:
 
-    ==================  ====  ====  ===============================================================
-    ResNet-50           59.1  62.5  ``attention="none", graph=False, channel_topology="none"``
-    + EViT              61.7        ``attention="efficient", graph=False, channel_topology="none"``
-    + MAFG              63.0        ``graph=False, channel_topology="none"``
-    baseline: + GNN     62.9  63.3  ``attention="none", channel_topology="none"``
-    baseline + MAFG     63.7  64.8  ``channel_topology="none"``
-    baseline + CCFG     64.9  65.9  ``attention="none"``
-    all                 66.6  67.2  the defaults
-    ==================  ====  ====  ===============================================================
+    ==========  =========  =========  ===========================================================
+    row         DISFA      EmotioNet  options
+    ==========  =========  =========  ===========================================================
+    ResNet-50   59.1/90.5  62.5/90.5  ``attention="none", graph=False, channel_topology="none"``
+    + EViT      61.7/91.3             ``attention="efficient", graph=False,``
+                                      ``channel_topology="none"``
+    + MAFG      63.0/92.2             ``graph=False, channel_topology="none"``
+    + GNN       62.9/91.8  63.3/91.8  ``attention="none", channel_topology="none"``: the baseline
+    ... + MAFG  63.7/92.7  64.8/94.2  ``channel_topology="none"``
+    ... + CCFG  64.9/93.4  65.9/94.8  ``attention="none"``
+    all         66.6/94.1  67.2/95.6  the defaults
+    figure 6    drawn      drawn      ``k=K``, K from 1 to N; best, and default, are 3 and 4
+    ==========  =========  =========  ===========================================================
 
     Args:
         config: options.

@@ -130,6 +130,7 @@ ROWS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "baseline+ccfg": ({"attention": "none"}, {"relation", "topology", "fusion"}),
     "all": ({}, {"attention", "relation", "topology", "fusion"}),
     "all, text": ({"channel_topology": "per_au"}, {"attention", "relation", "topology", "fusion"}),
+    **{f"k = {k}": ({"k": k}, {"attention", "relation", "topology", "fusion"}) for k in (1, 5)},
 }
 
 
