@@ -10,12 +10,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import is_hypothesis_test, settings
+
+# "ci" draws the same examples every time; "long" (make test-long) draws others, and more of them.
+LONG = 10
+settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, database=None)
+settings.register_profile("long", max_examples=LONG * 200, deadline=None, print_blob=True)
+settings.load_profile("ci")
 
 # Without a GPU the kernels run in Triton's interpreter, which Triton decides at its own import.
 if not torch.cuda.is_available() and "triton" not in sys.modules:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 HERE = Path(__file__).resolve().parent
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under the profile "long", multiply what tests set for themselves, too."""
+    if config.getoption("--hypothesis-profile") != "long":
+        return
+    functions = {item.function for item in items if isinstance(item, pytest.Function)}
+    for function in filter(is_hypothesis_test, functions):
+        own = function._hypothesis_internal_use_settings
+        if own.max_examples != settings.default.max_examples:
+            function._hypothesis_internal_use_settings = settings(
+                own, max_examples=LONG * own.max_examples
+            )
 
 
 @pytest.fixture(autouse=True)

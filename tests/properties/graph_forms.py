@@ -1,0 +1,131 @@
+"""Tensors over graphs by what they have an entry for, and what must hold of functions of them.
+
+Forms: "node" (B, N, ...), "pair" (B, N, N, ...), "graph" (B, ...) and "list" (B, N, K), whose
+numbers are nodes, -1 for none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Part = tuple[Tensor, str]
+Function = Callable[..., Sequence[Part]]  # of the inputs' tensors and a mask
+
+
+def pick(part: Part, nodes: Tensor) -> Tensor:
+    """Keep these nodes in this order; lists then name them by their new numbers."""
+    tensor, form = part
+    if form == "graph":
+        return tensor
+    kept = tensor[:, nodes]
+    if form == "pair":
+        return kept[:, :, nodes]
+    if form == "list":
+        place = torch.full((tensor.shape[1],), -1)
+        place[nodes] = torch.arange(len(nodes))
+        return place[kept.clamp_min(0)].where(kept >= 0, -1)
+    return kept
+
+
+def assert_equal(got: Sequence[Part], want: Sequence[Part]) -> None:
+    for (ours, form), (theirs, other) in zip(got, want, strict=True):
+        assert form == other
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def picked(parts: Sequence[Part], nodes: Tensor) -> list[Part]:
+    return [(pick(part, nodes), part[1]) for part in parts]
+
+
+def assert_equivariant(function: Function, moved: Function, inputs: Sequence[Part]) -> None:
+    """Permuted nodes have permuted results; `moved` is the function for permuted nodes."""
+    nodes = next(tensor.shape[1] for tensor, form in inputs if form != "graph")
+    order = torch.randperm(nodes)
+    want = picked(function(*(tensor for tensor, _ in inputs)), order)
+    assert_equal(moved(*(pick(part, order) for part in inputs)), want)
+
+
+def assert_independent(function: Function, inputs: Sequence[Part]) -> None:
+    """A graph gets what it gets alone, whatever the others hold."""
+    outs = function(*(tensor for tensor, _ in inputs))
+    for graph in range(len(inputs[0][0])):
+        alone = function(*(tensor[graph : graph + 1] for tensor, _ in inputs))
+        assert_equal([(out[graph : graph + 1], form) for out, form in outs], alone)
+
+
+def assert_absent(
+    function: Function,
+    packed: Callable[[Tensor], Function | None],
+    inputs: Sequence[Part],
+    mask: Tensor,
+) -> None:
+    """Absent nodes might as well not be there, whatever they hold, for results and gradients.
+
+    Args:
+        function: of the inputs and a mask.
+        packed: the function for graphs of the given nodes alone, None if there is none.
+        inputs: dense inputs.
+        mask: (B, N).
+    """
+    pairs = mask[:, :, None] & mask[:, None]
+    exists = {"node": mask, "list": mask, "pair": pairs, "graph": mask.any(1)}
+    spoiled = [spoil(part, exists[part[1]]) for part in inputs]
+    outs = function(*spoiled, mask=mask)
+    for out, form in outs:
+        nothing = -1 if form == "list" else 0
+        assert (out[~exists[form]] == nothing).all()
+    grads = gradients(outs, spoiled)
+    for grad, (_, form) in zip(grads, inputs, strict=True):
+        assert grad is None or (grad.isfinite().all() and not grad[~exists[form]].any())
+    for graph, present in enumerate(mask):
+        nodes = present.nonzero()[:, 0]
+        if len(nodes) == 0 or (alone_function := packed(nodes)) is None:
+            continue
+        one = [(tensor[graph : graph + 1], form) for tensor, form in inputs]
+        few = [(tensor.detach(), form) for tensor, form in one]
+        alone = [pick(part, nodes) for part in few]
+        alone = [part.requires_grad_(part.is_floating_point()) for part in alone]
+        wants = alone_function(*alone)
+        ours = picked([(out[graph : graph + 1], form) for out, form in outs], nodes)
+        assert_equal(widened(ours, wants), wants)
+        for grad, want, (_, form) in zip(grads, gradients(wants, alone), inputs, strict=True):
+            assert (grad is None) == (want is None)
+            if grad is not None:
+                got = pick((grad[graph : graph + 1], form), nodes)
+                torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8)
+
+
+def widened(ours: Sequence[Part], wants: Sequence[Part]) -> list[Part]:
+    """Without the slots that a smaller graph has not, which must be empty."""
+    out = []
+    for (tensor, form), (want, _) in zip(ours, wants, strict=True):
+        if form == "list":
+            assert (tensor[..., want.shape[2] :] == -1).all()
+            tensor = tensor[..., : want.shape[2]]
+        out.append((tensor, form))
+    return out
+
+
+def spoil(part: Part, exists: Tensor) -> Tensor:
+    """Fill with NaN what does not exist; lists name nobody there."""
+    tensor, form = part
+    if form == "list":
+        return tensor.where(exists[..., None], -1)
+    if not tensor.is_floating_point():
+        return tensor
+    absent = ~exists[(..., *[None] * (tensor.ndim - exists.ndim))]
+    return tensor.detach().masked_fill(absent, torch.nan).requires_grad_()
+
+
+def gradients(outs: Sequence[Part], inputs: Sequence[Tensor]) -> list[Tensor | None]:
+    """Gradients of a fixed function of the results, None for inputs that have none."""
+    leaves = [tensor for tensor in inputs if tensor.requires_grad]
+    smooth = [(out * out.detach().cos()).sum() for out, _ in outs if out.requires_grad]
+    if not smooth:
+        return [None] * len(inputs)
+    grads = torch.autograd.grad(sum(smooth), leaves, allow_unused=True)
+    found = iter(grads)
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]

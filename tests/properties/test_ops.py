@@ -1,0 +1,294 @@
+"""What holds of every op: order of nodes, company and absence do not matter; metrics and K."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import graph_forms as forms
+import pytest
+import torch
+from graph_forms import Part
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aurel import ops
+
+METRICS = ("l2", "l1", "cosine", "dot")
+
+
+@dataclass
+class Size:
+    batch: int
+    nodes: int
+    channels: int
+    k: int
+    metric: str
+    loop: bool
+    ties: str
+    reduce: str
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(self.batch, self.nodes, *shape, dtype=torch.float64)
+
+
+@st.composite
+def sizes(draw: st.DrawFn) -> Size:
+    torch.manual_seed(draw(st.integers(0, 2**32 - 1)))
+    loop = draw(st.booleans())
+    nodes = draw(st.integers(1 if loop else 2, 7))
+    return Size(
+        draw(st.integers(1, 3)),
+        nodes,
+        draw(st.integers(2, 5)),
+        draw(st.integers(1, nodes if loop else nodes - 1)),
+        draw(st.sampled_from(METRICS)),
+        loop,
+        draw(st.sampled_from(["exact", "all"])),
+        draw(st.sampled_from(["max", "mean", "sum"])),
+    )
+
+
+@dataclass
+class Case:
+    """An op's inputs for a size, and the op as a function of them and a mask."""
+
+    inputs: Callable[[Size], list[Part]]
+    call: Callable[..., Sequence[Part]]
+
+    def of(self, size: Size) -> Callable[..., Sequence[Part]]:
+        return lambda *tensors, mask=None: self.call(size, *tensors, mask=mask)
+
+    def packed(self, size: Size, nodes: Tensor) -> Callable[..., Sequence[Part]] | None:
+        """For graphs of some of the nodes, if there is anybody to choose."""
+        candidates = len(nodes) if size.loop else len(nodes) - 1
+        if candidates == 0:
+            return None
+        return self.of(replace(size, nodes=len(nodes), k=min(size.k, candidates)))
+
+
+def nodes_of(size: Size) -> list[Part]:
+    return [(size.normal(size.channels), "node")]
+
+
+def knn(size: Size, x: Tensor, mask: Tensor | None = None) -> list[Part]:
+    return [(ops.knn_graph(x, size.k, size.metric, loop=size.loop, mask=mask), "list")]
+
+
+def max_relative(size: Size, x: Tensor, mask: Tensor | None = None) -> list[Part]:
+    out, lists = ops.knn_max_relative(x, size.k, size.metric, loop=size.loop, mask=mask)
+    return [(out, "node"), (lists, "list")]
+
+
+def topk(size: Size, x: Tensor, values: Tensor, mask: Tensor | None = None) -> list[Part]:
+    out, lists = ops.topk_aggregate(x, values, size.k, size.metric, ties=size.ties, mask=mask)
+    return [(out, "node"), (lists, "list")]
+
+
+def topk_inputs(size: Size) -> list[Part]:
+    size.loop = True  # the only way it has
+    return [(size.normal(size.channels), "node"), (size.normal(3), "node")]
+
+
+def aggregate(size: Size, x: Tensor, lists: Tensor, mask: Tensor | None = None) -> list[Part]:
+    if mask is not None:  # the op knows absence by the lists
+        graphs = torch.arange(len(x))[:, None, None]
+        lists = lists.where(mask[graphs, lists.clamp_min(0)], -1)
+    return [(ops.neighbor_aggregate(x, lists, size.reduce), "node")]
+
+
+def list_inputs(size: Size) -> list[Part]:
+    lists = torch.randint(-1, size.nodes, (size.batch, size.nodes, size.k))
+    return [(size.normal(size.channels), "node"), (lists, "list")]
+
+
+def attention(
+    size: Size, values: Tensor, target: Tensor, source: Tensor, edges: Tensor, mask=None
+) -> list[Part]:
+    """Heads lie before nodes."""
+    if mask is not None:
+        edges = edges & mask[:, :, None] & mask[:, None]
+    values, target, source = (tensor.transpose(1, 2) for tensor in (values, target, source))
+    out, weights = ops.graph_attention(values, target, source, edges)
+    return [(out.transpose(1, 2), "node"), (weights.permute(0, 2, 3, 1), "pair")]
+
+
+def attention_inputs(size: Size) -> list[Part]:
+    edges = torch.rand(size.batch, size.nodes, size.nodes) < 0.6
+    scores = [(size.normal(2), "node") for _ in range(2)]
+    return [(size.normal(2, size.channels), "node"), *scores, (edges, "pair")]
+
+
+def gated(size: Size, edge: Tensor, values: Tensor, mask: Tensor | None = None) -> list[Part]:
+    return [(ops.gated_edge_aggregate(edge, values, mask=mask), "node")]
+
+
+def gated_inputs(size: Size) -> list[Part]:
+    pairs = size.normal(size.nodes, size.channels)
+    return [(pairs, "pair"), (size.normal(size.channels), "node")]
+
+
+def pairwise(
+    size: Size, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+) -> list[Part]:
+    out, moment = ops.pairwise_cross_attention(query, key, value, scale=0.7, mask=mask)
+    return [(out, "pair"), (moment, "pair")]
+
+
+def pool(
+    size: Size, query: Tensor, key: Tensor, gram: Tensor, mask: Tensor | None = None
+) -> list[Part]:
+    """The op has no mask: a pair is its two nodes' affair."""
+    if mask is not None:
+        pairs = mask[:, :, None] & mask[:, None]
+        query, key, gram = (t.where(mask[:, :, None, None], 0) for t in (query, key, gram))
+    mean, scatter = ops.pair_pool(query, key, gram)
+    if mask is not None:
+        mean, scatter = mean.where(pairs[..., None], 0), scatter.where(pairs, 0)
+    return [(mean, "pair"), (scatter, "pair")]
+
+
+def token_inputs(size: Size) -> list[Part]:
+    return [(size.normal(3, size.channels), "node") for _ in range(3)]
+
+
+def pool_inputs(size: Size) -> list[Part]:
+    return [*token_inputs(size)[:2], (size.normal(3, 3), "node")]
+
+
+CASES = {
+    "knn_graph": Case(nodes_of, knn),
+    "knn_max_relative": Case(nodes_of, max_relative),
+    "topk_aggregate": Case(topk_inputs, topk),
+    "neighbor_aggregate": Case(list_inputs, aggregate),
+    "graph_attention": Case(attention_inputs, attention),
+    "gated_edge_aggregate": Case(gated_inputs, gated),
+    "pairwise_cross_attention": Case(token_inputs, pairwise),
+    "pair_pool": Case(pool_inputs, pool),
+}
+every_op = pytest.mark.parametrize("name", CASES)
+
+
+@every_op
+@given(size=sizes())
+def test_permuted_nodes_have_permuted_results(name: str, size: Size) -> None:
+    inputs = CASES[name].inputs(size)
+    forms.assert_equivariant(CASES[name].of(size), CASES[name].of(size), inputs)
+
+
+@every_op
+@given(size=sizes())
+def test_graphs_of_a_batch_do_not_meet(name: str, size: Size) -> None:
+    inputs = CASES[name].inputs(size)
+    forms.assert_independent(CASES[name].of(size), inputs)
+
+
+@every_op
+@given(size=sizes())
+def test_absent_nodes_might_as_well_not_be_there(name: str, size: Size) -> None:
+    inputs = CASES[name].inputs(size)
+    mask = torch.rand(size.batch, size.nodes) < 0.6
+    forms.assert_absent(CASES[name].of(size), partial(CASES[name].packed, size), inputs, mask)
+
+
+def ragged(size: Size) -> tuple[Tensor, Tensor]:
+    counts = torch.randint(0, size.nodes + 1, (size.batch,))
+    batch = torch.arange(size.batch).repeat_interleave(counts)
+    return torch.randn(len(batch), size.channels, dtype=torch.float64), batch
+
+
+@given(size=sizes())
+def test_ragged_graphs_may_come_in_any_order(size: Size) -> None:
+    """Graphs and nodes of a ragged batch, shuffled together, get what they got before."""
+    x, batch = ragged(size)
+    names = torch.randperm(size.batch)[batch] if len(batch) else batch
+    order = (names + torch.rand(len(batch))).argsort()
+    place = order.argsort()
+    want, lists = ops.ragged_knn_max_relative(x, batch, size.k, size.metric, loop=size.loop)
+    got, moved = ops.ragged_knn_max_relative(
+        x[order], names[order], size.k, size.metric, loop=size.loop
+    )
+    assert torch.equal(got, want[order])
+    lists = lists[order]
+    assert torch.equal(moved, place[lists.clamp_min(0)].where(lists >= 0, -1) if len(x) else lists)
+    assert torch.equal(
+        ops.ragged_neighbor_aggregate(x[order], moved, "mean"),
+        ops.ragged_neighbor_aggregate(x, torch.where(lists < 0, -1, lists)[place], "mean")[order],
+    )
+
+
+def integers(size: Size) -> Tensor:
+    """Features whose distances are exact, ties and all."""
+    return torch.randint(-4, 5, (size.batch, size.nodes, size.channels)).double()
+
+
+@given(size=sizes(), power=st.integers(-8, 8))
+def test_no_metric_sees_the_scale(size: Size, power: int) -> None:
+    x = integers(size)
+    want = knn(size, x)[0][0]
+    assert torch.equal(knn(size, x * 2.0**power)[0][0], want)
+    if size.metric in ("l2", "l1"):
+        relative, _ = ops.knn_max_relative(x, size.k, size.metric, loop=size.loop)
+        scaled, _ = ops.knn_max_relative(x * 2.0**power, size.k, size.metric, loop=size.loop)
+        assert torch.equal(scaled, relative * 2.0**power)
+
+
+@given(size=sizes(), step=st.integers(-1000, 1000))
+def test_distances_do_not_see_a_common_shift(size: Size, step: int) -> None:
+    size.metric = "l1" if size.metric in ("l1", "dot") else "l2"
+    x = integers(size)
+    shift = step * torch.randint(-3, 4, (size.batch, 1, size.channels))
+    assert torch.equal(knn(size, x + shift)[0][0], knn(size, x)[0][0])
+    relative = ops.knn_max_relative(x, size.k, size.metric, loop=size.loop)[0]
+    moved = ops.knn_max_relative(x + shift, size.k, size.metric, loop=size.loop)[0]
+    assert torch.equal(moved, relative)
+
+
+@given(size=sizes())
+def test_cosine_does_not_see_the_length_of_a_node(size: Size) -> None:
+    size.metric = "cosine"
+    x = integers(size)
+    lengths = 2.0 ** torch.randint(-5, 6, (size.batch, size.nodes, 1))
+    assert torch.equal(knn(size, x * lengths)[0][0], knn(size, x)[0][0])
+
+
+@given(size=sizes())
+def test_rotations_and_signs_change_no_neighbour(size: Size) -> None:
+    """All metrics but Manhattan's are blind to rotations, and that one to signs of channels."""
+    x = size.normal(size.channels)
+    want = knn(size, x)[0][0]
+    if size.metric == "l1":
+        turned = x * (2 * torch.randint(0, 2, (size.channels,)) - 1)
+    else:
+        turned = x @ torch.linalg.qr(torch.randn(size.channels, size.channels).double()).Q
+    assert torch.equal(knn(size, turned)[0][0], want)
+
+
+@given(size=sizes())
+def test_more_neighbours_extend_the_list(size: Size) -> None:
+    """The first K of K + 1 are the K; so the maximum over them never falls."""
+    x = integers(size)
+    most = size.nodes if size.loop else size.nodes - 1
+    every = ops.knn_graph(x, most, size.metric, loop=size.loop)
+    before = None
+    for k in range(1, most + 1):
+        out, lists = ops.knn_max_relative(x, k, size.metric, loop=size.loop)
+        assert torch.equal(lists, every[..., :k])
+        assert before is None or (out >= before).all()
+        before = out
+    assert torch.equal(every.sort(2).values.diff(dim=2) > 0, torch.ones_like(every[..., 1:]) > 0)
+
+
+@given(size=sizes())
+def test_a_node_that_may_choose_itself_is_nearest_to_itself(size: Size) -> None:
+    """By every distance; then the maximum is nowhere below the node."""
+    x = size.normal(size.channels)
+    metric = size.metric if size.metric != "dot" else "l2"
+    out, lists = ops.knn_max_relative(x, min(size.k, size.nodes), metric)
+    assert torch.equal(lists[..., 0], torch.arange(size.nodes).expand(size.batch, -1))
+    assert (out >= 0).all()
+    if size.nodes > 1:
+        alone = ops.knn_graph(x, size.nodes - 1, metric, loop=False)
+        assert torch.equal(ops.knn_graph(x, size.nodes, metric)[..., 1:], alone)
