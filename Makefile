@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYG := .venv-pyg
 
 .DEFAULT_GOAL := help
 
@@ -15,6 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e ".[all,dev]"
 	@touch $@
 
+$(PYG)/.installed: $(STAMP) tests/pyg/make_venv.sh
+	tests/pyg/make_venv.sh $(VENV) $(PYG)
+
 setup: $(STAMP)  ## make .venv and install everything
 
 demo: $(STAMP)  ## train, score and draw on the embedded faces (about four minutes)
@@ -22,6 +26,12 @@ demo: $(STAMP)  ## train, score and draw on the embedded faces (about four minut
 
 test: $(STAMP)  ## run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test-pyg: $(PYG)/.installed  ## the tests on ragged graphs, with torch-cluster and torch-scatter (compiles them once)
+	OMP_NUM_THREADS=1 $(PYG)/bin/python -m pytest -q tests/pyg tests/ops/test_ragged_knn_graph.py tests/ops/test_ragged_aggregate.py
+
+test-long: $(STAMP)  ## the property tests with ten times the examples, drawn anew
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=long
 
 lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
@@ -38,6 +48,6 @@ kernels-report: $(STAMP)  ## compile every kernel for four GPUs, without one; fa
 	$(BIN)/python -m aurel_kernels.report
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build
+	rm -rf $(VENV) $(PYG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build
 
-.PHONY: help setup demo test lint bench kernels-report clean
+.PHONY: help setup demo test test-pyg test-long lint bench kernels-report clean

@@ -15,7 +15,8 @@ echo "import site; site.addsitedir('$(site "$base")')" > "$(site "$target")/base
 mkdir -p "$wheels"
 build() {
   compgen -G "$wheels/${1//-/_}-*.whl" > /dev/null && return
-  FORCE_ONLY_CPU=1 "$target/bin/python" -m pip wheel -q --no-build-isolation --no-deps -w "$wheels" "$1"
+  # -g0: no debug information, which Python's own flags ask for.
+  CFLAGS=-g0 FORCE_ONLY_CPU=1 "$target/bin/python" -m pip wheel -q --no-build-isolation --no-deps -w "$wheels" "$1"
 }
 build torch-scatter & scatter=$!
 build torch-cluster
