@@ -45,7 +45,7 @@ class SACLConfig:
         fusion: "concat" classifies tokens and nodes side by side; for ablation "cross_attention",
             in which the nodes look at the tokens and are classified alone.
         correlation: "gcn" relates the nodes by the graph network; for ablation "transformer", to
-            which the five options below mean nothing.
+            which `dims`, `depths`, `k`, `metric`, `conv` and `graph` mean nothing.
         dims: width of the nodes in each stage of the graph network.
         depths: blocks of each stage.
         k: neighbours of a node, itself among them.
@@ -119,7 +119,8 @@ class SACL(nn.Module):
         pretrained: load the published weights of the backbone.
 
     Raises:
-        ValueError: AUs without a centre rule.
+        ValueError: AUs without a centre rule, a fixed graph between other regions, or options that
+            do not go together.
 
     Source: the paper, sections 3.2 to 3.5 and tables 2 and 4. The authors released no code. What
     the paper leaves open is inferred from the sizes in its table 8:
@@ -266,6 +267,11 @@ class RegionRelations(nn.Module):
             side = self.regions.window(map_size, map_size)
             self.graph = NodeTransformer(channels * side**2, out_channels)
             return
+        if not isinstance(config.graph, str) and len(config.graph) != self.num_nodes:
+            raise ValueError(
+                f"graph must be between the R={self.num_nodes} regions of these AUs, got "
+                f"{len(config.graph)} rows"
+            )
         self.graph = SelfAdjustingGCN(
             channels,
             out_channels,

@@ -124,6 +124,8 @@ def test_options_that_do_not_go_together() -> None:
         small_model("sacl", fusion="cross_attention", relations=False)
     with pytest.raises(ValueError, match="scales must be in 1..4, got 5"):
         small_model("sacl", scales=5)
+    with pytest.raises(ValueError, match="between the R=8 regions of these AUs, got 16 rows"):
+        small_model("sacl", graph=facs_graph("DISFA"))
 
 
 def face(batch: int) -> Tensor:
