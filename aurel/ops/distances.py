@@ -45,37 +45,67 @@ def pairwise_scores(x: Tensor, metric: str, mask: Tensor | None = None) -> Tenso
     a distance that is not known is the largest.
     """
     with torch.autocast(x.device.type, enabled=False):
-        x = at_least_float32(x)
+        wide = at_least_float32(x)
+        dtype = wide.dtype
+        if dtype == torch.float32 and metric != "l1" and _products_lose_bits(x.device.type):
+            wide = wide.double()
         if metric == "l1":
-            scores = _manhattan(x)
+            scores = _manhattan(wide)
         elif metric == "l2":
-            products, squares = _gram(x, _center(x, mask))
-            scores = torch.add(squares[:, None], products, alpha=-2)
+            products = _uncancelled_products(wide, mask)
+            scores = torch.add(_squares(products)[:, None], products, alpha=-2)
         elif metric == "cosine":
-            products, squares = _gram(x)
+            products = _products(wide)
+            squares = _squares(products).clamp_min(1e-24)
             # Orders as the cosine does. With one rounding, in the division, equal cosines of
             # integer-valued features stay equal.
-            scores = 0 - products * products.abs() / squares.clamp_min(1e-24)[:, None]
+            scores = 0 - products * products.abs() / squares[:, None]
         else:
-            scores = 0 - _gram(x)[0]
+            scores = 0 - _products(wide)
     # A node that holds infinities is infinitely far by any distance, though not by a product.
     lowest = -torch.inf if metric == "dot" else torch.inf
-    scores = scores.to(x.dtype)  # `_gram` may have widened it
-    return scores.nan_to_num_(nan=torch.inf, posinf=torch.inf, neginf=lowest)
+    return scores.to(dtype).nan_to_num_(nan=torch.inf, posinf=torch.inf, neginf=lowest)
 
 
-def _gram(x: Tensor, center: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-    """Return the products of all pairs of x - center, (B, N, N), and its squared norms, (B, N)."""
-    if x.dtype == torch.float32 and _products_lose_bits(x.device.type):
-        x = x.double()
+def _products(x: Tensor) -> Tensor:
+    """Return the products of all pairs, (B, N, N).
+
+    Columns are computed in whole vectors: each takes the same path through the product, so that
+    duplicate nodes get bit-equal scores. It is faster than an odd width, too. What pads the
+    columns of a sample is the next sample, for the last few a copy.
+    """
+    x = x.contiguous()
     batch, nodes, channels = x.shape
-    # Whole vectors of columns: each takes the same path through the product, so that duplicate
-    # nodes get bit-equal scores. It is faster than an odd width, too.
-    padded = x.new_empty(batch, nodes + -nodes % _LANES, channels)
-    padded[:, nodes:] = 0
-    centered = torch.sub(x, center, out=padded[:, :nodes])
-    products = torch.bmm(centered, padded.mT)[:, :, :nodes]
-    return products, centered.square().sum(-1)
+    width = nodes + -nodes % _LANES
+    whole = max(0, batch - -(-(width - nodes) // max(nodes, 1)))
+    products = x.new_empty(batch, nodes, width)
+    columns = x.as_strided((whole, width, channels), (nodes * channels, channels, 1))
+    torch.bmm(x[:whole], columns.mT, out=products[:whole])
+    if whole < batch:
+        padded = F.pad(x[whole:], (0, 0, 0, width - nodes))
+        torch.bmm(x[whole:], padded.mT, out=products[whole:])
+    return products[:, :, :nodes]
+
+
+def _squares(products: Tensor) -> Tensor:
+    """Return the squared norms of the nodes, (B, N)."""
+    return products.diagonal(dim1=1, dim2=2)
+
+
+def _uncancelled_products(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the products of all pairs; in a sample that lies off the origin, less a node of its.
+
+    Off the origin, where the mean is more than half as long as the nodes are, the differences
+    between products would cancel. Whether it is so, the products themselves tell.
+    """
+    products = _products(x)
+    present = x.new_ones(x.shape[:2]) if mask is None else mask.to(x.dtype)
+    total = torch.bmm(torch.bmm(present[:, None], products), present[:, :, None]).flatten()
+    # |mean|^2 <= mean of |x|^2 / 4, both times the square of the number of nodes.
+    near = total <= (present * _squares(products)).sum(1) * present.sum(1) / 4
+    if x.device.type == "cpu" and bool(near.all()):
+        return products
+    return _products(torch.where(near[:, None, None], x, x - _center(x, mask)))
 
 
 def _products_lose_bits(device_type: str) -> bool:

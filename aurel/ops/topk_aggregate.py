@@ -54,7 +54,7 @@ def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
     values = at_least_float32(values).to(weights.dtype)
     with torch.autocast(values.device.type, enabled=False):
         # Only on a CPU is it cheap to look whether there is anything to silence.
-        if values.device.type == "cpu" and bool(values.isfinite().all()):
+        if values.device.type == "cpu" and bool(values.sum().isfinite()):
             return torch.bmm(weights, values)
         total = torch.bmm(weights, values.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
         spoiled = torch.bmm(weights, (~values.isfinite()).to(weights.dtype))

@@ -1,0 +1,248 @@
+"""Every op of `aurel.ops` beside what one would write, or install, instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import peers
+import pytest
+import torch
+from ceilings import Floor
+from torch import Tensor
+
+from aurel.ops import (
+    gated_edge_aggregate,
+    graph_attention,
+    knn_graph,
+    knn_max_relative,
+    neighbor_aggregate,
+    topk_aggregate,
+)
+from aurel.ops.pair_pool import pair_pool, pair_pool_reference
+
+FLOAT, INDEX, BYTE = 4, 8, 1
+modes = pytest.mark.parametrize("mode", ["forward", "training"])
+
+AU_GRAPHS = [{"B": 64, "N": nodes, "C": 512, "K": k} for nodes in (12, 18, 27, 41) for k in (4, 9)]
+FEATURE_MAPS = [{"B": 16, "N": 196, "C": 192, "K": 9}, {"B": 4, "N": 784, "C": 96, "K": 9}]
+GPU_AU_GRAPHS = [
+    {"B": 64, "N": 12, "C": 512, "K": 4},
+    {"B": 256, "N": 18, "C": 512, "K": 9},
+    {"B": 256, "N": 27, "C": 512, "K": 4},
+    {"B": 1024, "N": 41, "C": 512, "K": 9},
+]
+GPU_FEATURE_MAPS = [
+    {"B": 64, "N": 196, "C": 384, "K": 18},
+    {"B": 32, "N": 784, "C": 192, "K": 12},
+    {"B": 8, "N": 3136, "C": 48, "K": 9},
+    {"B": 8, "N": 3136, "C": 96, "K": 9},
+]
+SWEEP = [
+    *({"B": 64, "N": nodes, "C": 512, "K": 4} for nodes in (8, 12, 16, 24, 32, 48, 64, 128)),
+    *({"B": 64, "N": 18, "C": channels, "K": 4} for channels in (32, 64, 128, 256, 512, 1024)),
+    *({"B": batch, "N": 18, "C": 512, "K": 4} for batch in (1, 4, 16, 64, 256)),
+    *({"B": 64, "N": 27, "C": 512, "K": k} for k in (1, 2, 4, 8, 16)),
+]
+FEW = {"cpu": [AU_GRAPHS[0], AU_GRAPHS[4]], "cuda": GPU_AU_GRAPHS}
+
+
+def nodes_of(size: dict[str, int], bench: Any) -> Tensor:
+    return torch.randn(size["B"], size["N"], size["C"], device=bench.device)
+
+
+def count(size: dict[str, int], *names: str) -> int:
+    total = 1
+    for name in names:
+        total *= size[name]
+    return total
+
+
+def distance_operations(size: dict[str, int]) -> int:
+    return 2 * count(size, "B", "N", "N", "C")
+
+
+@pytest.mark.sizes(cpu=[*AU_GRAPHS, *FEATURE_MAPS], cuda=[*GPU_AU_GRAPHS, *GPU_FEATURE_MAPS])
+def test_knn_graph(size: dict[str, int], bench: Any, versus_functions: Any) -> None:
+    k = size["K"]
+    moved = FLOAT * count(size, "B", "N", "C") + INDEX * count(size, "B", "N", "K")
+    x = nodes_of(size, bench)
+    versus_functions(
+        "knn_graph",
+        size,
+        "forward",
+        [x],
+        {
+            "aurel": lambda x: spread(x, knn_graph(x, k)),
+            "eager": lambda x: spread(x, peers.nearest(x, k)),
+            "cluster": lambda x: spread(x, peers.cluster_nearest(x, k)),
+        },
+        Floor(moved, distance_operations(size)),
+        compiled="eager",
+        selects=True,
+    )
+
+
+def spread(x: Tensor, neighbors: Tensor) -> Tensor:
+    """Return something cheap that tells two graphs apart, whatever the order of neighbours."""
+    return neighbors.to(x.dtype).square().sum(2)
+
+
+@modes
+@pytest.mark.sizes(
+    cpu=[*AU_GRAPHS, *FEATURE_MAPS], cuda=[*GPU_AU_GRAPHS, *GPU_FEATURE_MAPS], sweep=SWEEP
+)
+def test_knn_max_relative(
+    size: dict[str, int], mode: str, bench: Any, versus_functions: Any
+) -> None:
+    k, elements = size["K"], count(size, "B", "N", "C")
+    moved = 2 * FLOAT * elements + INDEX * count(size, "B", "N", "K")
+    if mode == "training":
+        # the winners out and in, the gradient in and out
+        moved += 2 * BYTE * elements + 2 * FLOAT * elements
+    versus_functions(
+        "knn_max_relative",
+        size,
+        mode,
+        [nodes_of(size, bench)],
+        {
+            "aurel": lambda x: knn_max_relative(x, k)[0],
+            "eager": lambda x: peers.max_relative(x, k),
+            "cluster": lambda x: peers.cluster_max_relative(x, k),
+        },
+        Floor(moved, distance_operations(size)),
+        compiled="eager",
+        selects=True,
+    )
+
+
+@modes
+@pytest.mark.parametrize("reduce", ["max", "mean"])
+@pytest.mark.sizes(cpu=[AU_GRAPHS[1], AU_GRAPHS[5]], cuda=[GPU_AU_GRAPHS[1], *GPU_FEATURE_MAPS])
+def test_neighbor_aggregate(
+    size: dict[str, int], reduce: Any, mode: str, bench: Any, versus_functions: Any
+) -> None:
+    x = nodes_of(size, bench)
+    neighbors = knn_graph(x, size["K"])
+    elements = count(size, "B", "N", "C")
+    moved = 2 * FLOAT * elements + INDEX * count(size, "B", "N", "K")
+    if mode == "training":
+        moved += INDEX * count(size, "B", "N", "K") + 2 * FLOAT * elements
+        moved += 2 * BYTE * elements if reduce == "max" else 0
+    plain = peers.aggregate_max if reduce == "max" else peers.aggregate_mean
+    versus_functions(
+        f"neighbor_aggregate {reduce}",
+        size,
+        mode,
+        [x, neighbors],
+        {
+            "aurel": lambda x, neighbors: neighbor_aggregate(x, neighbors, reduce),
+            "eager": plain,
+            "cluster": lambda x, neighbors: peers.scatter_rows(x, neighbors, reduce),
+        },
+        Floor(moved),
+        compiled="eager",
+    )
+
+
+@modes
+@pytest.mark.sizes(**FEW)
+def test_topk_aggregate(size: dict[str, int], mode: str, bench: Any, versus_functions: Any) -> None:
+    k, elements = size["K"], count(size, "B", "N", "C")
+    moved = 3 * FLOAT * elements + INDEX * count(size, "B", "N", "K")
+    moved += 2 * FLOAT * elements if mode == "training" else 0
+    versus_functions(
+        "topk_aggregate",
+        size,
+        mode,
+        [nodes_of(size, bench), nodes_of(size, bench)],
+        {
+            "aurel": lambda x, values: topk_aggregate(x.detach(), values, k)[0],
+            "eager": lambda x, values: peers.topk_convolution(x, values, k),
+        },
+        Floor(moved, distance_operations(size)),
+        compiled="eager",
+        selects=True,
+    )
+
+
+@modes
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.sizes(**FEW)
+def test_graph_attention(
+    size: dict[str, int], heads: int, mode: str, bench: Any, versus_functions: Any
+) -> None:
+    batch, nodes, channels = size["B"], size["N"], size["C"] // heads
+    values = torch.randn(batch, heads, nodes, channels, device=bench.device)
+    target, source = (torch.randn(batch, heads, nodes, device=bench.device) for _ in range(2))
+    adjacency = torch.rand(batch, nodes, nodes, device=bench.device) < 0.4
+    adjacency |= torch.eye(nodes, dtype=torch.bool, device=bench.device)
+    moved = 2 * FLOAT * values.numel() + adjacency.numel() + 2 * FLOAT * target.numel()
+    moved *= 2 if mode == "training" else 1
+    shown = {"B": batch, "H": heads, "N": nodes, "C": channels}
+    versus_functions(
+        "graph_attention",
+        shown,
+        mode,
+        [values, target, source, adjacency],
+        {
+            "aurel": lambda *args: graph_attention(*args, return_weights=False)[0],
+            "eager": peers.attention,
+        },
+        Floor(moved, 2 * heads * batch * nodes * nodes * channels),
+        compiled="eager",
+    )
+
+
+@modes
+@pytest.mark.sizes(
+    cpu=[{"B": 8, "N": 12, "D": 49}, {"B": 2, "N": 27, "D": 49}],
+    cuda=[{"B": 64, "N": 12, "D": 49}, {"B": 64, "N": 27, "D": 49}, {"B": 16, "N": 41, "D": 49}],
+)
+def test_pair_pool(size: dict[str, int], mode: str, bench: Any, versus_functions: Any) -> None:
+    batch, nodes, tokens = size.values()
+    shape = (batch, nodes, tokens, tokens)
+    query, key, values = (torch.randn(shape, device=bench.device) for _ in range(3))
+    gram = values @ values.mT / tokens
+    pairs = count(size, "B", "N", "N")
+    moved = FLOAT * (3 * gram.numel() + pairs * (tokens + 1))
+    operations = 4 * pairs * tokens**3
+    if mode == "training":
+        moved, operations = 3 * moved, 4 * operations
+    versus_functions(
+        "pair_pool",
+        size,
+        mode,
+        [query, key, gram],
+        {
+            "aurel": lambda *args: joined(pair_pool(*args)),
+            "eager": lambda *args: joined(pair_pool_reference(*args)),
+        },
+        Floor(moved, operations),
+        compiled="eager",
+    )
+
+
+def joined(moments: tuple[Tensor, Tensor | None]) -> Tensor:
+    assert moments[1] is not None
+    return torch.cat([moments[0], moments[1].unsqueeze(-1)], -1)
+
+
+@modes
+@pytest.mark.sizes(**FEW)
+def test_gated_edge_aggregate(
+    size: dict[str, int], mode: str, bench: Any, versus_functions: Any
+) -> None:
+    batch, nodes, channels = size["B"], size["N"], size["C"]
+    edge = torch.randn(batch, nodes, nodes, channels, device=bench.device)
+    values = torch.randn(batch, nodes, channels, device=bench.device)
+    moved = FLOAT * (edge.numel() + 2 * values.numel())
+    moved = 3 * moved if mode == "training" else moved  # the edges in twice, their gradient out
+    versus_functions(
+        "gated_edge_aggregate",
+        {"B": batch, "N": nodes, "C": channels},
+        mode,
+        [edge, values],
+        {"aurel": gated_edge_aggregate, "eager": peers.gated_sum},
+        Floor(moved),
+        compiled="eager",
+    )

@@ -1,0 +1,259 @@
+"""The `versus` fixture: measure an op beside its peers, and keep a row for the table.
+
+python -m pytest benchmarks                       # everything, on the CPU
+python -m pytest benchmarks/bench_ops.py -k knn --threads 1 --clock cpu
+python -m pytest benchmarks --device cuda --results benchmarks/results/h100.json
+"""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import json
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import peers
+import pytest
+import torch
+from ceilings import Ceilings, Floor, measure_ceilings
+from measure import (
+    CLOCKS,
+    LONG,
+    Step,
+    Timer,
+    disagreement,
+    launches,
+    median_ms,
+    peak_mib,
+    take_turns,
+)
+from table import text_table
+from torch import Tensor
+
+OURS = "aurel"
+SELECTION = 0.01  # share of numbers that a near-tie between neighbours may settle differently
+PATIENCE = 6.0  # seconds for all rounds of a row, where two rounds do not take longer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("benchmarks")
+    group.addoption("--device", default="cpu", help="cpu or cuda")
+    group.addoption("--threads", type=int, default=2, help="of PyTorch, on a CPU")
+    group.addoption("--clock", default="wall", choices=CLOCKS, help="on a CPU")
+    group.addoption("--rounds", type=int, default=9, help="at most; slow rows take fewer")
+    group.addoption("--compile", action="store_true", help="torch.compile as a peer on a CPU too")
+    group.addoption("--sweep", action="store_true", help="more sizes, for the plots")
+    group.addoption("--results", type=Path, help="a .json file for the rows")
+
+
+class Bench:
+    """One run of the benchmarks: its device, its ceilings and its rows."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.device = torch.device(config.getoption("--device"))
+        self.timer = Timer(self.device, config.getoption("--clock"))
+        self.rounds: int = config.getoption("--rounds")
+        self.compile: bool = config.getoption("--compile") or self.device.type == "cuda"
+        self.rows: list[dict[str, Any]] = []
+        self._ceilings: Ceilings | None = None
+
+    @property
+    def ceilings(self) -> Ceilings:
+        if self._ceilings is None:
+            self._ceilings = measure_ceilings(self.timer)
+        return self._ceilings
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a reader of the rows must know about the run."""
+        on_gpu = self.device.type == "cuda"
+        ceilings = self.ceilings
+        return {
+            "device": torch.cuda.get_device_name() if on_gpu else processor(),
+            "threads": None if on_gpu else torch.get_num_threads(),
+            "clock": "cuda events"
+            if on_gpu
+            else next(name for name, clock in CLOCKS.items() if clock is self.timer.clock),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "date": datetime.date.today().isoformat(),
+            "bytes_per_second": ceilings.bytes,
+            "operations_per_second": ceilings.operations,
+        }
+
+
+def processor() -> str:
+    """Return the processor's name, as Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[KEY] = Bench(config)
+    if not torch.cuda.is_available() and config.getoption("--device") == "cuda":
+        raise pytest.UsageError("--device cuda: there is no CUDA device")
+    torch.set_num_threads(config.getoption("--threads"))
+
+
+KEY = pytest.StashKey[Bench]()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    bench = config.stash[KEY]
+    if not bench.rows:
+        return
+    run = {"run": bench.describe(), "rows": bench.rows}
+    terminalreporter.write_line("")
+    terminalreporter.write_line(text_table(run))
+    if config.getoption("--results"):
+        config.getoption("--results").parent.mkdir(parents=True, exist_ok=True)
+        lines = ",\n  ".join(json.dumps(row) for row in bench.rows)
+        text = f'{{\n"run": {json.dumps(run["run"])},\n"rows": [\n  {lines}\n]\n}}\n'
+        config.getoption("--results").write_text(text)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give `size` its values: those of the `sizes` mark for this device, and the sweeps'."""
+    mark = metafunc.definition.get_closest_marker("sizes")
+    if mark is None:
+        return
+    chosen = list(mark.kwargs[metafunc.config.getoption("--device")])
+    if metafunc.config.getoption("--sweep"):
+        chosen += [size for size in mark.kwargs.get("sweep", ()) if size not in chosen]
+    metafunc.parametrize(
+        "size", chosen, ids=[" ".join(f"{k}{v}" for k, v in size.items()) for size in chosen]
+    )
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Start from the same random state, and collect no garbage while times are taken."""
+    torch.manual_seed(0)
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return request.config.stash[KEY]
+
+
+@pytest.fixture
+def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
+    """Return `compare`: it checks that all sides agree, measures them in turns, adds a row."""
+
+    def compare(
+        op: str,
+        size: dict[str, int],
+        mode: str,
+        steps: dict[str, Step],
+        floor: Floor | None = None,
+        *,
+        allowed: float = 0.0,
+        tolerance: float = 1e-3,
+    ) -> None:
+        wanted = steps[OURS]()
+        for name, step in steps.items():
+            share = disagreement(step(), wanted, tolerance)
+            assert share <= allowed, f"{name} and {OURS} differ in {share:.1%} of the numbers"
+        del wanted
+        timer = bench.timer
+        own, *others = (
+            (name, timer.prepare(step)) for name, step in sorted(steps.items(), key=first_ours)
+        )
+        times = {OURS: [timer.seconds(own[1])], **take_turns(timer, dict(others), calls=1)}
+        total = sum(seconds[0] for seconds in times.values())
+        rounds = max(2, min(bench.rounds, int(PATIENCE / max(total, 1e-9))))
+        times = {name: [] for name in times}
+
+        def peers_turn() -> None:
+            for name, seconds in take_turns(timer, dict(others)).items():
+                times[name] += seconds
+            if total < LONG:
+                own[1]()
+
+        benchmark.pedantic(
+            lambda: times[OURS].append(timer.seconds(own[1])), setup=peers_turn, rounds=rounds
+        )
+        row: dict[str, Any] = {
+            "op": op,
+            "size": size,
+            "mode": mode,
+            "rounds": rounds,
+            "ms": {name: round(median_ms(seconds), 5) for name, seconds in times.items()},
+            "floor_ms": floor and round(bench.ceilings.milliseconds(floor), 6),
+            "peak_mib": {n: round(peak_mib(step, bench.device), 3) for n, step in steps.items()},
+        }
+        if bench.device.type == "cuda":
+            row["launches"] = launches(steps[OURS])
+        benchmark.extra_info.update(row)
+        bench.rows.append(row)
+
+    return compare
+
+
+@pytest.fixture
+def versus_functions(versus: Callable[..., None], bench: Bench) -> Callable[..., None]:
+    """Return a `compare` of functions of the same tensors, in "forward" or "training" mode."""
+
+    def compare(
+        op: str,
+        size: dict[str, int],
+        mode: str,
+        inputs: Sequence[Tensor],
+        functions: dict[str, Callable[..., Tensor]],
+        floor: Floor | None = None,
+        *,
+        compiled: str | None = None,
+        selects: bool = False,
+    ) -> None:
+        functions = dict(functions)
+        if peers.torch_cluster is None or bench.device.type == "cuda":
+            functions.pop("cluster", None)
+        if compiled is not None and bench.compile:
+            torch._dynamo.reset()
+            functions["compile"] = torch.compile(functions[compiled], dynamic=False)
+        steps = {
+            name: forward(function, inputs) if mode == "forward" else training(function, inputs)
+            for name, function in functions.items()
+        }
+        versus(op, size, mode, steps, floor, allowed=SELECTION if selects else 0.0)
+
+    return compare
+
+
+def first_ours(item: tuple[str, Step]) -> bool:
+    return item[0] != OURS
+
+
+def forward(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Step:
+    def step() -> Tensor:
+        with torch.no_grad():
+            return function(*inputs)
+
+    return step
+
+
+def training(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Step:
+    """Return forward and backward with respect to all floating-point inputs."""
+    given = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs]
+    leaves = [x for x in given if x.requires_grad]
+    with torch.no_grad():
+        out = function(*given)
+    cotangent = torch.linspace(-1, 1, out.numel(), device=out.device, dtype=out.dtype)
+    cotangent = cotangent.view(out.shape)
+
+    def step() -> list[Tensor]:
+        out = function(*given)
+        grads = torch.autograd.grad(out, leaves, cotangent, allow_unused=True)
+        return [out.detach(), *(grad for grad in grads if grad is not None)]
+
+    return step

@@ -1,0 +1,141 @@
+"""Time and memory of several ways to compute the same thing, taking turns in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+Step = Callable[[], object]
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+LONG = 0.3  # seconds; a step that takes longer is not run untimed before it is timed
+GPU_REGION = 5e-3  # seconds of work between two events: short kernels are repeated
+
+
+class Timer:
+    """Times a step on one device.
+
+    On a CPU it reads a clock: "wall", or "cpu" for the seconds that the process computes, which
+    other programs disturb less. On a GPU it captures the step in a CUDA graph where that is
+    possible, so that what is measured is the work and not its launch from Python, and puts events
+    around so many replays that they last a few milliseconds.
+    """
+
+    def __init__(self, device: torch.device, clock: str = "wall") -> None:
+        self.device = device
+        self.clock = CLOCKS[clock]
+
+    def prepare(self, step: Step) -> Step:
+        """Return what is run to time `step` once; after `prepare`, nothing is left to compile."""
+        if self.device.type != "cuda":
+            return step
+        return captured(step) or step
+
+    def seconds(self, step: Step) -> float:
+        """Run `step` and return how long it took."""
+        if self.device.type != "cuda":
+            start = self.clock()
+            step()
+            return self.clock() - start
+        return self._between_events(step, self._repeats(step))
+
+    def _repeats(self, step: Step) -> int:
+        return max(1, min(1000, round(GPU_REGION / self._between_events(step, 1))))
+
+    def _between_events(self, step: Step, repeats: int) -> float:
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(repeats):
+            step()
+        stop.record()
+        stop.synchronize()
+        return start.elapsed_time(stop) / 1e3 / repeats
+
+
+def captured(step: Step) -> Step | None:
+    """Return the replay of `step` as a CUDA graph, or None where it cannot be captured."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            step()
+    except RuntimeError:  # it waits for the device, to learn a size for instance
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.synchronize()
+        return None
+    return graph.replay
+
+
+def take_turns(timer: Timer, steps: dict[str, Step], calls: int = 3) -> dict[str, list[float]]:
+    """Run every step a few times, one after the other, and return the seconds of each run."""
+    times: dict[str, list[float]] = {}
+    for name, step in steps.items():
+        first = timer.seconds(step)
+        # What the step before left in caches and allocator is charged to a run that does not count.
+        times[name] = [first] if first > LONG else [timer.seconds(step) for _ in range(calls)]
+    return times
+
+
+def launches(step: Step) -> int:
+    """Return how many kernels one run starts on a GPU."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        step()
+        torch.cuda.synchronize()
+    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profiler.events())
+
+
+def peak_mib(step: Step, device: torch.device) -> float:
+    """Return the most that one run holds at once beyond what is there before, in MiB."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
+        step()
+    assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
+    held = peak = 0
+    memory = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(memory, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak / 2**20
+
+
+def tensors(result: object) -> Iterator[Tensor]:
+    """Yield the floating-point tensors in a tensor or a nest of tuples and lists."""
+    if isinstance(result, Tensor):
+        if result.is_floating_point():
+            yield result.detach()
+    elif isinstance(result, tuple | list):
+        for part in result:
+            yield from tensors(part)
+
+
+def disagreement(result: object, wanted: object, tolerance: float) -> float:
+    """Return the share of numbers that differ by more than `tolerance` of the largest wanted."""
+    wrong = total = 0
+    for got, want in zip(tensors(result), tensors(wanted), strict=True):
+        gap = (got.double() - want.double()).abs()
+        wrong += int((~(gap <= tolerance * want.abs().max().clamp_min(1e-12))).sum())
+        total += want.numel()
+    return wrong / max(total, 1)
+
+
+def median_ms(seconds: list[float]) -> float:
+    return statistics.median(seconds) * 1e3

@@ -1,0 +1,90 @@
+"""What one would use without this library: plain PyTorch, and torch-cluster with torch-scatter."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+try:
+    import torch_cluster
+    import torch_scatter
+except ImportError:
+    torch_cluster = torch_scatter = None
+
+
+def nearest(x: Tensor, k: int) -> Tensor:
+    """The k nearest nodes by bmm and topk."""
+    with torch.no_grad():
+        products = torch.bmm(x, x.mT)
+        squares = products.diagonal(dim1=1, dim2=2)
+        return (squares[:, None] - 2 * products).topk(k, dim=2, largest=False).indices
+
+
+def gathered(x: Tensor, neighbors: Tensor) -> Tensor:
+    """The features of all neighbours, (B, N, K, C)."""
+    batch, nodes, k = neighbors.shape
+    index = neighbors.reshape(batch, nodes * k, 1).expand(-1, -1, x.shape[2])
+    return x.gather(1, index).view(batch, nodes, k, x.shape[2])
+
+
+def max_relative(x: Tensor, k: int) -> Tensor:
+    return gathered(x, nearest(x, k)).amax(2) - x
+
+
+def aggregate_max(x: Tensor, neighbors: Tensor) -> Tensor:
+    return gathered(x, neighbors).amax(2)
+
+
+def aggregate_mean(x: Tensor, neighbors: Tensor) -> Tensor:
+    return gathered(x, neighbors).mean(2)
+
+
+def topk_convolution(x: Tensor, values: Tensor, k: int) -> Tensor:
+    """D^-1/2 A D^-1/2 values, A of all scores no worse than the k-th, as published code has it."""
+    scores = (x @ x.mT).detach()
+    kth = scores.topk(k, dim=-1).values[..., -1:]
+    adjacency = (scores >= kth).to(x.dtype)
+    scale = adjacency.sum(-1, keepdim=True).rsqrt()
+    return (scale * adjacency * scale.mT) @ values
+
+
+def attention(values: Tensor, target: Tensor, source: Tensor, adjacency: Tensor) -> Tensor:
+    """Masked softmax over all pairs: values (B, H, N, C), scores (B, H, N)."""
+    scores = F.leaky_relu(target.unsqueeze(3) + source.unsqueeze(2), 0.2)
+    bias = torch.where(adjacency, 0.0, float("-inf")).unsqueeze(1)
+    return (scores + bias).softmax(-1) @ values
+
+
+def gated_sum(edge: Tensor, values: Tensor) -> Tensor:
+    return (edge.sigmoid().softmax(2) * values.unsqueeze(1)).sum(2)
+
+
+def cluster_graph(x: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (B N, C), and the edges that torch-cluster finds between them."""
+    batch, nodes, _ = x.shape
+    rows = x.flatten(0, 1)
+    graph = torch.arange(batch, device=x.device).repeat_interleave(nodes)
+    source, target = torch_cluster.knn_graph(rows.detach(), k, graph, loop=True)
+    return rows, source, target
+
+
+def cluster_nearest(x: Tensor, k: int) -> Tensor:
+    return cluster_graph(x, k)[1].view(x.shape[0], x.shape[1], k) % x.shape[1]
+
+
+def cluster_max_relative(x: Tensor, k: int) -> Tensor:
+    rows, source, target = cluster_graph(x, k)
+    relative = rows[source] - rows[target]
+    return torch_scatter.scatter_max(relative, target, dim=0, dim_size=len(rows))[0].view(x.shape)
+
+
+def scatter_rows(x: Tensor, neighbors: Tensor, reduce: str) -> Tensor:
+    batch, nodes, k = neighbors.shape
+    start = torch.arange(batch, device=x.device).view(-1, 1, 1) * nodes
+    source = (neighbors + start).flatten()
+    target = torch.arange(batch * nodes, device=x.device).repeat_interleave(k)
+    out = torch_scatter.scatter(
+        x.flatten(0, 1)[source], target, 0, dim_size=batch * nodes, reduce=reduce
+    )
+    return out.view(x.shape)

@@ -1,0 +1,80 @@
+"""The rows of a run as text: op, size, time of each side, ratios, floor, memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Run = dict[str, Any]
+OURS = "aurel"
+
+
+def sides(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the peers that occur, in order of appearance."""
+    return [side for side in dict.fromkeys(s for row in rows for s in row["ms"]) if side != OURS]
+
+
+def ratio(row: dict[str, Any], side: str, measure: str = "ms") -> float | None:
+    """Return how many times more a peer takes than ours, or None where it was not measured."""
+    values = row[measure]
+    return values[side] / values[OURS] if side in values and values[OURS] else None
+
+
+def size_text(row: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in row["size"].items())
+
+
+def headline(run: Run) -> str:
+    """Return one line about where and how the rows were measured."""
+    about = run["run"]
+    threads = "" if about["threads"] is None else f", {about['threads']} threads"
+    return (
+        f"{about['device']}{threads}, torch {about['torch']}, {about['date']}, {about['clock']} "
+        f"clock; ceilings {about['bytes_per_second'] / 1e9:.0f} GB/s, "
+        f"{about['operations_per_second'] / 1e12:.2f} TFLOP/s float32"
+    )
+
+
+def header(rows: list[dict[str, Any]]) -> list[str]:
+    launches = ["launches"] if any("launches" in row for row in rows) else []
+    peers = [f"{side} ms (ratio)" for side in sides(rows)]
+    return ["op", "size", "mode", "aurel ms", *peers, "x floor", "peak MiB", *launches]
+
+
+def cells(row: dict[str, Any], peers: list[str], with_launches: bool) -> list[str]:
+    """Return a row's cells under `header`."""
+    out = [row["op"], size_text(row), row["mode"], milliseconds(row["ms"][OURS])]
+    for side in peers:
+        times = ratio(row, side)
+        out.append("" if times is None else f"{milliseconds(row['ms'][side])} ({times:.1f}x)")
+    out.append(f"{row['ms'][OURS] / row['floor_ms']:.1f}" if row["floor_ms"] else "")
+    memory = [f"{row['peak_mib'][side]:.1f}" for side in (OURS, *peers) if side in row["peak_mib"]]
+    out.append(" / ".join(memory))
+    return [*out, str(row.get("launches", ""))] if with_launches else out
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def grid(run: Run) -> list[list[str]]:
+    rows = run["rows"]
+    head, peers = header(rows), sides(rows)
+    return [head, *(cells(row, peers, head[-1] == "launches") for row in rows)]
+
+
+def text_table(run: Run) -> str:
+    """Return the table for a terminal."""
+    lines = grid(run)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    body = "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+    return f"{headline(run)}\n{body}"
+
+
+def markdown_table(run: Run) -> str:
+    """Return the table for a page."""
+    head, *body = grid(run)
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
