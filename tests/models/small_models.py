@@ -16,7 +16,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "open_graphau": {"backbone": "resnet18", "aus": [1, 2, 12, "L12", "R12"]},
     "macg": {"backbone": "resnet18"},
     "mdhr": {"backbone": "rest_tiny"},
-    "lrp_fgg": {"backbone": "rest_tiny"},
+    "lrp_fgg": {"backbone": "rest_tiny", "fusion_depth": 1},
     "gtle_net": {
         "backbone": "rest_tiny",
         "widths": (16, 8, 8, 8, 8),

@@ -118,7 +118,7 @@ def test_each_option_changes_something() -> None:
         {"fusion": "fixed", "fusion_weight": 0.25},
         {"fusion": "none"},
         {"fusion": "none", "graph": False},
-        {"fusion_depth": 1},
+        {"fusion_depth": 2},
         {"fusion_heads": 4},
     ):
         torch.manual_seed(5)
