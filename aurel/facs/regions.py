@@ -24,11 +24,29 @@ REGION_SEVENTHS: dict[Region, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class RegionGroup:
-    """AUs that share one slice of the feature map and one combination head."""
+    """AUs that share one slice of the feature map and one combination head.
+
+    Args:
+        name: what to call it.
+        region: the slice, "upper", "middle" or "lower".
+        numbers: FACS numbers.
+
+    Raises:
+        ValueError: an unknown region, or no AU.
+    """
 
     name: str
     region: Region
     numbers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.region not in REGION_SEVENTHS:
+            raise ValueError(
+                f"the region of group {self.name!r} must be one of {', '.join(REGION_SEVENTHS)}, "
+                f"got {self.region!r}"
+            )
+        if not self.numbers:
+            raise ValueError(f"group {self.name!r} must hold at least one AU")
 
 
 # The paper knows three regions; the authors' code splits BP4D's lower face into two groups.
@@ -99,7 +117,12 @@ def _plan_from(aus: AUSet, table: Sequence[RegionGroup]) -> RegionPlan:
     for number in sorted({*listed, *aus.numbers}):
         if number not in aus.numbers:
             raise ValueError(f"table names AU{number:02d}, which the AU set {aus.name} lacks")
-        if listed.count(number) != 1:
+        if number not in listed:
+            raise ValueError(
+                f"table must hold each AU once, got AU{number:02d} 0 times: say in which region of "
+                f"the face it is seen, by a group such as ('mouth', 'lower', ({number},))"
+            )
+        if listed.count(number) > 1:
             raise ValueError(
                 f"table must hold each AU once, got AU{number:02d} {listed.count(number)} times"
             )

@@ -72,6 +72,9 @@ class MDHRConfig:
                 else group
                 for group in self.groups
             )
+            for group in groups:
+                if len(group) != 3:
+                    raise ValueError(f"groups must be (name, region, AU numbers) each, got {group}")
             object.__setattr__(self, "groups", groups)
         if list(self.scales) != sorted({*self.scales} & {*range(1, _SCALES + 1)}):
             raise ValueError(f"scales must be ascending, of 1..{_SCALES}, got {self.scales}")

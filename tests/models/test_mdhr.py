@@ -255,8 +255,49 @@ def test_own_groups(tmp_path: Path) -> None:
     loaded = load_model(tmp_path / "model.pth")
     assert loaded.config == model.config and loaded.features.plan == model.features.plan
     assert small_model("mdhr", group_projections=True).features.group_projections
-    with pytest.raises(ValueError, match="table must hold each AU once, got AU15 0 times"):
-        small_model("mdhr", groups=[table[0], ["mouth", "lower", [12]]])
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (
+            [["eyes", "upper", [1, 2, 4]], ["mouth", "lower", [12]]],
+            r"AU15 0 times: say in which region .*, by a group such as \('mouth', 'lower', \(15",
+        ),
+        (
+            [["eyes", "upper", [1, 2, 4]], ["mouth", "lower", [12, 15, 1]]],
+            "each AU once, got AU01 2 times",
+        ),
+        (
+            [["eyes", "upper", [1, 2, 4, 12]], ["mouth", "chin", [15]]],
+            "the region of group 'mouth' must be one of upper, middle, lower, got 'chin'",
+        ),
+        ([["eyes", "upper", [1, 2, 4, 12, 15]], ["mouth", "lower", []]], "group 'mouth' must hold"),
+        ([["eyes", "upper"]], r"\(name, region, AU numbers\) each, got \('eyes', 'upper'\)"),
+        (
+            [["eyes", "upper", [1, 2, 4, 12, 15]], ["nose", "middle", [9]]],
+            "table names AU09, which the AU set custom lacks",
+        ),
+    ],
+)
+def test_groups_that_leave_an_au_without_a_region(groups: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_model("mdhr", groups=groups)
+
+
+def test_any_set_of_aus_has_regions() -> None:
+    aus = ["AU12L", "AU12R", 5, 20, 26, 27, 28, 43, 45, 9]
+    model = small_model("mdhr", aus=aus)
+    plan = model.region_plan
+    assert max(plan.num_classes) <= 16 and set(plan.regions) == {"upper", "middle", "lower"}
+    assert sorted(c for columns in plan.columns for c in columns) == list(range(len(aus)))
+    assert [group.shape[-1] for group in model(small_input("mdhr", 2)).region_logits] == list(
+        plan.num_classes
+    )
+    assert small_model("mdhr", **NO_REGIONS).region_plan is None
+    assert small_model("mdhr", auxiliary=False, edges=None).region_plan is None
+    with pytest.raises(ValueError, match="AU number 40 is unknown"):
+        small_model("mdhr", aus=[1, 40])
 
 
 def test_aus_without_names() -> None:
