@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import pickle
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -115,7 +116,8 @@ def build_backbone(
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: no such model, indices out of range or order, or a module without `channels`.
+        ValueError: no such model, indices out of range or order, a module without `channels`, or
+            a checkpoint that is no state dict or that only running code could read.
         FileNotFoundError: `checkpoint` is not a file.
         RuntimeError: the weights do not fit the model, or `pretrained` and none are published.
     """
@@ -211,8 +213,7 @@ def _create_with_checkpoint(
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint {os.fspath(path)!r} is not a file")
-    # Explicit: older versions of timm run what a pickle says.
-    state = timm.models.load_state_dict(os.fspath(path), weights_only=True)
+    state = _read(timm, os.fspath(path))
     classifiers = timm.models.get_pretrained_cfg(name).classifier or ()
     if isinstance(classifiers, str):
         classifiers = (classifiers,)
@@ -223,3 +224,17 @@ def _create_with_checkpoint(
     net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     net.pretrained_cfg.pop("state_dict", None)
     return net
+
+
+def _read(timm: ModuleType, path: str) -> dict[str, Any]:
+    """Return the state dict in a file, without wrappers and their prefixes."""
+    try:
+        # Said here, since older versions of timm run what a pickle says.
+        return timm.models.load_state_dict(path, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(
+            f"{path} cannot be read with torch.load(weights_only=True), and nothing else is tried, "
+            f"because a pickle can run any code: {error}"
+        ) from error
+    except AttributeError as error:
+        raise ValueError(f"{path} holds no state dict ({error})") from error

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-
-DEFAULT_IMAGE_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def load_face_model(path: Path) -> ImageModel:
     """Load the model in a checkpoint, and what the checkpoint says of the images it takes.
 
     Their side is the one in the model's config where it has one, else the one it was trained on,
-    else 224; `resize` is that of training, else in the published proportion of 256 to 224.
+    else its paper's; `resize` is that of training, else in the published proportion of 256 to 224.
 
     Raises:
         FileNotFoundError: no such file.
@@ -73,9 +71,11 @@ def load_face_model(path: Path) -> ImageModel:
     checkpoint = read_checkpoint(path)
     metadata = checkpoint.metadata
     model = load_model(path)
-    image_size = image_size_of(model, metadata)
+    info = model_info(checkpoint.model)
+    trained_on = metadata.get("image_size", info.image_size)
+    image_size = int(getattr(model.config, "image_size", trained_on))
     resize = int(metadata.get("resize", image_size * 256 // 224))
-    return ImageModel(model, image_size, resize, model_info(checkpoint.model).takes_clips)
+    return ImageModel(model, image_size, resize, info.takes_clips)
 
 
 def load_voters(paths: Sequence[Path], threshold: float) -> ImageModel:
@@ -102,12 +102,6 @@ def load_voters(paths: Sequence[Path], threshold: float) -> ImageModel:
                 )
     model = VotingEnsemble([voter.model for voter in loaded], threshold)
     return ImageModel(model, loaded[0].image_size, loaded[0].resize)
-
-
-def image_size_of(model: Any, metadata: Mapping[str, Any]) -> int:
-    """Return the side of the model's images: of its config, its training, or 224."""
-    trained_on = metadata.get("image_size", DEFAULT_IMAGE_SIZE)
-    return int(getattr(model.config, "image_size", trained_on))
 
 
 def choose_device(name: str) -> torch.device:

@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--checkpoint", required=True, type=Path, help="model to export")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the .onnx file")
     parser.add_argument(
-        "--image-size", type=int, metavar="S", help="pixels a side (what it was trained on, or 224)"
+        "--image-size", type=int, metavar="S", help="pixels a side (what it was trained on)"
     )
     parser.add_argument("--opset", type=int, help="version of the operators (torch's choice)")
     parser.add_argument(
@@ -36,18 +36,15 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say how near the file's outputs are."""
-    from aurel.cli.checkpoints import image_size_of
-    from aurel.models.checkpoint import load_model, read_checkpoint
+    from aurel.cli.checkpoints import load_face_model
     from aurel.models.export import export_onnx
 
-    if not args.checkpoint.is_file():
-        raise FileNotFoundError(f"no checkpoint at {args.checkpoint}")
-    model = load_model(args.checkpoint)
-    size = args.image_size or image_size_of(model, read_checkpoint(args.checkpoint).metadata)
+    loaded = load_face_model(args.checkpoint)
+    size = args.image_size or loaded.image_size
     differences = export_onnx(
-        model, args.out, image_size=size, opset=args.opset, tolerance=args.tolerance
+        loaded.model, args.out, image_size=size, opset=args.opset, tolerance=args.tolerance
     )
     for name, difference in differences.items():
         print(f"{name}: within {difference:.1e} of the model's")
-    print(f"{len(model.aus)} AUs, images of {size} x {size}: {args.out}")
+    print(f"{len(loaded.model.aus)} AUs, images of {size} x {size}: {args.out}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def export_onnx(
     model: nn.Module,
     path: str | Path,
     *,
-    image_size: int = 224,
+    image_size: int | None = None,
     frames: int = 16,
     opset: int | None = None,
     tolerance: float = 1e-4,
@@ -37,7 +38,7 @@ def export_onnx(
     Args:
         model: made by `create_model`.
         path: its folder is made where there is none.
-        image_size: S, pixels; a model whose config has an `image_size` takes no other.
+        image_size: S, pixels; None for that of the model's config, or else of its paper.
         frames: T of the clip that is traced.
         opset: version of ONNX's operators; None for the one that torch prefers.
         tolerance: largest difference allowed, of values up to 1; in proportion beyond.
@@ -51,18 +52,20 @@ def export_onnx(
         RuntimeError: the outputs of the file differ by more than `tolerance`; there is no file.
     """
     onnxruntime = _onnxruntime()
-    clips = info_of(model).takes_clips
+    info = info_of(model)
+    clips = info.takes_clips
+    size = image_size or getattr(model.config, "image_size", info.image_size)
     device = next(model.parameters()).device
 
     def draw(batch: int, length: int) -> Tensor:
         leading = (batch, length) if clips else (batch,)
-        return torch.rand(*leading, 3, image_size, image_size, device=device) * 4 - 2
+        return torch.rand(*leading, 3, size, size, device=device) * 4 - 2
 
     training = model.training
     model.eval()
     try:
         program = _onnx_program(model, draw(2, frames), "clips" if clips else "images", opset)
-        about = {**describe(model), "image_size": image_size}
+        about = {**describe(model), "image_size": size}
         program.model.metadata_props["aurel"] = json.dumps(about)
         images = draw(3, frames + 1)
         with torch.no_grad():
@@ -87,15 +90,14 @@ def export_onnx(
 
 def named_outputs(output: AUOutput) -> dict[str, Tensor]:
     """Return the tensors that a model predicts, by the names they have in an ONNX file."""
-    fields = {
-        "probs": output.probs,
-        "logits": output.logits,
-        "edge_logits": output.edge_logits,
-        "landmarks": output.landmarks,
-    }
-    regions = enumerate(output.region_logits or ())
-    named = {name: value for name, value in fields.items() if value is not None}
-    return {**named, **{f"region_logits_{index}": value for index, value in regions}}
+    named: dict[str, Tensor] = {}
+    for field in fields(output):
+        value = getattr(output, field.name)
+        if isinstance(value, Tensor):
+            named[field.name] = value
+        elif field.name == "region_logits" and value is not None:
+            named |= {f"region_logits_{region}": logits for region, logits in enumerate(value)}
+    return named
 
 
 class _Outputs(nn.Module):

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small_models import CLIP_MODELS, SMALL, small_model
+from torch import Tensor
+
+from aurel.data import SyntheticFaces
+from aurel.facs import AUSet
+from aurel.losses import weighted_asymmetric_loss
+from aurel.metrics import AUF1
+from aurel.models.registry import list_models
+
+AUS = [1, 4, 12, 25, 26]
+OF_ONE_SIDE = [4, 12, 25, "L12", "R12"]
+STEPS = 200
+TINY: dict[str, dict[str, Any]] = {
+    name: {"backbone": "test_resnet"}
+    for name in list_models()
+    if SMALL[name]["backbone"] == "resnet18" or name == "mdhr"
+} | {"gtle_net": {"widths": (8, 4, 4, 4, 4)}}
+
+
+def faces(aus: AUSet) -> tuple[Tensor, Tensor]:
+    """32 images and their labels; an AU of one side has the labels of both."""
+    both = sorted(set(aus.numbers))
+    data = SyntheticFaces(both, subjects=range(8), per_subject=4, size=64, occlusion=0.0)
+    samples = [data[index] for index in range(32)]
+    images, labels = (
+        torch.stack([sample[key] for sample in samples]) for key in ("image", "labels")
+    )
+    assert labels.sum(0).min() > 0 and labels.sum(0).max() < 32
+    return images, labels[:, [both.index(number) for number in aus.numbers]]
+
+
+def mean_f1(model: Any, images: Tensor, labels: Tensor) -> float:
+    f1 = AUF1(model.aus, average="mean")
+    with torch.no_grad():
+        f1.update(model.eval()(images).probs.flatten(0, -2), labels.flatten(0, -2))
+    return float(f1.compute())
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_learns_a_few_faces_by_heart(name: str) -> None:
+    aus = OF_ONE_SIDE if name.startswith("open_graphau") else AUS
+    model = small_model(name, aus=aus, **TINY.get(name, {}))
+    images, labels = faces(model.aus)
+    if name in CLIP_MODELS:
+        images, labels = images.unflatten(0, (8, 4)), labels.unflatten(0, (8, 4))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    score = 0.0
+    for step in range(1, STEPS + 1):
+        model.train()
+        optimizer.zero_grad()
+        weighted_asymmetric_loss(model(images).probs, labels).backward()
+        optimizer.step()
+        if step % 10 == 0:
+            score = mean_f1(model, images, labels)
+            if score == 1:
+                break
+    assert score == 1
