@@ -11,9 +11,8 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from aurel.backbones.tapped import TappedModel
+from aurel.backbones.tapped import Blocks, TappedModel
 
 FACE = 7
 """Rows and columns of the last map that the embedding is made of: those of a 112-pixel face."""
@@ -48,24 +47,6 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.prelu(self.bn2(self.conv1(self.bn1(x))))
         return self.bn3(self.conv2(out)) + (x if self.downsample is None else self.downsample(x))
-
-
-class Layer(nn.Sequential):
-    """Blocks, the first of which halves the resolution."""
-
-    grad_checkpointing = False
-
-    def __init__(self, in_channels: int, channels: int, depth: int) -> None:
-        rest = [Block(channels, channels, 1) for _ in range(depth - 1)]
-        super().__init__(Block(in_channels, channels, 2), *rest)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self:
-            if self.grad_checkpointing and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        return x
 
 
 class IResNet(TappedModel):
@@ -104,7 +85,8 @@ class IResNet(TappedModel):
         self.feature_info = [_tap("prelu", dims[0], 1)]
         before = dims[0]
         for index, (width, depth) in enumerate(zip(dims, depths, strict=True), start=1):
-            self.add_module(f"layer{index}", Layer(before, width, depth))
+            rest = [Block(width, width, 1) for _ in range(depth - 1)]
+            self.add_module(f"layer{index}", Blocks(Block(before, width, 2), *rest))
             self.feature_info.append(_tap(f"layer{index}", width, 2**index))
             before = width
         self.bn2 = nn.BatchNorm2d(before)
@@ -159,7 +141,7 @@ class IResNet(TappedModel):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks in the backward pass instead of keeping their activations."""
         for module in self.modules():
-            if isinstance(module, Layer):
+            if isinstance(module, Blocks):
                 module.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
