@@ -109,11 +109,10 @@ def test_parameter_counts(shapes: IResNet) -> None:
     assert sum(buffer.numel() for buffer in shapes.buffers()) == 69_786
 
 
-def test_multiply_adds() -> None:
-    for size, options, millions in ((112, {}, 12089.6), (224, {"num_classes": 0}, 48306.8)):
-        with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            timm.create_model("iresnet100", **options).eval()(torch.empty(1, 3, size, size))
-        assert counter.get_total_flops() / 2e6 == pytest.approx(millions, abs=5)
+def test_multiply_adds(shapes: IResNet) -> None:
+    with FlopCounterMode(display=False) as counter:
+        shapes(torch.empty(1, 3, 112, 112, device="meta"))
+    assert round(counter.get_total_flops() / 2e6, 1) == 12089.6
 
 
 def test_widths_and_strides_of_the_taps(shapes: IResNet) -> None:
@@ -310,8 +309,8 @@ def test_registry() -> None:
         build_backbone("iresnet100", pretrained=True, **SMALL)
 
 
-def test_compiles_and_exports(small: IResNet) -> None:
-    small.reset_classifier(0)
+def test_compiles_and_exports() -> None:
+    small = IResNet(0, dims=(4, 8), depths=(2, 1)).eval()
     images = torch.randn(2, 3, 32, 32)
     compiled = torch.compile(small, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(images), small(images))
