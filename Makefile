@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYG := .venv-pyg
 
+# torch-cluster and torch-scatter are peers where `make test-pyg` has compiled them.
+BENCH_PYTHON ?= $(firstword $(wildcard $(PYG)/bin/python) $(BIN)/python)
+# Any Python with torch, triton, pytest, pytest-benchmark, hypothesis and timm will do.
+GPU_PYTHON ?= $(BIN)/python
+
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -39,10 +44,20 @@ lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/mypy aurel kernels/aurel_kernels
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## the speed benchmarks on this machine (about ten minutes)
-	$(BIN)/python benchmarks/multi_dimensional_edges.py
-	$(BIN)/python benchmarks/knn_max_relative.py
-	$(BIN)/python benchmarks/me_graphau_training_step.py
+bench: $(STAMP)  ## every benchmark on this machine (under ten minutes)
+	$(BENCH_PYTHON) -m pytest benchmarks -q --benchmark-quiet --results build/bench.json
+
+bench-sweep: $(STAMP)  ## benchmark many sizes, for the plots, into benchmarks/results/cpu.json
+	$(BENCH_PYTHON) -m pytest benchmarks -q --benchmark-quiet --sweep --results benchmarks/results/cpu.json
+
+bench-check: bench  ## compare the ratios with those in benchmarks/results/cpu.json
+	$(BIN)/python benchmarks/regression.py build/bench.json benchmarks/results/cpu.json
+
+bench-report: $(STAMP)  ## plots and docs/benchmarks.md from benchmarks/results
+	$(BIN)/python benchmarks/report.py benchmarks/results/*.json --page docs/benchmarks.md
+
+gpu: $(if $(filter $(BIN)/%,$(GPU_PYTHON)),$(STAMP))  ## kernel tests and benchmarks on a CUDA GPU (under ten minutes)
+	PYTHONPATH=.:kernels $(GPU_PYTHON) benchmarks/gpu.py
 
 kernels-report: $(STAMP)  ## compile every kernel for four GPUs, without one; fail on a spill
 	$(BIN)/python -m aurel_kernels.report
@@ -50,4 +65,4 @@ kernels-report: $(STAMP)  ## compile every kernel for four GPUs, without one; fa
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) $(PYG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build
 
-.PHONY: help setup demo test test-pyg test-long lint bench kernels-report clean
+.PHONY: help setup demo test test-pyg test-long lint bench bench-sweep bench-check bench-report gpu kernels-report clean

@@ -59,13 +59,13 @@ def step(
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).norm() / theirs.norm().clamp_min(1e-12))
+    return float((ours - theirs).detach().norm() / theirs.detach().norm().clamp_min(1e-12))
 
 
 def check_agreement(
     ours: nn.Module, theirs: nn.Module, images: Tensor, weights: list[Tensor]
 ) -> float:
-    """Return the largest relative difference of outputs and gradients; SystemExit if it is large."""
+    """Return the largest relative difference of outputs and gradients; SystemExit if large."""
     results = []
     for model in (ours, theirs):
         outputs = tensors(model(images))

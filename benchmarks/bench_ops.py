@@ -11,6 +11,7 @@ from ceilings import Floor
 from torch import Tensor
 
 from aurel.ops import (
+    edge_update,
     gated_edge_aggregate,
     graph_attention,
     knn_graph,
@@ -244,5 +245,26 @@ def test_gated_edge_aggregate(
         [edge, values],
         {"aurel": gated_edge_aggregate, "eager": peers.gated_sum},
         Floor(moved),
+        compiled="eager",
+    )
+
+
+@modes
+@pytest.mark.sizes(**FEW)
+def test_edge_update(size: dict[str, int], mode: str, bench: Any, versus_functions: Any) -> None:
+    batch, nodes, channels = size["B"], size["N"], size["C"]
+    pairs, ends = (batch, nodes, nodes, channels), (batch, nodes, channels)
+    edges, projected = (torch.randn(pairs, device=bench.device) for _ in range(2))
+    target, source = (torch.randn(ends, device=bench.device) for _ in range(2))
+    weight, bias = (torch.rand(nodes, nodes, device=bench.device) for _ in range(2))
+    # Statistics need a pass over the projection before the pass that writes; backward likewise.
+    passes = 4 if mode == "forward" else 11
+    versus_functions(
+        "edge_update",
+        {"B": batch, "N": nodes, "C": channels},
+        mode,
+        [edges, projected, target, source, weight, bias],
+        {"aurel": lambda *args: edge_update(*args)[0], "eager": peers.edge_update},
+        Floor(passes * FLOAT * edges.numel()),
         compiled="eager",
     )

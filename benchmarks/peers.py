@@ -60,6 +60,16 @@ def gated_sum(edge: Tensor, values: Tensor) -> Tensor:
     return (edge.sigmoid().softmax(2) * values.unsqueeze(1)).sum(2)
 
 
+def edge_update(
+    edges: Tensor, projected: Tensor, target: Tensor, source: Tensor, weight: Tensor, bias: Tensor
+) -> Tensor:
+    """Edges (B, N, N, C) with their ends, through a batch norm over N * N channels."""
+    joined = projected + target.unsqueeze(2) + source.unsqueeze(1)
+    pairs = joined.flatten(1, 2)
+    normed = F.batch_norm(pairs, None, None, weight.flatten(), bias.flatten(), training=True)
+    return edges + normed.view_as(edges).relu()
+
+
 def cluster_graph(x: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (B N, C), and the edges that torch-cluster finds between them."""
     batch, nodes, _ = x.shape

@@ -1,0 +1,114 @@
+"""Relation layers beside their plain definitions and PyTorch Geometric's layers."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from ceilings import Floor
+from measure import Step
+from peers import gathered
+from plain_me_graphau import GatedGraph
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aurel.layers import EdgeGraphConv, GatedEdgeGCN, MaxRelativeGraphConv, MultiDimensionalEdges
+from aurel.layers.linear_norm import interleave
+from aurel.layers.reference_edges import materialized_edges
+from aurel.models.author_keys.edges import gated_edge_gcn
+from aurel.ops import knn_graph
+
+CHANNELS, TOKENS = 512, 49
+
+
+def gradients(out: Tensor, inputs: list[Tensor], module: nn.Module) -> list[Tensor]:
+    """Return the output, and the gradients of inputs and parameters for a fixed cotangent."""
+    cotangent = torch.linspace(-1, 1, out.numel(), device=out.device).view(out.shape)
+    # A bias of the keys moves no softmax: its gradient is rounding.
+    learned = [p for name, p in module.named_parameters() if not name.endswith("key.bias")]
+    return [out.detach(), *torch.autograd.grad(out, [*inputs, *learned], cotangent)]
+
+
+@pytest.mark.sizes(
+    cpu=[{"B": 8, "N": 12}, {"B": 2, "N": 27}],
+    cuda=[{"B": 64, "N": 12}, {"B": 64, "N": 27}],
+    sweep=[{"B": 2, "N": nodes} for nodes in (4, 8, 12, 18, 27)],
+)
+def test_multi_dimensional_edges(size: dict[str, int], bench: Any, versus: Any) -> None:
+    batch, nodes = size["B"], size["N"]
+    layer = MultiDimensionalEdges(CHANNELS, nodes).to(bench.device)
+    plain = deepcopy(layer)
+    # In memory the token comes before the node, as `AUSpecificFeatures` leaves it.
+    node_tokens = torch.rand(batch, TOKENS, nodes, CHANNELS, device=bench.device)
+    node_tokens = node_tokens.transpose(1, 2).requires_grad_()
+    face_tokens = torch.rand(batch, TOKENS, CHANNELS, device=bench.device).requires_grad_()
+    inputs = [node_tokens, face_tokens]
+
+    def ours() -> list[Tensor]:
+        return gradients(layer(*inputs), inputs, layer)
+
+    def definition() -> list[Tensor]:
+        edges = materialized_edges(plain, *inputs).mean(2)
+        return gradients(edges.view(batch, nodes, nodes, CHANNELS), inputs, plain)
+
+    features = 4 * (node_tokens.numel() + face_tokens.numel() + batch * nodes**2 * CHANNELS)
+    # Projections of the node tokens, then for each pair a D x D attention in token space.
+    projections = 2 * batch * nodes * TOKENS * CHANNELS * CHANNELS // 2
+    pairs = 2 * batch * nodes**2 * (2 * TOKENS**3 + TOKENS * CHANNELS)
+    versus(
+        "MultiDimensionalEdges",
+        size,
+        "training",
+        {"aurel": ours, "definition": definition},
+        Floor(3 * features, 3 * (projections + pairs)),
+    )
+
+
+@pytest.mark.sizes(
+    cpu=[{"B": 16, "N": 12}, {"B": 8, "N": 27}], cuda=[{"B": 64, "N": 12}, {"B": 64, "N": 27}]
+)
+def test_gated_edge_gcn(size: dict[str, int], bench: Any, versus: Any) -> None:
+    batch, nodes = size["B"], size["N"]
+    plain = GatedGraph(CHANNELS, nodes).to(bench.device)
+    layer = GatedEdgeGCN(CHANNELS, nodes).to(bench.device)
+    layer.load_state_dict(gated_edge_gcn(plain.state_dict()))
+    x = torch.randn(batch, nodes, CHANNELS, device=bench.device).requires_grad_()
+    edges = torch.randn(batch, nodes, nodes, CHANNELS, device=bench.device).requires_grad_()
+
+    def ours() -> list[Tensor]:
+        out, updated = layer(x, edges)
+        return gradients(out.sum(1) + updated.sum((1, 2)), [x, edges], layer)[:3]
+
+    def definition() -> list[Tensor]:
+        out, updated = plain(x, edges.flatten(1, 2))
+        return gradients(out.sum(1) + updated.sum(1), [x, edges], plain)[:3]
+
+    versus("GatedEdgeGCN", size, "training", {"aurel": ours, "plain": definition})
+
+
+@pytest.mark.parametrize("layer_type", [MaxRelativeGraphConv, EdgeGraphConv])
+@pytest.mark.sizes(
+    cpu=[{"B": 64, "N": 18, "C": 128, "K": 9}, {"B": 4, "N": 196, "C": 96, "K": 9}],
+    cuda=[{"B": 256, "N": 18, "C": 128, "K": 9}, {"B": 64, "N": 196, "C": 192, "K": 9}],
+)
+def test_graph_conv(layer_type: Any, size: dict[str, int], bench: Any, versus: Any) -> None:
+    batch, nodes, channels, k = size.values()
+    layer = layer_type(channels, channels, k=k).to(bench.device)
+    plain = deepcopy(layer)
+    x = torch.randn(batch, nodes, channels, device=bench.device).requires_grad_()
+    steps: dict[str, Step] = {
+        "aurel": lambda: gradients(layer(x), [x], layer),
+        "plain": lambda: gradients(plain_conv(plain, x, k), [x], plain),
+    }
+    versus(layer_type.__name__, size, "training", steps, allowed=0.01)
+
+
+def plain_conv(layer: Any, x: Tensor, k: int) -> Tensor:
+    """The same convolution, with the features of all neighbours gathered."""
+    relative = gathered(x, knn_graph(x, k)) - x.unsqueeze(2)
+    if isinstance(layer, MaxRelativeGraphConv):
+        return F.gelu(layer.project(interleave(x, relative.amax(2)), None))
+    edges = interleave(x.unsqueeze(2).expand_as(relative), relative).flatten(1, 2)
+    return F.gelu(layer.project(edges, None)).view(*relative.shape[:3], -1).amax(2)
