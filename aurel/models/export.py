@@ -54,7 +54,8 @@ def export_onnx(
     onnxruntime = _onnxruntime()
     info = info_of(model)
     clips = info.takes_clips
-    size = image_size or getattr(model.config, "image_size", info.image_size)
+    own_size = getattr(model.config, "image_size", info.image_size)
+    size = own_size if image_size is None else image_size
     device = next(model.parameters()).device
 
     def draw(batch: int, length: int) -> Tensor:
