@@ -18,8 +18,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "mdhr": {"backbone": "rest_tiny"},
     "lrp_fgg": {"backbone": "rest_tiny", "fusion_depth": 1},
     "gtle_net": {
-        "backbone": "rest_tiny",
-        "widths": (16, 8, 8, 8, 8),
+        "backbone": "test_resnet",
+        "widths": (16, 8, 8),
         "bottlenecks": 1,
         "classifier_widths": (8, 8, 8),
     },
