@@ -6,10 +6,12 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from aurel_kernels.sizes import gate_obstacle
 from torch import Tensor
 
 from aurel.ops.arguments import check_device, check_floating, check_mask, check_shape, promote
 from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.triton_support import triton_obstacle
 
 
 def gated_edge_aggregate_reference(
@@ -24,11 +26,6 @@ def gated_edge_aggregate_reference(
     if mask is not None:
         out = out.where(mask.unsqueeze(-1), 0.0)
     return out.to(values.dtype)
-
-
-def triton_obstacle() -> str | None:
-    """Say why Triton cannot serve a call; None if it can."""
-    return "no Triton kernel for gated_edge_aggregate yet"
 
 
 def gated_edge_aggregate(
@@ -64,8 +61,9 @@ def gated_edge_aggregate(
     check_floating("values", values)
     check_device("edge", edge, values)
     check_mask(mask, values)
-    impl = resolve_backend("gated_edge_aggregate", backend, values, triton_obstacle())
     edge, values = promote(edge, values)
+    obstacle = triton_obstacle(values, gate_obstacle(nodes))
+    impl = resolve_backend("gated_edge_aggregate", backend, values, obstacle)
     if mask is None:
         return _gated_edge_aggregate(edge, values, None, impl)
     # What lies at an absent node may be NaN, which a zero weight would not remove.
