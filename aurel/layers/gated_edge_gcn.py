@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from aurel.graph import RelationGraph
 from aurel.layers.graph_batch_norm import GraphBatchNorm
 from aurel.ops.arguments import check_choice, check_mask, check_shape
+from aurel.ops.edge_update import edge_update
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
 
 Residual = Literal["inside", "outside"]
@@ -60,15 +61,39 @@ class GatedEdgeLayer(nn.Module):
         linears = (self.node, self.message, self.target, self.source)
         weight = torch.cat([linear.weight for linear in linears])
         node, message, target, source = F.linear(x, weight).chunk(4, -1)
-        pairs = None if mask is None else mask.unsqueeze(2) & mask.unsqueeze(1)
         projected = self.edge(edges) if projected is None else projected
-        update = projected + target.unsqueeze(2) + source.unsqueeze(1)
-        edges = edges + F.relu(self.edge_norm(update, pairs))
+        edges = self._update(edges, projected, target, source, mask)
         gathered = gated_edge_aggregate(edges, message, mask=mask)
         present = x.shape[1] if mask is None else mask.sum(1).clamp_min(1)[:, None, None]
         update = self.node_norm(node + gathered / present, mask)
         x = F.relu(x + update) if self.residual == "inside" else x + F.relu(update)
         return x, edges
+
+    def _update(
+        self,
+        edges: Tensor,
+        projected: Tensor,
+        target: Tensor,
+        source: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Return e', (B, N, N, C)."""
+        images, _, _, channels = edges.shape
+        norm = self.edge_norm
+        new, mean, var = edge_update(
+            edges,
+            projected,
+            target,
+            source,
+            norm.weight,
+            norm.bias,
+            norm.given(images),
+            eps=norm.eps,
+            mask=mask,
+        )
+        pairs = None if mask is None else mask.unsqueeze(2) & mask.unsqueeze(1)
+        norm.learn(mean, var, images, channels, pairs)
+        return new
 
     def extra_repr(self) -> str:
         return f"{self.channels}, num_nodes={self.node_norm.entries[0]}, residual={self.residual!r}"

@@ -17,7 +17,8 @@ class GraphBatchNorm(nn.Module):
 
     for entries e, each with C features: `nn.BatchNorm1d` over the flattened entries, its running
     statistics included, except that absent entries enter no statistic. `affine` gives the same for
-    values that are too many to be held, from their mean and scatter an image.
+    values that are too many to be held, from their mean and scatter an image; `given` and `learn`
+    are for an op that normalises by itself.
 
     Args:
         entries: (N,) for nodes, (N, N) for pairs of nodes; the shape of parameters and buffers.
@@ -109,12 +110,11 @@ class GraphBatchNorm(nn.Module):
         """
         if mask is not None:
             mean = mean.where(mask, 0.0)
-        # A batch of nothing has no statistics.
-        if self.training and mean.shape[0] > 0:
+        if self._learns(mean.shape[0]):
             assert scatter is not None
             if mask is not None:
                 scatter = scatter.where(mask, 0.0)
-            total = self._total(mean, mask, count)
+            total = self._total(mean.shape[0], count, mask, mean.dtype)
             centre = mean.sum(0) * (count / total)
             deviation = mean - centre
             if mask is not None:
@@ -128,8 +128,34 @@ class GraphBatchNorm(nn.Module):
         shift = torch.addcmul(self.bias.to(mean.dtype), deviation, scale)
         return scale, shift if mask is None else shift.where(mask, 0.0)
 
+    def given(self, images: int) -> tuple[Tensor, Tensor] | None:
+        """Return mean and variance to normalise a batch by; None where its own are wanted."""
+        return None if self._learns(images) else (self.running_mean, self.running_var)
+
+    def learn(
+        self, mean: Tensor, var: Tensor, images: int, count: int, mask: Tensor | None = None
+    ) -> None:
+        """Let a batch enter the running statistics, unless `given` has some for it.
+
+        Args:
+            mean: (*entries), float32 at least.
+            var: (*entries), biased.
+            images: number B of images.
+            count: values an entry has in an image.
+            mask: (B, *entries) bool, True where the entry exists.
+
+        Raises:
+            ValueError: there is one value an entry to learn from.
+        """
+        if self._learns(images):
+            self._track(mean, var, self._total(images, count, mask, mean.dtype))
+
+    def _learns(self, images: int) -> bool:
+        # A batch of nothing has no statistics.
+        return self.training and images > 0
+
     def _plain(self, x: Tensor, momentum: float) -> Tensor:
-        training = self.training and x.shape[0] > 0
+        training = self._learns(x.shape[0])
         if training:
             self.num_batches_tracked.add_(1)
         out = F.batch_norm(
@@ -144,26 +170,33 @@ class GraphBatchNorm(nn.Module):
         )
         return out.view(x.shape)
 
-    def _total(self, mean: Tensor, mask: Tensor | None, count: int) -> Tensor:
+    def _total(
+        self, images: int, count: int, mask: Tensor | None, dtype: torch.dtype
+    ) -> Tensor | int:
         """Return the number of values behind each entry's statistics, 1 where there is none."""
         if mask is not None:
-            return (mask.sum(0) * count).clamp_min(1).to(mean.dtype)
-        total = mean.shape[0] * count
-        if total < 2:
+            return (mask.sum(0) * count).clamp_min(1).to(dtype)
+        if images * count < 2:
             raise ValueError("training needs more than one value an entry, got one image of one")
-        return mean.new_full((), total)
+        return images * count
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
+    def _track(self, mean: Tensor, var: Tensor, total: Tensor | int) -> None:
         self.num_batches_tracked.add_(1)
-        momentum = self.num_batches_tracked.to(mean.dtype).reciprocal()
-        if self.momentum is not None:
-            momentum = torch.full_like(momentum, self.momentum)
-        # An entry that no image has keeps what it has learned.
-        momentum = torch.where(total > 1, momentum, 0.0)
-        unbiased = var * (total / (total - 1).clamp_min(1))
+        share: Tensor | float
+        if self.momentum is None:
+            share = self.num_batches_tracked.to(mean.dtype).reciprocal()
+        else:
+            share = self.momentum
+        if isinstance(total, Tensor):
+            # An entry that no image has keeps what it has learned.
+            share = (total > 1).to(mean.dtype) * share
+            unbiased = var * (total / (total - 1).clamp_min(1))
+        else:
+            unbiased = var * (total / (total - 1))
         for running, batch in ((self.running_mean, mean), (self.running_var, unbiased)):
-            running.lerp_(batch.to(running.dtype), momentum.to(running.dtype))
+            weight = share.to(running.dtype) if isinstance(share, Tensor) else share
+            running.lerp_(batch.to(running.dtype), weight)
 
     def extra_repr(self) -> str:
         return f"{self.entries}, eps={self.eps}, momentum={self.momentum}"

@@ -7,6 +7,7 @@ for the CPU, and a place for a Triton kernel behind the same `torch.library` ope
 from __future__ import annotations
 
 from aurel.ops.backend import Backend, use_backend
+from aurel.ops.edge_update import edge_update
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
 from aurel.ops.graph_attention import graph_attention
 from aurel.ops.knn_graph import knn_graph
@@ -20,6 +21,7 @@ from aurel.ops.topk_aggregate import topk_aggregate
 
 __all__ = [
     "Backend",
+    "edge_update",
     "gated_edge_aggregate",
     "graph_attention",
     "knn_graph",

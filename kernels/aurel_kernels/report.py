@@ -28,6 +28,8 @@ MODULES = (
     "graph_attention",
     "pair_pool",
     "pair_pool_large",
+    "gated_edge_aggregate",
+    "edge_update",
 )
 
 # target: backend, architecture, lanes of a warp, shared memory that a block may have (KiB)

@@ -9,6 +9,8 @@ import torch
 from plain import METRICS
 from torch import Tensor
 
+from aurel.ops.edge_update import edge_update
+from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
 from aurel.ops.graph_attention import graph_attention
 from aurel.ops.knn_graph import knn_graph
 from aurel.ops.knn_max_relative import knn_max_relative
@@ -66,7 +68,31 @@ def pooled(tokens: Tensor) -> Tensor:
     return (weights.square().sum(-1) + scatter).to(tokens.dtype)
 
 
-OPS = [max_relative, mean, exact, ties, attention, attention_weights, pair, pair_tiles]
+def gated(x: Tensor) -> Tensor:
+    edges = x.unsqueeze(1) / 4 + x.unsqueeze(2) / 8
+    return gated_edge_aggregate(edges, x)
+
+
+def updated(x: Tensor) -> Tensor:
+    """Sums of integers are exact in half precision too; no value lies in the corner of the ReLU."""
+    edges = x.unsqueeze(1).expand(-1, x.shape[1], -1, -1)
+    position = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
+    weight = 1 + (position[:, None] - position).cos() / 2
+    return edge_update(edges, edges, x, 2 * x, weight, weight.sin() / 16)[0].mean(2)
+
+
+OPS = [
+    max_relative,
+    mean,
+    exact,
+    ties,
+    attention,
+    attention_weights,
+    pair,
+    pair_tiles,
+    gated,
+    updated,
+]
 op_cases = pytest.mark.parametrize("op", OPS, ids=lambda op: op.__name__)
 
 
@@ -280,6 +306,30 @@ def test_compiles_without_a_break(op: Callable[[Tensor], Tensor]) -> None:
     got = step(torch.compile(op, fullgraph=True), x)
     for one, other in zip(got, step(op, x), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["batch", "given"])
+@pytest.mark.parametrize("masked", [False, True], ids=["all present", "mask"])
+@pytest.mark.parametrize("shape", [(64, 41, 512), (16, 128, 100), (2, 256, 37)])
+def test_edge_ops_equal_torch(shape: tuple[int, int, int], masked: bool, given: bool) -> None:
+    batch, count, width = shape
+    edges, projected, grad = torch.randn(3, batch, count, count, width, device="cuda")
+    target, source = torch.randn(2, batch, count, width, device="cuda")
+    weight, bias = torch.rand(2, count, count, device="cuda")
+    statistics = (bias, weight + 0.5) if given else None
+    mask = torch.rand(batch, count, device="cuda") < 0.8 if masked else None
+    leaves = [edges, projected, target, source, weight + 0.5, bias]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    results = []
+    for backend in ("triton", "torch"):
+        new, mean, var = edge_update(*leaves, statistics, mask=mask, backend=backend)
+        out = gated_edge_aggregate(new, source, mask=mask, backend=backend)
+        grads = torch.autograd.grad((new, out), leaves, (grad, grad[:, 0]))
+        results.append([new, mean, var, out, *grads])
+    for got, want in zip(*results, strict=True):
+        # The two may round a value at the corner of the ReLU to different sides of it.
+        far = (got - want).abs() > 1e-4 * want.abs().max()
+        assert far.float().mean() < 1e-5 and got.isfinite().all()
 
 
 def test_triton_is_the_default() -> None:

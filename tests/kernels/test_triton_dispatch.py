@@ -13,6 +13,8 @@ from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
 from aurel.ops import backend
+from aurel.ops.edge_update import edge_update
+from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
 from aurel.ops.graph_attention import (
     _graph_attention,
     _graph_attention_backward,
@@ -55,6 +57,15 @@ def test_sizes_and_dtypes_that_are_not_served() -> None:
     )
     tokens = integers(1, 1, 1025, 1)
     assert "up to 1024 tokens, got 1025" in refusal(pair_pool, tokens, tokens)
+    edges, ends, pairs = integers(1, 257, 257, 1), integers(1, 257, 1), integers(257, 257)
+    assert "up to 256 nodes, got 257" in refusal(gated_edge_aggregate, edges, ends)
+    tensors = (edges, edges, ends, ends, pairs, pairs)
+    assert "up to 256 nodes, got 257" in refusal(edge_update, *tensors)
+    narrow = (
+        edges[:, :2, :2].double(),
+        *(tensor[:, :2] for tensor in (edges[:, :, :2], ends, ends)),
+    )
+    assert "got torch.float64" in refusal(edge_update, *narrow, pairs[:2, :2], pairs[:2, :2])
     assert "up to 1024 tokens, got 1025" in refusal(
         pairwise_cross_attention, tokens, tokens, tokens, scale=1.0
     )
@@ -82,11 +93,14 @@ def test_auto_falls_back_with_one_line(
         tokens = torch.empty(1, 1, 1025, 1, device="cuda")
         values = torch.empty(1, 1, 3, 2049, device="cuda")
         score = values[..., 0]
+        edges = torch.empty(1, 257, 257, 1, device="cuda")
         for _ in range(2):
             pair_pool(tokens, tokens)
+            gated_edge_aggregate(edges, edges[:, 0])
             graph_attention(values, score, score, torch.empty(3, 3, device="cuda"))
     assert caplog.messages == [
         "pair_pool: falling back to torch: the kernels serve up to 1024 tokens, got 1025",
+        "gated_edge_aggregate: falling back to torch: the kernels serve up to 256 nodes, got 257",
         "graph_attention: falling back to torch: the kernels serve up to 2048 channels, got 2049",
     ]
 
@@ -184,7 +198,13 @@ def attention_layer(x: torch.Tensor) -> torch.Tensor:
     return mean + scatter.unsqueeze(-1)
 
 
-@pytest.mark.parametrize("layer", [neighbor_layer, attention_layer])
+def edge_layer(x: torch.Tensor) -> torch.Tensor:
+    edges, pairs = x.unsqueeze(1) * x.unsqueeze(2), x[0] @ x[1].mT
+    new, mean, var = edge_update(edges, edges, x, x, pairs, pairs, backend="triton")
+    return gated_edge_aggregate(new * var.unsqueeze(2), x + mean.mean(), backend="triton")
+
+
+@pytest.mark.parametrize("layer", [neighbor_layer, attention_layer, edge_layer])
 def test_compiles_without_a_break(layer) -> None:
     x = torch.randn(2, 6, 5, device=DEVICE, requires_grad=True)
     want = layer(x)

@@ -1,0 +1,258 @@
+"""`edge_update` against its equation in numpy, and what every op of aurel promises."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aurel.ops.edge_update import _edge_update_backward, edge_update, edge_update_reference
+
+SIZES = [(1, 1, 2), (2, 1, 1), (2, 3, 5), (1, 7, 2), (3, 4, 13)]
+MASK = torch.tensor([[True, False, True], [True, False, False]])
+
+
+def inputs(batch: int, nodes: int, channels: int, dtype=torch.float64) -> list[Tensor]:
+    """Edges, their projection, that of targets and sources, weight and bias."""
+    edges, projected = 2 * torch.randn(2, batch, nodes, nodes, channels, dtype=dtype)
+    target, source = torch.randn(2, batch, nodes, channels, dtype=dtype) + 1
+    weight, bias = torch.randn(2, nodes, nodes, dtype=dtype)
+    return [edges, projected, target, source, weight, bias]
+
+
+def moments(nodes: int, dtype=torch.float64) -> tuple[Tensor, Tensor]:
+    return torch.randn(nodes, nodes, dtype=dtype), torch.rand(nodes, nodes, dtype=dtype) + 0.5
+
+
+def leaves(tensors: list[Tensor]) -> list[Tensor]:
+    return [tensor.detach().requires_grad_() for tensor in tensors]
+
+
+def oracle(edges, projected, target, source, weight, bias, statistics, present) -> tuple:
+    """Pair by pair; present (B, N)."""
+    out, nodes = np.zeros_like(edges), edges.shape[1]
+    means, variances = np.zeros((2, nodes, nodes))
+    for i, j in np.ndindex(nodes, nodes):
+        here = present[:, i] & present[:, j]
+        update = (projected[:, i, j] + target[:, i] + source[:, j])[here]
+        mean, var = (update.mean(), update.var()) if update.size else (0.0, 0.0)
+        if statistics is not None:
+            mean, var = (each[i, j] for each in statistics)
+        new = weight[i, j] * (update - mean) / np.sqrt(var + 1e-5) + bias[i, j]
+        out[here, i, j] = edges[here, i, j] + np.maximum(new, 0)
+        means[i, j], variances[i, j] = mean, var
+    return out, means, variances
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("given_statistics", [False, True], ids=["batch", "given"])
+@pytest.mark.parametrize("masked", [False, True], ids=["all present", "mask"])
+@pytest.mark.parametrize("function", [edge_update, edge_update_reference])
+def test_meets_the_equation(size, given_statistics: bool, masked: bool, function) -> None:
+    tensors, batch, nodes = inputs(*size), size[0], size[1]
+    statistics = moments(nodes) if given_statistics else None
+    mask = torch.rand(batch, nodes) < 0.6 if masked else None
+    arrays = [tensor.numpy() for tensor in tensors]
+    told = None if statistics is None else [each.numpy() for each in statistics]
+    present = np.ones((batch, nodes), bool) if mask is None else mask.numpy()
+    outs = function(*tensors, statistics, mask=mask)
+    for out, want in zip(outs, oracle(*arrays, told, present), strict=True):
+        np.testing.assert_allclose(out, want, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all present", "mask"])
+@pytest.mark.parametrize("given_statistics", [False, True], ids=["batch", "given"])
+def test_gradcheck(masked: bool, given_statistics: bool) -> None:
+    statistics, mask = moments(3) if given_statistics else None, MASK if masked else None
+
+    def new_edges(*tensors: Tensor) -> Tensor:
+        return edge_update(*tensors, statistics, mask=mask)[0]
+
+    assert torch.autograd.gradcheck(new_edges, leaves(inputs(2, 3, 2)))
+
+
+@pytest.mark.parametrize("given_statistics", [False, True], ids=["batch, mask", "given"])
+def test_opcheck(given_statistics: bool) -> None:
+    tensors = inputs(2, 3, 4, torch.float32)
+    statistics, mask = moments(3, torch.float32), None if given_statistics else MASK
+    pairs = (*tensors[4:], *statistics)
+    arguments = (tensors[0], [tensors[1]], *pairs, mask, 1e-5, given_statistics, "torch")
+    torch.library.opcheck(_edge_update_backward, arguments)
+    told = statistics if given_statistics else (None, None)
+    op = torch.ops.aurel.edge_update
+    torch.library.opcheck(op, (*leaves(tensors), *told, mask, 1e-5, True, "torch"))
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all present", "mask"])
+def test_blocks_of_images_change_nothing(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors, cotangent = leaves(inputs(5, 3, 4)), torch.randn(5, 3, 3, 4, dtype=torch.float64)
+    mask = torch.rand(5, 3) < 0.7 if masked else None
+    results = []
+    for images in (5, 2, 1):
+        monkeypatch.setattr(import_module("aurel.ops.edge_update"), "_CPU_BLOCK", images * 36)
+        outs = edge_update(*tensors, mask=mask)
+        results.append([*outs, *torch.autograd.grad(outs[0], tensors, cotangent)])
+    for result in results[1:]:
+        for value, want in zip(result, results[0], strict=True):
+            torch.testing.assert_close(value, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_dtypes(dtype: torch.dtype) -> None:
+    tensors = leaves([tensor.to(dtype) for tensor in inputs(2, 5, 8)])
+    wide = leaves([tensor.double() for tensor in tensors])
+    outs, exact = edge_update(*tensors), edge_update_reference(*wide)
+    assert outs[0].dtype == dtype and outs[1].dtype == outs[2].dtype == torch.float32
+    cotangent = torch.randn_like(exact[0]).to(dtype)
+    grads = torch.autograd.grad(outs[0], tensors, cotangent)
+    wanted = torch.autograd.grad(exact[0], wide, cotangent.double())
+    assert all(grad.dtype == dtype for grad in grads)
+    step = 8 * torch.finfo(dtype).eps
+    for value, want in zip((*outs, *grads), (*exact, *wanted), strict=True):
+        torch.testing.assert_close(
+            value.double(), want, rtol=step, atol=step * float(want.detach().abs().max())
+        )
+
+
+def test_mixed_dtypes_are_not_rounded() -> None:
+    edges, *rest, weight, bias = inputs(2, 3, 4, torch.float32)
+    rest = [tensor.bfloat16() for tensor in rest]
+    out, mean, _ = edge_update(edges, *rest, weight, bias)
+    assert out.dtype == mean.dtype == torch.float32
+    exact = edge_update_reference(edges, *(tensor.float() for tensor in rest), weight, bias)
+    torch.testing.assert_close(out, exact[0])
+    new = edge_update(edges.bfloat16(), *(tensor.float() for tensor in rest), weight, bias)[0]
+    assert new.dtype == torch.float32
+
+
+def test_a_large_common_value_costs_the_variance_no_digits() -> None:
+    tensors = inputs(16, 3, 64)
+    tensors[1] += 1000
+    tensors = [tensor.float() for tensor in tensors]
+    exact = edge_update_reference(*(tensor.double() for tensor in tensors))
+    _, mean, var = edge_update(*tensors)
+    torch.testing.assert_close(mean.double(), exact[1], rtol=1e-6, atol=0)
+    torch.testing.assert_close(var.double(), exact[2], rtol=1e-5, atol=0)
+
+
+def test_mask_is_absence() -> None:
+    tensors = inputs(2, 4, 3)
+    mask, kept = torch.tensor([[True, False, True, True], [False] * 4]), [0, 2, 3]
+    small = [tensor[:1, kept] for tensor in tensors[:4]]
+    small[:2] = [tensor[:, :, kept] for tensor in small[:2]]
+    pairs = [tensor[kept][:, kept] for tensor in tensors[4:]]
+    wanted = edge_update(*small, *pairs)
+    for tensor in tensors[:4]:
+        tensor[0, 1], tensor[1] = torch.nan, torch.nan
+    for tensor in tensors[:2]:
+        tensor[0, :, 1] = torch.nan
+    tensors = leaves(tensors)
+    outs = edge_update(*tensors, mask=mask)
+    torch.testing.assert_close(outs[0][:1, kept][:, :, kept], wanted[0])
+    for out, want in zip(outs[1:], wanted[1:], strict=True):
+        torch.testing.assert_close(out[kept][:, kept], want)
+    assert not outs[0][0, 1].any() and not outs[0][0, :, 1].any() and not outs[0][1].any()
+    outs[0].sum().backward()
+    assert all(tensor.grad.isfinite().all() for tensor in tensors)
+    assert not any(tensor.grad[1].any() or tensor.grad[0, 1].any() for tensor in tensors[:4])
+
+
+def test_with_given_statistics_nan_stays_where_it_is() -> None:
+    tensors = inputs(2, 3, 4)
+    tensors[1][0, 1, 2, 3] = torch.nan
+    tensors = leaves(tensors)
+    out, _, _ = edge_update(*tensors, moments(3))
+    bad = torch.zeros(2, 3, 3, 4, dtype=torch.bool)
+    bad[0, 1, 2, 3] = True
+    assert torch.equal(out.isnan(), bad)
+    grads = torch.autograd.grad(out.sum(), tensors[:4])
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+def test_a_broken_pair_stays_with_its_statistics() -> None:
+    tensors = inputs(2, 3, 4)
+    tensors[1][0, 1, 2, 3] = torch.nan
+    out, mean, _ = edge_update(*tensors)
+    bad = torch.zeros(3, 3, dtype=torch.bool)
+    bad[1, 2] = True
+    assert torch.equal(mean.isnan(), bad)
+    assert torch.equal(out.isnan(), bad.unsqueeze(2).expand_as(out))
+
+
+def test_any_memory_layout() -> None:
+    tensors = inputs(2, 3, 4)
+    strided = [tensor.mT.contiguous().mT for tensor in tensors]
+    for value, want in zip(edge_update(*strided), edge_update(*tensors), strict=True):
+        torch.testing.assert_close(value, want)
+
+
+def test_empty_batch() -> None:
+    tensors = leaves(inputs(0, 3, 4))
+    out, mean, var = edge_update(*tensors, moments(3))
+    assert out.shape == (0, 3, 3, 4) and mean.shape == var.shape == (3, 3)
+    grads = torch.autograd.grad(edge_update(*tensors)[0].sum(), tensors)
+    assert all(a.shape == b.shape and not a.any() for a, b in zip(grads, tensors, strict=True))
+
+
+def test_statistics_have_no_gradient() -> None:
+    _, mean, var = edge_update(*leaves(inputs(2, 3, 4)))
+    assert not mean.requires_grad and not var.requires_grad
+
+
+@given(st.permutations(range(4)), st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_permuting_nodes_permutes_the_result(order: list[int], given_statistics: bool) -> None:
+    torch.manual_seed(0)
+    tensors, statistics = inputs(2, 4, 3), moments(4) if given_statistics else None
+
+    def moved(tensor: Tensor, pairs: bool) -> Tensor:
+        at = 1 if tensor.ndim > 2 else 0
+        tensor = tensor.index_select(at, torch.tensor(order))
+        return tensor.index_select(at + 1, torch.tensor(order)) if pairs else tensor
+
+    pairs = (True, True, False, False, True, True)
+    given = [moved(tensor, pair) for tensor, pair in zip(tensors, pairs, strict=True)]
+    told = None if statistics is None else tuple(moved(each, True) for each in statistics)
+    wanted = edge_update(*tensors, statistics)
+    for value, want in zip(edge_update(*given, told), wanted, strict=True):
+        torch.testing.assert_close(value, moved(want, True))
+
+
+def test_compiles_in_one_graph() -> None:
+    def normalised(*tensors: Tensor) -> Tensor:
+        out, mean, var = edge_update(*tensors, mask=MASK)
+        return out + mean.unsqueeze(2) * var.unsqueeze(2)
+
+    tensors = leaves(inputs(2, 3, 4, torch.float32))
+    compiled = torch.compile(normalised, fullgraph=True, backend="aot_eager")
+    out, want = compiled(*tensors), normalised(*tensors)
+    torch.testing.assert_close(out, want)
+    grads, wanted = (torch.autograd.grad(each.square().sum(), tensors) for each in (out, want))
+    for grad, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(grad, want)
+
+
+def test_messages() -> None:
+    edges, projected, target, source, weight, bias = inputs(2, 3, 4)
+    rest = (target, source, weight, bias)
+    with pytest.raises(ValueError, match=r"edges must have shape \(B, N=3, N=3, C\)"):
+        edge_update(edges.flatten(2), projected, *rest)
+    with pytest.raises(ValueError, match=r"projected must have shape \(B=2, N=3, N=3, C=4\)"):
+        edge_update(edges, projected[:, :2], *rest)
+    with pytest.raises(ValueError, match=r"source must have shape \(B=2, N=3, C=4\)"):
+        edge_update(edges, projected, target, source[0], weight, bias)
+    with pytest.raises(ValueError, match=r"bias must have shape \(N=3, N=3\)"):
+        edge_update(edges, projected, target, source, weight, bias.flatten())
+    with pytest.raises(ValueError, match=r"var must have shape \(N=3, N=3\)"):
+        edge_update(edges, projected, *rest, (bias, bias[0]))
+    with pytest.raises(ValueError, match="projected must be floating point"):
+        edge_update(edges, projected.long(), *rest)
+    with pytest.raises(ValueError, match=r"mask must have shape \(B=2, N=3\)"):
+        edge_update(edges, projected, *rest, mask=torch.ones(2, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="got torch.float64"):
+        edge_update(edges, projected, *rest, backend="triton")
