@@ -41,7 +41,7 @@ class Ragged(nn.Module):
     The four convolutions over neighbour lists (`MaxRelativeGraphConv`, `EdgeGraphConv`,
     `GINGraphConv`, `SAGEGraphConv`) run without padding, as one large graph whose neighbours
     `ragged_knn_graph` finds; with ``aurel.use_backend("pyg")`` torch-cluster and torch-scatter
-    serve them. Every other layer runs on a dense batch behind the scenes.
+    serve them. Every other layer runs on a dense batch behind the scenes, which "pyg" refuses.
 
     A layer that knows its nodes one by one (`num_nodes`, `regions` or a fixed graph) must know
     which of them each node is: `slot`.
