@@ -257,7 +257,7 @@ def plan(x: Tensor, k: int, metric: str, loop: bool, mask: Tensor | None) -> dic
     # Halves go to the tensor cores as they are, unless a shift would round them. The interpreter
     # multiplies bfloat16 wrongly.
     upcast = metric == "l2" or x.dtype == torch.float32 or INTERPRETED
-    strip = 16 if upcast and columns == 64 else 32  # float32 products hold it in registers
+    strip = 16 if upcast and columns > 16 else 32  # float32 products hold it in registers
     return {
         "K": k,
         "BLOCK_K": power_of_two(k, 2),
@@ -333,7 +333,8 @@ def forward(x: Tensor, k: int, metric: str, loop: bool, mask: Tensor | None) -> 
 def examples() -> Iterator[Callable[[], object]]:
     """Yield calls that cover the table of `plan`, on CPU tensors, to be compiled."""
     cases = [(n, c, 9, metric, "float32") for n, c in ((41, 40), (196, 192)) for metric in METRICS]
-    cases += [(12, 512, 4, "l2", "float32"), (64, 512, 64, "l2", "float32")]
+    cases += [(12, 512, 4, "l2", "float32"), (27, 192, 4, "cosine", "float32")]
+    cases += [(64, 512, 64, "l2", "float32")]
     cases += [(196, 512, 16, "l2", "float16"), (196, 40, 64, "cosine", "bfloat16")]
     cases += [(196, 512, 9, "dot", "bfloat16")]
     for nodes, channels, k, metric, dtype in cases:
