@@ -223,34 +223,36 @@ def _backward_of_update(
     eps: float,
     given: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if update.numel() == 0:  # torch's batch normalisation would divide by it
+        nothing = torch.zeros_like(weight), torch.zeros_like(bias)
+        return torch.zeros_like(update), update.sum(2), update.sum(1), *nothing
     absent = _absent(mask)
-    batch, nodes, _, channels = update.shape
-    grad = update.new_empty(update.shape)
-    rstd = (var + eps).rsqrt_()
-    grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-    pairs = tuple(each.flatten() for each in (weight, mean, var, mean, rstd))
+    grad_new = update.new_empty(update.shape)
     threshold_backward = torch.ops.aten.threshold_backward.grad_input
     for block in _blocks(update):
         new = _normalised(update[block], weight, bias, mean, var, eps)
-        threshold_backward(grad_out[block].to(grad.dtype), new, 0.0, grad_input=grad[block])
-        both = _silence(grad[block], absent, block).flatten(1, 2), update[block].flatten(1, 2)
-        # Of torch's gradients, those of weight and bias alone, as if statistics were given.
-        wanted = [False, True, True]
-        sums = torch.ops.aten.native_batch_norm_backward(*both, *pairs, False, eps, wanted)
-        grad_weight += sums[1].view_as(weight)
-        grad_bias += sums[2].view_as(bias)
-    grad_target, grad_source = (update.new_empty((batch, nodes, channels)) for _ in range(2))
-    scale = weight * rstd
-    share = scale / (_images(batch, absent) * channels)
-    for block in _blocks(update):
-        grad[block].mul_(scale.unsqueeze(2))
-        if not given:
-            through = share * grad_weight, share * grad_bias
-            grad[block].sub_(_normalised(update[block], *through, mean, var, eps))
+        grad = grad_out[block].to(update.dtype)
+        _silence(threshold_backward(grad, new, 0.0, grad_input=grad_new[block]), absent, block)
+    # Where all images have all pairs, torch knows what flows through the statistics.
+    rstd = (var + eps).rsqrt_()
+    grad, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+        grad_new.flatten(1, 2),
+        update.flatten(1, 2),
+        *(each.flatten() for each in (weight, mean, var, mean, rstd)),
+        not given and absent is None,
+        eps,
+        [True, True, True],
+    )
+    del grad_new
+    grad = grad.view(update.shape)
+    grad_weight, grad_bias = grad_weight.view(weight.shape), grad_bias.view(weight.shape)
+    if not given and absent is not None:
+        share = weight * rstd / (_images(len(update), absent) * update.shape[3])
+        through = share * grad_weight, share * grad_bias, mean, var, eps
+        for block in _blocks(update):
+            grad[block].sub_(_normalised(update[block], *through))
             _silence(grad[block], absent, block)
-        torch.sum(grad[block], 2, out=grad_target[block])
-        torch.sum(grad[block], 1, out=grad_source[block])
-    return grad, grad_target, grad_source, grad_weight, grad_bias
+    return grad, grad.sum(2), grad.sum(1), grad_weight, grad_bias
 
 
 @torch.library.custom_op("aurel::edge_update", mutates_args=())

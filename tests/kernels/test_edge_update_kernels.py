@@ -55,20 +55,27 @@ def compare(
     exact = edge_update_reference(*(each.double() for each in tensors), wide, mask=mask)
     update = (exact[0] - tensors[0].double()).abs()
     grad = grad.where((update == 0) | (update > 1e-4), 0.0).contiguous()
+    found = []
+
+    def new_edges(*given: Tensor) -> Tensor:
+        out, *moments = triton(*given, statistics, mask=mask)
+        found.extend(moments)
+        return out
+
     check(
-        lambda *given: triton(*given, statistics, mask=mask)[0],
+        new_edges,
         lambda *given: edge_update_reference(*given, wide, mask=mask)[0],
         tensors,
         [grad],
     )
-    for got, want in zip(triton(*tensors, statistics, mask=mask)[1:], exact[1:], strict=True):
+    for got, want in zip(found, exact[1:], strict=True):
         assert got.dtype == torch.float32
         assert_agree(got, want)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
-    st.tuples(st.integers(2, 3), st.integers(1, 20), st.integers(2, 40)),
+    st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(2, 40)),
     st.sampled_from(DTYPES),
     st.booleans(),
     st.booleans(),
@@ -91,7 +98,7 @@ def test_equals_the_definition(
     compare(tensors, grad, moments(shape[1]) if told else None, mask)
 
 
-@pytest.mark.parametrize("nodes", [33, 70])
+@pytest.mark.parametrize("nodes", [17, 33])
 def test_larger_blocks(nodes: int) -> None:
     compare(*problem(1, nodes, 5))
 
