@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aurel.ops.edge_update import edge_update_reference
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate_reference
 from aurel.ops.graph_attention import graph_attention_reference
 from aurel.ops.knn_graph import knn_graph_reference
@@ -25,6 +26,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     """
     ops = torch.ops.aurel
     return {
+        ops.edge_update.default: _edge_update,
         ops.gated_edge_aggregate.default: _gated_edge_aggregate,
         ops.graph_attention.default: _graph_attention,
         ops.knn_graph.default: _knn_graph,
@@ -33,6 +35,28 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         ops.pair_pool.default: _pair_pool,
         ops.topk_aggregate.default: _topk_aggregate,
     }
+
+
+def _edge_update(
+    edges: Tensor,
+    projected: Tensor,
+    target: Tensor,
+    source: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    mask: Tensor | None,
+    eps: float,
+    keep: bool,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    given = (edges, projected, target, source, weight, bias)
+    nothing = weight.new_empty(0)
+    if mean is None or var is None:
+        return *edge_update_reference(*given, eps=eps, mask=mask), nothing
+    new, _, _ = edge_update_reference(*given, (mean, var), eps=eps, mask=mask)
+    return new, nothing, nothing, nothing
 
 
 def _gated_edge_aggregate(edge: Tensor, values: Tensor, mask: Tensor | None, impl: str) -> Tensor:

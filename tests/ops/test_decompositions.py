@@ -20,7 +20,9 @@ def arguments() -> dict[str, tuple[Any, ...]]:
     heads = torch.randn(BATCH, 2, NODES, WIDTH)
     adjacency = torch.rand(BATCH, NODES, NODES) < 0.5
     neighbors = aurel.ops.knn_graph(x, K)
+    pairs = torch.rand(4, NODES, NODES)  # weight, bias, mean, variance
     return {
+        "edge_update": (edges, -edges, x, x, *pairs, None, 1e-5, False, "torch"),
         "gated_edge_aggregate": (edges, x, None, "torch"),
         "graph_attention": (heads, heads[..., 0], heads[..., 1], adjacency, 0.2, True, "torch"),
         "knn_graph": (x, None, K, "cosine", False, "torch"),
