@@ -8,6 +8,7 @@ from torch import Tensor
 from aurel.ops.arguments import check_device, check_floating, check_mask, check_shape, promote
 from aurel.ops.backend import Backend
 from aurel.ops.pair_pool import pair_pool
+from aurel.ops.precision import without_autocast
 
 
 def pairwise_cross_attention_reference(
@@ -69,7 +70,7 @@ def pairwise_cross_attention(
     check_mask(mask, query)
     query, key, value = promote(query, key, value)
     dtype = torch.promote_types(value.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         wide = [tensor.to(dtype) for tensor in (query, key, value)]
         if mask is not None:
             wide = [tensor.where(mask[:, :, None, None], 0.0) for tensor in wide]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aurel.ops.pairwise_cross_attention import (
     pairwise_cross_attention,
@@ -81,6 +81,33 @@ def test_dtypes() -> None:
         mixed = pairwise_cross_attention(query, key, value, scale=0.5)
     assert torch.equal(mixed[0], mean) and torch.equal(mixed[1], moment)
     assert pairwise_cross_attention(half[0], key, value, scale=0.5)[0].dtype == torch.float32
+
+
+def test_compiles_in_one_graph_and_exports_with_any_batch() -> None:
+    class Attention(nn.Module):
+        def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+            return pairwise_cross_attention(*tensors, scale=0.5)
+
+    tensors = [tensor.requires_grad_() for tensor in inputs(2, 3, 5, 4, 6)]
+    wanted = Attention()(*tensors)
+    outs = torch.compile(Attention(), fullgraph=True, backend="aot_eager")(*tensors)
+    cotangents = [torch.randn_like(out) for out in outs]
+    grads = (torch.autograd.grad(each, tensors, cotangents) for each in (outs, wanted))
+    for ours, want in zip([*outs, *next(grads)], [*wanted, *next(grads)], strict=True):
+        torch.testing.assert_close(ours, want)
+
+    sizes = {0: torch.export.Dim("batch", min=1)}
+    program = torch.export.export(Attention(), tuple(tensors), dynamic_shapes=((sizes,) * 3,))
+    more = inputs(3, 3, 5, 4, 6)
+    for ours, want in zip(program.module()(*more), Attention()(*more), strict=True):
+        torch.testing.assert_close(ours, want)
+
+
+def test_meta_tensors_have_the_shapes_of_the_results() -> None:
+    wanted = pairwise_cross_attention(*inputs(2, 3, 5, 4, 6), scale=0.5)
+    outs = pairwise_cross_attention(*(t.to("meta") for t in inputs(2, 3, 5, 4, 6)), scale=0.5)
+    for out, want in zip(outs, wanted, strict=True):
+        assert (out.shape, out.dtype) == (want.shape, want.dtype)
 
 
 def test_mask_is_absence() -> None:
