@@ -19,7 +19,7 @@ from aurel.layers.multi_scale_fusion import MultiScaleFusion
 from aurel.layers.node_transformer import NodeTransformer
 from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
 from aurel.models.registry import register_model
-from aurel.ops.arguments import check_choice, check_shape
+from aurel.ops.arguments import check_choice, check_k, check_shape
 from aurel.output import AUOutput
 
 _PAPER = (
@@ -119,8 +119,8 @@ class SACL(nn.Module):
         pretrained: load the published weights of the backbone.
 
     Raises:
-        ValueError: AUs without a centre rule, a fixed graph between other regions, or options that
-            do not go together.
+        ValueError: AUs without a centre rule, a fixed graph between other regions, more neighbours
+            than regions, or options that do not go together.
 
     Source: the paper, sections 3.2 to 3.5 and tables 2 and 4. The authors released no code. What
     the paper leaves open is inferred from the sizes in its table 8:
@@ -272,6 +272,8 @@ class RegionRelations(nn.Module):
                 f"graph must be between the R={self.num_nodes} regions of these AUs, got "
                 f"{len(config.graph)} rows"
             )
+        if config.graph == "knn":
+            check_k(config.k, self.num_nodes)
         self.graph = SelfAdjustingGCN(
             channels,
             out_channels,

@@ -125,6 +125,8 @@ def test_options_that_do_not_go_together() -> None:
         small_model("sacl", scales=5)
     with pytest.raises(ValueError, match="between the R=8 regions of these AUs, got 16 rows"):
         small_model("sacl", graph=facs_graph("DISFA"))
+    with pytest.raises(ValueError, match=r"k must be in 1..8 \(the number of nodes\), got 9"):
+        small_model("sacl", k=9)
 
 
 def face(batch: int) -> Tensor:
