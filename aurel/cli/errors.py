@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 BAD_INPUT = 2
+LONGEST = 1000
 INTERRUPTED = 130
 
 
@@ -44,5 +45,9 @@ def tell(message: str) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error without line breaks; its type where it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return the message of an error without line breaks; its type where it has no message.
+
+    Of a very long one, such as a list of all the keys that a file lacks, the beginning.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... (aurel --debug shows the rest)"

@@ -65,6 +65,12 @@ def test_what_we_did_not_foresee_keeps_its_traceback() -> None:
     assert one_line(ValueError()) == "ValueError"
 
 
+def test_a_long_list_is_cut() -> None:
+    line = one_line(ValueError("missing:\n" + "head.weight\n" * 500))
+    assert line.startswith("missing: head.weight head.weight") and len(line) < 1100
+    assert line.endswith("... (aurel --debug shows the rest)")
+
+
 def test_unknown_commands_and_options_are_errors(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["dance"], ["models", "--dance"], []):
         with pytest.raises(SystemExit) as stop:
