@@ -18,6 +18,7 @@ _MEANT = (
     "Checkpoint directory .* exists",
     "The `srun` command is available",
     ".*LeafSpec.*",
+    "It is recommended to use `self.log",  # the scores are summed over processes by then
 )
 
 
