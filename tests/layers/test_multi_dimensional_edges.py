@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.reference_edges import materialized_edges
 from aurel.models.author_keys.edges import multi_dimensional_edges
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 Golden = Callable[[str], dict[str, np.ndarray]]
 MODES = ("eval", "train")
 ZERO_GRADIENT = ("face_key.bias", "pair_key.bias")
@@ -318,6 +321,23 @@ def test_mask_is_absence(mode: str) -> None:
     out.sum().backward()
     assert x.grad.isfinite().all() and not x.grad[:, 1].any()
     assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+
+
+def test_memory_is_less_than_the_tokens_of_all_pairs_would_take() -> None:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        from measure import peak_mib
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    nodes, tokens, channels = 24, 16, 128
+    layer = random_layer(channels, nodes, "train", torch.float32)
+    given = inputs(1, nodes, tokens, channels, torch.float32)
+    peaks = [
+        peak_mib(lambda f=function: f(layer, *given).sum().backward(), torch.device("cpu"))
+        for function in (MultiDimensionalEdges.__call__, definition)
+    ]
+    all_pairs = 4 * nodes**2 * tokens * channels / 2**20
+    assert peaks[0] < all_pairs < peaks[1]
 
 
 def test_empty_batch() -> None:
