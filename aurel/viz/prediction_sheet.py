@@ -90,7 +90,9 @@ def _draw_bars(
     shown = [name if seen else f"({name})" for name, seen in zip(names, visible, strict=True)]
     axes.set_yticks(places, shown, fontsize=6.5, color=INK)
     present = np.flatnonzero(labels == 1)
-    axes.plot(np.full(len(present), -0.035), present, "o", color=INK, markersize=2.6, clip_on=False)
+    if len(present):  # an empty line, unclipped, would leave no room for the axes
+        dots = np.full(len(present), -0.035)
+        axes.plot(dots, present, "o", color=INK, markersize=2.6, clip_on=False)
     axes.tick_params(axis="y", length=0, pad=9)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(names) - 0.4, -0.6)

@@ -122,6 +122,12 @@ def test_prediction_sheet(tmp_path: Path, count: int) -> None:
     assert {"right", "wrong", "no label", "present"} <= set(words)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_face_that_shows_no_au_leaves_room_for_the_others(tmp_path: Path) -> None:
+    images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+    draw_prediction_sheet(images, np.zeros((2, 8)), np.zeros((2, 8)), NAMES, tmp_path / "a.png")
+
+
 def test_a_sheet_whose_parts_do_not_fit_names_the_part(tmp_path: Path) -> None:
     images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
     ok, short = np.zeros((2, 8)), np.zeros((2, 7))
