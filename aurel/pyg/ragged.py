@@ -53,7 +53,7 @@ class Ragged(nn.Module):
     CrossRegionGAT              (M, C)                      active (M,)                (M, C)
     MultiDimensionalEdges       node tokens (M, D, C)       face tokens (B, D, C)      (E, C)
     GatedEdgeGCN                (M, C)                      edges (E, C)               both
-    those without such an entry (M, C)                                                 (M, ...)
+    all others                  (M, C)                                                 (M, ...)
     ==========================  ==========================  =========================  ============
 
     with the E pairs of nodes in the order of `complete_graph`.
