@@ -19,6 +19,7 @@ import peers
 import pytest
 import torch
 from ceilings import Ceilings, Floor, measure_ceilings
+from machine import processor
 from measure import (
     CLOCKS,
     LONG,
@@ -82,16 +83,6 @@ class Bench:
             "bytes_per_second": ceilings.bytes,
             "operations_per_second": ceilings.operations,
         }
-
-
-def processor() -> str:
-    """Return the processor's name, as Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def pytest_configure(config: pytest.Config) -> None:

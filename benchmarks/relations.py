@@ -18,9 +18,9 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
+from face_scores import FIRST_TEST_SUBJECT, Row, gain, line, score
 from region_net import RELATIONS, Graph, RegionNet
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,13 +28,10 @@ from torch.nn import functional as F
 from aurel.data.synthetic import LabelWorld, SyntheticFaces, label_world
 from aurel.data.synthetic.label_model import all_states
 from aurel.facs import FLIP_49
-from aurel.metrics import AUAUC, AUF1
 
 WORLDS = (0.0, 1.0, 2.0)
 SIZE = 64
 BATCH = 64
-FIRST_TEST_SUBJECT = 1000
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -151,38 +148,23 @@ def normalised(images: Tensor) -> Tensor:
     return (images.float() / 255 - 0.45) / 0.25
 
 
-def score(probs: Tensor, data: SyntheticFaces) -> Row:
-    """Return AUC and F1 (at 0.5), means over the AUs, of all, visible and occluded AUs."""
-    subsets = {
-        "all": data.labels,
-        "visible": data.labels.where(data.visible, -1),
-        "occluded": data.labels.where(~data.visible, -1),
-    }
-    scores = {}
-    for subset, labels in subsets.items():
-        for name, metric in (("AUC", AUAUC(data.aus)), ("F1", AUF1(data.aus))):
-            metric.update(probs, labels)
-            scores[f"{name} {subset}"] = round(float(metric.compute()), 4)
-    return scores
-
-
 def tables(rows: list[Row]) -> str:
     """Return one Markdown table a world: scores as means, gains over `self` with their range."""
     measures = ["AUC occluded", "AUC visible", "F1 occluded", "F1 visible"]
     lines = []
     for world in dict.fromkeys(row["world"] for row in rows):
         here = [row for row in rows if row["world"] == world]
-        lines += [f"\n### Couplings: {world}\n", _line("layer", "graph", *measures)]
-        lines += [_line(*["---"] * (2 + len(measures)))]
+        lines += [f"\n### Couplings: {world}\n", line("layer", "graph", *measures)]
+        lines += [line(*["---"] * (2 + len(measures)))]
         for layer in dict.fromkeys(row["layer"] for row in here):
             own, full = _of(here, layer, "self"), _of(here, layer, "full")
             if not full:
-                lines += [_line(layer, "", *(_mean(own, measure) for measure in measures))]
+                lines += [line(layer, "", *(_mean(own, measure) for measure in measures))]
                 continue
             lines += [
-                _line(layer, "self", *(_mean(own, measure) for measure in measures)),
-                _line(layer, "relation", *(_mean(full, measure) for measure in measures)),
-                _line(layer, "gain", *(_gain(own, full, measure) for measure in measures)),
+                line(layer, "self", *(_mean(own, measure) for measure in measures)),
+                line(layer, "relation", *(_mean(full, measure) for measure in measures)),
+                line(layer, "gain", *(gain(own, full, measure) for measure in measures)),
             ]
     return "\n".join(lines)
 
@@ -191,17 +173,8 @@ def _of(rows: list[Row], layer: str, graph: Graph) -> dict[int, Row]:
     return {row["seed"]: row for row in rows if (row["layer"], row["graph"]) == (layer, graph)}
 
 
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def _mean(rows: dict[int, Row], measure: str) -> str:
     return f"{statistics.mean(row[measure] for row in rows.values()):.3f}"
-
-
-def _gain(own: dict[int, Row], full: dict[int, Row], measure: str) -> str:
-    gains = [full[seed][measure] - own[seed][measure] for seed in sorted(own)]
-    return f"**{statistics.mean(gains):+.3f}** ({min(gains):+.3f} to {max(gains):+.3f})"
 
 
 if __name__ == "__main__":

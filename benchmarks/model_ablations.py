@@ -1,0 +1,121 @@
+"""Every model at a size that trains in less than a minute, with and without its relations.
+
+Without relations, the parameters are the same where that is possible: the layer that relates AUs
+stays, and every node hears itself alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aurel.layers import CrossRegionGAT, GatedEdgeGCN
+from aurel.layers.gated_edge_gcn import GatedEdgeLayer
+from aurel.models import create_model
+
+SIZE = 64
+BACKBONE = "test_efficientnet"
+WIDTH = 32
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "me_graphau_stage1": {"channels": WIDTH},
+    "me_graphau": {"channels": WIDTH},
+    "open_graphau_stage1": {"channels": WIDTH},
+    "open_graphau": {"channels": WIDTH},
+    "sacl": {
+        "image_size": SIZE,
+        "dims": (32,),
+        "depths": (2,),
+        "landmark_widths": (8, 16, 32),
+        "token_dim": 16,
+    },
+    "mdhr": {"channels": WIDTH, "num_adjacent": 1},
+    "macg": {"channels": WIDTH},
+    "lrp_fgg": {"channels": WIDTH, "fusion_depth": 1, "fusion_heads": 4},
+    "gtle_net": {"widths": (16, 8, 8), "bottlenecks": 1, "classifier_widths": (8, 8, 8)},
+}
+
+# With k = 1 by distance, a node's one neighbour is itself.
+ITSELF = {"k": 1, "metric": "l2"}
+WITHOUT: dict[str, dict[str, Any]] = {
+    "me_graphau_stage1": ITSELF,
+    "open_graphau_stage1": ITSELF,
+    "macg": ITSELF,
+    "lrp_fgg": ITSELF,
+    "sacl": {"graph": "self"},
+    "gtle_net": {"local_features": "maps"},
+}
+"""Options that take the relations out; `make_deaf` does it for the models that have none."""
+
+REMOVED = {
+    "me_graphau_stage1": "neighbours (k=1, itself)",
+    "me_graphau": "messages between nodes; the edges and their loss stay",
+    "open_graphau_stage1": "neighbours (k=1, itself)",
+    "open_graphau": "messages between nodes, and with them what the edges are for",
+    "sacl": 'neighbours (graph="self")',
+    "mdhr": "attention to other nodes; the region heads and their loss stay",
+    "macg": "neighbours (k=1, itself); attention and channel topology stay",
+    "lrp_fgg": "neighbours (k=1, itself); perception and fusion stay",
+    "gtle_net": "the masks of the AUs, with their parameters; it relates no AUs",
+}
+
+
+def build(name: str, relations: bool) -> Any:
+    """Return a model of BP4D's twelve AUs, with fresh weights."""
+    options = PRESETS[name] if relations else PRESETS[name] | WITHOUT.get(name, {})
+    model = create_model(name, aus="BP4D", backbone=BACKBONE, **options)
+    if not relations:
+        make_deaf(model)
+    return model
+
+
+def make_deaf(model: nn.Module) -> None:
+    """Give gated edges and attention their own node as the only neighbour; weights stay."""
+    for layer in list(model.modules()):
+        for name, child in list(layer.named_children()):
+            alone: nn.Module
+            if isinstance(child, GatedEdgeGCN):
+                alone = DeafGatedEdges(child)
+            elif isinstance(child, CrossRegionGAT):
+                alone = DeafAttention(child.channels, child.regions, child.heads)
+                alone.load_state_dict(child.state_dict())
+            else:
+                continue
+            setattr(layer, name, alone)
+
+
+class DeafGatedEdges(nn.Module):
+    """`GatedEdgeGCN` in which every node is its own only neighbour: the gate of one is 1.
+
+    Edges still see their ends, and nodes do not see the edges.
+    """
+
+    def __init__(self, gcn: GatedEdgeGCN) -> None:
+        super().__init__()
+        self.layers = gcn.layers
+
+    def forward(
+        self, x: Tensor, edges: Tensor, *, projected: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return nodes (B, N, C) and edges (B, N, N, C) as `GatedEdgeGCN` does."""
+        for layer in self.layers:
+            assert isinstance(layer, GatedEdgeLayer)
+            seen = layer.edge(edges) if projected is None else projected
+            seen = seen + layer.target(x).unsqueeze(2) + layer.source(x).unsqueeze(1)
+            edges, projected = edges + F.relu(layer.edge_norm(seen)), None
+            update = layer.node_norm(layer.node(x) + layer.message(x))
+            x = F.relu(x + update) if layer.residual == "inside" else x + F.relu(update)
+        return x, edges
+
+
+class DeafAttention(CrossRegionGAT):
+    """`CrossRegionGAT` in which every node listens to itself alone."""
+
+    def adjacency(
+        self, x: Tensor, active: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the identity, (N, N)."""
+        return torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
