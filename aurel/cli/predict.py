@@ -110,8 +110,13 @@ def run(args: argparse.Namespace) -> int:
         job.run(inputs)
         if job.failed == len(inputs):
             raise InputError("nothing was written, as no input could be read")
-    print(f"{job.faces} faces in {len(inputs) - job.failed} files: {table_path}")
+    faces, files = _counted(job.faces, "face"), _counted(len(inputs) - job.failed, "file")
+    print(f"{faces} in {files}: {table_path}")
     return BAD_INPUT if job.failed else 0
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def make_predictor(args: argparse.Namespace, loaded: ImageModel, threshold: float) -> Any:

@@ -92,9 +92,10 @@ def video(path: Path, colors: list[int], fps: float = 10) -> Path:
     return path
 
 
-def test_columns_and_values(setup: Setup) -> None:
+def test_columns_and_values(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
     photo(setup.folder / "a.png", (204, 51, 102))
     assert setup.call("a.png", "--cropped") == 0
+    assert "1 face in 1 file: out/predictions.csv" in capsys.readouterr().out
     (row,) = setup.rows()
     assert list(row) == [
         *("input", "frame", "time", "face"),
