@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,8 +58,22 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
 
 
 @pytest.fixture
+def released() -> Callable[[str], dict[str, list[int]]]:
+    """Give the keys and shapes of a checkpoint that authors released."""
+
+    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, list[int]]:
+        shapes = {}
+        for name, below in tree.items():
+            key = prefix + name
+            shapes.update({key: below} if isinstance(below, list) else flat(below, f"{key}."))
+        return shapes
+
+    return lambda name: flat(json.loads((HERE / "checkpoints" / f"{name}.json").read_text()))
+
+
+@pytest.fixture
 def shared() -> Path:
-    """Papers, checkpoint key lists and real photographs beside the project, where there are any."""
+    """Papers and real photographs beside the project, where there are any."""
     path = HERE.parents[1] / "shared"
     if not path.is_dir():
         pytest.skip("no ../shared here")

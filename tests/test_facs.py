@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -37,6 +37,7 @@ from aurel.facs import (
     region_plan,
 )
 
+Released = Callable[[str], dict[str, list[int]]]
 NAMES = """
 1 Inner brow raiser; 2 Outer brow raiser; 4 Brow lowerer; 5 Upper lid raiser; 6 Cheek raiser;
 7 Lid tightener; 9 Nose wrinkler; 10 Upper lip raiser; 11 Nasolabial deepener; 12 Lip corner puller;
@@ -331,11 +332,10 @@ def test_region_groups_of_mdhr(dataset: str, groups: dict[str, str]) -> None:
         assert column in plan.columns[group]
 
 
-def test_region_groups_fit_the_released_heads(shared: Path) -> None:
+def test_region_groups_fit_the_released_heads(released: Released) -> None:
     heads = {"BP4D": ("up", "mid", "down1", "down2"), "DISFA": ("up", "mid", "down")}
     for dataset, names in heads.items():
-        path = shared / "checkpoints" / f"mdhr_resnet50_{dataset.lower()}.json"
-        shapes = json.loads(path.read_text())["state_dict"]
+        shapes = released(f"mdhr_resnet50_{dataset.lower()}")
         classes = tuple(shapes[f"LRM.{name}_fc.weight"][0] for name in names)
         assert region_plan(dataset).num_classes == classes
 
@@ -438,10 +438,9 @@ def test_wrong_folds_are_refused() -> None:
         fold_split("EmotioNet", 1)
 
 
-def test_released_outputs_have_the_width_of_their_sets(shared: Path) -> None:
+def test_released_outputs_have_the_width_of_their_sets(released: Released) -> None:
     def width(file: str, key: str) -> int:
-        text = (shared / "checkpoints" / f"{file}.json").read_text()
-        return json.loads(text)["state_dict"][key][0]
+        return released(file)[key][0]
 
     assert width("me_graphau_stage1_resnet50_bp4d", "head.sc") == len(AUSet.of("BP4D"))
     assert width("me_graphau_stage1_resnet50_disfa", "head.sc") == len(AUSet.of("DISFA"))

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from small_models import evaluate_after_one_step, small_images, small_model
-from test_author_checkpoint import histogram, numbered
+from test_author_checkpoint import Released, count_parameters, histogram, numbered
 from torch import Tensor
 
 from aurel.models.author_checkpoint import load_author_checkpoint
@@ -23,6 +21,7 @@ Golden = Callable[[str], dict[str, np.ndarray]]
 Arrays = dict[str, Tensor]
 UNUSED = 512 * 512 + 3 * 512
 SIZES = {"disfa": 8, "emotionet": 12}
+AUTHORS_K = {"disfa": 3, "emotionet": 4}
 
 
 def under(arrays: Mapping[str, Tensor], prefix: str) -> Arrays:
@@ -65,24 +64,19 @@ def test_head_gives_the_authors_numbers(golden: Golden, mode: str) -> None:
             assert_near(buffer, theirs[name])
 
 
-def author_file(shared: Path, name: str) -> dict[str, Any]:
-    return json.loads((shared / "checkpoints" / f"macg_resnet50_{name}.json").read_text())
-
-
 @pytest.mark.parametrize("name", SIZES)
-def test_parameters_are_those_of_the_authors_that_they_use(shared: Path, name: str) -> None:
+def test_parameters_are_those_of_the_authors_that_they_use(released: Released, name: str) -> None:
     with torch.device("meta"):
         model = create_model("macg", num_aus=SIZES[name])
     count = sum(parameter.numel() for parameter in model.parameters())
-    assert count == author_file(shared, name)["num_parameters"] - UNUSED
+    assert count == count_parameters(released(f"macg_resnet50_{name}")) - UNUSED
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_every_value_comes_from_the_file(shared: Path, name: str) -> None:
-    content = author_file(shared, name)
-    author = numbered(content["state_dict"])
+def test_every_value_comes_from_the_file(released: Released, name: str) -> None:
+    author = numbered(released(f"macg_resnet50_{name}"))
     model = create_model("macg", num_aus=SIZES[name])
-    assert model.config.k == content["config"]["k"]
+    assert model.config.k == AUTHORS_K[name]
     for tensor in model.state_dict().values():
         tensor.fill_(len(author))
     load_author_checkpoint(model, {"state_dict": {f"module.{k}": v for k, v in author.items()}})

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import timm
 import torch
 from plain_mdhr import PlainMDHR
 from small_models import evaluate_after_one_step, small_input, small_model
+from test_author_checkpoint import Released
 from torch import Tensor
 
 from aurel.facs import AUSet, RegionGroup, region_plan
@@ -96,12 +96,11 @@ def test_sizes_are_those_of_the_authors(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("aus", ["BP4D", "DISFA"])
-def test_names_and_shapes_are_those_of_the_release(shared: Path, aus: str) -> None:
-    path = shared / "checkpoints" / f"mdhr_resnet50_{aus.lower()}.json"
-    released = json.loads(path.read_text())["state_dict"]
+def test_names_and_shapes_are_those_of_the_release(released: Released, aus: str) -> None:
     with torch.device("meta"):
         model = create_model("mdhr", aus=aus)
-    assert {key: list(shape) for key, shape in LAYOUT.shapes(model).items()} == released
+    theirs = released(f"mdhr_resnet50_{aus.lower()}")
+    assert {key: list(shape) for key, shape in LAYOUT.shapes(model).items()} == theirs
 
 
 def test_names_of_swin_are_the_original_ones() -> None:
