@@ -24,6 +24,10 @@ $(STAMP): pyproject.toml constraints.txt
 $(PYG)/.installed: $(STAMP) tests/pyg/make_venv.sh
 	tests/pyg/make_venv.sh $(VENV) $(PYG)
 
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	@touch $@
+
 setup: $(STAMP)  ## make .venv and install everything
 
 demo: $(STAMP)  ## train, score and draw on the embedded faces (about four minutes)
@@ -59,10 +63,13 @@ bench-report: $(STAMP)  ## plots and docs/benchmarks.md from benchmarks/results
 gpu: $(if $(filter $(BIN)/%,$(GPU_PYTHON)),$(STAMP))  ## kernel tests and benchmarks on a CUDA GPU (under ten minutes)
 	PYTHONPATH=.:kernels $(GPU_PYTHON) benchmarks/gpu.py
 
+docs: $(VENV)/.docs  ## the documentation site, docs/_build/html/index.html; warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
 kernels-report: $(STAMP)  ## compile every kernel for four GPUs, without one; fail on a spill
 	$(BIN)/python -m aurel_kernels.report
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) $(PYG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build
+	rm -rf $(VENV) $(PYG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build docs/_build docs/_generated docs/gallery
 
-.PHONY: help setup demo test test-pyg test-long lint bench bench-sweep bench-check bench-report gpu kernels-report clean
+.PHONY: help setup demo test test-pyg test-long lint bench bench-sweep bench-check bench-report gpu docs kernels-report clean

@@ -1,0 +1,156 @@
+"""What the pages take from the library itself: tables, pictures, and the lists of public names."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+
+from aurel.data.synthetic import ACTION_UNITS, label_world
+from aurel.data.synthetic.label_model import all_states
+from aurel.facs import AUSet, action_unit
+from aurel.models import list_models, model_info
+from aurel.viz.face_graph import draw_face_graph
+
+DATA_SETS = ("BP4D", "DISFA", "EmotioNet")
+# Each public name is described once, where a reader looks for it.
+REFERENCE = {
+    "aurel.ops": ("use_backend", "Backend"),
+    "aurel.layers": (),
+    "aurel.models": ("AUOutput",),
+    "aurel.backbones": (),
+    "aurel.losses": (),
+    "aurel.metrics": (),
+    "aurel.facs": (),
+    "aurel.data": (),
+    "aurel.data.synthetic": ("SyntheticFaces", "SyntheticClips", "ACTION_UNITS"),
+    "aurel.pyg": (),
+}
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("builder-inited", generate)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def generate(app: Sphinx) -> None:
+    folder = Path(app.srcdir) / "_generated"
+    folder.mkdir(exist_ok=True)
+    for module, elsewhere in REFERENCE.items():
+        write(folder / f"{module}.rst", reference(module, elsewhere))
+    write(folder / "models.md", models_table())
+    write(folder / "rates.md", rates_table())
+    write(folder / "information.md", information_table())
+    for name in DATA_SETS:
+        write(folder / f"pairs_{name}.md", pairs_table(name))
+    faces(folder)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, unless it is there already: pages that include it are then not built anew."""
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)
+
+
+def reference(module: str, elsewhere: tuple[str, ...]) -> str:
+    """Return a table of a module's public names, and what their docstrings say."""
+    public = import_module(module)
+    names = [name for name in public.__all__ if name not in elsewhere and name[0] != "_"]
+    objects = {name: getattr(public, name) for name in names}
+    described = [n for n, o in objects.items() if inspect.isclass(o) or inspect.isroutine(o)]
+    lines = [f".. py:currentmodule:: {module}", "", ".. autosummary::", "   :nosignatures:", ""]
+    lines += [f"   {name}" for name in described]
+    for name in described:
+        kind = "autoclass" if inspect.isclass(objects[name]) else "autofunction"
+        lines += ["", f".. {kind}:: {name}"]
+    for name in [name for name in names if name not in described]:
+        lines += ["", f".. py:data:: {name}", ""]
+        lines += [f"   {line}" for line in constant_text(module, name)]
+    return "\n".join(lines) + "\n"
+
+
+def constant_text(module: str, name: str) -> list[str]:
+    """Return the text below a constant, in whichever file of the package it is defined."""
+    folder = Path(import_module(module).__file__ or "").parent
+    for file in sorted(folder.glob("*.py")):
+        analyzer = ModuleAnalyzer.for_module(f"{module}.{file.stem}")
+        analyzer.analyze()
+        if text := analyzer.attr_docs.get(("", name)):
+            return text
+    return []
+
+
+def models_table() -> str:
+    rows = ["| model | paper | takes | image |", "|---|---|---|---|"]
+    for name in list_models():
+        info = model_info(name)
+        takes = "clips (B, T, 3, S, S)" if info.takes_clips else "images (B, 3, S, S)"
+        rows.append(f"| `{name}` | {info.paper} | {takes} | {info.image_size} |")
+    return "\n".join(rows) + "\n"
+
+
+def rates_table() -> str:
+    rates = {name: dict(zip(w.aus, w.statistics.rates, strict=True)) for name, w in worlds()}
+    rows = [f"| AU | name | {' | '.join(DATA_SETS)} |", "|---|---|" + "--:|" * len(DATA_SETS)]
+    for number in ACTION_UNITS:
+        cells = [f"{rates[s][number]:.1%}" if number in rates[s] else "" for s in DATA_SETS]
+        rows.append(f"| {number} | {action_unit(number).name} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def information_table() -> str:
+    rows = ["| data set | AUs | independent | in pairs | told by the relations |"]
+    rows.append("|---|--:|--:|--:|--:|")
+    for name, world in worlds():
+        r, p = world.statistics.rates, world.probabilities
+        alone = -(r * np.log2(r) + (1 - r) * np.log2(1 - r)).sum()
+        together = -(p[p > 0] * np.log2(p[p > 0])).sum()
+        saved = alone - together
+        rows.append(
+            f"| {name} | {len(r)} | {alone:.2f} bits | {together:.2f} bits | {saved:.2f} bits |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def pairs_table(name: str, most: int = 10) -> str:
+    """Return the pairs that are most correlated, for better or worse."""
+    world = label_world(name)
+    joint, correlation = moments(name)
+    rates = np.diag(joint)
+    pairs = np.column_stack(np.triu_indices(len(rates), 1))
+    strongest = sorted(pairs, key=lambda pair: -abs(correlation[tuple(pair)]))[:most]
+    rows = ["| a, b | correlation | P(b given a) | P(a given b) |", "|---|--:|--:|--:|"]
+    for i, j in strongest:
+        rows.append(
+            f"| {world.aus[i]}, {world.aus[j]} | {correlation[i, j]:+.2f} "
+            f"| {joint[i, j] / rates[i]:.2f} | {joint[i, j] / rates[j]:.2f} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def moments(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return P(both present), and the correlation, of every pair of AUs."""
+    world = label_world(name)
+    states = all_states(len(world.aus))
+    joint = (states * world.probabilities[:, None]).T @ states
+    rates = np.diag(joint)
+    spread = np.sqrt(rates * (1 - rates))
+    return joint, (joint - np.outer(rates, rates)) / np.outer(spread, spread)
+
+
+def worlds() -> list[tuple[str, Any]]:
+    return [(name, label_world(name)) for name in DATA_SETS]
+
+
+def faces(folder: Path) -> None:
+    aus = AUSet.of(list(ACTION_UNITS))
+    nothing = np.zeros((len(aus), len(aus)))
+    draw_face_graph(nothing, aus.names, folder / "face.png")
+    names = AUSet.of("BP4D").names
+    correlation = moments("BP4D")[1] - np.eye(len(names))
+    draw_face_graph(correlation, names, folder / "relations.png", title="BP4D: correlations")
