@@ -23,13 +23,13 @@ def run(args: argparse.Namespace) -> int:
 
     from aurel.cli.console import make_console
     from aurel.cli.progress import TrainingProgress
-    from aurel.training.run import checkpoint_file, claim_folder, fit, load_splits, run_folder
+    from aurel.training.run import check_free, checkpoint_file, fit, load_splits, run_folder
 
     console = make_console()
     folder = run_folder(options)
     resume = None if checkpoint is None else checkpoint_file(folder, checkpoint)
+    check_free(folder, resume)
     splits = load_splits(options)
-    claim_folder(folder, resume)
     console.print(_summary(options, splits, folder))
     if options.data.select_on == "test":
         console.print(_SELECTED_ON_TEST, style="yellow")

@@ -36,7 +36,6 @@ def run(args: argparse.Namespace) -> int:
     if task.metadata.get("select_on") == "test":
         console.print("the epoch was chosen on this fold", style="yellow")
     if is_first_process():
-        folder.mkdir(parents=True, exist_ok=True)
         content = {
             "checkpoint": str(checkpoint),
             "dataset": options.data.dataset,

@@ -61,8 +61,8 @@ def checkpoint_file(folder: Path, name: str | None) -> Path:
     return file
 
 
-def claim_folder(folder: Path, resume: Path | None) -> None:
-    """Make the folder of a run.
+def check_free(folder: Path, resume: Path | None) -> None:
+    """Raise where a run would overwrite another.
 
     Raises:
         ValueError: it holds a run already, and none is to be resumed.
@@ -71,11 +71,16 @@ def claim_folder(folder: Path, resume: Path | None) -> None:
         raise ValueError(
             f"{folder} holds a run already: go on with --ckpt_path last, or choose another --out"
         )
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def load_splits(options: RunOptions) -> Splits:
-    """Return the data of a training run, see `training_splits` and `triplet_splits`."""
+    """Return the data of a training run, see `training_splits` and `triplet_splits`.
+
+    Raises:
+        FileNotFoundError: data are missing.
+        ValueError: bad data, an unknown model, or one that takes other items.
+    """
+    _check_items(options)
     load = triplet_splits if options.data.triplets else training_splits
     return load(options.data, options.seed)
 
@@ -106,7 +111,7 @@ def fit(
         KeyboardInterrupt: the user stopped the run; ``last.ckpt`` is whole.
     """
     folder = run_folder(options)
-    claim_folder(folder, resume)
+    check_free(folder, resume)
     seed_everything(options.seed, workers=True, verbose=False)
     splits = splits or load_splits(options)
     task = _training_task(options, splits)

@@ -78,6 +78,29 @@ def test_selection_on_the_test_fold_is_said(
     assert "the epoch was chosen on this fold" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.name", "sackl"], "no model is called 'sackl'"),
+        (["--model.name", "sackl", "--data.dataset", "BP4D"], "no model is called 'sackl'"),
+        (["--model.backbone", "resnet7"], "resnet7"),
+        (["--model.options", "{k: 13}"], "k must be"),
+        (["--data.dataset", "BP4D"], "data.root must be given"),
+        (["--trainer.devices", "0"], "trainer: "),
+    ],
+)
+def test_what_cannot_be_trained_leaves_no_folder(
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    assert main(["fit", "--config", str(recipe), "--out", str(tmp_path / "run"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "aurel.cli.main", "fit", "--config", str(recipe)]
