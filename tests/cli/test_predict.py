@@ -277,6 +277,15 @@ def test_results_of_an_earlier_run_are_no_inputs(setup: Setup) -> None:
         assert [row["input"] for row in setup.rows("in")] == ["in/a.png"]
 
 
+def test_nothing_is_left_where_no_input_can_be_read(
+    setup: Setup, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (setup.folder / "b.mp4").write_bytes(b"junk")
+    assert setup.call("nosuch.jpg", "b.mp4", "--cropped", out="deep/er/out") == 2
+    assert "nothing was written" in capfd.readouterr().err
+    assert [path.name for path in setup.folder.iterdir()] == ["b.mp4"]
+
+
 def test_csv_only_draws_nothing(setup: Setup) -> None:
     photo(setup.folder / "a.png", (100, 100, 100))
     video(setup.folder / "b.mp4", [100])
@@ -348,7 +357,8 @@ def test_real_files(setup: Setup, shared: Path) -> None:
     grey = cv2.cvtColor(cv2.imread(str(real / "single_face.jpg")), cv2.COLOR_BGR2GRAY)
     cv2.imwrite(str(setup.folder / "grey.png"), grey.astype(np.uint16) * 257)
     photos = [real / "single_face.jpg", real / "multi_face.jpg", real / "Image_with_alpha.png"]
-    videos = [real / "single_face.mp4", real / "no_face.mp4"]
+    names = ("single_face.mp4", "no_face.mp4", "WolfgangLanger_Pexels.mp4")
+    videos = [real / name for name in names]
     assert setup.call(*photos, setup.folder / "grey.png", *videos, "--every", 24) == 0
     faces: dict[str, list[str]] = {}
     for row in setup.rows():
@@ -360,5 +370,6 @@ def test_real_files(setup: Setup, shared: Path) -> None:
         "grey.png": ["0"],
         "single_face.mp4": ["0"] * 3,
         "no_face.mp4": [""] * 4,
+        "WolfgangLanger_Pexels.mp4": ["0"] * 20,
     }
-    assert len(setup.files()) == 7
+    assert len(setup.files()) == 8
