@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from aurel.cli.tables import numbers
-from aurel.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from aurel.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from aurel.training.data_module import Splits
 from aurel.viz.curves import draw_curves
 from aurel.viz.face_graph import draw_face_graph

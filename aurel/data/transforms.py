@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aurel.data.imagenet import standardize
 from aurel.facs import FLIP_49, AUSet
 
 try:
@@ -19,8 +20,6 @@ try:
 except ImportError as error:
     raise ImportError("aurel.data.transforms needs: pip install 'aurel-au[models]'") from error
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _PER_AU = ("labels", "visible", "intensity")
 
 
@@ -151,10 +150,7 @@ def horizontal_flip(sample: dict[str, Any], aus: AUSet) -> dict[str, Any]:
 
 def normalize(sample: dict[str, Any]) -> dict[str, Any]:
     """Turn the uint8 image into float32 with ImageNet's mean and deviation taken out."""
-    image = sample["image"].to(torch.float32) / 255
-    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    return {**sample, "image": (image - mean) / std}
+    return {**sample, "image": standardize(sample["image"])}
 
 
 def _check_sizes(resize: int, crop: int) -> None:

@@ -8,14 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from aurel.data.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    EvalTransform,
-    TrainTransform,
-    horizontal_flip,
-    resize,
-)
+from aurel.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from aurel.data.transforms import EvalTransform, TrainTransform, horizontal_flip, resize
 from aurel.facs import FLIP_49, AUSet
 
 BP4D = AUSet.of("BP4D")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from aurel.data.imagenet import standardize
 from aurel.data.synthetic.actions import COLUMN, Actions
 from aurel.data.synthetic.arrays import Array
 from aurel.data.synthetic.faces import render
@@ -23,8 +24,6 @@ from aurel.data.synthetic.plan import Plan, join_plans, plan_clip, plan_images
 from aurel.data.synthetic.statistics import statistics_for
 from aurel.facs import AUSet, AUSpec
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 Sample = dict[str, Any]
 
 
@@ -213,9 +212,7 @@ def _sample(
     }
     if transform is not None:
         return transform(sample)
-    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    deviation = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    return {**sample, "image": (data.images[index].float() / 255 - mean) / deviation}
+    return {**sample, "image": standardize(data.images[index])}
 
 
 def _world(aus: AUSet, coupling: float) -> LabelWorld:

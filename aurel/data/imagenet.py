@@ -1,0 +1,16 @@
+"""The scale of pixels that ImageNet backbones are used to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def standardize(image: Tensor) -> Tensor:
+    """Return a uint8 image (..., 3, H, W) as float32, ImageNet's mean and deviation taken out."""
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    deviation = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return (image.float() / 255 - mean) / deviation
