@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from aurel.ops.distances import at_least_float32
 
-_CHUNK = 2**18  # features a pass on a CPU: its scratch stays in the cache
+_CHUNK = 2**20  # bytes a pass on a CPU: its scratch stays in the cache
 _DENSE = 32  # nodes up to which, on a CPU, a product with a matrix of weights sums faster
 
 
@@ -34,7 +34,8 @@ def max_over_neighbors(
     slots = _row_index(neighbors, padded).t().contiguous()
     best = x.new_empty(x.shape[0] * x.shape[1], x.shape[2])
     winner = best.new_empty(best.shape if keep_winner else 0, dtype=winner_dtype(len(slots)))
-    step = max(1, _CHUNK // max(1, x.shape[2]) if x.device.type == "cpu" else len(best))
+    width = max(1, x.shape[2] * x.element_size() * (4 if keep_winner else 2))
+    step = max(1, _CHUNK // width if x.device.type == "cpu" else len(best))
     for start in range(0, len(best), step):
         part = slice(start, start + step)
         if keep_winner:
