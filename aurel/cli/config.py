@@ -15,6 +15,7 @@ except ImportError as error:
 _ABOUT = {
     "fit": ("Train a model as a recipe file says.", "to go on from"),
     "test": ("Score a checkpoint on the test fold.", "to score; best if left out"),
+    "graph": ("Draw the graph of a model over the test fold.", None),
 }
 
 
@@ -29,7 +30,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
     """Read ``--config FILE`` and the options that override it.
 
     Args:
-        command: "fit" or "test".
+        command: "fit", "test" or "graph"; the last takes no ``--ckpt_path``.
         arguments: the command line after the command.
 
     Returns:
@@ -41,12 +42,13 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
     about, use = _ABOUT[command]
     parser = _Parser(prog=f"aurel {command}", description=about)
     parser.add_argument("--config", action=ActionConfigFile, help="recipe file, YAML")
-    parser.add_argument(
-        "--ckpt_path", type=str | None, help=f"a file, or 'last' or 'best' of the run, {use}"
-    )
+    if use is not None:
+        parser.add_argument(
+            "--ckpt_path", type=str | None, help=f"a file, or 'last' or 'best' of the run, {use}"
+        )
     parser.add_class_arguments(RunOptions, fail_untyped=True)
     values = parser.parse_args(_config_first(arguments))
-    checkpoint = values.pop("ckpt_path")
+    checkpoint = values.pop("ckpt_path", None)
     values.pop("config")
     # Nulls too: left out, they would be the defaults when the file is read again.
     text = parser.dump(values, skip_validation=True, skip_unset=False)

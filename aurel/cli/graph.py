@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Average the graph that a model builds over many faces, and bring it to the level of action units.
+The faces are the embedded ones, those in photographs (--data FOLDER), or the test images of a
+recipe, whose data section can be overridden as in `aurel test`:
+  aurel graph --checkpoint FILE --out OUT.png --config RECIPE --data.root FOLDER --data.fold 2
 
 Next to the picture OUT.png, a face with the strongest relations, it writes
   OUT_matrix.png   all relations as a matrix
@@ -42,12 +45,19 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--checkpoint", required=True, type=Path, help="model to look into")
     parser.add_argument("--out", required=True, type=Path, help="picture: .png, .pdf or .svg")
-    parser.add_argument(
+    faces = parser.add_mutually_exclusive_group()
+    faces.add_argument(
         "--data",
         default="synthetic",
         metavar="synthetic|FOLDER",
-        help="faces to average over: the embedded ones, nothing covering them, or those in a "
-        "folder (synthetic)",
+        help="faces to average over: the embedded ones, nothing covering them, or those in the "
+        "photographs of a folder (synthetic)",
+    )
+    faces.add_argument(
+        "--config",
+        type=Path,
+        metavar="RECIPE",
+        help="average over the test images that this recipe file and --data.NAME options name",
     )
     parser.add_argument("--samples", type=int, default=200, help="number of synthetic faces (200)")
     parser.add_argument(
@@ -58,6 +68,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32, help="faces a step (32)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (auto)")
+    parser.set_defaults(takes_rest=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,10 +82,14 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"--out must end in .png, .pdf or .svg, got {args.out}")
+    if args.rest and args.config is None:
+        raise ValueError(f"without --config these are unrecognized: {' '.join(args.rest)}")
     loaded = load_image_model(args.checkpoint)
     predictor = make_predictor(args, loaded, threshold=0.5)
     unread: list[Path] = []
-    if args.data == "synthetic":
+    if args.config is not None:
+        batches = _tested(args, loaded)
+    elif args.data == "synthetic":
         batches = _synthetic(args, loaded)
     else:
         batches = _photos(args, predictor, unread)
@@ -115,14 +130,34 @@ def _synthetic(args: argparse.Namespace, loaded: ImageModel) -> Iterator[Tensor]
         yield batch["image"]
 
 
+def _tested(args: argparse.Namespace, loaded: ImageModel) -> Iterator[Tensor]:
+    from torch.utils.data import DataLoader
+
+    from aurel.cli.config import parse
+    from aurel.training.datasets import test_splits
+
+    options, _, _ = parse("graph", ["--config", str(args.config), *args.rest])
+    data = options.data
+    if data.frames is not None:
+        raise ValueError(f"data.frames must be null, got {data.frames}: graphs are of images")
+    data.resize, data.crop = loaded.resize, loaded.image_size
+    faces: Any = test_splits(data).test
+    for batch in DataLoader(faces, batch_size=args.batch_size, num_workers=data.num_workers):
+        yield batch["image"]
+
+
 def _photos(args: argparse.Namespace, predictor: Any, unread: list[Path]) -> Iterator[Tensor]:
     from aurel.cli.file_progress import file_progress
+    from aurel.cli.predict import counted
     from aurel.vision.face_predictor import to_batches
     from aurel.vision.inputs import InputError, find_inputs, is_video, read_photo
 
     if not Path(args.data).exists():
         raise InputError(f"--data must be synthetic or a folder that exists, got {args.data}")
-    photos = [path for path in find_inputs([args.data]) if not is_video(path)]
+    files = find_inputs([args.data])
+    photos = [path for path in files if not is_video(path)]
+    if videos := len(files) - len(photos):
+        tell(f"{counted(videos, 'video')} in {args.data} left out: photographs alone are used")
     if not photos:
         raise InputError(f"no photographs in {args.data}")
     crops: list[Any] = []

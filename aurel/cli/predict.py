@@ -110,12 +110,13 @@ def run(args: argparse.Namespace) -> int:
         job.run(inputs)
         if job.failed == len(inputs):
             raise InputError("nothing was written, as no input could be read")
-    faces, files = _counted(job.faces, "face"), _counted(len(inputs) - job.failed, "file")
+    faces, files = counted(job.faces, "face"), counted(len(inputs) - job.failed, "file")
     print(f"{faces} in {files}: {table_path}")
     return BAD_INPUT if job.failed else 0
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """Return such as "1 face", "2 faces"."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 

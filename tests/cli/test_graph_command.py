@@ -54,7 +54,8 @@ def command(folder: Path) -> Call:
         parser = argparse.ArgumentParser()
         graph.add_parser(parser.add_subparsers())
         words = ["graph", "--out", str(folder / out), *map(str, arguments)]
-        return guarded(lambda: graph.run(parser.parse_args(words)))
+        args, args.rest = parser.parse_known_args(words)
+        return guarded(lambda: graph.run(args))
 
     return call
 
@@ -120,6 +121,97 @@ def test_an_unreadable_photograph_is_named_and_the_others_used(
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert "b.png" in line
     assert matrix(tmp_path / "g.csv")[2] == pytest.approx(np.full((8, 8), 0.2), abs=1e-3)
+
+
+def test_videos_in_the_folder_are_counted(
+    tmp_path: Path, call: Call, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for name in ("a.mp4", "b.avi"):
+        (folder / name).write_bytes(b"unread")
+    assert call("--data", folder, "--cropped") == 2
+    assert f"2 videos in {folder} left out" in capfd.readouterr().err
+    (folder / "b.avi").unlink()
+    Image.new("RGB", (40, 50), (51, 0, 0)).save(folder / "c.png")
+    assert call("--data", folder, "--cropped") == 0
+    assert f"1 video in {folder} left out" in capfd.readouterr().err
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe over six images of two folds; those of fold f, F00f, have 51 f in red."""
+    pytest.importorskip("lightning")
+    pytest.importorskip("jsonargparse")
+    for fold in (1, 2):
+        paths = [f"F00{fold}/T1/{frame}.png" for frame in range(3)]
+        for path in paths:
+            file = tmp_path / "disfa" / "img" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (51 * fold, 0, 0)).save(file)
+        lists = tmp_path / "disfa" / "list"
+        lists.mkdir(exist_ok=True)
+        (lists / f"DISFA_test_img_path_fold{fold}.txt").write_text("\n".join(paths))
+        (lists / f"DISFA_test_label_fold{fold}.txt").write_text("0 1 0 0 1 0 0 0\n" * 3)
+    file = tmp_path / "recipe.yaml"
+    # Of another size than the checkpoint's images, which counts.
+    data = "{dataset: DISFA, fold: 1, num_workers: 0, resize: 64, crop: 48}"
+    file.write_text(f"model: {{name: me_graphau}}\ndata: {data}\n")
+    return file
+
+
+def test_the_test_images_of_a_recipe_are_averaged(
+    tmp_path: Path, call: Call, model: Relations, recipe: Path
+) -> None:
+    place = ["--config", recipe, "--data.root", tmp_path / "disfa", "--batch-size", 2]
+    for options, level in ([], 0.2), (["--data.fold", 2], 0.4):
+        model.seen.clear()
+        assert call(*place, *options) == 0
+        assert model.seen == [2, 1]
+        assert matrix(tmp_path / "g.csv")[2] == pytest.approx(np.full((8, 8), level), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "data.root must be given"),
+        (["--data.root", "gone"], "gone"),
+        (["--data.root", "disfa", "--data.frames", "4"], "data.frames must be null, got 4"),
+        (["--data.root", "disfa", "--ckpt_path", "best"], "ckpt_path"),
+        (["--data.rot", "disfa"], "data.rot"),
+    ],
+)
+def test_a_recipe_that_names_no_images_is_refused(
+    call: Call,
+    recipe: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(recipe.parent)
+    assert call("--config", recipe, *options) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not (recipe.parent / "g.png").exists()
+
+
+def test_options_of_a_recipe_need_one(
+    call: Call, model: Relations, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("--data.fold", "2") == 2
+    assert "without --config these are unrecognized: --data.fold 2" in capfd.readouterr().err
+    assert model.seen == []
+
+
+def test_a_model_of_clips_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from aurel.models.checkpoint import save_model
+    from aurel.models.registry import create_model
+
+    model = create_model("mdhr", aus="DISFA", backbone="resnet18", channels=16, num_adjacent=1)
+    save_model(model, tmp_path / "c.ckpt")
+    assert command(tmp_path)("--checkpoint", tmp_path / "c.ckpt") == 2
+    assert "takes clips of several frames" in capfd.readouterr().err
 
 
 def test_synthetic_faces_are_bare_and_cut_out_as_in_training(
