@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from math import isfinite
 from typing import Any, Literal, overload
 
 import torch
@@ -25,7 +26,7 @@ def graph_attention_reference(
     """Define `graph_attention` in plain torch; edges are summed one by one."""
     dtype = torch.promote_types(values.dtype, torch.float32)
     connected = _per_head(adjacency)
-    weights = _weights(target_score, source_score, connected, negative_slope, dtype)
+    weights = _weights(_pairs(target_score, source_score, dtype), connected, negative_slope)
     messages = weights.unsqueeze(-1) * values.to(dtype).unsqueeze(2)
     out = messages.where(connected.unsqueeze(-1), 0.0).sum(3)
     return out.to(values.dtype), weights.to(values.dtype)
@@ -75,7 +76,8 @@ def graph_attention(
         y_i = \sum_{j \in \mathcal N(i)} \alpha_{ij} z_j
 
     A node with no neighbour gets zeros. A NaN reaches only the nodes that listen to it. Scores
-    and softmax are computed in float32 at least. The backward pass computes the weights again.
+    and softmax are computed in float32 at least. For the backward pass torch keeps the weights; the
+    kernels compute them again.
 
     Args:
         values: :math:`z`, (B, H, N, C), for H heads.
@@ -113,7 +115,7 @@ def graph_attention(
     out, weights = _graph_attention(
         *tensors, connected, float(negative_slope), return_weights, impl
     )
-    return out, weights if return_weights else None
+    return out, weights.to(out.dtype) if return_weights else None
 
 
 def _per_head(adjacency: Tensor) -> Tensor:
@@ -122,27 +124,42 @@ def _per_head(adjacency: Tensor) -> Tensor:
     return connected.unsqueeze(-3) if connected.dim() == 3 else connected[None, None]
 
 
-def _weights(
-    target_score: Tensor,
-    source_score: Tensor,
-    connected: Tensor,
-    negative_slope: float,
-    dtype: torch.dtype,
-) -> Tensor:
-    pre = target_score.to(dtype).unsqueeze(-1) + source_score.to(dtype).unsqueeze(-2)
-    scores = F.leaky_relu(pre, negative_slope).masked_fill(~connected, -torch.inf)
+def _pairs(target_score: Tensor, source_score: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return t_i + s_j, (B, H, N, N)."""
+    return target_score.to(dtype).unsqueeze(-1) + source_score.to(dtype).unsqueeze(-2)
+
+
+def _weights(pre: Tensor, connected: Tensor, negative_slope: float) -> Tensor:
+    scores = F.leaky_relu(pre, negative_slope).masked_fill_(~connected, -torch.inf)
     # A row without edges is NaN after the softmax; the second mask makes it zero.
     return scores.softmax(-1).masked_fill(~connected, 0.0)
 
 
+def _weights_if_finite(pre: Tensor, connected: Tensor, negative_slope: float) -> Tensor:
+    """Return `_weights`, or NaN for a row without edges or with a score that is not finite."""
+    bias = 1 - connected.to(pre.dtype).reciprocal_()  # 0 or -inf, several times faster than where
+    return F.leaky_relu(pre, negative_slope).add_(bias).softmax(-1)
+
+
+def _is_finite(x: Tensor) -> bool:
+    """Return whether all is finite, as its sum tells on a CPU; elsewhere nobody waits for it."""
+    return x.device.type == "cpu" and isfinite(x.sum())
+
+
 def _weighted_sum(weights: Tensor, connected: Tensor, values: Tensor) -> Tensor:
     """Return weights @ values, where a value that is not finite reaches connected rows only."""
-    # One sum tells, and on a CPU nobody waits for a device to learn it.
-    if values.device.type == "cpu" and bool(values.sum().isfinite()):
-        return weights @ values
     finite = values.isfinite()
     reached = connected.to(values.dtype) @ (~finite).to(values.dtype)
     return (weights @ values.where(finite, 0.0)).masked_fill(reached > 0, torch.nan)
+
+
+def _gradients(
+    grad_each: Tensor, weights: Tensor, pre: Tensor, negative_slope: float
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of both scores, from that of the weights."""
+    grad = torch.ops.aten._softmax_backward_data(grad_each, weights, -1, pre.dtype)
+    grad = torch.ops.aten.leaky_relu_backward(grad, pre, negative_slope, False)
+    return grad.sum(-1), grad.sum(-2)
 
 
 @torch.library.custom_op("aurel::graph_attention", mutates_args=())
@@ -162,10 +179,13 @@ def _graph_attention(
         )
     dtype = torch.promote_types(values.dtype, torch.float32)
     connected = _per_head(adjacency)
-    weights = _weights(target_score, source_score, connected, negative_slope, dtype)
-    out = _weighted_sum(weights, connected, values.to(dtype))
-    weights = weights if return_weights else weights.new_empty(0)
-    return out.to(values.dtype), weights.to(values.dtype)
+    pre, wide = _pairs(target_score, source_score, dtype), values.to(dtype)
+    weights = _weights_if_finite(pre, connected, negative_slope)
+    out = weights @ wide
+    if not _is_finite(out):
+        weights = _weights(pre, connected, negative_slope)
+        out = _weighted_sum(weights, connected, wide)
+    return out.to(values.dtype), weights
 
 
 @_graph_attention.register_fake
@@ -179,8 +199,12 @@ def _(
     impl: str,
 ) -> tuple[Tensor, Tensor]:
     batch, heads, nodes, _ = values.shape
-    shape = (batch, heads, nodes, nodes) if return_weights else (0,)
-    return values.new_empty(values.shape), values.new_empty(shape)
+    if impl == "torch":
+        wide = torch.promote_types(values.dtype, torch.float32)
+        weights = values.new_empty((batch, heads, nodes, nodes), dtype=wide)
+    else:
+        weights = values.new_empty((batch, heads, nodes, nodes) if return_weights else (0,))
+    return values.new_empty(values.shape), weights
 
 
 @torch.library.custom_op("aurel::graph_attention_backward", mutates_args=())
@@ -191,6 +215,7 @@ def _graph_attention_backward(
     target_score: Tensor,
     source_score: Tensor,
     adjacency: Tensor,
+    weights: Tensor | None,
     negative_slope: float,
     return_weights: bool,
     impl: str,
@@ -206,22 +231,25 @@ def _graph_attention_backward(
             adjacency,
             negative_slope,
         )
-    dtype = torch.promote_types(values.dtype, torch.float32)
-    connected = _per_head(adjacency)
-    weights = _weights(target_score, source_score, connected, negative_slope, dtype)
-    grad = grad_out.to(dtype)
-    grad_values = _weighted_sum(weights.mT, connected.mT, grad)
+    assert weights is not None
+    dtype = weights.dtype
+    pre, grad = _pairs(target_score, source_score, dtype), grad_out.to(dtype)
     grad_each = grad @ values.to(dtype).mT
     if return_weights:
-        grad_each = grad_each + grad_weights.to(dtype)
-    grad_each = grad_each.masked_fill(~connected, 0.0)
-    grad_scores = weights * (grad_each - (weights * grad_each).sum(-1, keepdim=True))
-    positive = target_score.unsqueeze(-1).to(dtype) + source_score.unsqueeze(-2).to(dtype) > 0
-    grad_scores = grad_scores.where(positive, grad_scores * negative_slope)
+        grad_each += grad_weights
+    grad_target, grad_source = _gradients(grad_each, weights, pre, negative_slope)
+    # Whatever is not finite, in values, scores or gradients, has come here by now.
+    if _is_finite(grad_target):
+        grad_values = weights.mT @ grad
+    else:
+        connected = _per_head(adjacency)
+        grad_values = _weighted_sum(weights.mT, connected.mT, grad)
+        grad_each = grad_each.masked_fill_(~connected, 0.0)
+        grad_target, grad_source = _gradients(grad_each, weights, pre, negative_slope)
     return (
         grad_values.to(values.dtype),
-        grad_scores.sum(-1).to(target_score.dtype),
-        grad_scores.sum(-2).to(source_score.dtype),
+        grad_target.to(target_score.dtype),
+        grad_source.to(source_score.dtype),
     )
 
 
@@ -233,6 +261,7 @@ def _(
     target_score: Tensor,
     source_score: Tensor,
     adjacency: Tensor,
+    weights: Tensor | None,
     negative_slope: float,
     return_weights: bool,
     impl: str,
@@ -246,7 +275,7 @@ def _(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.negative_slope, ctx.return_weights, ctx.impl = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*tensors, output[1] if ctx.impl == "torch" else None)
 
 
 def _backward(ctx: Any, grad_out: Tensor, grad_weights: Tensor) -> tuple[Tensor | None, ...]:

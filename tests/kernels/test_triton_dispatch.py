@@ -156,12 +156,12 @@ def calls() -> list:
         ),
         pytest.param(
             _graph_attention_backward,
-            (grad, each, *attention, edges, 0.2, True, "triton"),
+            (grad, each, *attention, edges, None, 0.2, True, "triton"),
             id="attention_backward",
         ),
         pytest.param(
             _graph_attention_backward,
-            (grad, nothing, *attention, edges[0], 0.2, False, "triton"),
+            (grad, nothing, *attention, edges[0], None, 0.2, False, "triton"),
             id="attention_alone_backward",
         ),
         pytest.param(_pair_pool, (*pair_leaves, "triton"), id="pair"),

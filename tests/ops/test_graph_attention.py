@@ -218,7 +218,8 @@ def test_opcheck() -> None:
     gradients = torch.randn(2, 2, 5, 3), torch.randn(2, 2, 5, 5)
     detached = [tensor.detach() for tensor in leaves]
     torch.library.opcheck(
-        module._graph_attention_backward, (*gradients, *detached, edges(5, 5), 0.2, True, "torch")
+        module._graph_attention_backward,
+        (*gradients, *detached, edges(5, 5), torch.rand(2, 2, 5, 5), 0.2, True, "torch"),
     )
 
 
