@@ -79,7 +79,7 @@ def size_of(name: str) -> tuple[int, int]:
     info = model_info(name)
     frames = CLIP_FRAMES if info.takes_clips else 1
     with torch.device("meta"), torch.no_grad():
-        model = create_model(name, num_aus=41 if name.startswith("open_graphau") else 12).eval()
+        model = create_model(name).eval()
         images = torch.zeros(frames, 3, info.image_size, info.image_size)
         with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
             model(images[None] if info.takes_clips else images)

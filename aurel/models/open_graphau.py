@@ -185,6 +185,7 @@ class LateralEdgeHead(nn.Module):
     paper=_PAPER,
     outputs=("probs", "graphs"),
     author_layout=author_keys.STAGE1,
+    num_aus=len(AU_SETS["OpenGraphAU"]),
 )
 class OpenGraphAUStage1(nn.Module):
     r"""OpenGraphAU, stage 1: one graph of the k most similar main AUs an image; lateral AUs too.
@@ -238,6 +239,7 @@ class OpenGraphAUStage1(nn.Module):
     paper=_PAPER,
     outputs=("probs", "graphs"),
     author_layout=author_keys.STAGE2,
+    num_aus=len(AU_SETS["OpenGraphAU"]),
 )
 class OpenGraphAU(nn.Module):
     """OpenGraphAU, stage 2: a complete graph of main AUs with learned edges; lateral AUs too.

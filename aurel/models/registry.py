@@ -60,6 +60,7 @@ class ModelInfo:
             embeddings instead and is there to be started from.
         author_layout: naming of the authors' weights; None where none were released.
         image_size: side of the paper's images in pixels.
+        num_aus: number of AUs where the caller says neither which nor how many.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ModelInfo:
     outputs: tuple[str, ...]
     author_layout: AuthorLayout | None = None
     image_size: int = 224
+    num_aus: int = 12
 
     @property
     def predicts_aus(self) -> bool:
@@ -90,6 +92,7 @@ def register_model(
     outputs: Sequence[str],
     author_layout: AuthorLayout | None = None,
     image_size: int = 224,
+    num_aus: int = 12,
 ) -> Callable[[M], M]:
     """Enter a model class into the registry; its docstring's first line is the summary.
 
@@ -101,6 +104,7 @@ def register_model(
         outputs: the fields of `AUOutput` that it fills.
         author_layout: naming of the authors' weights; None where none were released.
         image_size: side of the paper's images in pixels.
+        num_aus: number of AUs where the caller says neither which nor how many.
 
     Raises:
         ValueError: the name is taken.
@@ -111,7 +115,7 @@ def register_model(
             raise ValueError(f"a model named {name!r} is registered already")
         summary = (model.__doc__ or "").strip().split("\n")[0]
         _models[name] = ModelInfo(
-            name, model, config, summary, paper, tuple(outputs), author_layout, image_size
+            name, model, config, summary, paper, tuple(outputs), author_layout, image_size, num_aus
         )
         return model
 
@@ -165,8 +169,8 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        num_aus: number of AUs, 12 when `aus` is not given either; 12 means those of BP4D, 8 those
-            of DISFA.
+        num_aus: number of AUs; when `aus` is not given either, 12, and 41 for `open_graphau*`. 12
+            means those of BP4D, 8 those of DISFA, 41 those of OpenGraphAU.
         aus: which AUs, in the order of the output's columns: "BP4D", [1, 2, 4], an `AUSet`.
         backbone: name of the image backbone; None for the paper's.
         pretrained: load the published weights of the backbone.
@@ -181,7 +185,7 @@ def create_model(
         TypeError: unknown option, or `backbone` is no name.
     """
     info = model_info(name)
-    au_set = _au_set(num_aus, aus)
+    au_set = _au_set(info, num_aus, aus)
     if backbone is not None:
         if not isinstance(backbone, str):
             raise TypeError(
@@ -215,9 +219,9 @@ def _registry() -> dict[str, ModelInfo]:
     return _models
 
 
-def _au_set(num_aus: int | None, aus: AUSpec | None) -> AUSet:
+def _au_set(info: ModelInfo, num_aus: int | None, aus: AUSpec | None) -> AUSet:
     if aus is None:
-        return default_au_set(12 if num_aus is None else num_aus)
+        return default_au_set(info.num_aus if num_aus is None else num_aus)
     chosen = AUSet.of(aus)
     if num_aus is not None and num_aus != len(chosen):
         raise ValueError(f"num_aus is {num_aus} but aus has {len(chosen)} AUs: {chosen.names}")

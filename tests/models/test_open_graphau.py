@@ -197,6 +197,12 @@ def test_weights_of_the_authors_are_for_their_aus(stage: int) -> None:
         load_author_checkpoint(model, {"head.main_sc": torch.zeros(27, 128)})
 
 
+@stages
+def test_by_default_the_aus_are_those_of_the_authors(stage: int) -> None:
+    with torch.device("meta"):
+        assert create_model(STAGES[stage], backbone="resnet18").aus == OPENGRAPHAU
+
+
 def test_nodes_of_the_set_are_those_of_the_authors() -> None:
     main = tuple(range(27))
     assert nodes_read(OPENGRAPHAU, "released") == main + OPENGRAPHAU_PARENTS_RELEASED
