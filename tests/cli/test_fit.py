@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from aurel.cli.main import main
 from aurel.models.checkpoint import load_model
@@ -99,6 +101,22 @@ def test_what_cannot_be_trained_leaves_no_folder(
     assert main(["fit", "--config", str(recipe), "--out", str(tmp_path / "run"), *options]) == 2
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
+def test_torchrun_starts_the_processes_of_one_run(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "aurel.cli.main", "fit", "--config", str(recipe), "--out", str(out)]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    for line in ("model       me", "epoch  1/1", "checkpoint  "):
+        assert run.stdout.count(line) == 1
+    # 16 images, 8 a process: one process alone would take two steps.
+    last = out / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 1
+    assert load_model(out / "checkpoints" / "best.ckpt").aus.name == "BP4D"
 
 
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(recipe: Path, tmp_path: Path) -> None:
