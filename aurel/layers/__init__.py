@@ -1,4 +1,15 @@
-"""Relation layers: `torch.nn` modules over `aurel.ops`, on (B, N, C) nodes."""
+"""Relation layers: `torch.nn` modules over `aurel.ops`, on (B, N, C) nodes.
+
+Layers of nodes take a `mask` (B, N), True where the node exists: one that does not exist tells the
+others nothing and counts in no statistics. These take none:
+
+- layers of a map, whose cells all exist: `AUMaskedFeatures`, `ChannelTopology`, `FacialDynamics`,
+  `LandmarkPredictor`, `LandmarkROI`, `LocalRegionPerception`, `MapDecoder`, `MultiScaleAttention`,
+  `MultiScaleFusion`, `MultiScaleLinearAttention`, `RegionalAUFeatures`, and `TokenProjection` on
+  the cells as tokens;
+- `PerAUClassifier` and `PerAUTemporalConv`, in which each AU has weights and statistics of its own
+  and sees no other, so that the result for one that does not exist need only be ignored.
+"""
 
 from __future__ import annotations
 

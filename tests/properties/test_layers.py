@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -180,6 +182,13 @@ def test_absent_nodes_might_as_well_not_be_there(name: str, given: Options, batc
         mask[mask.sum(1) == 1] = False  # alone, nobody to choose
     packed = partial(packed_function, name, given, layer)
     forms.assert_absent(function(name, layer), packed, inputs_of(name, batch), mask)
+
+
+def test_layers_without_a_mask_are_those_that_the_package_names() -> None:
+    named = set(re.findall(r"`([A-Z]\w+)`", layers.__doc__ or ""))
+    forwards = {name: getattr(layers, name).forward for name in layers.__all__}
+    takers = {name for name, f in forwards.items() if "mask" in inspect.signature(f).parameters}
+    assert named == set(layers.__all__) - takers
 
 
 def packed_function(
