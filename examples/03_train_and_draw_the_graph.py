@@ -18,21 +18,24 @@ from aurel.viz.mean_graph import au_adjacency, mean_graphs
 from aurel.viz.prediction_sheet import draw_prediction_sheet
 
 torch.manual_seed(0)
-options = {"per_subject": 20, "size": 64, "occlusion": 0, "faintest": 0.4}
+options = {"per_subject": 20, "size": 48, "occlusion": 0, "faintest": 0.4}
 train = SyntheticFaces("BP4D", subjects=range(32), **options)
 test = SyntheticFaces("BP4D", subjects=range(100, 108), **options)  # other people
 
 small = {"dims": (32,), "depths": (1,), "token_dim": 16, "landmark_widths": (8, 16, 32)}
-model = create_model("sacl", aus="BP4D", backbone="test_resnet", image_size=64, **small)
-optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+model = create_model("sacl", aus="BP4D", backbone="test_resnet", image_size=48, **small)
+optimizer = torch.optim.AdamW(model.parameters())
+batches = DataLoader(train, batch_size=16, shuffle=True)
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=3 * len(batches))
 for epoch in range(3):
-    for batch in DataLoader(train, batch_size=32, shuffle=True):
+    for batch in batches:
         output = model(batch["image"])
         loss = weighted_asymmetric_loss(output.probs, batch["labels"])
         loss += 0.5 * landmark_alignment_loss(output.landmarks, batch["landmarks"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     print(f"epoch {epoch + 1}: loss of the last batch {loss.item():.3f}")
 
 # %%
@@ -41,18 +44,16 @@ for epoch in range(3):
 model.eval()
 scores = AUScores(test.aus)
 with torch.no_grad():
-    probs = torch.cat([model(batch["image"]).probs for batch in DataLoader(test, batch_size=100)])
+    probs = torch.cat([model(batch["image"]).probs for batch in DataLoader(test, batch_size=80)])
 scores.update(probs, test.labels)
 print({key: round(value, 2) for key, value in scores.compute()["mean"].items()})
 
-pictures = test.images[:160:20].permute(0, 2, 3, 1)  # one of each of eight people
-draw_prediction_sheet(
-    pictures, test.labels[:160:20], probs[:160:20], test.aus.names, "predictions.png"
-)
+pictures = test.images[::20].permute(0, 2, 3, 1)  # one of each of eight people
+draw_prediction_sheet(pictures, test.labels[::20], probs[::20], test.aus.names, "predictions.png")
 
 # %%
 # How often a region of one AU listened to a region of another one, on the faces of the test.
 
-batches = (batch["image"] for batch in DataLoader(test, batch_size=100))
-adjacency, aus = au_adjacency(model, mean_graphs(model, batches)[-1])
+images = (batch["image"] for batch in DataLoader(test, batch_size=100))
+adjacency, aus = au_adjacency(model, mean_graphs(model, images)[-1])
 draw_face_graph(adjacency, aus.names, "graph.png", title="whom each AU listens to")

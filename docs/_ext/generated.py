@@ -86,11 +86,11 @@ def constant_text(module: str, name: str) -> list[str]:
 
 
 def models_table() -> str:
-    rows = ["| model | paper | takes | image |", "|---|---|---|---|"]
+    rows = ["| model | takes | image | paper |", "|---|---|--:|---|"]
     for name in list_models():
         info = model_info(name)
-        takes = "clips (B, T, 3, S, S)" if info.takes_clips else "images (B, 3, S, S)"
-        rows.append(f"| `{name}` | {info.paper} | {takes} | {info.image_size} |")
+        takes = "clips, `(B, T, 3, S, S)`" if info.takes_clips else "images, `(B, 3, S, S)`"
+        rows.append(f"| `{name}` | {takes} | {info.image_size} | {info.paper} |")
     return "\n".join(rows) + "\n"
 
 
