@@ -63,15 +63,20 @@ class AUDataModule(LightningDataModule):
         self.seed = seed
         self._epoch = 0
 
+    def check_batch(self, world: int) -> None:
+        """Raise ValueError where there is no training batch for each of `world` processes."""
+        items = len(cast(Any, _present(self.splits.train, "training"))) // world
+        if items < self.batch_size:
+            raise ValueError(
+                f"batch_size must be at most {items} (the training items of a process), got "
+                f"{self.batch_size}"
+            )
+
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return a loader of shuffled whole batches."""
         data = _present(self.splits.train, "training")
         rank, world = self._place()
-        if len(cast(Any, data)) < self.batch_size * world:
-            raise ValueError(
-                f"batch_size must be at most {len(cast(Any, data)) // world} (the training items "
-                f"of a process), got {self.batch_size}"
-            )
+        self.check_batch(world)
         sampler: Any = DistributedSampler(data, world, rank, shuffle=True, seed=self.seed)
         sampler.set_epoch(self._epoch)
         return DataLoader(

@@ -124,10 +124,12 @@ def fit(
         always.append(EMAWeightAveraging(decay=options.optimizer.ema_decay))
     logger = TensorBoardLogger(folder, name="tensorboard", version="")
     trainer = make_trainer(options.trainer, [*always, *callbacks], logger)
+    data = _data_module(options, splits)
+    data.check_batch(trainer.world_size)
     if config is not None and trainer.is_global_zero:
         with atomic_path(folder / "config.yaml") as partial:
             partial.write_text(config)
-    _fit_or_interrupt(trainer, task, _data_module(options, splits), resume)
+    _fit_or_interrupt(trainer, task, data, resume)
     return task
 
 

@@ -89,6 +89,8 @@ def test_selection_on_the_test_fold_is_said(
         (["--model.options", "{k: 13}"], "k must be"),
         (["--data.dataset", "BP4D"], "data.root must be given"),
         (["--trainer.devices", "0"], "trainer: "),
+        (["--data.batch_size", "17"], "batch_size must be at most 16"),
+        (["--trainer.devices", "3", "--trainer.strategy", "ddp"], "batch_size must be at most 5"),
     ],
 )
 def test_what_cannot_be_trained_leaves_no_folder(
