@@ -10,7 +10,7 @@ wheels=${XDG_CACHE_HOME:-$HOME/.cache}/aurel/wheels/$key
 "$base/bin/python" -m venv "$target"
 site() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 echo "import site; site.addsitedir('$(site "$base")')" > "$(site "$target")/base.pth"
-"$target/bin/python" -m pip install -q setuptools wheel
+"$target/bin/python" -m pip install -q setuptools wheel scipy  # scipy: torch-cluster imports it
 
 mkdir -p "$wheels"
 build() {
