@@ -341,6 +341,7 @@ def _setup_context(
     ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]
 ) -> None:
     _, *update, weight, bias, mean, var, mask, ctx.eps, _, ctx.impl = inputs
+    ctx.set_materialize_grads(False)  # or backward would fill zeros as large as u for it
     ctx.mark_non_differentiable(*output[1:])
     ctx.given, ctx.dtype = mean is not None, update[0].dtype
     statistics = (mean, var) if ctx.given else output[1:3]
@@ -348,7 +349,9 @@ def _setup_context(
     ctx.save_for_backward(weight, bias, *statistics, mask, *kept)
 
 
-def _backward(ctx: Any, grad_out: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad_out is None:
+        return (None,) * 12
     *pairs, mask = ctx.saved_tensors[:5]
     kept = list(ctx.saved_tensors[5:])
     grads = _edge_update_backward(grad_out, kept, *pairs, mask, ctx.eps, ctx.given, ctx.impl)
