@@ -319,6 +319,13 @@ def test_edge_ops_equal_torch(shape: tuple[int, int, int], masked: bool, given: 
     statistics = (bias, weight + 0.5) if given else None
     mask = torch.rand(batch, count, device="cuda") < 0.8 if masked else None
     leaves = [edges, projected, target, source, weight + 0.5, bias]
+    # The two may round a value at the corner of the ReLU to different sides of it.
+    flat = [torch.zeros_like(edges), *leaves[1:]]
+    signs = [
+        edge_update(*flat, statistics, mask=mask, backend=backend)[0] > 0
+        for backend in ("triton", "torch")
+    ]
+    grad = grad.where(signs[0] == signs[1], 0.0)
     leaves = [leaf.requires_grad_() for leaf in leaves]
     results = []
     for backend in ("triton", "torch"):
@@ -327,7 +334,7 @@ def test_edge_ops_equal_torch(shape: tuple[int, int, int], masked: bool, given: 
         grads = torch.autograd.grad((new, out), leaves, (grad, grad[:, 0]))
         results.append([new, mean, var, out, *grads])
     for got, want in zip(*results, strict=True):
-        # The two may round a value at the corner of the ReLU to different sides of it.
+        # Through the gated sum some of that remains.
         far = (got - want).abs() > 1e-4 * want.abs().max()
         assert far.float().mean() < 1e-5 and got.isfinite().all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -119,7 +120,9 @@ else:
     raise AssertionError("served on a CPU")
 assert "aurel_kernels.launch" not in sys.modules
 """
-    run = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRITON", "AUREL"))}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
 
