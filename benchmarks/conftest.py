@@ -59,6 +59,7 @@ class Bench:
         self.rounds: int = config.getoption("--rounds")
         self.compile: bool = config.getoption("--compile") or self.device.type == "cuda"
         self.rows: list[dict[str, Any]] = []
+        self.results: Path | None = config.getoption("--results")
         self._ceilings: Ceilings | None = None
 
     @property
@@ -84,6 +85,15 @@ class Bench:
             "operations_per_second": ceilings.operations,
         }
 
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a row; write all at once, since a run may be cut short."""
+        self.rows.append(row)
+        if self.results is not None:
+            self.results.parent.mkdir(parents=True, exist_ok=True)
+            lines = ",\n  ".join(map(json.dumps, self.rows))
+            text = f'{{\n"run": {json.dumps(self.describe())},\n"rows": [\n  {lines}\n]\n}}\n'
+            self.results.write_text(text)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[KEY] = Bench(config)
@@ -102,11 +112,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     run = {"run": bench.describe(), "rows": bench.rows}
     terminalreporter.write_line("")
     terminalreporter.write_line(text_table(run))
-    if config.getoption("--results"):
-        config.getoption("--results").parent.mkdir(parents=True, exist_ok=True)
-        lines = ",\n  ".join(json.dumps(row) for row in bench.rows)
-        text = f'{{\n"run": {json.dumps(run["run"])},\n"rows": [\n  {lines}\n]\n}}\n'
-        config.getoption("--results").write_text(text)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -157,23 +162,24 @@ def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
             assert share <= allowed, f"{name} and {OURS} differ in {share:.1%} of the numbers"
         del wanted
         timer = bench.timer
-        own, *others = (
-            (name, timer.prepare(step)) for name, step in sorted(steps.items(), key=first_ours)
-        )
-        times = {OURS: [timer.seconds(own[1])], **take_turns(timer, dict(others), calls=1)}
+        own = {OURS: timer.prepare(steps[OURS])}
+        others = {name: timer.prepare(step) for name, step in steps.items() if name != OURS}
+        times = take_turns(timer, own | others, calls=1)
         total = sum(seconds[0] for seconds in times.values())
         rounds = max(2, min(bench.rounds, int(PATIENCE / max(total, 1e-9))))
         times = {name: [] for name in times}
 
         def peers_turn() -> None:
-            for name, seconds in take_turns(timer, dict(others)).items():
+            for name, seconds in take_turns(timer, others).items():
                 times[name] += seconds
             if total < LONG:
-                own[1]()
+                own[OURS]()
 
         benchmark.pedantic(
-            lambda: times[OURS].append(timer.seconds(own[1])), setup=peers_turn, rounds=rounds
+            lambda: times[OURS].append(timer.seconds(own[OURS])), setup=peers_turn, rounds=rounds
         )
+        own.clear()  # captured graphs hold memory, as much as their steps do
+        others.clear()
         row: dict[str, Any] = {
             "op": op,
             "size": size,
@@ -186,7 +192,7 @@ def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
         if bench.device.type == "cuda":
             row["launches"] = launches(steps[OURS])
         benchmark.extra_info.update(row)
-        bench.rows.append(row)
+        bench.add(row)
 
     return compare
 
@@ -219,10 +225,6 @@ def versus_functions(versus: Callable[..., None], bench: Bench) -> Callable[...,
         versus(op, size, mode, steps, floor, allowed=SELECTION if selects else 0.0)
 
     return compare
-
-
-def first_ours(item: tuple[str, Step]) -> bool:
-    return item[0] != OURS
 
 
 def forward(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Step:

@@ -67,12 +67,17 @@ def captured(step: Step) -> Step | None:
             step()
     side.synchronize()
     graph = torch.cuda.CUDAGraph()
+    current = torch.cuda.current_stream()
     try:
         with torch.cuda.graph(graph):
             step()
     except RuntimeError:  # it waits for the device, to learn a size for instance
         with contextlib.suppress(RuntimeError):
             torch.cuda.synchronize()
+        # A capture that fails leaves its stream, and a random generator that still records.
+        torch.cuda.set_stream(current)
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            torch.zeros(1, device="cuda")
         return None
     return graph.replay
 
