@@ -31,6 +31,8 @@ def test_a_recipe_says_only_what_exists(path: Path) -> None:
     info = model_info(options.model.name)
     make_config(info, au_set_of("BP4D", aus), options.model.options)
     assert (options.data.frames is not None) == info.takes_clips
+    # Without its tag timm chooses among the published weights, and not as the authors did.
+    assert not options.model.pretrained or "." in str(options.model.backbone)
     Objective(losses_of(options.model.name, options.losses))
     steps = 10 * options.trainer.max_epochs
     milestones = [round(10 * epoch) for epoch in options.optimizer.milestones]
