@@ -15,8 +15,11 @@ from aurel.data.synthetic import ACTION_UNITS, label_world
 from aurel.data.synthetic.label_model import all_states
 from aurel.facs import AUSet, action_unit
 from aurel.models import list_models, model_info
+from aurel.viz.face_diagram import anchors, draw_face, spread
 from aurel.viz.face_graph import draw_face_graph
+from aurel.viz.figure import GREEN, ORANGE, SKY, new_figure, save_figure
 
+COLORS = {"upper": SKY, "middle": GREEN, "lower": ORANGE}
 DATA_SETS = ("BP4D", "DISFA", "EmotioNet")
 # Each public name is described once, where a reader looks for it.
 REFERENCE = {
@@ -148,9 +151,19 @@ def worlds() -> list[tuple[str, Any]]:
 
 
 def faces(folder: Path) -> None:
-    aus = AUSet.of(list(ACTION_UNITS))
-    nothing = np.zeros((len(aus), len(aus)))
-    draw_face_graph(nothing, aus.names, folder / "face.png")
     names = AUSet.of("BP4D").names
     correlation = moments("BP4D")[1] - np.eye(len(names))
     draw_face_graph(correlation, names, folder / "relations.png", title="BP4D: correlations")
+
+    aus = AUSet.of(list(ACTION_UNITS))
+    figure = new_figure(6, 6.6)
+    axes = figure.add_subplot()
+    draw_face(axes)
+    labels = zip(aus.numbers, aus.regions(), strict=True)
+    points = anchors(aus)
+    nodes = [label for label, own in zip(labels, points, strict=True) for _ in own]
+    places = spread([point for own in points for point in own], 0.19)
+    for (number, region), (x, y) in zip(nodes, places, strict=True):
+        round_box = {"boxstyle": "circle", "facecolor": COLORS[region], "edgecolor": "white"}
+        axes.text(x, y, f"{number:02d}", ha="center", va="center", fontsize=12, bbox=round_box)
+    save_figure(figure, folder / "face.png")
