@@ -180,11 +180,12 @@ def _graph_attention(
     dtype = torch.promote_types(values.dtype, torch.float32)
     connected = _per_head(adjacency)
     pre, wide = _pairs(target_score, source_score, dtype), values.to(dtype)
-    weights = _weights_if_finite(pre, connected, negative_slope)
-    out = weights @ wide
-    if not _is_finite(out):
-        weights = _weights(pre, connected, negative_slope)
-        out = _weighted_sum(weights, connected, wide)
+    with torch.autocast(values.device.type, enabled=False):
+        weights = _weights_if_finite(pre, connected, negative_slope)
+        out = weights @ wide
+        if not _is_finite(out):
+            weights = _weights(pre, connected, negative_slope)
+            out = _weighted_sum(weights, connected, wide)
     return out.to(values.dtype), weights
 
 
@@ -234,18 +235,19 @@ def _graph_attention_backward(
     assert weights is not None
     dtype = weights.dtype
     pre, grad = _pairs(target_score, source_score, dtype), grad_out.to(dtype)
-    grad_each = grad @ values.to(dtype).mT
-    if return_weights:
-        grad_each += grad_weights
-    grad_target, grad_source = _gradients(grad_each, weights, pre, negative_slope)
-    # Whatever is not finite, in values, scores or gradients, has come here by now.
-    if _is_finite(grad_target):
-        grad_values = weights.mT @ grad
-    else:
-        connected = _per_head(adjacency)
-        grad_values = _weighted_sum(weights.mT, connected.mT, grad)
-        grad_each = grad_each.masked_fill_(~connected, 0.0)
+    with torch.autocast(values.device.type, enabled=False):
+        grad_each = grad @ values.to(dtype).mT
+        if return_weights:
+            grad_each += grad_weights
         grad_target, grad_source = _gradients(grad_each, weights, pre, negative_slope)
+        # Whatever is not finite, in values, scores or gradients, has come here by now.
+        if _is_finite(grad_target):
+            grad_values = weights.mT @ grad
+        else:
+            connected = _per_head(adjacency)
+            grad_values = _weighted_sum(weights.mT, connected.mT, grad)
+            grad_each = grad_each.masked_fill_(~connected, 0.0)
+            grad_target, grad_source = _gradients(grad_each, weights, pre, negative_slope)
     return (
         grad_values.to(values.dtype),
         grad_target.to(target_score.dtype),

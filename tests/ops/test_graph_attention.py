@@ -245,6 +245,19 @@ def test_mixed_dtypes_are_promoted_and_autocast_is_served() -> None:
     assert out.dtype == weights.dtype == torch.float32
 
 
+def test_autocast_rounds_nothing() -> None:
+    def step() -> list[Tensor]:
+        leaves = [tensor.float().requires_grad_() for tensor in arguments]
+        outs = graph_attention(*leaves, adjacency)
+        return [*outs, *torch.autograd.grad([out.sin().sum() for out in outs], leaves)]
+
+    arguments, adjacency = inputs(2, 1, 6, 4), edges(6, 6)
+    want = step()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = step()
+    assert all(map(torch.equal, got, want))
+
+
 def test_inputs_are_left_alone() -> None:
     arguments = (*inputs(2, 1, 4, 3), edges(4, 4))
     before = [tensor.clone() for tensor in arguments]
