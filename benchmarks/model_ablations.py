@@ -63,8 +63,15 @@ REMOVED = {
 }
 
 
+PLAIN = "backbone alone"
+"""The baseline: the mean of the last map and a linear layer."""
+
+
 def build(name: str, relations: bool) -> Any:
-    """Return a model of BP4D's twelve AUs, with fresh weights."""
+    """Return a model of BP4D's twelve AUs, or the plain backbone, with fresh weights."""
+    if name == PLAIN:
+        parts = {"perception": False, "graph": False, "fusion": "none"}
+        return create_model("lrp_fgg", aus="BP4D", backbone=BACKBONE, **parts)
     options = PRESETS[name] if relations else PRESETS[name] | WITHOUT.get(name, {})
     model = create_model(name, aus="BP4D", backbone=BACKBONE, **options)
     if not relations:
