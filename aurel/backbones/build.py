@@ -160,6 +160,11 @@ def build_network(
     return timm.create_model(name, pretrained=pretrained, **options)
 
 
+def architecture(name: str) -> str:
+    """Return a timm name without the tag that says which weights were published for it."""
+    return name.split(".")[0]
+
+
 def data_config_of(net: Any) -> dict[str, Any]:
     """Return what timm says of the input of its model `net`: input_size, mean, std, ..."""
     return _timm().data.resolve_model_data_config(net)
@@ -182,8 +187,7 @@ def _timm() -> ModuleType:
 def _check_name(name: str, timm: ModuleType) -> None:
     if ":" in name or timm.is_model(name):
         return
-    architecture = name.split(".")[0]
-    close = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+    close = difflib.get_close_matches(architecture(name), timm.list_models(), n=5)
     hint = f"close matches: {', '.join(close)}" if close else "timm.list_models() lists them"
     raise ValueError(f"no backbone is called {name!r}; {hint}")
 

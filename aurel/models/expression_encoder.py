@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aurel.backbones.build import build_network, data_config_of
+from aurel.backbones.build import architecture, build_network, data_config_of
 from aurel.backbones.renormalize import Renormalize
 from aurel.facs import AUSet
 from aurel.models.registry import register_model
@@ -76,4 +76,4 @@ class ExpressionEncoder(nn.Module):
 
 def network_options(backbone: str) -> dict[str, Any]:
     """Return what `build_network` is to be told beside the name."""
-    return {"padding": "same"} if backbone.split(".")[0] == "inception_resnet_v1" else {}
+    return {"padding": "same"} if architecture(backbone) == "inception_resnet_v1" else {}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from aurel.backbones.build import Backbone, build_network, data_config_of
+from aurel.backbones.build import Backbone, architecture, build_network, data_config_of
 from aurel.backbones.renormalize import Renormalize
 from aurel.facs import AUSet
 from aurel.layers.au_masked_features import AUMaskedFeatures
@@ -161,7 +161,7 @@ def start_from_encoder(model: GTLENet, source: ExpressionEncoder) -> None:
     Raises:
         ValueError: the backbones differ.
     """
-    ours, theirs = model.config.backbone, source.config.backbone
+    ours, theirs = architecture(model.config.backbone), architecture(source.config.backbone)
     if ours != theirs:
         raise ValueError(f"the expression encoder is a {theirs}, the model's backbone is {ours}")
     state = source.net.state_dict()

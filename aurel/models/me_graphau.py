@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from aurel.backbones.build import build_backbone
+from aurel.backbones.build import architecture, build_backbone
 from aurel.facs import AU_SETS, AUSet
 from aurel.graph import RelationGraph
 from aurel.layers.au_specific_features import AUSpecificFeatures
@@ -228,7 +228,7 @@ def start_from_stage1(model: MEGraphAU, stage1: MEGraphAUStage1) -> MEGraphAU:
     """
     for what, ours, theirs in (
         ("AUs", model.aus.names, stage1.aus.names),
-        ("backbone", model.config.backbone, stage1.config.backbone),
+        ("backbone", architecture(model.config.backbone), architecture(stage1.config.backbone)),
         ("channels", model.projection.out_channels, stage1.projection.out_channels),
     ):
         if ours != theirs:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from aurel.backbones.build import build_backbone, build_network
+from aurel.backbones.build import architecture, build_backbone, build_network
 from aurel.models import gtle_net, me_graphau, open_graphau
 from aurel.models.checkpoint import load_model, read_checkpoint
 from aurel.models.expression_encoder import ExpressionEncoder
@@ -81,6 +81,8 @@ def start_from(model: Any, path: str | Path) -> list[str]:
         )
     for option in ("backbone", "channels", "dims"):
         ours, theirs = (getattr(m.config, option, None) for m in (model, source))
+        if option == "backbone":
+            ours, theirs = architecture(str(ours)), architecture(str(theirs))
         if ours != theirs:
             raise ValueError(f"{path} has {option} {theirs}, the model {ours}: nothing would fit")
     return _take(model, source)

@@ -126,6 +126,11 @@ def test_stage2_inherits_from_stage1() -> None:
     assert "backbone.net.conv1.weight" in theirs
 
 
+def test_the_tag_of_the_weights_makes_no_other_backbone() -> None:
+    stage1 = small_model("me_graphau_stage1", backbone="resnet18.tv_in1k")
+    start_from_stage1(small_model("me_graphau"), stage1)
+
+
 def test_stages_must_fit() -> None:
     stage2 = small_model("me_graphau")
     with pytest.raises(ValueError, match="AUs of the stages differ"):
