@@ -14,6 +14,9 @@ from torch.utils.hooks import RemovableHandle
 
 from aurel.backbones.checkpointing import hold_statistics_when_recomputed
 
+# What else than an UnpicklingError torch.load raises at a file that is no pickle at all.
+_NO_PICKLE = (LookupError, UnicodeDecodeError)
+
 
 class Backbone(nn.Module):
     """A timm model that returns feature maps.
@@ -235,7 +238,7 @@ def _read(timm: ModuleType, path: str) -> dict[str, Any]:
     try:
         # Said here, since older versions of timm run what a pickle says.
         return timm.models.load_state_dict(path, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (*_NO_PICKLE, pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{path} cannot be read with torch.load(weights_only=True), and nothing else is tried, "
             f"because a pickle can run any code: {error}"

@@ -63,6 +63,7 @@ def test_what_is_no_state_dict_is_refused(name: str, tmp_path: Path) -> None:
         read(name, {"state_dict": published(name), "args": Namespace(path=tmp_path)}, tmp_path)
     with pytest.raises(ValueError, match=r"weights.pth holds no state dict"):
         read(name, [1, 2, 3], tmp_path)
-    (tmp_path / "weights.pth").write_bytes(b"not a torch file")
-    with pytest.raises(ValueError, match=r"weights.pth cannot be read with torch.load"):
-        build_backbone(name, checkpoint=tmp_path / "weights.pth", **OPTIONS[name])
+    for content in (b"not a torch file", b"hello"):
+        (tmp_path / "weights.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=r"weights.pth cannot be read with torch.load"):
+            build_backbone(name, checkpoint=tmp_path / "weights.pth", **OPTIONS[name])

@@ -138,6 +138,9 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
     path.write_text("not a checkpoint")
     with pytest.raises(ValueError, match="notes.pth cannot be read"):
         load_model(path)
+    path.write_text("hello")  # an instruction of pickles that refers to what is not there
+    with pytest.raises(ValueError, match="notes.pth cannot be read.*: it is no torch file"):
+        load_model(path)
     path = tmp_path / "notes.safetensors"
     path.write_text("not a checkpoint")
     with pytest.raises(ValueError, match="notes.safetensors cannot be read as a safetensors file"):
