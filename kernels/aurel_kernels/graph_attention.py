@@ -159,7 +159,7 @@ def row_kernel(
     statistic_ptr += i_graph * N + o_row
     tl.store(statistic_ptr, b_max, mask=m_row)
     tl.store(statistic_ptr + statistic_stride, b_sum, mask=m_row)
-    tl.store(statistic_ptr + 2 * statistic_stride, b_mean, mask=m_row)
+    tl.store(statistic_ptr + statistic_stride + statistic_stride, b_mean, mask=m_row)
     b_grad_target = b_sloped_mean - b_mean * b_mean_slope
     tl.store(
         grad_target_ptr + i_graph * N + o_row,
@@ -219,7 +219,9 @@ def column_kernel(
         if WEIGHTS:
             p_weight = grad_weight_ptr + i_graph * N * N + o_row[None, :] * N + o_col[:, None]
             b_grad += tl.load(p_weight, mask=m_edge, other=0.0).to(tl.float32)
-        b_mean = tl.load(statistic_ptr + 2 * statistic_stride + o_row, mask=o_row < N, other=0.0)
+        b_mean = tl.load(
+            statistic_ptr + statistic_stride + statistic_stride + o_row, mask=o_row < N, other=0.0
+        )
         b_grad = b_weight * (b_grad - b_mean[None, :]) * b_slope
         b_grad_source += tl.sum(tl.where(m_edge, b_grad, 0.0), axis=1)
     tl.store(

@@ -257,7 +257,8 @@ def row_kernel(
     p_statistic = statistic_ptr + i_pair * D + o_d
     tl.store(p_statistic, b_max, mask=o_d < D)
     tl.store(p_statistic + statistic_stride, b_sum, mask=o_d < D)
-    tl.store(p_statistic + 2 * statistic_stride, b_shared, mask=o_d < D)
+    # not 2 * stride, which may need more than the 32 bits that a stride fits into
+    tl.store(p_statistic + statistic_stride + statistic_stride, b_shared, mask=o_d < D)
 
 
 @triton.jit
@@ -284,7 +285,9 @@ def score_gradient(
     """Return a tile of dS of one pair."""
     statistic_ptr += i_pair * D
     b_max, b_sum = load_statistics(statistic_ptr, statistic_stride, o_d, D)
-    b_shared = tl.load(statistic_ptr + 2 * statistic_stride + o_d, mask=o_d < D, other=0.0)
+    b_shared = tl.load(
+        statistic_ptr + statistic_stride + statistic_stride + o_d, mask=o_d < D, other=0.0
+    )
     b_attention, b_grad = gradient_tile(
         grad_mean_ptr + i_pair * D,
         grad_scatter_ptr + i_pair,
