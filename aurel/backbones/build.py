@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,7 @@ from aurel.backbones.checkpointing import hold_statistics_when_recomputed
 
 # What else than an UnpicklingError torch.load raises at a file that is no pickle at all.
 _NO_PICKLE = (LookupError, UnicodeDecodeError)
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # timm's, in its order
 
 
 class Backbone(nn.Module):
@@ -146,11 +147,13 @@ def build_network(
     name: str,
     *,
     pretrained: bool = False,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     in_chans: int = 3,
     **options: Any,
 ) -> Any:
-    """Make the whole timm model without its classifier; arguments as for `build_backbone`.
+    """Make the whole timm model without its classifier.
+
+    Arguments are those of `build_backbone`; `checkpoint` may also be what such a file holds.
 
     Returns:
         timm's model, from images to pooled features; its `reset_classifier` adds a linear layer.
@@ -210,7 +213,10 @@ def _take_indices(indices: Sequence[int] | None, taps: int, name: str) -> list[i
 
 
 def _create_with_checkpoint(
-    timm: ModuleType, name: str, path: str | os.PathLike[str], options: dict[str, Any]
+    timm: ModuleType,
+    name: str,
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    options: dict[str, Any],
 ) -> Any:
     """Load a file strictly, but for its classifier.
 
@@ -218,9 +224,13 @@ def _create_with_checkpoint(
     would let a file of other names pass in silence. Stating that the file has no classes, and
     taking them out of it, keeps timm's adaptations (names, input channels) and its strictness.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"checkpoint {os.fspath(path)!r} is not a file")
-    state = _read(timm, os.fspath(path))
+    if isinstance(source, Mapping):
+        inner = next((source[key] for key in _WRAPPERS if key in source), source)
+        state = timm.models.clean_state_dict(inner)
+    elif os.path.isfile(source):
+        state = _read(timm, os.fspath(source))
+    else:
+        raise FileNotFoundError(f"checkpoint {os.fspath(source)!r} is not a file")
     classifiers = timm.models.get_pretrained_cfg(name).classifier or ()
     if isinstance(classifiers, str):
         classifiers = (classifiers,)

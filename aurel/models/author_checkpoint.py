@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from aurel.backbones.build import Backbone, build_network
 from aurel.models.checkpoint import load_weights_only
 from aurel.models.registry import info_of
 
@@ -26,7 +27,8 @@ def load_author_checkpoint(
 
     Args:
         model: made by `create_model` with the backbone, the number of AUs and the order of AUs that
-            the weights were trained with.
+            the weights were trained with; or the backbone of any model (``model.backbone``), for
+            weights released for it alone. What it does not have of these is left out.
         path_or_state_dict: the authors' file, its content, or the bare state dict. A `module.`
             prefix (DataParallel) is taken off; the optimizer's state is ignored.
 
@@ -38,6 +40,9 @@ def load_author_checkpoint(
             `torch.load(weights_only=True)`; or keys are missing, superfluous or of another shape:
             one message lists them all, and the model is unchanged.
     """
+    if isinstance(model, Backbone):
+        _load_backbone(model, path_or_state_dict)
+        return model
     info = info_of(model)
     layout = info.author_layout
     if layout is None:
@@ -49,6 +54,15 @@ def load_author_checkpoint(
         model.load_state_dict(layout.convert(author, model))
     layout.adopt(model)
     return model
+
+
+def _load_backbone(model: Backbone, source: str | Path | Mapping[str, object]) -> None:
+    name = model.net.pretrained_cfg["architecture"]
+    try:
+        whole = build_network(name, checkpoint=source).state_dict()
+        model.net.load_state_dict({key: whole[key] for key in model.net.state_dict()})
+    except RuntimeError as error:
+        raise ValueError(f"these weights are not of this {name}: {error}") from error
 
 
 def _state_dict(source: str | Path | Mapping[str, object]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 
@@ -185,6 +186,27 @@ def test_what_cannot_be_loaded(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         load_author_checkpoint(create_model(name, **options), content)
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_weights_of_a_backbone_alone(from_file: bool, tmp_path: Path) -> None:
+    state = {
+        k: torch.randn_like(v.float())
+        for k, v in timm.create_model("rest_tiny").state_dict().items()
+    }
+    content: Any = {"model": {f"module.{key}": value for key, value in state.items()}, "epoch": 1}
+    path = tmp_path / "rest.pth"
+    torch.save(content, path)
+    backbone = create_model("macg", backbone="rest_tiny").backbone
+    assert load_author_checkpoint(backbone, path if from_file else content) is backbone
+    ours = backbone.net.state_dict()
+    assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in ours.items())
+    assert len(ours) == len(state) - 2  # but for the classifier
+
+    missing = content["model"].pop("module.stem.conv1.weight")
+    content["model"]["surplus"] = missing
+    with pytest.raises(ValueError, match=r'(?s)not of this rest_tiny.*"stem.conv1.*"surplus"'):
+        load_author_checkpoint(backbone, content)
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
