@@ -222,11 +222,14 @@ scored on as many faces of {people} other people. *occluded* are the AUs of whic
 seen. "{plain}" trains on with a linear layer.
 
 Scores are means over AUs and {seeds} seeds, ± their standard deviation over seeds. A gain is that
-of the whole model over itself without relations, seed by seed, as mean and range; a range that
-holds 0 shows no effect. Nothing was tuned by model, and all are far below the sizes of their
-papers: the table tells what relations do here, not which model is best.
+of the whole model over itself without relations, seed by seed, as mean and range. A range that
+holds 0 shows no effect; with three seeds, one of four would leave it out by chance alone. Settings
+are shared by all models and were chosen on seed 0, so that all of them learn. All are far below the
+sizes of their papers: the table tells what relations do here, not which model is best.
 
 - `mdhr` sees as many frames, in clips of {clip}: its scores are of other frames than the rest's.
+- Every cell of the backbone's last map sees the whole face, so what other AUs tell can reach an AU
+  without a graph. In `relations.py` it cannot: there, relation layers are measured by themselves.
 - The second stages start without a first.
 - Without AUs of one side, `open_graphau_stage1` is `me_graphau_stage1`: their rows must agree.
 
