@@ -52,8 +52,21 @@ class Backbone(nn.Module):
         self.net: Any = net
         self._held: list[RemovableHandle] = []
 
+    def check_size(self, images: Tensor) -> None:
+        """Raise ValueError unless a network that takes one size alone takes that of `images`."""
+        patches = getattr(self.net, "patch_embed", None)
+        if patches is None or not getattr(patches, "strict_img_size", False):
+            return
+        wanted, got = tuple(patches.img_size or images.shape[2:]), tuple(images.shape[2:])
+        if got != wanted:
+            raise ValueError(
+                f"images must be {wanted[0]} x {wanted[1]} pixels for {type(self.net).__name__}, "
+                f"got {got[0]} x {got[1]}"
+            )
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return one map a tap, :math:`(B, C_l, H_l, W_l)`, for images :math:`(B, 3, H, W)`."""
+        self.check_size(images)
         return self.net.forward_intermediates(
             images,
             indices=self.out_indices,

@@ -243,6 +243,7 @@ class MDHR(nn.Module):
     def _maps(self, images: Tensor) -> list[Tensor]:
         """Return the maps that give dynamics, finest first, and the last one of the backbone."""
         if self.config.backbone.startswith("swin_"):
+            self.backbone.check_size(images)
             return _swin_maps(self.backbone.net, images)
         return self.backbone(images)
 

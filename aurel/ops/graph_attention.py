@@ -130,7 +130,7 @@ def _pairs(target_score: Tensor, source_score: Tensor, dtype: torch.dtype) -> Te
 
 
 def _weights(pre: Tensor, connected: Tensor, negative_slope: float) -> Tensor:
-    scores = F.leaky_relu(pre, negative_slope).masked_fill_(~connected, -torch.inf)
+    scores = F.leaky_relu(pre, negative_slope).masked_fill(~connected, -torch.inf)
     # A row without edges is NaN after the softmax; the second mask makes it zero.
     return scores.softmax(-1).masked_fill(~connected, 0.0)
 

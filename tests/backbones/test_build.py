@@ -72,6 +72,12 @@ def test_swin_tokens_are_normed_and_in_row_order() -> None:
     torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, 49), rtol=0, atol=1e-5)
 
 
+def test_a_network_of_one_size_says_which() -> None:
+    backbone = build_backbone("swin_tiny_patch4_window7_224")
+    with pytest.raises(ValueError, match=r"images must be 224 x 224 pixels .* got 256 x 224"):
+        backbone(torch.zeros(1, 3, 256, 224))
+
+
 def test_equals_timm_features() -> None:
     backbone = build_backbone("resnet18", out_indices=(1, 3)).eval()
     features = timm.create_model("resnet18", features_only=True, out_indices=(1, 3)).eval()

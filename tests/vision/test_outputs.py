@@ -70,7 +70,7 @@ def test_a_video_is_complete_or_not_there(tmp_path: Path) -> None:
         writer.write(FRAME)
         assert not path.exists()
         raise RuntimeError("killed")
-    assert list(path.parent.iterdir()) == []
+    assert not path.parent.exists()
     with VideoWriter(path, (64, 48), 20) as writer:
         writer.write(FRAME)
     assert [p.name for p in path.parent.iterdir()] == ["a.mp4"]
