@@ -120,7 +120,7 @@ def test_knn_max_relative(
 
 @modes
 @pytest.mark.parametrize("reduce", ["max", "mean"])
-@pytest.mark.sizes(cpu=[AU_GRAPHS[1], AU_GRAPHS[5]], cuda=[GPU_AU_GRAPHS[1], *GPU_FEATURE_MAPS])
+@pytest.mark.sizes(cpu=[AU_GRAPHS[1], AU_GRAPHS[5]], cuda=[GPU_AU_GRAPHS[1], GPU_FEATURE_MAPS[1]])
 def test_neighbor_aggregate(
     size: dict[str, int], reduce: Any, mode: str, bench: Any, versus_functions: Any
 ) -> None:

@@ -213,7 +213,7 @@ def versus_functions(versus: Callable[..., None], bench: Bench) -> Callable[...,
         selects: bool = False,
     ) -> None:
         functions = dict(functions)
-        if peers.torch_cluster is None or bench.device.type == "cuda":
+        if not peers.cluster_serves(bench.device):
             functions.pop("cluster", None)
         if compiled is not None and bench.compile:
             torch._dynamo.reset()

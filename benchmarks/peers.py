@@ -13,6 +13,13 @@ except ImportError:
     torch_cluster = torch_scatter = None
 
 
+def cluster_serves(device: torch.device) -> bool:
+    """Return whether torch-cluster and torch-scatter are there, compiled for this device."""
+    if torch_cluster is None:
+        return False
+    return device.type == "cpu" or torch.ops.torch_cluster.cuda_version() > 0
+
+
 def nearest(x: Tensor, k: int) -> Tensor:
     """The k nearest nodes by bmm and topk."""
     with torch.no_grad():
