@@ -154,7 +154,7 @@ def tables(rows: list[Row]) -> str:
     lines = []
     for world in dict.fromkeys(row["world"] for row in rows):
         here = [row for row in rows if row["world"] == world]
-        lines += [f"\n### Couplings: {world}\n", line("layer", "graph", *measures)]
+        lines += [f"\n## Couplings: {world}\n", line("layer", "graph", *measures)]
         lines += [line(*["---"] * (2 + len(measures)))]
         for layer in dict.fromkeys(row["layer"] for row in here):
             own, full = _of(here, layer, "self"), _of(here, layer, "full")
