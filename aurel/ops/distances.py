@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aurel.ops.precision import without_autocast
+
 METRICS = ("l2", "l1", "cosine", "dot")
 
 _LANES = 8  # width to which the candidates of a matrix product are padded
@@ -44,7 +46,7 @@ def pairwise_scores(x: Tensor, metric: str, mask: Tensor | None = None) -> Tenso
     What is the same for a whole row is left out where that saves rounding. NaN becomes +inf:
     a distance that is not known is the largest.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         wide = at_least_float32(x)
         dtype = wide.dtype
         if dtype == torch.float32 and metric != "l1" and _products_lose_bits(x.device.type):

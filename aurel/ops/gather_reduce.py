@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aurel.ops.distances import at_least_float32
+from aurel.ops.precision import without_autocast
 
 _CHUNK = 2**20  # bytes a pass on a CPU: its scratch stays in the cache
 _DENSE = 32  # nodes up to which, on a CPU, a product with a matrix of weights sums faster
@@ -117,7 +118,7 @@ def _dense_pays(x: Tensor) -> bool:
 
 
 def _multiply(a: Tensor, b: Tensor) -> Tensor:
-    with torch.autocast(b.device.type, enabled=False):
+    with without_autocast(b):
         return torch.bmm(a, b)
 
 

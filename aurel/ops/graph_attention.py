@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from aurel.ops.arguments import check_device, check_floating, check_shape, promote
 from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.precision import without_autocast
 from aurel.ops.triton_support import triton_obstacle
 
 
@@ -180,7 +181,7 @@ def _graph_attention(
     dtype = torch.promote_types(values.dtype, torch.float32)
     connected = _per_head(adjacency)
     pre, wide = _pairs(target_score, source_score, dtype), values.to(dtype)
-    with torch.autocast(values.device.type, enabled=False):
+    with without_autocast(values):
         weights = _weights_if_finite(pre, connected, negative_slope)
         out = weights @ wide
         if not _is_finite(out):
@@ -235,7 +236,7 @@ def _graph_attention_backward(
     assert weights is not None
     dtype = weights.dtype
     pre, grad = _pairs(target_score, source_score, dtype), grad_out.to(dtype)
-    with torch.autocast(values.device.type, enabled=False):
+    with without_autocast(values):
         grad_each = grad @ values.to(dtype).mT
         if return_weights:
             grad_each += grad_weights

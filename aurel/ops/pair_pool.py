@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aurel.ops.arguments import check_device, check_floating, check_shape
 from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.precision import without_autocast
 from aurel.ops.triton_support import triton_obstacle
 
 # Attention weights computed at a time: on a CPU what stays in cache, elsewhere what keeps the
@@ -160,7 +161,7 @@ def _pair_pool(query: Tensor, key: Tensor, gram: Tensor | None, impl: str) -> tu
     if impl == "triton":
         kernels = import_module("aurel_kernels.pair_pool")
         return kernels.forward(query, key, gram)
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         return _moments(query, key, gram)
 
 
@@ -184,7 +185,7 @@ def _pair_pool_backward(
     if impl == "triton":
         kernels = import_module("aurel_kernels.pair_pool")
         return kernels.backward(grad_mean, grad_scatter, mean, query, key, gram)
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         return _moments_backward(grad_mean, grad_scatter, mean, query, key, gram)
 
 

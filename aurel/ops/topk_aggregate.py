@@ -15,6 +15,7 @@ from aurel.ops.distances import at_least_float32, pairwise_scores, pairwise_scor
 from aurel.ops.gather_reduce import sum_over_neighbors, sum_over_neighbors_backward
 from aurel.ops.knn_graph import check_knn_arguments, knn_graph_reference, knn_obstacle
 from aurel.ops.neighbor_aggregate import neighbor_aggregate_reference
+from aurel.ops.precision import without_autocast
 from aurel.ops.selection import exclude, select_nearest
 from aurel.ops.triton_support import triton_obstacle
 
@@ -52,7 +53,7 @@ def _normalized_adjacency(scores: Tensor, neighbors: Tensor) -> Tensor:
 def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
     """Return weights @ values, (B, N, C), where a weight of 0 silences even NaN."""
     values = at_least_float32(values).to(weights.dtype)
-    with torch.autocast(values.device.type, enabled=False):
+    with without_autocast(values):
         # Only on a CPU is it cheap to look whether there is anything to silence.
         if values.device.type == "cpu" and bool(values.sum().isfinite()):
             return torch.bmm(weights, values)
