@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from aurel.facs import AUSet, au_center_rules
 from aurel.losses import attention_map_loss, attention_targets
@@ -56,6 +57,28 @@ def test_au_sets_choose_their_centres() -> None:
     torch.testing.assert_close(few, every[:, [aus.index(26), aus.index(1)]])
 
 
+def test_the_edge_of_a_square_belongs_to_it() -> None:
+    corner = torch.full((1, 49, 2), -0.5, dtype=torch.float64)  # of the image: 0 in parts of it
+    targets = attention_targets(corner, RULES, (100, 100), (50, 50))
+    assert (targets[..., 0, 3] - (1 - 4 * (0.01 + 0.07))).abs().max() < 1e-12
+    assert torch.equal(targets, targets.mT)
+    assert targets.count_nonzero() == targets.shape[1] * 4 * 4
+
+
+def test_landmarks_in_half_precision_are_computed_in_float32() -> None:
+    half = faces(2).half()
+    targets = attention_targets(half, RULES, SIZE, (12, 16))
+    assert torch.equal(targets, attention_targets(half.float(), RULES, SIZE, (12, 16)))
+
+
+def test_targets_and_loss_stay_on_the_device() -> None:
+    with FakeTensorMode():
+        masks = torch.rand(2, 8, 6, 8, device="cuda")
+        landmarks = torch.rand(2, 49, 2, device="cuda")
+        assert attention_targets(landmarks, RULES, SIZE, (6, 8)).device.type == "cuda"
+        assert attention_map_loss(masks, landmarks, RULES, SIZE).device.type == "cuda"
+
+
 def test_loss_equals_the_equation() -> None:
     masks = torch.rand(3, 8, 12, 16, dtype=torch.float64)
     landmarks = faces(3)
@@ -82,7 +105,9 @@ def test_faces_without_landmarks_have_no_part() -> None:
 def test_saturated_masks_and_gradient() -> None:
     landmarks = faces(1)
     for value in (0.0, 1.0):
-        assert attention_map_loss(torch.full((1, 8, 6, 8), value), landmarks, RULES, SIZE) < 20
+        for dtype in (torch.float32, torch.float16):
+            masks = torch.full((1, 8, 6, 8), value, dtype=dtype)
+            assert attention_map_loss(masks, landmarks, RULES, SIZE) < 20
     masks = (0.1 + 0.8 * torch.rand(1, 8, 3, 4, dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(lambda m: attention_map_loss(m, landmarks, RULES, SIZE), masks)
     best = attention_targets(landmarks, RULES, SIZE, (6, 8)).clamp(1e-6, 1 - 1e-6)

@@ -67,7 +67,7 @@ def test_unknown_labels_leave_the_mean_of_the_rest(
     expected = oracle(logits.numpy(), labels.numpy(), known_weights)
     assert loss(logits, labels, weights).item() == pytest.approx(expected, abs=1e-12)
     assert loss(logits, labels.long(), weights).item() == pytest.approx(expected, abs=1e-12)
-    clips = loss(logits.view(1, 13, 7), labels.view(1, 13, 7), weights)
+    clips = loss(logits.view(13, 1, 7), labels.view(13, 1, 7), weights)
     assert clips.item() == pytest.approx(expected, abs=1e-12)
 
 
@@ -124,6 +124,13 @@ def test_a_weight_of_zero_takes_an_au_out(loss: Loss) -> None:
     loss(logits, labels, torch.tensor([1.0, 0.0, 2.0])).backward()
     assert logits.grad is not None and logits.grad.isfinite().all()
     assert not logits.grad[:, 1].any() and logits.grad[:, [0, 2]].all()
+
+
+@both
+def test_weights_of_another_dtype_do_not_widen_the_loss(loss: Loss) -> None:
+    logits, labels, weights = torch.randn(5, 3), torch.randint(0, 2, (5, 3)), torch.rand(3)
+    value = loss(logits, labels, weights.double())
+    assert value.dtype == torch.float32 and value == loss(logits, labels, weights)
 
 
 @both

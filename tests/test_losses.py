@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from aurel import losses
 from aurel.losses import (
     au_class_weights,
     edge_cross_entropy,
@@ -30,6 +31,10 @@ NAN = float("nan")
 def random_labels(*shape: int) -> Tensor:
     """Return float64 labels in {1, 0, -1}."""
     return torch.randint(-1, 2, shape).double()
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(callable(getattr(losses, name)) for name in losses.__all__)
 
 
 def asymmetric_oracle(p: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
@@ -185,7 +190,10 @@ def test_extreme_probabilities_are_finite_in_every_dtype(
 def test_half_precision_is_as_exact_as_its_input(loss: ProbabilityLoss) -> None:
     probs, labels = (0.01 + 0.98 * torch.rand(64, 12)).half(), random_labels(64, 12)
     expected = loss(probs.double(), labels, torch.ones(12))
-    assert loss(probs, labels, torch.ones(12)).item() == pytest.approx(expected.item(), rel=1e-6)
+    for weights in (None, torch.ones(12), torch.ones(12).double()):
+        value = loss(probs, labels, weights)
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_grad_mode_is_left_alone() -> None:
@@ -211,7 +219,7 @@ def test_inputs_are_left_alone(loss: ProbabilityLoss) -> None:
 @pytest.mark.parametrize("loss", PROBABILITY_LOSSES)
 def test_wrong_input_is_named(loss: ProbabilityLoss) -> None:
     probs = torch.rand(2, 3)
-    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"^probs and labels must .* \(2, 3\) and \(2, 4\)"):
         loss(probs, torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"weights must have one entry an AU \(3\), got .*\(2,\)"):
         loss(probs, torch.zeros(2, 3), torch.ones(2))
@@ -283,8 +291,9 @@ def test_landmark_loss_has_no_unit() -> None:
     predicted, target = random_face(4), random_face(4)
     expected = landmark_alignment_loss(predicted, target)
     turned = torch.linalg.qr(torch.randn(2, 2, dtype=torch.float64)).Q
-    moved = [3 * face @ turned + 17 for face in (predicted, target)]
-    torch.testing.assert_close(landmark_alignment_loss(*moved), expected)
+    for unit in (3, 1e-3):
+        moved = [unit * face @ turned + 17 for face in (predicted, target)]
+        torch.testing.assert_close(landmark_alignment_loss(*moved), expected)
 
 
 def test_samples_without_landmarks_do_not_count() -> None:
@@ -308,6 +317,9 @@ def test_landmark_gradcheck_and_half_precision() -> None:
     target = random_face(2)
     predicted = random_face(2).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: landmark_alignment_loss(x, target), predicted)
+    half = target.half()
+    expected = landmark_alignment_loss(predicted.half().float(), half.float())
+    torch.testing.assert_close(landmark_alignment_loss(predicted.half(), half), expected)
     far = torch.full((2, 49, 2), 60000.0, dtype=torch.float16)
     loss = landmark_alignment_loss(far, target.half())
     assert loss.isfinite() and loss.dtype == torch.float32
@@ -331,19 +343,30 @@ def test_edge_labels_by_hand() -> None:
     assert relation.tolist() == [[[3, -1, 2], [-1, -1, -1], [1, -1, 0]]]
 
 
+def pairs_of_every_class() -> tuple[Tensor, Tensor]:
+    """Return logits and labels."""
+    logits, labels = torch.randn(8, 5, 5, 4, dtype=torch.float64), random_labels(8, 5)
+    assert edge_labels(labels).unique().tolist() == [-1, 0, 1, 2, 3]
+    return logits, labels
+
+
 def test_edge_cross_entropy_is_the_equation() -> None:
-    logits, labels = torch.randn(3, 5, 5, 4, dtype=torch.float64), random_labels(3, 5)
+    logits, labels = pairs_of_every_class()
     terms = []
-    for b, i, j in np.ndindex(3, 5, 5):
+    for b, i, j in np.ndindex(8, 5, 5):
         y_i, y_j = labels[b, i].item(), labels[b, j].item()
         if y_i >= 0 and y_j >= 0:
             z = logits[b, i, j].numpy()
             terms.append(np.log(np.exp(z).sum()) - z[int(2 * y_i + y_j)])
-    assert edge_cross_entropy(logits, labels).item() == pytest.approx(np.mean(terms), rel=1e-12)
+    expected = pytest.approx(np.mean(terms), rel=1e-12)
+    assert edge_cross_entropy(logits, labels).item() == expected
+    clips = logits.view(2, 4, 5, 5, 4), labels.view(2, 4, 5)
+    assert edge_cross_entropy(*clips).item() == expected
+    assert edge_cross_entropy(*clips, torch.ones(5)).item() == expected
 
 
 def test_a_pair_has_the_mean_weight_of_its_aus() -> None:
-    logits, labels = torch.randn(3, 5, 5, 4, dtype=torch.float64), random_labels(3, 5)
+    logits, labels = pairs_of_every_class()
     weights = torch.rand(5, dtype=torch.float64)
     known, total = edge_labels(labels) >= 0, 0.0
     for b, i, j in known.nonzero().tolist():
@@ -355,6 +378,7 @@ def test_a_pair_has_the_mean_weight_of_its_aus() -> None:
     assert loss.item() == pytest.approx(total / known.sum().item(), rel=1e-12)
     ones = edge_cross_entropy(logits, labels, torch.ones(5))
     assert ones.item() == edge_cross_entropy(logits, labels).item()
+    assert edge_cross_entropy(logits.float(), labels, weights).dtype == torch.float32
 
 
 def test_pairs_with_an_unknown_member_have_no_part() -> None:
@@ -462,6 +486,11 @@ def test_class_weights_by_hand() -> None:
     weights = au_class_weights(labels)
     assert weights.dtype == torch.float32
     np.testing.assert_allclose(weights.numpy(), 3 * inverse / inverse.sum(), rtol=1e-6)
+
+
+def test_one_known_label_is_enough_for_a_class_weight() -> None:
+    labels = torch.tensor([[1, 1], [-1, 0], [-1, 0]])
+    assert au_class_weights(labels).tolist() == [0.5, 1.5]
 
 
 def test_class_weights_are_finite_without_positives() -> None:

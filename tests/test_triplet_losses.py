@@ -22,9 +22,9 @@ def test_equals_the_equation() -> None:
     margins = torch.tensor([0.1, 0.2]).double().repeat(20)
     expected = oracle(embeddings.numpy(), margins.numpy())
     assert expression_triplet_loss(embeddings, margins).item() == pytest.approx(expected, rel=1e-12)
-    assert expression_triplet_loss(embeddings, 0.2).item() == pytest.approx(
-        oracle(embeddings.numpy(), np.full(40, 0.2)), rel=1e-12
-    )
+    alike = oracle(embeddings.numpy(), np.full(40, 0.2))
+    assert expression_triplet_loss(embeddings, 0.2).item() == pytest.approx(alike, rel=1e-12)
+    assert expression_triplet_loss(embeddings).item() == pytest.approx(alike, rel=1e-12)
 
 
 def test_by_hand() -> None:
@@ -33,6 +33,22 @@ def test_by_hand() -> None:
     assert loss.item() == pytest.approx(2 - 0.4 + 0.1 + 2 - 0.8 + 0.1)
     right = torch.tensor([[a, p, n], [a, n, p], [n, p, a]])
     assert triplets_right(right).tolist() == [False, True, False]
+
+
+def test_triplets_in_any_number_of_dimensions() -> None:
+    embeddings, margins = torch.randn(8, 3, 5), torch.rand(8)
+    grid = embeddings.view(2, 4, 3, 5)
+    loss = expression_triplet_loss(embeddings, margins)
+    torch.testing.assert_close(expression_triplet_loss(grid, margins.view(2, 4)), loss)
+    right = triplets_right(embeddings)
+    assert torch.equal(triplets_right(grid), right.view(2, 4))
+    assert [triplets_right(one).item() for one in embeddings] == right.tolist()
+
+
+def test_a_tie_is_not_right() -> None:
+    """Anchor and positive are as far from each other as one of them from the negative."""
+    line = torch.tensor([[[0.0], [1.0], [-1.0]], [[1.0], [0.0], [-1.0]]])
+    assert triplets_right(line).tolist() == [False, False]
 
 
 def test_anchor_and_positive_may_be_exchanged() -> None:
@@ -68,5 +84,7 @@ def test_half_precision_and_nothing() -> None:
 def test_bad_shapes() -> None:
     with pytest.raises(ValueError, match=r"embeddings must be \(\.\.\., 3, D\), got \(4, 2, 5\)"):
         expression_triplet_loss(torch.zeros(4, 2, 5))
+    with pytest.raises(ValueError, match=r"embeddings must be \(\.\.\., 3, D\), got \(3,\)"):
+        expression_triplet_loss(torch.zeros(3))
     with pytest.raises(ValueError, match=r"margin must be one number, or one a triplet \(4,\)"):
         expression_triplet_loss(torch.zeros(4, 3, 5), torch.zeros(3))
