@@ -101,10 +101,13 @@ def _uncancelled_products(x: Tensor, mask: Tensor | None) -> Tensor:
     between products would cancel. Whether it is so, the products themselves tell.
     """
     products = _products(x)
-    present = x.new_ones(x.shape[:2]) if mask is None else mask.to(x.dtype)
-    total = torch.bmm(torch.bmm(present[:, None], products), present[:, :, None]).flatten()
     # |mean|^2 <= mean of |x|^2 / 4, both times the square of the number of nodes.
-    near = total <= (present * _squares(products)).sum(1) * present.sum(1) / 4
+    if mask is None:
+        near = products.sum((1, 2)) <= _squares(products).sum(1) * (x.shape[1] / 4)
+    else:
+        present = mask.to(x.dtype)
+        total = torch.bmm(torch.bmm(present[:, None], products), present[:, :, None]).flatten()
+        near = total <= (present * _squares(products)).sum(1) * present.sum(1) / 4
     if x.device.type == "cpu" and bool(near.all()):
         return products
     return _products(torch.where(near[:, None, None], x, x - _center(x, mask)))

@@ -1,12 +1,16 @@
 """Reductions over neighbour lists that never form the (B, N, K, C) gather, and their gradients.
 
 That gather is most of the cost of the plain version. Here the nodes of a batch are rows of one
-matrix, and K row selections are folded into the result one after the other.
+matrix. A CPU reads the neighbours of a row from a sparse matrix; elsewhere, and where it is to be
+known which neighbour won, K row selections are folded into the result one after the other.
 
 `padded` says that there may be -1 (an empty slot) among the neighbours.
 """
 
 from __future__ import annotations
+
+import warnings
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -32,29 +36,54 @@ def max_over_neighbors(
     The first slot wins ties. A row without neighbours has maximum -inf.
     """
     rows = _rows(x, -torch.inf, padded)
-    slots = _row_index(neighbors, padded).t().contiguous()
-    best = x.new_empty(x.shape[0] * x.shape[1], x.shape[2])
-    winner = best.new_empty(best.shape if keep_winner else 0, dtype=winner_dtype(len(slots)))
-    width = max(1, x.shape[2] * x.element_size() * (4 if keep_winner else 2))
-    step = max(1, _CHUNK // width if x.device.type == "cpu" else len(best))
+    index = _row_index(neighbors, padded)
+    winner = x.new_empty(x.shape if keep_winner else 0, dtype=winner_dtype(index.shape[1]))
+    if keep_winner:
+        best = _fold_maximum_and_slot(rows, index, winner.flatten(0, 1))
+    else:
+        best = (_sparse_maximum if x.device.type == "cpu" else _fold_maximum)(rows, index)
+    return best.view(x.shape), winner
+
+
+def _sparse_maximum(rows: Tensor, index: Tensor) -> Tensor:
+    """Return the maxima over the `rows` that each row of `index` lists, by a sparse product."""
+    _take_warnings_of_sparse_tensors()
+    first = torch.arange(0, index.numel() + 1, index.shape[1])
+    size = (len(index), len(rows))
+    ones = rows.new_ones(index.numel())
+    adjacency = torch.sparse_csr_tensor(first, index.flatten(), ones, size, check_invariants=False)
+    return torch.sparse.mm(adjacency, rows, "amax")
+
+
+@cache
+def _take_warnings_of_sparse_tensors() -> None:
+    """Let torch say, which it does once, that sparse CSR tensors are in beta and not checked."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0, 0], [], [], (1, 1), check_invariants=False)
+
+
+def _fold_maximum(rows: Tensor, index: Tensor) -> Tensor:
+    slots = index.t().contiguous()
+    best = rows.index_select(0, slots[0])
+    for slot in slots[1:]:
+        torch.maximum(best, rows.index_select(0, slot), out=best)
+    return best
+
+
+def _fold_maximum_and_slot(rows: Tensor, index: Tensor, winner: Tensor) -> Tensor:
+    """Return the maxima and write into `winner` which slot attains them."""
+    slots = index.t().contiguous()
+    best = rows.new_empty(len(index), rows.shape[1])
+    width = max(1, 4 * rows.shape[1] * rows.element_size())
+    step = max(1, _CHUNK // width if rows.device.type == "cpu" else len(best))
     for start in range(0, len(best), step):
         part = slice(start, start + step)
-        if keep_winner:
-            _fold_maximum_and_slot(rows, slots[:, part], best[part], winner[part])
-        else:
-            _fold_maximum(rows, slots[:, part], best[part])
-    return best.view(x.shape), winner.view(x.shape) if keep_winner else winner
+        _fold_part(rows, slots[:, part], best[part], winner[part])
+    return best
 
 
-def _fold_maximum(rows: Tensor, slots: Tensor, best: Tensor) -> None:
-    candidate = torch.empty_like(best)
-    torch.index_select(rows, 0, slots[0], out=best)
-    for slot in slots[1:]:
-        torch.index_select(rows, 0, slot, out=candidate)
-        torch.maximum(best, candidate, out=best)
-
-
-def _fold_maximum_and_slot(rows: Tensor, slots: Tensor, best: Tensor, winner: Tensor) -> None:
+def _fold_part(rows: Tensor, slots: Tensor, best: Tensor, winner: Tensor) -> None:
     candidate = torch.empty_like(best)
     # Slot numbers and comparisons in a floating-point dtype that holds them: on a CPU,
     # comparisons into bool take three times as long.

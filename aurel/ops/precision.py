@@ -10,6 +10,6 @@ from torch import Tensor
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Return a context that turns autocast off on the device of `x`; the meta device has none."""
-    if x.device.type == "meta":
+    if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)

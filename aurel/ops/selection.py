@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _CHUNK = 2**17  # scores a pass on a CPU: keys and scratch stay in the cache
+_SHORT = 256  # nodes up to which sorting all keys is as fast as setting the smallest apart
 _INFINITY = 0x7F800000  # the bits of float32 +inf
 
 
@@ -57,7 +58,8 @@ def _smallest(keys: Tensor, k: int) -> Tensor:
         return keys.topk(k, dim=-1, largest=False).values
     # numpy sorts integers by vector instructions, several times faster than torch.topk.
     array = keys.numpy()
-    array.partition(k - 1, axis=-1)
-    smallest = array[:, :k].copy()
-    smallest.sort(axis=-1)
-    return torch.from_numpy(smallest)
+    if keys.shape[-1] > _SHORT:
+        array.partition(k - 1, axis=-1)
+        array = array[:, :k].copy()
+    array.sort(axis=-1)
+    return torch.from_numpy(array[:, :k])
