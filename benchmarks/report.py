@@ -9,10 +9,10 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-from table import OURS, Run, headline, markdown_table, sides
+from matplotlib.figure import Figure
+from table import OURS, Row, Run, headline, markdown_table, sides
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -55,28 +55,35 @@ def section(path: Path, folder: Path) -> str:
     """Return the part of the page about one result file; its plots go beside the page."""
     run: Run = json.loads(path.read_text())
     lines = [f"## {path.stem}", "", headline(run), ""]
-    for name, figure in plots(run):
-        file = folder / "images" / "benchmarks" / f"{path.stem}_{name}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=110)
-        plt.close(figure)
-        lines += [f"![{name.replace('_', ' ')}]({file.relative_to(folder)})", ""]
-    return "\n".join([*lines, markdown_table(run), ""])
+    for op, rows in grouped(run["rows"], "op"):
+        lines += [f"### {op}", ""]
+        for mode, of_mode in grouped(rows, "mode"):
+            curves = list(series(of_mode))
+            if curves:
+                file = folder / "images" / "benchmarks" / f"{path.stem}_{op}_{mode}.png"
+                file = file.with_name(file.name.replace(" ", "_"))
+                save(draw(f"{op}, {mode}", curves), file)
+                lines += [f"![{op}, {mode}]({file.relative_to(folder)})", ""]
+        lines += [markdown_table(rows), ""]
+    return "\n".join(lines)
 
 
-def plots(run: Run) -> Iterator[tuple[str, Any]]:
-    """Yield a figure for each op and mode: time and memory against each size that varies."""
-    for op, mode in dict.fromkeys((row["op"], row["mode"]) for row in run["rows"]):
-        rows = [row for row in run["rows"] if (row["op"], row["mode"]) == (op, mode)]
-        curves = list(series(rows))
-        if curves:
-            yield f"{op}_{mode}".replace(" ", "_"), draw(op, mode, curves)
+def grouped(rows: list[Row], key: str) -> list[tuple[str, list[Row]]]:
+    """Return the rows by what they hold under `key`, in order of appearance."""
+    values = dict.fromkeys(row[key] for row in rows)
+    return [(value, [row for row in rows if row[key] == value]) for value in values]
 
 
-def series(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+def save(figure: Figure, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def series(rows: list[Row]) -> Iterator[tuple[str, str, list[Row]]]:
     """Yield (varying size, what is fixed, rows): the longest run of rows for each size."""
     for name in rows[0]["size"]:
-        groups: dict[str, list[dict[str, Any]]] = {}
+        groups: dict[str, list[Row]] = {}
         for row in rows:
             fixed = " ".join(f"{k}={v}" for k, v in row["size"].items() if k != name)
             groups.setdefault(fixed, []).append(row)
@@ -85,17 +92,15 @@ def series(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, list[dict[str
             yield name, fixed, sorted(longest, key=lambda row: row["size"][name])
 
 
-def draw(op: str, mode: str, curves: list[tuple[str, str, list[dict[str, Any]]]]) -> Any:
-    """Return a figure with time above and memory below, one column a varying size, log axes."""
+def draw(title: str, curves: list[tuple[str, str, list[Row]]]) -> Figure:
+    """Return a figure with time on the left and memory on the right, a line a varying size."""
     figure, axes = plt.subplots(
-        2, len(curves), figsize=(3.6 * len(curves), 5.6), squeeze=False, layout="constrained"
+        len(curves), 2, figsize=(7.2, 0.8 + 2.4 * len(curves)), squeeze=False, layout="constrained"
     )
-    for column, (name, fixed, rows) in enumerate(curves):
+    for (time, memory), (name, fixed, rows) in zip(axes, curves, strict=True):
         sizes = [row["size"][name] for row in rows]
-        for axis, measure, unit in zip(
-            axes[:, column], ("ms", "peak_mib"), ("milliseconds", "peak MiB"), strict=True
-        ):
-            for side in (OURS, *sides(rows)):
+        for side in (OURS, *sides(rows)):
+            for axis, measure in ((time, "ms"), (memory, "peak_mib")):
                 known = [row for row in rows if side in row[measure]]
                 axis.plot(
                     [row["size"][name] for row in known],
@@ -105,16 +110,18 @@ def draw(op: str, mode: str, curves: list[tuple[str, str, list[dict[str, Any]]]]
                     color=COLORS[side],
                     label=side,
                 )
-            if measure == "ms" and all(row["floor_ms"] for row in rows):
-                floor = [row["floor_ms"] for row in rows]
-                axis.plot(sizes, floor, "--", color=COLORS["floor"], label="floor")
+        if all(row["floor_ms"] for row in rows):
+            floor = [row["floor_ms"] for row in rows]
+            time.plot(sizes, floor, "--", color=COLORS["floor"], label="floor")
+        for axis, unit in ((time, "milliseconds"), (memory, "peak MiB")):
             axis.set(xscale="log", yscale="log", xlabel=name, ylabel=unit)
+            axis.set_title(fixed, fontsize=9)
             axis.set_xticks(sizes, [str(size) for size in sizes])
             axis.minorticks_off()
             axis.grid(alpha=0.3)
-        axes[0, column].set_title(fixed, fontsize=9)
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{op}, {mode}", fontsize=11)
+    figure.suptitle(title, fontsize=11)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure
 
 

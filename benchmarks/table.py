@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+Row = dict[str, Any]
 Run = dict[str, Any]
 OURS = "aurel"
 
 
-def sides(rows: list[dict[str, Any]]) -> list[str]:
+def sides(rows: list[Row]) -> list[str]:
     """Return the peers that occur, in order of appearance."""
     return [side for side in dict.fromkeys(s for row in rows for s in row["ms"]) if side != OURS]
 
 
-def ratio(row: dict[str, Any], side: str, measure: str = "ms") -> float | None:
+def ratio(row: Row, side: str, measure: str = "ms") -> float | None:
     """Return how many times more a peer takes than ours, or None where it was not measured."""
     values = row[measure]
     return values[side] / values[OURS] if side in values and values[OURS] else None
 
 
-def size_text(row: dict[str, Any]) -> str:
+def size_text(row: Row) -> str:
     return " ".join(f"{name}={value}" for name, value in row["size"].items())
 
 
@@ -34,13 +35,13 @@ def headline(run: Run) -> str:
     )
 
 
-def header(rows: list[dict[str, Any]]) -> list[str]:
+def header(rows: list[Row]) -> list[str]:
     launches = ["launches"] if any("launches" in row for row in rows) else []
     peers = [f"{side} ms (ratio)" for side in sides(rows)]
     return ["op", "size", "mode", "aurel ms", *peers, "x floor", "peak MiB", *launches]
 
 
-def cells(row: dict[str, Any], peers: list[str], with_launches: bool) -> list[str]:
+def cells(row: Row, peers: list[str], with_launches: bool) -> list[str]:
     """Return a row's cells under `header`."""
     out = [row["op"], size_text(row), row["mode"], milliseconds(row["ms"][OURS])]
     for side in peers:
@@ -56,15 +57,14 @@ def milliseconds(value: float) -> str:
     return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
-def grid(run: Run) -> list[list[str]]:
-    rows = run["rows"]
+def grid(rows: list[Row]) -> list[list[str]]:
     head, peers = header(rows), sides(rows)
     return [head, *(cells(row, peers, head[-1] == "launches") for row in rows)]
 
 
 def text_table(run: Run) -> str:
     """Return the table for a terminal."""
-    lines = grid(run)
+    lines = grid(run["rows"])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     body = "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -73,8 +73,8 @@ def text_table(run: Run) -> str:
     return f"{headline(run)}\n{body}"
 
 
-def markdown_table(run: Run) -> str:
-    """Return the table for a page."""
-    head, *body = grid(run)
+def markdown_table(rows: list[Row]) -> str:
+    """Return the table of one op for a page."""
+    head, *body = (line[1:] for line in grid(rows))
     lines = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
