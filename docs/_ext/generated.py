@@ -21,6 +21,8 @@ from aurel.viz.figure import GREEN, ORANGE, SKY, new_figure, save_figure
 
 COLORS = {"upper": SKY, "middle": GREEN, "lower": ORANGE}
 DATA_SETS = ("BP4D", "DISFA", "EmotioNet")
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "models_on_faces.md"
+STAGED = ("me_graphau", "open_graphau")  # pages that are about a first stage, too
 # Each public name is described once, where a reader looks for it.
 REFERENCE = {
     "aurel.ops": ("use_backend", "Backend"),
@@ -47,6 +49,9 @@ def generate(app: Sphinx) -> None:
     for module, elsewhere in REFERENCE.items():
         write(folder / f"{module}.rst", reference(module, elsewhere))
     write(folder / "models.md", models_table())
+    for page in sorted((Path(app.srcdir) / "models").glob("[!i]*.md")):
+        stages = (f"{page.stem}_stage1",) if page.stem in STAGED else ()
+        write(folder / f"measured_{page.stem}.md", measured_table((*stages, page.stem)))
     write(folder / "rates.md", rates_table())
     write(folder / "information.md", information_table())
     for name in DATA_SETS:
@@ -95,6 +100,16 @@ def models_table() -> str:
         takes = "clips, `(B, T, 3, S, S)`" if info.takes_clips else "images, `(B, 3, S, S)`"
         rows.append(f"| `{name}` | {takes} | {info.image_size} | {info.paper} |")
     return "\n".join(rows) + "\n"
+
+
+def measured_table(models: tuple[str, ...]) -> str:
+    """Return the lines of the results on the embedded faces that are about these models."""
+    lines = RESULTS.read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| model |"))
+    shown = tuple(f"| {name} |" for name in ("backbone alone", *models))
+    rows = [*lines[start : start + 2], *(line for line in lines if line.startswith(shown))]
+    notes = [line for line in lines if line.startswith(tuple(f"- `{name}`: " for name in models))]
+    return "\n".join([*rows, "", "What *without* takes out:", "", *notes, ""])
 
 
 def rates_table() -> str:
