@@ -15,6 +15,8 @@ from torch import Tensor
 from aurel.graph import RelationGraph
 from aurel.layers.masked_norm import zero_absent
 from aurel.ops.arguments import check_nodes
+from aurel.ops.ragged_knn_graph import check_batch, check_batch_values
+from aurel.pyg.edges import check_edge_index
 from aurel.pyg.layout import Layout, lay_out
 
 try:
@@ -22,6 +24,7 @@ try:
 except ImportError as error:
     raise ImportError("aurel.pyg needs torch-geometric: pip install 'aurel-au[pyg]'") from error
 
+KEYS = ("x", "slot", "batch")
 EDGE = "to"  # what the edges of a `HeteroData` are called
 
 
@@ -56,7 +59,7 @@ def to_batch(x: Tensor, mask: Tensor | None = None, graph: RelationGraph | None 
 
 
 def from_batch(
-    data: Data, num_slots: int | None = None
+    data: Data, num_slots: int | None = None, num_graphs: int | None = None
 ) -> tuple[Tensor, Tensor, RelationGraph | None]:
     """Return the dense form of a `Data` or a `Batch`.
 
@@ -64,21 +67,33 @@ def from_batch(
         data: has `x`; `slot`, or each node is at its position in its graph; maybe `edge_index`,
             `edge_weight` (else 1) and `edge_attr`. Weights of parallel edges add up.
         num_slots: number N of nodes of the dense form; None for the fewest that do.
+        num_graphs: number B of graphs; None for as many as a `Batch` has, or as `batch` names, to
+            which graphs without nodes at the end are unknown.
 
     Returns:
         Nodes (B, N, C), zero where absent; the mask (B, N); and the graph, dense, None without
         edges to tell it from.
 
     Raises:
-        ValueError: there is no place for a node.
+        ValueError: there are no nodes, no place for one, or an edge leads nowhere or elsewhere.
     """
+    if data.x is None:
+        raise ValueError("data must have x, the features of nodes")
     batch = data.batch
     if batch is None:
-        batch = torch.zeros(data.num_nodes, dtype=torch.int64, device=data.x.device)
+        batch = torch.zeros(len(data.x), dtype=torch.int64, device=data.x.device)
+    check_batch(batch, data.x)
+    check_batch_values(batch)
     slot = data.slot if "slot" in data else None
-    num_graphs = data.num_graphs if isinstance(data, Batch) else None
+    if num_graphs is None and isinstance(data, Batch):
+        num_graphs = data.num_graphs
     if slot is None and num_slots is not None:
         layout = lay_out(batch, num_graphs=num_graphs, least_slots=num_slots)
+        if layout.mask.shape[1] > num_slots:
+            raise ValueError(
+                f"num_slots must be at least {layout.mask.shape[1]}, the nodes of the largest "
+                f"graph, got {num_slots}"
+            )
     else:
         layout = lay_out(batch, slot, num_graphs=num_graphs, num_slots=num_slots)
     if data.edge_index is None:
@@ -87,7 +102,10 @@ def from_batch(
 
 
 def _dense_graph(data: Data, layout: Layout) -> RelationGraph:
+    check_edge_index(data.edge_index, len(data.x))
     source, target = data.edge_index
+    if bool((layout.batch[source] != layout.batch[target]).any()):
+        raise ValueError("edge_index must join nodes of the same graph")
     places = layout.batch[target], layout.slot[target], layout.slot[source]
     weight = data.edge_weight if "edge_weight" in data else data.x.new_ones(len(source))
     sizes = (*layout.mask.shape, layout.mask.shape[1])
@@ -102,16 +120,22 @@ def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
     """Return the graphs with a type for each kind of node, such as a facial region.
 
     Args:
-        data: what `to_batch` gives.
+        data: has `x`, `slot` and `batch`, and maybe edges, as `to_batch` gives.
         types: the type of the node of each slot, N names.
 
     Returns:
         A `HeteroData` in which each type has `x`, `slot` and `batch`, and each pair of types the
-        edges ``(source type, "to", listener's type)``, be there any or none.
+        edges ``(source type, "to", listener's type)``, be there any or none; without `edge_index`
+        there are no pairs. Other attributes are left behind.
 
     Raises:
-        ValueError: a slot has no type.
+        ValueError: `data` lacks something, or a slot has no type.
     """
+    for key in KEYS:
+        if key not in data:
+            raise ValueError(
+                f"data must have {', '.join(KEYS)}, as to_batch gives them, got {data}"
+            )
     if len(data.slot) and int(data.slot.max()) >= len(types):
         raise ValueError(f"types must name all {int(data.slot.max()) + 1} slots, got {len(types)}")
     names = list(dict.fromkeys(types))
@@ -122,8 +146,10 @@ def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
     for number, name in enumerate(names):
         of_kind = kind == number
         place[of_kind] = torch.arange(int(of_kind.sum()), device=place.device)
-        for key in ("x", "slot", "batch"):
+        for key in KEYS:
             hetero[name][key] = data[key][of_kind]
+    if data.edge_index is None:
+        return hetero
     source, target = data.edge_index
     for (a, origin), (b, listener) in product(enumerate(names), repeat=2):
         between = (kind[source] == a) & (kind[target] == b)
@@ -136,11 +162,22 @@ def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
 
 
 def from_hetero(hetero: HeteroData) -> Data:
-    """Return what `to_hetero` was given: one kind of node, sorted by graph and slot."""
+    """Return what `to_hetero` was given: one kind of node, sorted by graph and slot.
+
+    Raises:
+        ValueError: a type of node lacks something.
+    """
     names = hetero.node_types
-    x, slot, batch = (torch.cat([hetero[n][key] for n in names]) for key in ("x", "slot", "batch"))
+    for name in names:
+        for key in KEYS:
+            if key not in hetero[name]:
+                raise ValueError(f"{name!r} must have {', '.join(KEYS)}, as to_hetero gives them")
+    x, slot, batch = (torch.cat([hetero[name][key] for name in names]) for key in KEYS)
     order = slot.argsort()
     order = order[batch[order].argsort(stable=True)]
+    data = Data(x=x[order], slot=slot[order], batch=batch[order])
+    if not hetero.edge_types:
+        return data
     place = order.argsort()
     counts = [len(hetero[name].slot) for name in names]
     first = dict(zip(names, (sum(counts[:i]) for i in range(len(counts))), strict=True))
@@ -152,7 +189,7 @@ def from_hetero(hetero: HeteroData) -> Data:
         ],
         dim=1,
     )
-    data = Data(x=x[order], slot=slot[order], batch=batch[order], edge_index=place[edges])
+    data.edge_index = place[edges]
     for key in ("edge_weight", "edge_attr"):
         if all(key in store for *_, store in stores):
             data[key] = torch.cat([store[key] for *_, store in stores])

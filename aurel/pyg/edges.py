@@ -31,8 +31,11 @@ def neighbors_of(edge_index: Tensor, num_nodes: int) -> Tensor:
 
     Returns:
         int64, -1 in empty slots; K is the most edges that lead to one node, 1 at least.
+
+    Raises:
+        ValueError: `edge_index` has the wrong shape or dtype, or names a node that there is not.
     """
-    check_shape("edge_index", edge_index, "2 E", **{"2": 2})
+    check_edge_index(edge_index, num_nodes)
     source, target = edge_index[:, edge_index[1].argsort(stable=True)]
     degree = target.bincount(minlength=num_nodes)
     place = torch.arange(len(target), device=target.device)
@@ -41,6 +44,18 @@ def neighbors_of(edge_index: Tensor, num_nodes: int) -> Tensor:
     lists = edge_index.new_full((num_nodes, max(1, longest)), -1)
     lists[target, place] = source
     return lists
+
+
+def check_edge_index(edge_index: Tensor, num_nodes: int) -> None:
+    """Raise ValueError unless `edge_index` is int64 (2, E) of nodes 0..num_nodes - 1."""
+    check_shape("edge_index", edge_index, "2 E", **{"2": 2})
+    if edge_index.dtype != torch.int64:
+        raise ValueError(f"edge_index must be int64, got {edge_index.dtype}")
+    if edge_index.numel() == 0:
+        return
+    low, high = int(edge_index.min()), int(edge_index.max())
+    if low < 0 or high >= num_nodes:
+        raise ValueError(f"edge_index must name nodes 0..{num_nodes - 1}, got {low}..{high}")
 
 
 def complete_graph(batch: Tensor) -> Tensor:

@@ -101,6 +101,8 @@ def lay_out(
                 f"all of them, got None for graphs of {sizes.unique().tolist()} nodes"
             )
     check_shape("slot", slot, "M", M=len(batch))
+    if slot.dtype != torch.int64:
+        raise ValueError(f"slot must be int64 (which node each is), got {slot.dtype}")
     check_device("slot", slot, batch)
     if num_slots is None:
         num_slots = max(least_slots, int(slot.max()) + 1 if len(slot) else 0)

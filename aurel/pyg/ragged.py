@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from aurel.graph import RelationGraph
 from aurel.layers.au_specific_features import AUSpecificFeatures
+from aurel.layers.cross_attention import CrossAttention
 from aurel.layers.cross_region_gat import CrossRegionGAT
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.neighborhood import NeighborGraphConv
 from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
+from aurel.ops.arguments import check_shape
 from aurel.ops.ragged_knn_graph import check_batch, check_batch_values, ragged_knn_graph
 from aurel.pyg.edges import complete_graph, edge_index_of, neighbors_of
 from aurel.pyg.layout import Form, Layout, lay_out
@@ -24,6 +26,7 @@ Edges = tuple[Tensor, Tensor]
 # What a layer takes and gives: something a graph, a node or a pair of nodes. Others: nodes.
 _FORMS: dict[type[nn.Module], tuple[tuple[Form, ...], tuple[Form, ...]]] = {
     AUSpecificFeatures: (("graph",), ("node",)),
+    CrossAttention: (("node", "graph"), ("node",)),
     CrossRegionGAT: (("node", "node"), ("node",)),
     MultiDimensionalEdges: (("node", "graph"), ("pair",)),
     GatedEdgeGCN: (("node", "pair"), ("node", "pair")),
@@ -50,29 +53,41 @@ class Ragged(nn.Module):
     layer                       x                           other                      returns
     ==========================  ==========================  =========================  ============
     AUSpecificFeatures          tokens (B, D, C)                                       (M, D, C')
+    CrossAttention              (M, C)                      face tokens (B, D, C)      (M, C)
     CrossRegionGAT              (M, C)                      active (M,)                (M, C)
     MultiDimensionalEdges       node tokens (M, D, C)       face tokens (B, D, C)      (E, C)
     GatedEdgeGCN                (M, C)                      edges (E, C)               both
     all others                  (M, C)                                                 (M, ...)
     ==========================  ==========================  =========================  ============
 
-    with the E pairs of nodes in the order of `complete_graph`.
+    with the E pairs of nodes in the order of `complete_graph`. `TokenFusion`, which takes four
+    things, is not served, nor are layers of maps, which have no nodes that could be missing.
 
     Args:
-        layer: a layer of `aurel.layers` that takes a mask.
+        layer: a layer of `aurel.layers` that takes a mask; or another that takes nodes and a mask.
 
     Raises:
-        ValueError: the layer takes no mask.
+        ValueError: the layer takes no mask, or more than the table says.
     """
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        if "mask" not in inspect.signature(layer.forward).parameters:
+        parameters = inspect.signature(layer.forward).parameters
+        if "mask" not in parameters:
             raise ValueError(
                 f"layer must take a mask of the nodes that exist, got {type(layer).__name__}"
             )
         self.layer = layer
         self.inputs, self.outputs = _FORMS.get(type(layer), _NODES)
+        self.required = sum(
+            p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters.values()
+        )
+        if self.required > len(self.inputs):
+            names = ", ".join(known.__name__ for known in _FORMS)
+            raise ValueError(
+                f"layer must be one of {names} or take nodes and a mask alone, got "
+                f"{type(layer).__name__}"
+            )
 
     def forward(
         self,
@@ -100,17 +115,20 @@ class Ragged(nn.Module):
         Raises:
             ValueError: an argument has the wrong shape, dtype or value.
         """
+        name = type(self.layer).__name__
+        if other is not None and len(self.inputs) == 1:
+            raise ValueError(f"other must be None for {name}")
+        given = [x] if other is None else [x, other]
+        if len(given) < self.required:
+            raise ValueError(f"other must be given for {name}, got None")
         if batch is None:
             if self.inputs[0] == "graph":
                 raise ValueError("batch must be given for a layer that makes nodes, got None")
             batch = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        check_batch(batch, x if self.inputs[0] == "node" else batch)
         if isinstance(self.layer, NeighborGraphConv):
             return self._convolve(self.layer, x, batch, return_graph)
+        check_batch(batch, x if self.inputs[0] == "node" else batch)
         check_batch_values(batch)
-        if other is not None and len(self.inputs) == 1:
-            raise ValueError(f"other must be None for {type(self.layer).__name__}")
-        given = [x] if other is None else [x, other]
         layout = self._lay_out(given, batch, slot)
         dense = map(layout.pad, given, self.inputs)
         options = {"return_graph": True} if return_graph else {}
@@ -128,6 +146,7 @@ class Ragged(nn.Module):
     def _convolve(
         self, layer: NeighborGraphConv, x: Tensor, batch: Tensor, return_graph: bool
     ) -> Any:
+        check_shape("x", x, "M C", C=layer.in_channels)
         neighbors = ragged_knn_graph(x, batch, layer.k, layer.metric, loop=layer.loop)
         out = _one_graph(layer, x, neighbors)
         if not return_graph:
@@ -161,6 +180,8 @@ class OnEdges(nn.Module):
         ValueError: the layer is none of these.
     """
 
+    layer: NeighborGraphConv
+
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         if not isinstance(layer, NeighborGraphConv):
@@ -178,7 +199,11 @@ class OnEdges(nn.Module):
 
         Returns:
             (M, out_channels).
+
+        Raises:
+            ValueError: an argument has the wrong shape, dtype or value.
         """
+        check_shape("x", x, "M C", C=self.layer.in_channels)
         return _one_graph(self.layer, x, neighbors_of(edge_index, len(x)))
 
 

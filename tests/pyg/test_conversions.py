@@ -74,12 +74,19 @@ def test_there_and_back_by_type(seed: int, batch: int, features: bool) -> None:
     again = from_hetero(to_hetero(data, REGIONS))
     for key in ("x", "slot", "batch"):
         assert torch.equal(again[key], data[key])
-    got, got_mask, got_graph = from_batch(again, 4)
-    whole = mask.any(1).nonzero().max() + 1 if mask.any() else 0  # trailing empty graphs leave
-    assert torch.equal(got, x[:whole]) and torch.equal(got_mask, mask[:whole])
-    assert torch.equal(got_graph.adjacency(), graph.adjacency()[:whole])
+    got, got_mask, got_graph = from_batch(again, 4, batch)
+    assert torch.equal(got, x) and torch.equal(got_mask, mask)
+    assert torch.equal(got_graph.adjacency(), graph.adjacency())
     if features:
-        assert torch.equal(got_graph.edge_features, graph.edge_features[:whole])
+        assert torch.equal(got_graph.edge_features, graph.edge_features)
+
+
+def test_there_and_back_without_edges() -> None:
+    x, _ = random_graph(MASK)
+    hetero = to_hetero(to_batch(x, MASK), REGIONS)
+    assert hetero.edge_types == []
+    got, got_mask, graph = from_batch(from_hetero(hetero), 4)
+    assert torch.equal(got, x) and torch.equal(got_mask, MASK) and graph is None
 
 
 def test_types_of_nodes_and_edges() -> None:
@@ -168,6 +175,33 @@ def test_messages() -> None:
         to_batch(x[:0])
     with pytest.raises(ValueError, match="types must name all 4 slots, got 2"):
         to_hetero(to_batch(x, MASK, graph), REGIONS[:2])
+    with pytest.raises(ValueError, match="data must have x, slot, batch"):
+        to_hetero(Data(x=x[0]), REGIONS)
+    hetero = HeteroData()
+    hetero["upper"].x = x[0]
+    with pytest.raises(ValueError, match="'upper' must have x, slot, batch"):
+        from_hetero(hetero)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"x": None}, "data must have x"),
+        ({"batch": torch.tensor([1, 0, 0])}, "batch must number graphs .* and be sorted"),
+        (
+            {"edge_index": torch.tensor([[0], [3]])},
+            r"edge_index must name nodes 0\.\.2, got 0\.\.3",
+        ),
+        (
+            {"edge_index": torch.tensor([[0], [2]]), "batch": torch.tensor([0, 0, 1])},
+            "edge_index must join nodes of the same graph",
+        ),
+        ({}, "num_slots must be at least 3, the nodes of the largest graph, got 2"),
+    ],
+)
+def test_data_that_has_no_dense_form(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_batch(Data(**{"x": torch.eye(3), **fields}), 3 if fields else 2)
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from importlib.util import find_spec
@@ -45,6 +46,7 @@ FREE = CONVOLUTIONS | {  # layers that treat all nodes alike
     )
     for conv in ("max_relative", "edge")
 }
+FREE["NodeTransformer"] = lambda: layers.NodeTransformer(WIDTH, 10, 2, heads=2, head_dim=4)
 REGIONS = (0, 0, 1, 1, 2, 2)
 PER_AU = {
     "TopKGraphConv": lambda: layers.TopKGraphConv(WIDTH, NODES, k=3),
@@ -52,6 +54,7 @@ PER_AU = {
     "SelfAdjustingGCN fixed": lambda: layers.SelfAdjustingGCN(
         WIDTH, 10, (8,), (1,), graph=torch.eye(NODES).roll(1, 0) + torch.eye(NODES) > 0
     ),
+    "CrossAttention": lambda: layers.CrossAttention(WIDTH),
     "CrossRegionGAT": lambda: layers.CrossRegionGAT(WIDTH, REGIONS, heads=2),
     "MultiDimensionalEdges": lambda: layers.MultiDimensionalEdges(WIDTH, NODES),
     "GatedEdgeGCN": lambda: layers.GatedEdgeGCN(WIDTH, NODES),
@@ -78,6 +81,8 @@ def random_inputs(name: str, mask: Tensor) -> tuple[list[Tensor], list[str]]:
         x = torch.randn(graphs, nodes, TOKENS, WIDTH).double()
         return [spoil(x, mask), torch.randn(graphs, TOKENS, WIDTH).double()], ["node", "graph"]
     x = spoil(torch.randn(graphs, nodes, WIDTH).double(), mask)
+    if name == "CrossAttention":
+        return [x, torch.randn(graphs, TOKENS, WIDTH).double()], ["node", "graph"]
     if name == "GatedEdgeGCN":
         pairs = mask[:, :, None] & mask[:, None]
         return [x, spoil(torch.randn(*pairs.shape, WIDTH).double(), pairs)], ["node", "pair"]
@@ -169,6 +174,32 @@ def test_complete_faces_need_no_slots(name: str) -> None:
     assert_agrees(name, PER_AU[name], mask, training=True, slots=False)
 
 
+def test_every_layer_with_a_mask_is_served_but_one() -> None:
+    masked = {
+        name
+        for name in layers.__all__
+        if "mask" in inspect.signature(getattr(layers, name).forward).parameters
+    }
+    assert masked - {name.split()[0] for name in FREE | PER_AU} == {"TokenFusion"}
+    with pytest.raises(ValueError, match="nodes and a mask alone, got TokenFusion"):
+        Ragged(layers.TokenFusion(WIDTH))
+
+
+@pytest.mark.parametrize("name", FREE | PER_AU)
+def test_bfloat16(name: str) -> None:
+    mask = torch.tensor([[True] * 6, [False] * 6, [False, True, True, False, True, True]])
+    layer = random_layer((FREE | PER_AU)[name], training=False).bfloat16()
+    inputs, forms = random_inputs(name, mask)
+    inputs = [part.bfloat16() for part in inputs]
+    given = [rows(part, form, mask) for part, form in zip(inputs, forms, strict=True)]
+    ragged = Ragged(layer)
+    outs = ragged(given[0], *mask.nonzero(as_tuple=True), *given[1:])
+    wants = layer(*inputs, mask=mask)
+    outs, wants = (part if isinstance(part, tuple) else (part,) for part in (outs, wants))
+    for out, want, form in zip(outs, wants, ragged.outputs, strict=True):
+        torch.testing.assert_close(out, rows(want, form, mask), rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("name", PER_AU)
 def test_order_of_nodes_within_a_graph_is_free(name: str) -> None:
     """A node is known by its slot, pairs of nodes by the order of their nodes."""
@@ -205,14 +236,14 @@ def test_graphs_do_not_meet(name: str) -> None:
 
 
 @needs_extensions
-@pytest.mark.parametrize("name", ["MaxRelativeGraphConv", "EdgeGraphConv"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4), seed=st.integers(0, 10**6))
 def test_torch_cluster_and_torch_scatter_serve_the_convolutions(
     name: str, sizes: list[int], seed: int
 ) -> None:
     torch.manual_seed(seed)
-    layer = random_layer(CONVOLUTIONS[name], training=True)
+    layer = random_layer(convolution(name, loop=name != "EdgeGraphConv"), training=True)
     batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     x = torch.randn(len(batch), WIDTH, dtype=torch.float64, requires_grad=True)
     results = []
@@ -277,7 +308,7 @@ def test_the_weights_are_the_layers_own() -> None:
     assert torch.equal(other.layer.project.weight, layer.project.weight)
 
 
-GRAPHLESS = ("CosineClassifier", "AUSpecificFeatures")
+GRAPHLESS = ("CosineClassifier", "AUSpecificFeatures", "CrossAttention")
 
 
 @pytest.mark.parametrize("name", [name for name in (*FREE, *PER_AU) if name not in GRAPHLESS])
@@ -330,6 +361,7 @@ def test_complete_graph() -> None:
 
 
 X, BATCH = torch.zeros(4, WIDTH), torch.tensor([0, 0, 0, 1])
+EDGES = torch.tensor([[0, 1, 2], [1, 0, 1]])
 
 
 @pytest.mark.parametrize(
@@ -346,11 +378,31 @@ X, BATCH = torch.zeros(4, WIDTH), torch.tensor([0, 0, 0, 1])
         ("AUSpecificFeatures", (X,), "batch must be given for a layer that makes nodes"),
         ("AUSpecificFeatures", (torch.zeros(1, 3, 5), BATCH, torch.arange(4)), "batch must number"),
         ("GatedEdgeGCN", (X, BATCH, torch.arange(4), X), "edges must be all 10 pairs .* got 4"),
+        ("GatedEdgeGCN", (X, BATCH, torch.arange(4)), "other must be given for GatedEdgeGCN"),
+        ("TopKGraphConv", (X, BATCH, BATCH.int()), r"slot must be int64 .* got torch\.int32"),
+        ("EdgeGraphConv", (X, BATCH, None, X), "other must be None for EdgeGraphConv"),
+        ("EdgeGraphConv", (X[None], BATCH), r"x must have shape \(M, C=8\), got \(1, 4, 8\)"),
+        ("EdgeGraphConv", (X, BATCH.flip(0)), "batch must number graphs .* and be sorted"),
     ],
 )
 def test_bad_arguments_are_named(layer: str, arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Ragged(PER_AU[layer]())(*arguments)
+        Ragged((FREE | PER_AU)[layer]())(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X[:, 1:], EDGES), r"x must have shape \(M, C=8\), got \(4, 7\)"),
+        ((X, EDGES[0]), r"edge_index must have shape \(2=2, E\), got \(3,\)"),
+        ((X, EDGES.double()), r"edge_index must be int64, got torch\.float64"),
+        ((X, EDGES + 2), r"edge_index must name nodes 0\.\.3, got 2\.\.4"),
+        ((X, -EDGES), r"edge_index must name nodes 0\.\.3, got -2\.\.0"),
+    ],
+)
+def test_bad_edges_are_named(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OnEdges(CONVOLUTIONS["EdgeGraphConv"]())(*arguments)
 
 
 def test_bad_layers_are_named() -> None:
