@@ -65,14 +65,15 @@ class EdgeGraphConv(NeighborGraphConv):
         center, difference = weight[:, ::2], weight[:, 1::2]
         own = grouped_linear(x, center - difference, self.project.bias, groups)
         other = grouped_linear(x, difference.contiguous(), None, groups)
-        samples = torch.arange(x.shape[0], device=x.device)[:, None, None]
-        return own[:, :, None] + other[samples, neighbors.clamp_min(0)]
+        first = torch.arange(x.shape[0], device=x.device)[:, None, None] * x.shape[1]
+        # An embedding's backward is deterministic, and on a CPU several times faster than
+        # that of an index.
+        return own[:, :, None] + F.embedding(neighbors.clamp_min(0) + first, other.flatten(0, 1))
 
 
 def _first_maximum(edges: Tensor, exists: Tensor | None) -> Tensor:
     """Return the maxima over K of (B, N, K, C); the gradient goes to the first that attains it."""
     if exists is None:
-        return edges.gather(2, edges.detach().argmax(2, keepdim=True)).squeeze(2)
-    edges = edges.masked_fill(~exists.unsqueeze(-1), -torch.inf)
-    largest = edges.gather(2, edges.detach().argmax(2, keepdim=True)).squeeze(2)
+        return edges.max(2).values
+    largest = edges.masked_fill(~exists.unsqueeze(-1), -torch.inf).max(2).values
     return largest.masked_fill(~exists.any(2, keepdim=True), 0)
