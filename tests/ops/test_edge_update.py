@@ -250,9 +250,26 @@ def test_messages() -> None:
         edge_update(edges, projected, target, source, weight, bias.flatten())
     with pytest.raises(ValueError, match=r"var must have shape \(N=3, N=3\)"):
         edge_update(edges, projected, *rest, (bias, bias[0]))
-    with pytest.raises(ValueError, match="projected must be floating point"):
-        edge_update(edges, projected.long(), *rest)
     with pytest.raises(ValueError, match=r"mask must have shape \(B=2, N=3\)"):
         edge_update(edges, projected, *rest, mask=torch.ones(2, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match="got torch.float64"):
+    with pytest.raises(ValueError, match="^edge_update: .* got torch.float64"):
         edge_update(edges, projected, *rest, backend="triton")
+
+
+def test_messages_name_every_argument() -> None:
+    names = ("edges", "projected", "target", "source", "weight", "bias")
+    good = dict(zip(names, inputs(2, 3, 4), strict=True))
+    for name, tensor in good.items():
+        with pytest.raises(ValueError, match=f"^{name} must be floating point, got torch.int64"):
+            edge_update(**good | {name: tensor.long()})
+        for bad in (tensor[0], tensor.flatten()):
+            with pytest.raises(ValueError, match=f"^{name} must have shape"):
+                edge_update(**good | {name: bad})
+        if name != "edges":
+            with pytest.raises(ValueError, match=f"^{name} must be on cpu, got meta"):
+                edge_update(**good | {name: tensor.to("meta")})
+    mean, var = moments(3)
+    with pytest.raises(ValueError, match="^mean must be floating point"):
+        edge_update(**good, statistics=(mean.long(), var))
+    with pytest.raises(ValueError, match="^var must be on cpu, got meta"):
+        edge_update(**good, statistics=(mean, var.to("meta")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -19,18 +21,39 @@ def inputs(batch: int, nodes: int, channels: int, dtype=torch.float64) -> tuple[
     return edge, torch.randn(batch, nodes, channels, dtype=dtype)
 
 
-def oracle(edge: np.ndarray, values: np.ndarray) -> np.ndarray:
-    gate = np.exp(1 / (1 + np.exp(-edge)))
-    gate /= gate.sum(2, keepdims=True)
-    return np.einsum("bijc,bjc->bic", gate, values)
+def oracle(edge: np.ndarray, values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Node by node; present (B, N)."""
+    out = np.zeros_like(values)
+    for b, i in np.argwhere(present):
+        gate = np.exp(1 / (1 + np.exp(-edge[b, i, present[b]])))
+        out[b, i] = (gate / gate.sum(0) * values[b, present[b]]).sum(0)
+    return out
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("masked", [False, True], ids=["all present", "mask"])
 @pytest.mark.parametrize("function", [gated_edge_aggregate, gated_edge_aggregate_reference])
-def test_meets_the_equation(size: tuple[int, ...], function) -> None:
+def test_meets_the_equation(size: tuple[int, ...], masked: bool, function) -> None:
     edge, values = inputs(*size)
-    want = oracle(edge.numpy(), values.numpy())
-    np.testing.assert_allclose(function(edge, values), want, rtol=1e-12, atol=1e-14)
+    mask = torch.rand(size[:2]) < 0.6 if masked else None
+    present = np.ones(size[:2], bool) if mask is None else mask.numpy()
+    want = oracle(edge.numpy(), values.numpy(), present)
+    np.testing.assert_allclose(function(edge, values, mask=mask), want, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all present", "mask"])
+def test_blocks_of_images_change_nothing(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves = [tensor.requires_grad_() for tensor in inputs(5, 3, 4)]
+    cotangent = torch.randn(5, 3, 4, dtype=torch.float64)
+    mask = torch.rand(5, 3) < 0.7 if masked else None
+    results = []
+    for images in (5, 2, 1):
+        monkeypatch.setattr(import_module("aurel.ops.gated_edge_aggregate"), "_BLOCK", images * 36)
+        out = gated_edge_aggregate(*leaves, mask=mask)
+        results.append([out, *torch.autograd.grad(out, leaves, cotangent)])
+    for result in results[1:]:
+        for value, want in zip(result, results[0], strict=True):
+            torch.testing.assert_close(value, want, rtol=1e-12, atol=1e-12)
 
 
 def test_gradcheck() -> None:
@@ -46,6 +69,8 @@ def test_opcheck() -> None:
     edge, values = (tensor.requires_grad_() for tensor in inputs(2, 3, 4, torch.float32))
     for mask in (None, torch.tensor([[True, False, True]] * 2)):
         torch.library.opcheck(torch.ops.aurel.gated_edge_aggregate, (edge, values, mask, "torch"))
+        given = (torch.randn(2, 3, 4), edge.detach(), values.detach(), mask, "torch")
+        torch.library.opcheck(torch.ops.aurel.gated_edge_aggregate_backward, given)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -60,6 +85,19 @@ def test_dtypes(dtype: torch.dtype) -> None:
     for grad, want in zip(grads, wanted, strict=True):
         assert grad.dtype == dtype
         torch.testing.assert_close(grad, want, rtol=4 * step, atol=4 * step)
+
+
+@pytest.mark.parametrize("function", [gated_edge_aggregate, gated_edge_aggregate_reference])
+def test_half_precision_is_rounded_once(function) -> None:
+    """At the end: all between is float32."""
+    halves = [tensor.bfloat16().requires_grad_() for tensor in inputs(2, 5, 3)]
+    wide = [half.detach().float().requires_grad_() for half in halves]
+    out, want = function(*halves), function(*wide)
+    assert torch.equal(out, want.bfloat16())
+    cotangent = torch.randn(2, 5, 3).bfloat16()
+    grads = torch.autograd.grad(out, halves, cotangent)
+    wanted = torch.autograd.grad(want, wide, cotangent.float())
+    assert all(torch.equal(a, b.bfloat16()) for a, b in zip(grads, wanted, strict=True))
 
 
 def test_mixed_dtypes_are_promoted() -> None:
@@ -118,7 +156,11 @@ def test_messages() -> None:
         gated_edge_aggregate(edge.flatten(1, 2), values)
     with pytest.raises(ValueError, match=r"values must have shape \(B, N, C\)"):
         gated_edge_aggregate(edge, values[0])
-    with pytest.raises(ValueError, match="edge must be floating point"):
+    with pytest.raises(ValueError, match="^edge must be floating point"):
         gated_edge_aggregate(edge.long(), values)
+    with pytest.raises(ValueError, match="^values must be floating point"):
+        gated_edge_aggregate(edge, values.long())
+    with pytest.raises(ValueError, match="^edge must be on cpu, got meta"):
+        gated_edge_aggregate(edge.to("meta"), values)
     with pytest.raises(ValueError, match="backend='triton' cannot serve this call"):
         gated_edge_aggregate(edge, values, backend="triton")

@@ -41,7 +41,7 @@ def edges(*shape: int) -> Tensor:
 
 
 def oracle(
-    values: Tensor, target: Tensor, source: Tensor, adjacency: Tensor
+    values: Tensor, target: Tensor, source: Tensor, adjacency: Tensor, slope: float = 0.2
 ) -> tuple[np.ndarray, np.ndarray]:
     """Follow the published equation edge by edge, in float64."""
     v, t, s = (tensor.double().numpy() for tensor in (values, target, source))
@@ -51,7 +51,7 @@ def oracle(
     for b, h, i in np.ndindex(batch, heads, nodes):
         neighbours = np.flatnonzero(a[b, i])
         score = t[b, h, i] + s[b, h, neighbours]
-        score = np.where(score > 0, score, 0.2 * score)
+        score = np.where(score > 0, score, slope * score)
         exponential = np.exp(score - score.max(initial=-np.inf))
         weights[b, h, i, neighbours] = exponential / exponential.sum()
         out[b, h, i] = weights[b, h, i, neighbours] @ v[b, h, neighbours]
@@ -65,10 +65,11 @@ def test_equals_the_equation(function, shape: tuple[int, ...], per_sample: bool)
     arguments = inputs(*shape)
     nodes = shape[2]
     adjacency = edges(shape[0], nodes, nodes) if per_sample else edges(nodes, nodes)
-    out, weights = function(*arguments, adjacency)
-    expected_out, expected_weights = oracle(*arguments, adjacency)
-    np.testing.assert_allclose(out.numpy(), expected_out, atol=1e-12)
-    np.testing.assert_allclose(weights.numpy(), expected_weights, atol=1e-12)
+    for slope in ({}, {"negative_slope": 0.7}):
+        out, weights = function(*arguments, adjacency, **slope)
+        expected_out, expected_weights = oracle(*arguments, adjacency, *slope.values())
+        np.testing.assert_allclose(out.numpy(), expected_out, atol=1e-12)
+        np.testing.assert_allclose(weights.numpy(), expected_weights, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -291,7 +292,14 @@ def test_errors_name_the_argument() -> None:
         graph_attention(values, target, source, adjacency[:, 1:])
     with pytest.raises(ValueError, match=r"adjacency must have shape \(B=2, .*got \(3, 4, 4\)"):
         graph_attention(values, target, source, edges(3, 4, 4))
-    with pytest.raises(ValueError, match="target_score must be floating point, got torch.int64"):
-        graph_attention(values, target.long(), source, adjacency)
-    with pytest.raises(ValueError, match="adjacency must be on cpu, got meta"):
-        graph_attention(values, target, source, adjacency.to("meta"))
+    good = {"values": values, "target_score": target, "source_score": source}
+    for name, tensor in good.items():
+        with pytest.raises(ValueError, match=f"^{name} must be floating point, got torch.int64"):
+            graph_attention(**good | {name: tensor.long()}, adjacency=adjacency)
+        with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
+            graph_attention(**good | {name: tensor[0]}, adjacency=adjacency)
+        if name != "values":
+            with pytest.raises(ValueError, match=f"^{name} must be on cpu, got meta"):
+                graph_attention(**good | {name: tensor.to("meta")}, adjacency=adjacency)
+    with pytest.raises(ValueError, match="^adjacency must be on cpu, got meta"):
+        graph_attention(**good, adjacency=adjacency.to("meta"))

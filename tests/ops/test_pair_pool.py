@@ -176,7 +176,14 @@ def test_messages() -> None:
         pair_pool(query, key[:, :2], gram)
     with pytest.raises(ValueError, match="gram must have shape"):
         pair_pool(query, key, gram[..., :2])
-    with pytest.raises(ValueError, match="key must be floating point, got torch.int64"):
-        pair_pool(query, key.long(), gram)
+    good = {"query": query, "key": key, "gram": gram}
+    for name, tensor in good.items():
+        with pytest.raises(ValueError, match=f"^{name} must be floating point, got torch.int64"):
+            pair_pool(**good | {name: tensor.long()})
+        with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
+            pair_pool(**good | {name: tensor[0]})
+        if name != "query":
+            with pytest.raises(ValueError, match=f"^{name} must be on cpu, got meta"):
+                pair_pool(**good | {name: tensor.to("meta")})
     with pytest.raises(ValueError, match="pair_pool: backend='triton' cannot serve this call"):
         pair_pool(query, key, gram, backend="triton")

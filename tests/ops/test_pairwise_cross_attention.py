@@ -131,5 +131,12 @@ def test_messages() -> None:
         pairwise_cross_attention(query, key, value[:, :2], scale=1.0)
     with pytest.raises(ValueError, match="mask must be bool"):
         pairwise_cross_attention(query, key, value, scale=1.0, mask=torch.ones(2, 3))
-    with pytest.raises(ValueError, match="query must be floating point"):
-        pairwise_cross_attention(query.long(), key, value, scale=1.0)
+    good = {"query": query, "key": key, "value": value, "scale": 1.0}
+    for name, tensor in zip(good, (query, key, value), strict=False):
+        with pytest.raises(ValueError, match=f"^{name} must be floating point, got torch.int64"):
+            pairwise_cross_attention(**good | {name: tensor.long()})
+        with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
+            pairwise_cross_attention(**good | {name: tensor[0]})
+        if name != "query":
+            with pytest.raises(ValueError, match=f"^{name} must be on cpu, got meta"):
+                pairwise_cross_attention(**good | {name: tensor.to("meta")})
