@@ -14,11 +14,23 @@ from plain_me_graphau import GatedGraph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aurel.layers import EdgeGraphConv, GatedEdgeGCN, MaxRelativeGraphConv, MultiDimensionalEdges
+from aurel.layers import (
+    EdgeGraphConv,
+    GatedEdgeGCN,
+    GINGraphConv,
+    MaxRelativeGraphConv,
+    MultiDimensionalEdges,
+    SAGEGraphConv,
+)
 from aurel.layers.linear_norm import interleave
 from aurel.layers.reference_edges import materialized_edges
 from aurel.models.author_keys.edges import gated_edge_gcn
 from aurel.ops import knn_graph
+
+try:
+    import pyg_layers
+except ImportError:
+    pyg_layers = None
 
 CHANNELS, TOKENS = 512, 49
 
@@ -88,7 +100,9 @@ def test_gated_edge_gcn(size: dict[str, int], bench: Any, versus: Any) -> None:
     versus("GatedEdgeGCN", size, "training", {"aurel": ours, "plain": definition})
 
 
-@pytest.mark.parametrize("layer_type", [MaxRelativeGraphConv, EdgeGraphConv])
+@pytest.mark.parametrize(
+    "layer_type", [MaxRelativeGraphConv, EdgeGraphConv, GINGraphConv, SAGEGraphConv]
+)
 @pytest.mark.sizes(
     cpu=[{"B": 64, "N": 18, "C": 128, "K": 9}, {"B": 4, "N": 196, "C": 96, "K": 9}],
     cuda=[{"B": 256, "N": 18, "C": 128, "K": 9}, {"B": 64, "N": 196, "C": 192, "K": 9}],
@@ -96,19 +110,42 @@ def test_gated_edge_gcn(size: dict[str, int], bench: Any, versus: Any) -> None:
 def test_graph_conv(layer_type: Any, size: dict[str, int], bench: Any, versus: Any) -> None:
     batch, nodes, channels, k = size.values()
     layer = layer_type(channels, channels, k=k).to(bench.device)
-    plain = deepcopy(layer)
+    plain, theirs = deepcopy(layer), deepcopy(layer)
     x = torch.randn(batch, nodes, channels, device=bench.device).requires_grad_()
+
+    def pyg() -> list[Tensor]:
+        edges = edge_index(knn_graph(x, k))
+        out = pyg_layers.THEIRS[layer_type](theirs, x.flatten(0, 1), edges)
+        return gradients(out.view(x.shape), [x], theirs)
+
     steps: dict[str, Step] = {
         "aurel": lambda: gradients(layer(x), [x], layer),
         "plain": lambda: gradients(plain_conv(plain, x, k), [x], plain),
     }
+    if pyg_layers is not None:
+        steps["pyg"] = pyg
     versus(layer_type.__name__, size, "training", steps, allowed=0.01)
+
+
+def edge_index(neighbors: Tensor) -> Tensor:
+    """Return the edges (2, B N K), from neighbour to node, of neighbour lists (B, N, K)."""
+    batch, nodes, k = neighbors.shape
+    target = torch.arange(batch * nodes, device=neighbors.device).repeat_interleave(k)
+    first = torch.arange(batch, device=neighbors.device)[:, None, None] * nodes
+    return torch.stack(((neighbors + first).flatten(), target))
 
 
 def plain_conv(layer: Any, x: Tensor, k: int) -> Tensor:
     """The same convolution, with the features of all neighbours gathered."""
-    relative = gathered(x, knn_graph(x, k)) - x.unsqueeze(2)
+    neighbors = knn_graph(x, k)
+    if isinstance(layer, GINGraphConv):
+        total = (1 + layer.epsilon) * x + gathered(x, neighbors).sum(2)
+        return F.gelu(layer.project(total))
+    if isinstance(layer, SAGEGraphConv):
+        largest = gathered(F.gelu(layer.message(x)), neighbors).amax(2)
+        return F.gelu(layer.project(interleave(x, largest)))
+    relative = gathered(x, neighbors) - x.unsqueeze(2)
     if isinstance(layer, MaxRelativeGraphConv):
-        return F.gelu(layer.project(interleave(x, relative.amax(2)), None))
+        return F.gelu(layer.project(interleave(x, relative.amax(2))))
     edges = interleave(x.unsqueeze(2).expand_as(relative), relative).flatten(1, 2)
-    return F.gelu(layer.project(edges, None)).view(*relative.shape[:3], -1).amax(2)
+    return F.gelu(layer.project(edges)).view(*relative.shape[:3], -1).amax(2)

@@ -17,9 +17,14 @@ from aurel.ops import (
     knn_graph,
     knn_max_relative,
     neighbor_aggregate,
+    pairwise_cross_attention,
+    ragged_knn_graph,
+    ragged_knn_max_relative,
+    ragged_neighbor_aggregate,
     topk_aggregate,
 )
 from aurel.ops.pair_pool import pair_pool, pair_pool_reference
+from aurel.ops.pairwise_cross_attention import pairwise_cross_attention_reference
 
 FLOAT, INDEX, BYTE = 4, 8, 1
 modes = pytest.mark.parametrize("mode", ["forward", "training"])
@@ -87,7 +92,7 @@ def test_knn_graph(size: dict[str, int], bench: Any, versus_functions: Any) -> N
 
 def spread(x: Tensor, neighbors: Tensor) -> Tensor:
     """Return something cheap that tells two graphs apart, whatever the order of neighbours."""
-    return neighbors.to(x.dtype).square().sum(2)
+    return neighbors.to(x.dtype).square().sum(-1)
 
 
 @modes
@@ -143,6 +148,89 @@ def test_neighbor_aggregate(
             "cluster": lambda x, neighbors: peers.scatter_rows(x, neighbors, reduce),
         },
         Floor(moved),
+        compiled="eager",
+    )
+
+
+RAGGED = {
+    "cpu": [AU_GRAPHS[4], FEATURE_MAPS[0]],
+    "cuda": [GPU_AU_GRAPHS[2], GPU_FEATURE_MAPS[0]],
+}
+
+
+def ragged_nodes(size: dict[str, int], bench: Any) -> tuple[Tensor, Tensor]:
+    """Return nodes of B graphs and the graph of each: N of them in a graph, or down to half."""
+    sizes = torch.randint(size["N"] // 2, size["N"] + 1, (size["B"],))
+    batch = torch.arange(size["B"]).repeat_interleave(sizes)
+    return torch.randn(len(batch), size["C"], device=bench.device), batch.to(bench.device)
+
+
+def ragged_floor(size: dict[str, int], x: Tensor, batch: Tensor, mode: str) -> Floor:
+    """Nodes in, maxima and lists out; with gradients, those in and out, winners out and in."""
+    moved = 2 * FLOAT * x.numel() + INDEX * len(x) * size["K"]
+    moved += (2 * BYTE + 2 * FLOAT) * x.numel() if mode == "training" else 0
+    return Floor(moved, 2 * int(batch.bincount().square().sum()) * size["C"])
+
+
+@pytest.mark.sizes(**RAGGED)
+def test_ragged_knn_graph(size: dict[str, int], bench: Any, versus_functions: Any) -> None:
+    k = size["K"]
+    x, batch = ragged_nodes(size, bench)
+    moved = FLOAT * x.numel() + INDEX * len(x) * k
+    versus_functions(
+        "ragged_knn_graph",
+        size,
+        "forward",
+        [x, batch],
+        {
+            "aurel": lambda x, batch: spread(x, ragged_knn_graph(x, batch, k)),
+            "eager": lambda x, batch: spread(x, peers.ragged_nearest(x, batch, k)),
+            "cluster": lambda x, batch: spread(x, peers.cluster_ragged_nearest(x, batch, k)),
+        },
+        Floor(moved, ragged_floor(size, x, batch, "forward").operations),
+        selects=True,
+    )
+
+
+@modes
+@pytest.mark.sizes(**RAGGED)
+def test_ragged_knn_max_relative(
+    size: dict[str, int], mode: str, bench: Any, versus_functions: Any
+) -> None:
+    k = size["K"]
+    x, batch = ragged_nodes(size, bench)
+    versus_functions(
+        "ragged_knn_max_relative",
+        size,
+        mode,
+        [x, batch],
+        {
+            "aurel": lambda x, batch: ragged_knn_max_relative(x, batch, k)[0],
+            "eager": lambda x, batch: peers.ragged_max_relative(x, batch, k),
+            "cluster": lambda x, batch: peers.cluster_ragged_max_relative(x, batch, k),
+        },
+        ragged_floor(size, x, batch, mode),
+        selects=True,
+    )
+
+
+@modes
+@pytest.mark.sizes(**RAGGED)
+def test_ragged_neighbor_aggregate(
+    size: dict[str, int], mode: str, bench: Any, versus_functions: Any
+) -> None:
+    x, batch = ragged_nodes(size, bench)
+    versus_functions(
+        "ragged_neighbor_aggregate max",
+        size,
+        mode,
+        [x, ragged_knn_graph(x, batch, size["K"])],
+        {
+            "aurel": ragged_neighbor_aggregate,
+            "eager": peers.ragged_max,
+            "cluster": peers.cluster_ragged_max,
+        },
+        Floor(ragged_floor(size, x, batch, mode).bytes),
         compiled="eager",
     )
 
@@ -228,6 +316,41 @@ def test_pair_pool(size: dict[str, int], mode: str, bench: Any, versus_functions
 def joined(moments: tuple[Tensor, Tensor | None]) -> Tensor:
     assert moments[1] is not None
     return torch.cat([moments[0], moments[1].unsqueeze(-1)], -1)
+
+
+@modes
+@pytest.mark.sizes(
+    cpu=[{"B": 2, "N": 12, "D": 49, "C": 512}],
+    cuda=[{"B": 16, "N": 12, "D": 49, "C": 512}, {"B": 16, "N": 27, "D": 49, "C": 512}],
+)
+def test_pairwise_cross_attention(
+    size: dict[str, int], mode: str, bench: Any, versus_functions: Any
+) -> None:
+    batch, nodes, tokens, channels = size.values()
+    width = channels // 2
+    query, key = (torch.randn(batch, nodes, tokens, width, device=bench.device) for _ in range(2))
+    value = torch.randn(batch, nodes, tokens, channels, device=bench.device)
+    pairs = count(size, "B", "N", "N")
+    moved = FLOAT * (query.numel() + key.numel() + value.numel() + pairs * (channels + 1))
+    operations = 2 * pairs * tokens * (tokens * width + tokens**2 + channels)
+    if mode == "training":
+        moved, operations = 3 * moved, 3 * operations
+
+    def pooled(moments: tuple[Tensor, Tensor]) -> Tensor:
+        return joined((moments[0], moments[1] / (tokens * channels)))
+
+    versus_functions(
+        "pairwise_cross_attention",
+        size,
+        mode,
+        [query, key, value],
+        {
+            "aurel": lambda *args: pooled(pairwise_cross_attention(*args, scale=width**-0.5)),
+            "eager": lambda *args: pooled(pairwise_cross_attention_reference(*args, width**-0.5)),
+        },
+        Floor(moved, operations),
+        compiled="eager",
+    )
 
 
 @modes

@@ -47,6 +47,28 @@ def aggregate_mean(x: Tensor, neighbors: Tensor) -> Tensor:
     return gathered(x, neighbors).mean(2)
 
 
+def ragged_nearest(x: Tensor, batch: Tensor, k: int) -> Tensor:
+    """The k nearest rows of the same graph: all graphs padded to the size of the largest."""
+    with torch.no_grad():
+        sizes = batch.bincount()
+        there = torch.arange(int(sizes.max()), device=x.device) < sizes[:, None]
+        dense = x.new_zeros(*there.shape, x.shape[1])
+        dense[there] = x
+        products = torch.bmm(dense, dense.mT)
+        scores = products.diagonal(dim1=1, dim2=2)[:, None] - 2 * products
+        scores = scores.masked_fill(~there[:, None], float("inf"))
+        first = sizes.cumsum(0) - sizes
+        return (scores.topk(k, dim=2, largest=False).indices + first[:, None, None])[there]
+
+
+def ragged_max(x: Tensor, neighbors: Tensor) -> Tensor:
+    return x[neighbors].amax(1)
+
+
+def ragged_max_relative(x: Tensor, batch: Tensor, k: int) -> Tensor:
+    return ragged_max(x, ragged_nearest(x, batch, k)) - x
+
+
 def topk_convolution(x: Tensor, values: Tensor, k: int) -> Tensor:
     """D^-1/2 A D^-1/2 values, A of all scores no worse than the k-th, as published code has it."""
     scores = (x @ x.mT).detach()
@@ -77,23 +99,35 @@ def edge_update(
     return edges + normed.view_as(edges).relu()
 
 
-def cluster_graph(x: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (B N, C), and the edges that torch-cluster finds between them."""
+def cluster_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B N, C), and the graph of each."""
     batch, nodes, _ = x.shape
-    rows = x.flatten(0, 1)
-    graph = torch.arange(batch, device=x.device).repeat_interleave(nodes)
-    source, target = torch_cluster.knn_graph(rows.detach(), k, graph, loop=True)
-    return rows, source, target
+    return x.flatten(0, 1), torch.arange(batch, device=x.device).repeat_interleave(nodes)
 
 
 def cluster_nearest(x: Tensor, k: int) -> Tensor:
-    return cluster_graph(x, k)[1].view(x.shape[0], x.shape[1], k) % x.shape[1]
+    nearest = cluster_ragged_nearest(*cluster_rows(x), k)
+    return nearest.view(x.shape[0], x.shape[1], k) % x.shape[1]
 
 
 def cluster_max_relative(x: Tensor, k: int) -> Tensor:
-    rows, source, target = cluster_graph(x, k)
-    relative = rows[source] - rows[target]
-    return torch_scatter.scatter_max(relative, target, dim=0, dim_size=len(rows))[0].view(x.shape)
+    return cluster_ragged_max_relative(*cluster_rows(x), k).view(x.shape)
+
+
+def cluster_ragged_nearest(x: Tensor, batch: Tensor, k: int) -> Tensor:
+    """The k nearest rows of the same graph, each graph having as many."""
+    return torch_cluster.knn_graph(x.detach(), k, batch, loop=True)[0].view(len(x), k)
+
+
+def cluster_ragged_max_relative(x: Tensor, batch: Tensor, k: int) -> Tensor:
+    source, target = torch_cluster.knn_graph(x.detach(), k, batch, loop=True)
+    relative = x[source] - x[target]
+    return torch_scatter.scatter_max(relative, target, dim=0, dim_size=len(x))[0]
+
+
+def cluster_ragged_max(x: Tensor, neighbors: Tensor) -> Tensor:
+    ends = torch.arange(len(x) + 1, device=x.device) * neighbors.shape[1]
+    return torch_scatter.segment_csr(x[neighbors.flatten()], ends, reduce="max")
 
 
 def scatter_rows(x: Tensor, neighbors: Tensor, reduce: str) -> Tensor:

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=80, help="in training, and in test")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each")
-    parser.add_argument("--out", type=Path, help="a .json file for the rows")
+    parser.add_argument("--out", type=Path, help="a .jsonl file for the rows")
     options = parser.parse_args()
     seeds = options.seeds[:1] if options.quick else options.seeds
     jobs = [
@@ -58,7 +58,7 @@ def main() -> None:
     with ProcessPoolExecutor(min(options.jobs, len(jobs)), mp_context=context) as pool:
         rows = [row for part in pool.map(train_and_score, *zip(*jobs, strict=True)) for row in part]
     if options.out:
-        options.out.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+        options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     print(tables(rows))
     print(f"\n{len(seeds)} seeds, {time.perf_counter() - start:.0f} s in {options.jobs} processes")
 

@@ -18,7 +18,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 COLORS = {OURS: "#0072b2", "eager": "#d55e00", "plain": "#d55e00", "definition": "#d55e00"}
-COLORS |= {"cluster": "#009e73", "compile": "#cc79a7", "floor": "#888888"}
+COLORS |= {"cluster": "#009e73", "pyg": "#009e73", "compile": "#cc79a7", "floor": "#888888"}
 LEAST_POINTS = 4  # of a curve
 
 
@@ -44,6 +44,7 @@ run. Memory is the most held at once beyond inputs and parameters, AUREL first.
 - *eager*: what one writes without a library: bmm, topk, gather, amax, softmax.
 - *compile*: the same under `torch.compile`.
 - *cluster*: torch-cluster and torch-scatter on ragged graphs.
+- *pyg*: PyTorch Geometric's own layer, with the same weights, on the graph that AUREL finds.
 - *definition*, *plain*: the layer or model as its paper and published code describe it.
 
 On a GPU, steps are replayed as CUDA graphs where they can be captured: times are those of the

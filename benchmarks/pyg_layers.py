@@ -1,0 +1,91 @@
+"""PyTorch Geometric's graph convolutions, with the weights of ours and around the same edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch_geometric.nn import EdgeConv, GINConv, MessagePassing, SAGEConv
+
+from aurel.layers import EdgeGraphConv, GINGraphConv, MaxRelativeGraphConv, SAGEGraphConv
+from aurel.layers.linear_norm import LinearNorm
+
+Apply = Callable[..., Tensor]  # of our layer, nodes (M, C) and edges (2, E)
+
+
+class MaxRelative(MessagePassing):
+    """The aggregation of Vision GNN, as its definition reads: the maximum of x_j - x_i."""
+
+    def __init__(self) -> None:
+        super().__init__(aggr="max")
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.propagate(edge_index, x=x)
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+        return x_j - x_i
+
+
+def full_weight(part: LinearNorm) -> Tensor:
+    """The grouped weight as that of one plain linear map, (O, I)."""
+    return torch.block_diag(*part.weight.chunk(part.groups))
+
+
+def side_by_side(weight: Tensor) -> Tensor:
+    """Columns for (x_0, x_1, ..., y_0, y_1, ...), from those for (x_0, y_0, x_1, y_1, ...)."""
+    return torch.cat((weight[:, ::2], weight[:, 1::2]), dim=1)
+
+
+def normalise(part: LinearNorm, x: Tensor) -> Tensor:
+    norm = part.norm
+    mean, var = norm.running_mean.clone(), norm.running_var.clone()
+    return F.gelu(F.batch_norm(x, mean, var, norm.weight, norm.bias, norm.training))
+
+
+def mlp(part: LinearNorm, weight: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: normalise(part, F.linear(x, weight, part.bias))
+
+
+def edge(layer: EdgeGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
+    """EdgeConv joins [x_i ; x_j - x_i] side by side."""
+    part = layer.project
+    return EdgeConv(mlp(part, side_by_side(full_weight(part))), aggr="max")(x, edge_index)
+
+
+def gin(layer: GINGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
+    conv = GINConv(mlp(layer.project, full_weight(layer.project)), train_eps=True).to(x)
+    return functional_call(conv, {"eps": layer.epsilon[None]}, (x, edge_index))
+
+
+def sage(layer: SAGEGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
+    """SAGEConv maps the node and the maximum by a matrix each, and leaves the rest to the user."""
+    weight = side_by_side(full_weight(layer.project))
+    width = x.shape[1]
+    conv = SAGEConv(width, len(weight), aggr="max").to(x)
+    weights = {
+        "lin_l.weight": weight[:, width:],
+        "lin_l.bias": layer.project.bias,
+        "lin_r.weight": weight[:, :width],
+    }
+    messages = mlp(layer.message, full_weight(layer.message))(x)
+    return normalise(layer.project, functional_call(conv, weights, ((messages, x), edge_index)))
+
+
+def max_relative(layer: MaxRelativeGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Vision GNN's MRConv2d: the halves interleaved, a grouped 1x1 convolution, BatchNorm, GELU."""
+    part = layer.project
+    joined = torch.stack((x, MaxRelative()(x, edge_index)), dim=-1).flatten(1)
+    weight = part.weight[..., None, None]
+    mapped = F.conv2d(joined[:, :, None, None], weight, part.bias, groups=part.groups)
+    return normalise(part, mapped.flatten(1))
+
+
+THEIRS: dict[type[nn.Module], Apply] = {
+    MaxRelativeGraphConv: max_relative,
+    EdgeGraphConv: edge,
+    GINGraphConv: gin,
+    SAGEGraphConv: sage,
+}

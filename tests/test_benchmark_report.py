@@ -1,0 +1,133 @@
+"""What is made of benchmark results: the table, the page with its plots, the regression check."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from aurel import ops
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+ABOUT = {
+    "device": "a processor",
+    "threads": 2,
+    "clock": "wall",
+    "torch": "2.11.0",
+    "date": "2026-01-01",
+    "bytes_per_second": 25e9,
+    "operations_per_second": 0.5e12,
+}
+
+
+def row(nodes: int, aurel: float, **peers: float) -> dict[str, Any]:
+    sides = {"aurel": aurel, **peers}
+    return {
+        "op": "knn graph",
+        "size": {"B": 2, "N": nodes},
+        "mode": "training",
+        "ms": sides,
+        "floor_ms": aurel / 4,
+        "peak_mib": {side: 2 * value for side, value in sides.items()},
+    }
+
+
+RUN = {"run": ABOUT, "rows": [row(n, n, eager=3.0 * n, cluster=20.0 * n) for n in (4, 8, 16, 32)]}
+
+
+def module(name: str) -> ModuleType:
+    """Import a file of the benchmarks, which is no package."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def compare(new: dict[str, Any], folder: Path, capsys: Any, monkeypatch: Any) -> tuple[int, str]:
+    """Run the check of a run beside `RUN`; return its exit status and what it prints."""
+    for name, run in (("new", new), ("committed", RUN)):
+        (folder / f"{name}.json").write_text(json.dumps(run))
+    files = [str(folder / "new.json"), str(folder / "committed.json")]
+    monkeypatch.setattr(sys, "argv", ["regression.py", *files])
+    return module("regression").main(), "".join(capsys.readouterr())
+
+
+def test_a_slower_machine_is_no_regression(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    new = deepcopy(RUN)
+    for each in new["rows"]:
+        each["ms"] = {side: 10 * value for side, value in each["ms"].items()}
+    status, said = compare(new, tmp_path, capsys, monkeypatch)
+    assert status == 0 and said.startswith("8 ratios compared, 0 shrank")
+
+
+def test_a_lead_that_shrinks_is_one(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    new = deepcopy(RUN)
+    new["rows"][1]["ms"]["aurel"] *= 1.4  # what noise explains
+    assert compare(new, tmp_path, capsys, monkeypatch)[0] == 0
+    new["rows"][1]["ms"]["aurel"] *= 1.4
+    status, said = compare(new, tmp_path, capsys, monkeypatch)
+    assert status == 1 and "8 ratios compared, 2 shrank" in said
+    assert "knn graph | B=2 N=8 | training | eager: 3.00x before, 1.53x now" in said
+
+
+def test_rows_that_are_missing_are_told(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    new = deepcopy(RUN)
+    del new["rows"][2:], new["rows"][0]["ms"]["cluster"]
+    status, said = compare(new, tmp_path, capsys, monkeypatch)
+    assert status == 0 and "3 ratios compared" in said and "5 of the committed run were not" in said
+    status, said = compare({"run": ABOUT, "rows": []}, tmp_path, capsys, monkeypatch)
+    assert status == 1 and "no row in common" in said
+
+
+def test_the_table_has_a_line_a_row() -> None:
+    rows = [row(4, 2.0, eager=3.0), row(8, 0.05, cluster=20.0) | {"floor_ms": None}]
+    _, head, first, second = module("table").text_table({"run": ABOUT, "rows": rows}).splitlines()
+    assert head.split("  ")[0] == "op" and head.endswith("peak MiB")
+    assert "3.000 (1.5x)" in first and "4.0" in first and first.endswith("4.0 / 6.0")
+    assert "0.0500" in second and "20.0 (400.0x)" in second and second.endswith("0.1 / 40.0")
+
+
+def test_the_page_has_plots_of_sizes_that_vary(tmp_path: Path) -> None:
+    (tmp_path / "cpu.json").write_text(json.dumps(RUN))
+    page = tmp_path / "docs" / "benchmarks.md"
+    page.parent.mkdir()
+    script = [sys.executable, BENCHMARKS / "report.py", tmp_path / "cpu.json", "--page", page]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert "| B=2 N=32 | training | 32.0 | 96.0 (3.0x) | 640.0 (20.0x) | 4.0 |" in text
+    plots = list(page.parent.rglob("*.png"))
+    assert len(plots) == 1 and f"({plots[0].relative_to(page.parent)})" in text
+
+
+def test_committed_results_make_a_page() -> None:
+    """All files that `make bench-report` takes are runs."""
+    files = list((BENCHMARKS / "results").glob("*.json"))
+    assert files
+    for file in files:
+        run = json.loads(file.read_text())
+        assert len(module("table").text_table(run).splitlines()) == 2 + len(run["rows"])
+
+
+def test_sides_that_disagree_are_found() -> None:
+    disagreement = module("measure").disagreement
+    wanted = [torch.arange(8.0), (torch.ones(2),)]
+    assert disagreement([torch.arange(8.0) + 1e-4, (torch.ones(2),)], wanted, 1e-3) == 0
+    assert disagreement([torch.arange(8.0), (torch.tensor([1.0, 2.0]),)], wanted, 1e-3) == 0.1
+    spoilt = torch.arange(8.0).where(torch.arange(8) != 3, torch.nan)
+    assert disagreement([spoilt, (torch.ones(2),)], wanted, 1e-3) == 0.1
+
+
+@pytest.mark.parametrize("op", [name for name in ops.__all__ if name.islower()])
+def test_every_op_is_measured(op: str) -> None:
+    if op != "use_backend":
+        assert f"def test_{op}(" in (BENCHMARKS / "bench_ops.py").read_text()
