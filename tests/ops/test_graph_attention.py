@@ -73,10 +73,11 @@ def test_equals_the_equation(function, shape: tuple[int, ...], per_sample: bool)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_low_precision_rounds_once(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("function", [graph_attention, graph_attention_reference])
+def test_low_precision_rounds_once(function, dtype: torch.dtype) -> None:
     arguments = inputs(2, 2, 12, 16, dtype)
     adjacency = edges(2, 12, 12)
-    out, weights = graph_attention(*arguments, adjacency)
+    out, weights = function(*arguments, adjacency)
     assert out.dtype == weights.dtype == dtype
     expected_out, expected_weights = oracle(*arguments, adjacency)
     eps = torch.finfo(dtype).eps
@@ -84,12 +85,13 @@ def test_low_precision_rounds_once(dtype: torch.dtype) -> None:
     np.testing.assert_allclose(weights.double().numpy(), expected_weights, rtol=eps, atol=eps)
 
 
-def test_numbers_above_zero_are_edges() -> None:
+@pytest.mark.parametrize("function", [graph_attention, graph_attention_reference])
+def test_numbers_above_zero_are_edges(function) -> None:
     arguments = inputs(2, 1, 5, 3)
     numbers = torch.randn(5, 5)
     for kind in (numbers, numbers.double(), (numbers > 0).long()):
-        got = graph_attention(*arguments, kind)
-        wanted = graph_attention(*arguments, numbers > 0)
+        got = function(*arguments, kind)
+        wanted = function(*arguments, numbers > 0)
         assert all(torch.equal(left, right) for left, right in zip(got, wanted, strict=True))
 
 
@@ -216,12 +218,14 @@ def test_opcheck() -> None:
                 module._graph_attention,
                 (values, *leaves[1:], edges(2, 5, 5), 0.2, weights, "torch"),
             )
-    gradients = torch.randn(2, 2, 5, 3), torch.randn(2, 2, 5, 5)
-    detached = [tensor.detach() for tensor in leaves]
-    torch.library.opcheck(
-        module._graph_attention_backward,
-        (*gradients, *detached, edges(5, 5), torch.rand(2, 2, 5, 5), 0.2, True, "torch"),
-    )
+    detached, weights = [tensor.detach() for tensor in leaves], torch.rand(2, 2, 5, 5)
+    for dtype in (torch.float32, torch.bfloat16):
+        gradients = torch.randn(2, 2, 5, 3, dtype=dtype), torch.randn(2, 2, 5, 5)
+        given = [tensor.to(dtype) for tensor in detached]
+        torch.library.opcheck(
+            module._graph_attention_backward,
+            (*gradients, *given, edges(5, 5), weights, 0.2, True, "torch"),
+        )
 
 
 def test_compiled_with_any_batch_size() -> None:
@@ -292,12 +296,16 @@ def test_errors_name_the_argument() -> None:
         graph_attention(values, target, source, adjacency[:, 1:])
     with pytest.raises(ValueError, match=r"adjacency must have shape \(B=2, .*got \(3, 4, 4\)"):
         graph_attention(values, target, source, edges(3, 4, 4))
+    with pytest.raises(ValueError, match=r"adjacency must have shape \(B=2, .*got \(2, 5, 5\)"):
+        graph_attention(values, target, source, edges(2, 5, 5))
     good = {"values": values, "target_score": target, "source_score": source}
     for name, tensor in good.items():
         with pytest.raises(ValueError, match=f"^{name} must be floating point, got torch.int64"):
             graph_attention(**good | {name: tensor.long()}, adjacency=adjacency)
-        with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
-            graph_attention(**good | {name: tensor[0]}, adjacency=adjacency)
+        other_sizes = () if name == "values" else (tensor[:1], tensor.repeat(1, 2, 1))
+        for bad in (tensor[0], *other_sizes):
+            with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
+                graph_attention(**good | {name: bad}, adjacency=adjacency)
         if name != "values":
             with pytest.raises(ValueError, match=f"^{name} must be on cpu, got meta"):
                 graph_attention(**good | {name: tensor.to("meta")}, adjacency=adjacency)
