@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aurel.layers.masked_norm import batch_norm
+from aurel.layers.masked_norm import batch_norm, zero_deserted
 from aurel.ops.arguments import check_device, check_mask, check_shape
 
 
@@ -59,8 +59,7 @@ class AUSpecificFeatures(nn.Module):
             check_shape("mask", mask, "B N", B=tokens.shape[0], N=self.num_nodes)
             check_mask(mask, mask)
             check_device("mask", mask, tokens)
-            # An image without nodes may hold anything.
-            tokens = tokens.masked_fill(~mask.any(1)[:, None, None], 0)
+            tokens = zero_deserted(tokens, mask)
         out = self.linear(tokens)
         present = None
         if mask is not None:

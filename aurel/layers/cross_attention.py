@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from aurel.layers.masked_norm import zero_absent
+from aurel.layers.masked_norm import zero_absent, zero_deserted
 from aurel.ops.arguments import check_shape
 
 
@@ -65,6 +65,7 @@ class CrossAttention(nn.Module):
         check_shape("x", x, "B N C", C=self.channels)
         check_shape("tokens", tokens, "B D C", B=x.shape[0], C=self.channels)
         query = self.query(zero_absent(x, mask)) * self.scale
+        tokens = zero_deserted(tokens, mask)
         scores = (query @ self.key.weight) @ tokens.mT
         weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
         return zero_absent(self.value(weights.to(tokens.dtype) @ tokens), mask)

@@ -19,6 +19,16 @@ def zero_absent(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
 
 
+def zero_deserted(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return `x`, (B, ...), with zeros for images without nodes, by `mask`, (B, N) bool.
+
+    What such an image holds reaches no result, but NaN times zero would.
+    """
+    if mask is None:
+        return x
+    return x.masked_fill(~mask.any(1)[(..., *[None] * (x.ndim - 1))], 0)
+
+
 def batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor | None = None) -> Tensor:
     r"""Apply `norm` to the channels of `x`, with statistics over what is present.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aurel.graph import RelationGraph
 from aurel.layers.graph_batch_norm import GraphBatchNorm
+from aurel.layers.masked_norm import zero_deserted
 from aurel.ops.arguments import check_mask, check_shape
 from aurel.ops.pair_pool import pair_pool
 from aurel.ops.precision import without_autocast
@@ -151,6 +152,7 @@ class MultiDimensionalEdges(nn.Module):
         pairs = None if mask is None else _pairs(mask)
         if mask is not None:
             nodes = nodes.where(mask[:, :, None, None], 0.0)
+            tokens = zero_deserted(tokens, mask)
         scores = self._face_scores(nodes, tokens)
         seen = self.face_value(tokens)
         query, key = self.pair_query(seen), self._centred(self.pair_key, seen)

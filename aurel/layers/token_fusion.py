@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from aurel.layers.masked_norm import zero_absent
+from aurel.layers.masked_norm import zero_absent, zero_deserted
 from aurel.ops.arguments import check_device, check_mask, check_shape, promote
 from aurel.ops.distances import at_least_float32
 
@@ -73,7 +73,7 @@ class TokenFusion(nn.Module):
         check_shape("nodes", nodes, "B N C", C=self.channels)
         check_shape("face", face, "B C", B=nodes.shape[0], C=self.channels)
         check_device("face", face, nodes)
-        nodes = zero_absent(nodes, mask)
+        nodes, face = zero_absent(nodes, mask), zero_deserted(face, mask)
         token = self.token.expand(nodes.shape[0], 1, -1)
         tokens = torch.cat(promote(token, face.unsqueeze(1), nodes), dim=1)
         absent = None

@@ -1,7 +1,7 @@
 """Tensors over graphs by what they have an entry for, and what must hold of functions of them.
 
-Forms: "node" (B, N, ...), "pair" (B, N, N, ...), "graph" (B, ...) and "list" (B, N, K), whose
-numbers are nodes, -1 for none.
+Forms: "node" (B, N, ...), "pair" (B, N, N, ...), "graph" (B, ...), "list" (B, N, K), whose numbers
+are nodes, -1 for none, and "shared" (N, N), which pairs have in common in all graphs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ def pick(part: Part, nodes: Tensor) -> Tensor:
     tensor, form = part
     if form == "graph":
         return tensor
+    if form == "shared":
+        return tensor[nodes][:, nodes]
     kept = tensor[:, nodes]
     if form == "pair":
         return kept[:, :, nodes]
@@ -30,30 +32,51 @@ def pick(part: Part, nodes: Tensor) -> Tensor:
     return kept
 
 
-def assert_equal(got: Sequence[Part], want: Sequence[Part]) -> None:
-    for (ours, form), (theirs, other) in zip(got, want, strict=True):
-        assert form == other
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-
-
 def picked(parts: Sequence[Part], nodes: Tensor) -> list[Part]:
     return [(pick(part, nodes), part[1]) for part in parts]
 
 
+def alone(parts: Sequence[Part], graph: int) -> list[Part]:
+    """Keep one graph of the batch."""
+    return [(t if form == "shared" else t[graph : graph + 1], form) for t, form in parts]
+
+
+def existing(mask: Tensor) -> dict[str, Tensor]:
+    """What there is of each form where the nodes of `mask` (B, N) exist."""
+    pairs = mask[:, :, None] & mask[:, None]
+    exists = {"node": mask, "list": mask, "pair": pairs, "graph": mask.any(1)}
+    return exists | {"shared": pairs.any(0)}
+
+
+def assert_close(ours: Tensor, theirs: Tensor, rtol: float = 1e-7, atol: float = 1e-7) -> None:
+    """As torch's, which takes as long as a layer, where it might fail."""
+    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol, atol):
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
+
+
+def assert_equal(got: Sequence[Part], want: Sequence[Part]) -> None:
+    for (ours, form), (theirs, other) in zip(got, want, strict=True):
+        assert form == other
+        assert_close(ours, theirs, 1e-9, 1e-9)
+
+
 def assert_equivariant(function: Function, moved: Function, inputs: Sequence[Part]) -> None:
     """Permuted nodes have permuted results; `moved` is the function for permuted nodes."""
-    nodes = next(tensor.shape[1] for tensor, form in inputs if form != "graph")
-    order = torch.randperm(nodes)
+    order = torch.randperm(next(tensor.shape[1] for tensor, form in inputs if form != "graph"))
     want = picked(function(*(tensor for tensor, _ in inputs)), order)
     assert_equal(moved(*(pick(part, order) for part in inputs)), want)
 
 
+@torch.no_grad()
 def assert_independent(function: Function, inputs: Sequence[Part]) -> None:
-    """A graph gets what it gets alone, whatever the others hold."""
-    outs = function(*(tensor for tensor, _ in inputs))
-    for graph in range(len(inputs[0][0])):
-        alone = function(*(tensor[graph : graph + 1] for tensor, _ in inputs))
-        assert_equal([(out[graph : graph + 1], form) for out, form in outs], alone)
+    """A graph gets what it gets alone, whatever the others hold, NaN for one."""
+    batch = len(inputs[0][0])
+    graph = int(torch.randint(batch, ()))
+    sound = torch.rand(batch) < 0.5
+    sound[graph] = True
+    given = [part[0] if part[1] == "shared" else spoil(part, sound) for part in inputs]
+    outs = alone(function(*given), graph)
+    assert_equal(outs, function(*(tensor for tensor, _ in alone(inputs, graph))))
 
 
 def assert_absent(
@@ -70,8 +93,7 @@ def assert_absent(
         inputs: dense inputs.
         mask: (B, N).
     """
-    pairs = mask[:, :, None] & mask[:, None]
-    exists = {"node": mask, "list": mask, "pair": pairs, "graph": mask.any(1)}
+    exists = existing(mask)
     spoiled = [spoil(part, exists[part[1]]) for part in inputs]
     outs = function(*spoiled, mask=mask)
     for out, form in outs:
@@ -80,22 +102,21 @@ def assert_absent(
     grads = gradients(outs, spoiled)
     for grad, (_, form) in zip(grads, inputs, strict=True):
         assert grad is None or (grad.isfinite().all() and not grad[~exists[form]].any())
-    for graph, present in enumerate(mask):
-        nodes = present.nonzero()[:, 0]
-        if len(nodes) == 0 or (alone_function := packed(nodes)) is None:
-            continue
-        one = [(tensor[graph : graph + 1], form) for tensor, form in inputs]
-        few = [(tensor.detach(), form) for tensor, form in one]
-        alone = [pick(part, nodes) for part in few]
-        alone = [part.requires_grad_(part.is_floating_point()) for part in alone]
-        wants = alone_function(*alone)
-        ours = picked([(out[graph : graph + 1], form) for out, form in outs], nodes)
-        assert_equal(widened(ours, wants), wants)
-        for grad, want, (_, form) in zip(grads, gradients(wants, alone), inputs, strict=True):
-            assert (grad is None) == (want is None)
-            if grad is not None:
-                got = pick((grad[graph : graph + 1], form), nodes)
-                torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8)
+    graph = int(torch.randint(len(mask), ()))
+    nodes = mask[graph].nonzero()[:, 0]
+    if len(nodes) == 0 or (alone_function := packed(nodes)) is None:
+        return
+    few = [(tensor.detach(), form) for tensor, form in alone(inputs, graph)]
+    given = [pick(part, nodes) for part in few]
+    given = [tensor.requires_grad_(tensor.is_floating_point()) for tensor in given]
+    wants = alone_function(*given)
+    ours = picked(alone(outs, graph), nodes)
+    assert_equal(widened(ours, wants), wants)
+    for grad, want, (_, form) in zip(grads, gradients(wants, given), inputs, strict=True):
+        assert (grad is None) == (want is None)
+        if grad is not None and form != "shared":
+            got = pick((grad[graph : graph + 1], form), nodes)
+            assert_close(got, want, 1e-8, 1e-8)
 
 
 def widened(ours: Sequence[Part], wants: Sequence[Part]) -> list[Part]:
@@ -112,11 +133,11 @@ def widened(ours: Sequence[Part], wants: Sequence[Part]) -> list[Part]:
 def spoil(part: Part, exists: Tensor) -> Tensor:
     """Fill with NaN what does not exist; lists name nobody there."""
     tensor, form = part
+    absent = ~exists[(..., *[None] * (tensor.ndim - exists.ndim))]
     if form == "list":
-        return tensor.where(exists[..., None], -1)
+        return tensor.masked_fill(absent, -1)
     if not tensor.is_floating_point():
         return tensor
-    absent = ~exists[(..., *[None] * (tensor.ndim - exists.ndim))]
     return tensor.detach().masked_fill(absent, torch.nan).requires_grad_()
 
 
@@ -124,7 +145,7 @@ def gradients(outs: Sequence[Part], inputs: Sequence[Tensor]) -> list[Tensor | N
     """Gradients of a fixed function of the results, None for inputs that have none."""
     leaves = [tensor for tensor in inputs if tensor.requires_grad]
     smooth = [(out * out.detach().cos()).sum() for out, _ in outs if out.requires_grad]
-    if not smooth:
+    if not smooth or not leaves:
         return [None] * len(inputs)
     grads = torch.autograd.grad(sum(smooth), leaves, allow_unused=True)
     found = iter(grads)

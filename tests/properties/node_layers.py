@@ -1,0 +1,133 @@
+"""Every relation layer of nodes: how it is built, and what it maps to what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from drawn_layers import NODES, DrawnLayer, draw_layer, seed
+from graph_forms import Part
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from aurel import layers
+
+WIDTH, TOKENS = 8, 3
+METRICS = ("l2", "l1", "cosine", "dot")
+REGIONS = (0, 0, 1, 1, 2)
+Options = dict[str, st.SearchStrategy[Any]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How to build a layer for a number of nodes, from which options, and what it maps to what.
+
+    Shapes are those behind the batch, and for nodes and pairs behind the nodes.
+    """
+
+    make: Callable[..., nn.Module]
+    options: Options = field(default_factory=dict)
+    inputs: tuple[tuple[str, tuple[int, ...]], ...] = (("node", (WIDTH,)),)
+    outputs: tuple[str, ...] = ("node",)
+
+
+def fixed(graph: str, nodes: int) -> str | Tensor:
+    return graph if graph != "fixed" else torch.eye(nodes).roll(1, 0) + torch.eye(nodes) > 0
+
+
+CHOICE: Options = {"k": st.integers(1, NODES), "metric": st.sampled_from(METRICS)}
+CONVOLUTION = {**CHOICE, "loop": st.booleans()}
+
+
+def convolution(conv: type[nn.Module]) -> Kind:
+    def make(nodes: int, k: int, metric: str, loop: bool) -> nn.Module:
+        return conv(WIDTH, 12, max(1, min(k, nodes if loop else nodes - 1)), metric, loop=loop)
+
+    return Kind(make, CONVOLUTION)
+
+
+KINDS = {
+    "TopKGraphConv": Kind(
+        lambda nodes, k, metric, ties: layers.TopKGraphConv(
+            WIDTH, nodes, min(k, nodes), metric, ties
+        ),
+        {**CHOICE, "ties": st.sampled_from(["exact", "all"])},
+    ),
+    "MaxRelativeGraphConv": convolution(layers.MaxRelativeGraphConv),
+    "EdgeGraphConv": convolution(layers.EdgeGraphConv),
+    "GINGraphConv": convolution(layers.GINGraphConv),
+    "SAGEGraphConv": convolution(layers.SAGEGraphConv),
+    "SelfAdjustingGCN": Kind(
+        lambda nodes, k, metric, conv, graph: layers.SelfAdjustingGCN(
+            WIDTH, 6, (8,), (1,), min(k, nodes), metric, conv, graph=fixed(graph, nodes)
+        ),
+        {
+            **CHOICE,
+            "conv": st.sampled_from(["max_relative", "edge", "gin", "sage"]),
+            "graph": st.sampled_from(["knn", "self", "fixed"]),
+        },
+    ),
+    "CrossRegionGAT": Kind(
+        lambda nodes, heads, edges: layers.CrossRegionGAT(WIDTH, REGIONS[:nodes], heads, edges),
+        {
+            "heads": st.sampled_from([1, 2]),
+            "edges": st.sampled_from(
+                ["fully_connected", "same_region", "cross_region", "active", "active_cross_region"]
+            ),
+        },
+        (("node", (WIDTH,)), ("node", ())),
+    ),
+    "MultiDimensionalEdges": Kind(
+        lambda nodes: layers.MultiDimensionalEdges(WIDTH, nodes),
+        {},
+        (("node", (TOKENS, WIDTH)), ("graph", (TOKENS, WIDTH))),
+        ("pair",),
+    ),
+    "GatedEdgeGCN": Kind(
+        lambda nodes, residual: layers.GatedEdgeGCN(WIDTH, nodes, residual=residual),
+        {"residual": st.sampled_from(["inside", "outside"])},
+        (("node", (WIDTH,)), ("pair", (WIDTH,))),
+        ("node", "pair"),
+    ),
+    "CosineClassifier": Kind(lambda nodes: layers.CosineClassifier(WIDTH, nodes)),
+    "AUSpecificFeatures": Kind(
+        lambda nodes: layers.AUSpecificFeatures(6, 7, nodes), {}, (("graph", (TOKENS, 6)),)
+    ),
+    "CrossAttention": Kind(
+        lambda nodes: layers.CrossAttention(WIDTH),
+        {},
+        (("node", (WIDTH,)), ("graph", (TOKENS, WIDTH))),
+    ),
+    "NodeTransformer": Kind(
+        lambda nodes, heads: layers.NodeTransformer(WIDTH, 6, 1, heads, head_dim=3, expansion=2),
+        {"heads": st.sampled_from([1, 2])},
+    ),
+    "TokenFusion": Kind(
+        lambda nodes, weight: layers.TokenFusion(WIDTH, 1, 2, weight),
+        {"weight": st.sampled_from([None, 0.3])},
+        (("node", ()), ("node", ()), ("node", (WIDTH,)), ("graph", (WIDTH,))),
+    ),
+}
+
+
+@cache
+def built(name: str, training: bool, nodes: int, **options: Any) -> nn.Module:
+    return KINDS[name].make(nodes, **options).double().train(training)
+
+
+def drawn(name: str, data: st.DataObject, training: bool) -> tuple[DrawnLayer, dict[str, Any]]:
+    """A layer, and the options it was built from; seeds torch."""
+    seed(data)
+    options = data.draw(st.fixed_dictionaries(KINDS[name].options))
+    return draw_layer(lambda nodes: built(name, training, nodes, **options)), options
+
+
+def inputs_of(name: str, batch: int) -> list[Part]:
+    leading = {"graph": (batch,), "node": (batch, NODES), "pair": (batch, NODES, NODES)}
+    return [
+        (torch.randn(*leading[form], *shape, dtype=torch.float64), form)
+        for form, shape in KINDS[name].inputs
+    ]
