@@ -48,6 +48,8 @@ def test_meets_the_equations(size: tuple[int, ...], function) -> None:
     want_mean, want_scatter = oracle(*(tensor.numpy() for tensor in tensors))
     np.testing.assert_allclose(mean, want_mean, rtol=1e-12)
     np.testing.assert_allclose(scatter, want_scatter, rtol=1e-10, atol=1e-14)
+    alone, nothing = function(*tensors[:2])
+    assert torch.equal(alone, mean) and nothing is None
 
 
 def test_scatter_is_that_of_attended_values() -> None:
@@ -81,6 +83,23 @@ def test_gradients_are_those_of_the_definition(
         torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("budget", "count"), [(20, 5 * 7), (100, 5 * 4), (300, 5 * 2), (1000, 3), (5000, 1)]
+)
+def test_blocks_hold_every_pair_once_and_about_a_budget(
+    budget: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("aurel.ops.pair_pool")
+    monkeypatch.setattr(module, "_CPU_BLOCK", budget)
+    blocks = [*module._blocks(torch.empty(5, 7, 3, 1))]
+    seen = torch.zeros(5, 7)
+    for block in blocks:
+        seen[block] += 1
+        weights_of_a_target = 7 * 3 * 3
+        assert (seen[block].numel() - 1) * weights_of_a_target < budget
+    assert torch.equal(seen, torch.ones(5, 7)) and len(blocks) == count
+
+
 def test_gradcheck_with_any_gram() -> None:
     query, key, _ = inputs(2, 2, 3, 2)
     gram = torch.randn(2, 2, 3, 3, dtype=torch.float64)
@@ -96,12 +115,24 @@ def test_opcheck() -> None:
     for tensors in ((query, key, gram), (query, key, None)):
         leaves = [None if tensor is None else tensor.requires_grad_() for tensor in tensors]
         torch.library.opcheck(torch.ops.aurel.pair_pool, (*leaves, "torch"))
+    mean, scatter = torch.rand(2, 3, 3, 4), torch.rand(2, 3, 3)
+    query, key, gram = (tensor.detach() for tensor in (query, key, gram))
+    for arguments in (
+        (scatter, mean, query, key, gram),
+        (scatter[:0, 0, 0], mean, query, key, None),
+    ):
+        torch.library.opcheck(torch.ops.aurel.pair_pool_backward, (mean, *arguments, "torch"))
 
 
 def test_low_precision_is_computed_in_float32() -> None:
     tensors = inputs(2, 3, 5, 4, torch.float32)
     halves = [tensor.bfloat16() for tensor in tensors]
     wanted = pair_pool(*(half.float() for half in halves))
+    definition = pair_pool_reference(*halves)
+    for out, want in zip(
+        definition, pair_pool_reference(*(h.float() for h in halves)), strict=True
+    ):
+        assert torch.equal(out, want)
     for outs in (pair_pool(*halves), _under_autocast(halves)):
         for out, want in zip(outs, wanted, strict=True):
             assert out.dtype == torch.float32
@@ -182,6 +213,9 @@ def test_messages() -> None:
             pair_pool(**good | {name: tensor.long()})
         with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
             pair_pool(**good | {name: tensor[0]})
+        for bad in (tensor[:1], tensor[:, :2], tensor[:, :, :2]) if name != "query" else ():
+            with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
+                pair_pool(**good | {name: bad})
         if name != "query":
             with pytest.raises(ValueError, match=f"^{name} must be on cpu, got meta"):
                 pair_pool(**good | {name: tensor.to("meta")})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import numpy as np
 import oracle_knn as oracle
 import pytest
@@ -144,6 +147,22 @@ def test_opcheck() -> None:
     for reduce in REDUCTIONS:
         torch.library.opcheck(_neighbor_aggregate, (x, lists, reduce, True, "pyg"))
     torch.library.opcheck(_neighbor_aggregate, (x.detach(), lists, "max", False, "pyg"))
+
+
+def test_both_steps_of_max_relative_take_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, asked = import_module("aurel.ops.ragged_aggregate"), []
+
+    def spy(function: Any) -> Any:
+        def called(*args: Any, backend: str, **options: Any) -> Tensor:
+            asked.append(backend)
+            return function(*args, backend=backend, **options)
+
+        return called
+
+    for step in (ragged_knn_graph, ragged_neighbor_aggregate):
+        monkeypatch.setattr(module, step.__name__, spy(step))
+    ragged_knn_max_relative(torch.randn(4, 3), torch.tensor([0, 0, 1, 1]), 2, backend="torch")
+    assert asked == ["torch", "torch"]
 
 
 def test_messages() -> None:
