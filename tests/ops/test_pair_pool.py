@@ -213,7 +213,8 @@ def test_messages() -> None:
             pair_pool(**good | {name: tensor.long()})
         with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
             pair_pool(**good | {name: tensor[0]})
-        for bad in (tensor[:1], tensor[:, :2], tensor[:, :, :2]) if name != "query" else ():
+        others = (tensor[:1], tensor[:, :2], tensor[:, :, :2]) if name != "query" else ()
+        for bad in (*others, *((key[..., :2],) if name == "key" else ())):
             with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
                 pair_pool(**good | {name: bad})
         if name != "query":

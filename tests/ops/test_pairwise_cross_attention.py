@@ -77,6 +77,9 @@ def test_dtypes() -> None:
     half_mean, half_moment = pairwise_cross_attention(*half, scale=0.5)
     assert half_mean.dtype == torch.bfloat16 and half_moment.dtype == torch.float32
     torch.testing.assert_close(half_mean.float(), mean, rtol=0.05, atol=0.05)
+    exact = pairwise_cross_attention_reference(*(tensor.float() for tensor in half), 0.5)
+    rounded, moments = pairwise_cross_attention_reference(*half, 0.5)
+    assert torch.equal(rounded, exact[0].bfloat16()) and torch.equal(moments, exact[1])
     with torch.autocast("cpu", torch.bfloat16):
         mixed = pairwise_cross_attention(query, key, value, scale=0.5)
     assert torch.equal(mixed[0], mean) and torch.equal(mixed[1], moment)
@@ -137,6 +140,10 @@ def test_messages() -> None:
             pairwise_cross_attention(**good | {name: tensor.long()})
         with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
             pairwise_cross_attention(**good | {name: tensor[0]})
+        others = (tensor[:1], tensor[:, :2], tensor[:, :, :2]) if name != "query" else ()
+        for bad in (*others, *((key[..., :2],) if name == "key" else ())):
+            with pytest.raises(ValueError, match=f"^{name} must have shape .* got "):
+                pairwise_cross_attention(**good | {name: bad})
         if name != "query":
             with pytest.raises(ValueError, match=f"^{name} must be on cpu, got meta"):
                 pairwise_cross_attention(**good | {name: tensor.to("meta")})
