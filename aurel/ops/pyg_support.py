@@ -22,7 +22,8 @@ def pyg_obstacle(backend: str, x: Tensor, package: str) -> str | None:
     if requested_backend(backend) != "pyg":
         return None
     if find_spec(package) is None:
-        return f"needs {package.replace('_', '-')}: pip install 'aurel-au[pyg-ext]'"
+        name = package.replace("_", "-")
+        return f"needs {name}: pip install --no-build-isolation 'aurel-au[pyg-ext]'"
     if x.dtype not in DTYPES:
         return f"serves float32 and float64, got {x.dtype}"
     return None

@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     raise ImportError("aurel.pyg needs torch-geometric: pip install 'aurel-au[pyg]'") from error
 
-KEYS = ("x", "slot", "batch")
+KEYS = ("x", "slot")  # what nodes have
 EDGE = "to"  # what the edges of a `HeteroData` are called
 
 
@@ -120,22 +120,22 @@ def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
     """Return the graphs with a type for each kind of node, such as a facial region.
 
     Args:
-        data: has `x`, `slot` and `batch`, and maybe edges, as `to_batch` gives.
+        data: has `x`, `slot` and, unless it is one graph, `batch`, and maybe edges, as `to_batch`
+            gives.
         types: the type of the node of each slot, N names.
 
     Returns:
-        A `HeteroData` in which each type has `x`, `slot` and `batch`, and each pair of types the
-        edges ``(source type, "to", listener's type)``, be there any or none; without `edge_index`
-        there are no pairs. Other attributes are left behind.
+        A `HeteroData` in which each type has `x`, `slot` and, if there is one, `batch`, and each
+        pair of types the edges ``(source type, "to", listener's type)``, be there any or none;
+        without `edge_index` there are no pairs. Other attributes are left behind. Those of single
+        graphs can be collated by PyTorch Geometric's `DataLoader`.
 
     Raises:
         ValueError: `data` lacks something, or a slot has no type.
     """
     for key in KEYS:
         if key not in data:
-            raise ValueError(
-                f"data must have {', '.join(KEYS)}, as to_batch gives them, got {data}"
-            )
+            raise ValueError(f"data must have {' and '.join(KEYS)}, as to_batch gives, got {data}")
     if len(data.slot) and int(data.slot.max()) >= len(types):
         raise ValueError(f"types must name all {int(data.slot.max()) + 1} slots, got {len(types)}")
     names = list(dict.fromkeys(types))
@@ -146,8 +146,9 @@ def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
     for number, name in enumerate(names):
         of_kind = kind == number
         place[of_kind] = torch.arange(int(of_kind.sum()), device=place.device)
-        for key in KEYS:
-            hetero[name][key] = data[key][of_kind]
+        for key in (*KEYS, "batch"):
+            if key in data:
+                hetero[name][key] = data[key][of_kind]
     if data.edge_index is None:
         return hetero
     source, target = data.edge_index
@@ -162,7 +163,7 @@ def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
 
 
 def from_hetero(hetero: HeteroData) -> Data:
-    """Return what `to_hetero` was given: one kind of node, sorted by graph and slot.
+    """Return what `to_hetero` was given, be it collated since: sorted by graph and slot.
 
     Raises:
         ValueError: a type of node lacks something.
@@ -171,11 +172,15 @@ def from_hetero(hetero: HeteroData) -> Data:
     for name in names:
         for key in KEYS:
             if key not in hetero[name]:
-                raise ValueError(f"{name!r} must have {', '.join(KEYS)}, as to_hetero gives them")
-    x, slot, batch = (torch.cat([hetero[name][key] for name in names]) for key in KEYS)
+                raise ValueError(f"{name!r} must have {' and '.join(KEYS)}, as to_hetero gives")
+    x, slot = (torch.cat([hetero[name][key] for name in names]) for key in KEYS)
     order = slot.argsort()
-    order = order[batch[order].argsort(stable=True)]
-    data = Data(x=x[order], slot=slot[order], batch=batch[order])
+    data = Data()
+    if all("batch" in hetero[name] for name in names):
+        batch = torch.cat([hetero[name].batch for name in names])
+        order = order[batch[order].argsort(stable=True)]
+        data.batch = batch[order]
+    data.x, data.slot = x[order], slot[order]
     if not hetero.edge_types:
         return data
     place = order.argsort()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch_geometric")
 
 from torch_geometric.data import Batch, Data, HeteroData
+from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GCNConv, HeteroConv, SAGEConv
 
 from aurel.graph import RelationGraph
@@ -87,6 +88,19 @@ def test_there_and_back_without_edges() -> None:
     assert hetero.edge_types == []
     got, got_mask, graph = from_batch(from_hetero(hetero), 4)
     assert torch.equal(got, x) and torch.equal(got_mask, MASK) and graph is None
+
+
+def test_single_graphs_by_type_are_collated_by_their_loader() -> None:
+    """Types without a node in a face, and faces without a node, among them."""
+    x, graph = random_graph(MASK)
+    graphs = to_batch(x, MASK, graph).to_data_list()
+    single = [to_hetero(data, REGIONS) for data in graphs]
+    assert from_hetero(single[0]).to_dict().keys() == graphs[0].to_dict().keys() - {"num_nodes"}
+    (loaded,) = DataLoader(single, batch_size=3)
+    got, got_mask, got_graph = from_batch(from_hetero(loaded), 4, loaded.num_graphs)
+    assert torch.equal(got, x) and torch.equal(got_mask, MASK)
+    assert torch.equal(got_graph.adjacency(), graph.adjacency())
+    assert torch.equal(got_graph.edge_features, graph.edge_features)
 
 
 def test_types_of_nodes_and_edges() -> None:
@@ -175,11 +189,11 @@ def test_messages() -> None:
         to_batch(x[:0])
     with pytest.raises(ValueError, match="types must name all 4 slots, got 2"):
         to_hetero(to_batch(x, MASK, graph), REGIONS[:2])
-    with pytest.raises(ValueError, match="data must have x, slot, batch"):
+    with pytest.raises(ValueError, match="data must have x and slot"):
         to_hetero(Data(x=x[0]), REGIONS)
     hetero = HeteroData()
     hetero["upper"].x = x[0]
-    with pytest.raises(ValueError, match="'upper' must have x, slot, batch"):
+    with pytest.raises(ValueError, match="'upper' must have x and slot"):
         from_hetero(hetero)
 
 
