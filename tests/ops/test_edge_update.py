@@ -102,6 +102,17 @@ def test_blocks_of_images_change_nothing(masked: bool, monkeypatch: pytest.Monke
             torch.testing.assert_close(value, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("budget", "images"), [(180, 5), (107, 2), (72, 2), (71, 1), (9, 1)])
+def test_blocks_are_as_large_as_the_budget_allows(
+    budget: int, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("aurel.ops.edge_update")
+    monkeypatch.setattr(module, "_CPU_BLOCK", budget)
+    starts = range(0, 5, images)
+    blocks = [*module._blocks(torch.empty(5, 3, 3, 4))]
+    assert blocks == [slice(start, start + images) for start in starts]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_dtypes(dtype: torch.dtype) -> None:
     tensors = leaves([tensor.to(dtype) for tensor in inputs(2, 5, 8)])

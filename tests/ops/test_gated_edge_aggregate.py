@@ -56,6 +56,18 @@ def test_blocks_of_images_change_nothing(masked: bool, monkeypatch: pytest.Monke
             torch.testing.assert_close(value, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("budget", "images"), [(180, 5), (107, 2), (72, 2), (71, 1), (9, 1)])
+def test_blocks_are_as_large_as_the_budget_allows(
+    budget: int, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("aurel.ops.gated_edge_aggregate")
+    monkeypatch.setattr(module, "_BLOCK", budget)
+    mask, starts = torch.rand(5, 3) < 0.5, range(0, 5, images)
+    blocks = [*module._blocks(torch.empty(5, 3, 3, 4), mask)]
+    assert [block for block, _ in blocks] == [slice(start, start + images) for start in starts]
+    assert torch.equal(torch.cat([part for _, part in blocks]), mask)
+
+
 def test_gradcheck() -> None:
     edge, values = (tensor.requires_grad_() for tensor in inputs(2, 3, 2))
     mask = torch.tensor([[True, False, True], [False, False, True]])
