@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.io import decode_image
+from torchvision.transforms import v2
 
+from aurel.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from aurel.data.images import open_rgb
 from aurel.data.synthetic import SyntheticFaces
-from aurel.data.transforms import TrainTransform
+from aurel.data.transforms import EvalTransform, TrainTransform
 from aurel.facs import AUSet
 
 
@@ -28,10 +31,7 @@ def test_synthetic_faces(size: dict[str, int], versus: Any) -> None:
 
 @pytest.mark.sizes(cpu=[{"images": 16, "pixels": 256}], cuda=[])
 def test_read_and_augment(size: dict[str, int], versus: Any, tmp_path: Path) -> None:
-    faces = SyntheticFaces("BP4D", range(1), size["images"], size["pixels"], seed=0).images
-    files = [tmp_path / f"{i}.jpg" for i in range(len(faces))]
-    for file, face in zip(files, faces, strict=True):
-        Image.fromarray(face.permute(1, 2, 0).numpy()).save(file, quality=90)
+    files = photographs(size, tmp_path)
     transform = TrainTransform(AUSet.of("BP4D"))
 
     def read() -> torch.Tensor:
@@ -40,3 +40,34 @@ def test_read_and_augment(size: dict[str, int], versus: Any, tmp_path: Path) -> 
         return torch.stack([transform({"image": picture})["image"] for picture in pictures])
 
     versus("read, crop, jitter", size, "training", {"aurel": read})
+
+
+@pytest.mark.sizes(cpu=[{"images": 16, "pixels": 320}], cuda=[])
+def test_read_and_resize(size: dict[str, int], versus: Any, tmp_path: Path) -> None:
+    files = photographs(size, tmp_path)
+    transform = EvalTransform()
+    plain = v2.Compose(
+        [
+            v2.Resize(transform.resize),
+            v2.CenterCrop(transform.crop),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+
+    def ours() -> torch.Tensor:
+        return torch.stack([transform({"image": open_rgb(file)})["image"] for file in files])
+
+    def torchvision() -> torch.Tensor:
+        return torch.stack([plain(decode_image(str(file))) for file in files])
+
+    versus("read, resize, crop", size, "inference", {"aurel": ours, "torchvision": torchvision})
+
+
+def photographs(size: dict[str, int], folder: Path) -> list[Path]:
+    """Save drawn faces as JPEG files, and return these."""
+    faces = SyntheticFaces("BP4D", range(1), size["images"], size["pixels"], seed=0).images
+    files = [folder / f"{i}.jpg" for i in range(len(faces))]
+    for file, face in zip(files, faces, strict=True):
+        Image.fromarray(face.permute(1, 2, 0).numpy()).save(file, quality=90)
+    return files

@@ -45,6 +45,7 @@ run. Memory is the most held at once beyond inputs and parameters, AUREL first.
 - *compile*: the same under `torch.compile`.
 - *cluster*: torch-cluster and torch-scatter on ragged graphs.
 - *pyg*: PyTorch Geometric's own layer, with the same weights, on the graph that AUREL finds.
+- *torchvision*: its own reader and transforms.
 - *definition*, *plain*: the layer or model as its paper and published code describe it.
 
 On a GPU, steps are replayed as CUDA graphs where they can be captured: times are those of the
