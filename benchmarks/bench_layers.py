@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from ceilings import Floor
 from measure import Step
-from peers import gathered
-from plain_me_graphau import GatedGraph
+from peers import attention, gathered
+from plain_me_graphau import GatedGraph, TopKGraph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aurel.layers import (
+    CrossRegionGAT,
     EdgeGraphConv,
     GatedEdgeGCN,
     GINGraphConv,
     MaxRelativeGraphConv,
     MultiDimensionalEdges,
     SAGEGraphConv,
+    SelfAdjustingGCN,
+    TopKGraphConv,
 )
 from aurel.layers.linear_norm import interleave
 from aurel.layers.reference_edges import materialized_edges
 from aurel.models.author_keys.edges import gated_edge_gcn
+from aurel.models.author_keys.facial_graph_generator import topk_graph_conv
 from aurel.ops import knn_graph
 
 try:
@@ -100,6 +105,74 @@ def test_gated_edge_gcn(size: dict[str, int], bench: Any, versus: Any) -> None:
     versus("GatedEdgeGCN", size, "training", {"aurel": ours, "plain": definition})
 
 
+@pytest.mark.sizes(
+    cpu=[{"B": 64, "N": 12, "K": 4}, {"B": 64, "N": 27, "K": 4}],
+    cuda=[{"B": 256, "N": 12, "K": 4}, {"B": 256, "N": 27, "K": 4}],
+)
+def test_topk_graph_conv(size: dict[str, int], bench: Any, versus: Any) -> None:
+    batch, nodes, k = size.values()
+    plain = TopKGraph(CHANNELS, nodes, k).to(bench.device)
+    layer = TopKGraphConv(CHANNELS, nodes, k).to(bench.device)
+    layer.load_state_dict(topk_graph_conv(plain.state_dict()))
+    x = torch.randn(batch, nodes, CHANNELS, device=bench.device).requires_grad_()
+    steps: dict[str, Step] = {
+        "aurel": lambda: gradients(layer(x), [x], layer)[:2],
+        "plain": lambda: gradients(plain(x), [x], plain)[:2],
+    }
+    versus("TopKGraphConv", size, "training", steps, allowed=0.01)
+
+
+@pytest.mark.sizes(cpu=[{"B": 64, "N": 12, "H": 4}], cuda=[{"B": 256, "N": 12, "H": 4}])
+def test_cross_region_gat(size: dict[str, int], bench: Any, versus: Any) -> None:
+    batch, nodes, heads = size.values()
+    regions = [node * 3 // nodes for node in range(nodes)]
+    layer = CrossRegionGAT(CHANNELS, regions, heads, "cross_region").to(bench.device)
+    plain, theirs = deepcopy(layer), deepcopy(layer)
+    x = torch.randn(batch, nodes, CHANNELS, device=bench.device).requires_grad_()
+    adjacency = layer.adjacency(x).expand(batch, -1, -1)
+    sample, target, source = adjacency.nonzero(as_tuple=True)
+    edges = torch.stack((source, target)) + nodes * sample
+
+    def definition() -> list[Tensor]:
+        z = plain.linear(x).unflatten(-1, (heads, -1)).transpose(1, 2)
+        ends = plain.target_attention, plain.source_attention
+        scores = [(z * vector.unsqueeze(1)).sum(-1) for vector in ends]
+        out = attention(z, *scores, adjacency).transpose(1, 2).flatten(2)
+        return gradients(F.elu(out + x + plain.bias), [x], plain)
+
+    def pyg() -> list[Tensor]:
+        out = pyg_layers.attention(theirs, x.flatten(0, 1), edges)
+        return gradients(out.view(x.shape), [x], theirs)
+
+    steps: dict[str, Step] = {
+        "aurel": lambda: gradients(layer(x), [x], layer),
+        "plain": definition,
+    }
+    if pyg_layers is not None:
+        steps["pyg"] = pyg
+    versus("CrossRegionGAT", size, "training", steps)
+
+
+@pytest.mark.sizes(cpu=[{"B": 16, "N": 12, "K": 9}], cuda=[{"B": 64, "N": 12, "K": 9}])
+def test_self_adjusting_gcn(size: dict[str, int], bench: Any, versus: Any) -> None:
+    batch, nodes, k = size.values()
+    layer = SelfAdjustingGCN(64, 64, k=k).to(bench.device)
+    plain = deepcopy(layer)
+    for conv in plain.modules():
+        if isinstance(conv, MaxRelativeGraphConv):
+            conv.forward = partial(plain_block_conv, conv)  # type: ignore[method-assign]
+    x = torch.randn(batch, nodes, 64, device=bench.device).requires_grad_()
+    steps: dict[str, Step] = {
+        "aurel": lambda: gradients(layer(x), [x], layer)[:2],
+        "plain": lambda: gradients(plain(x), [x], plain)[:2],
+    }
+    versus("SelfAdjustingGCN", size, "training", steps, allowed=0.01)
+
+
+def plain_block_conv(layer: Any, x: Tensor, mask: None, neighbors: Tensor) -> Tensor:
+    return plain_conv(layer, x, neighbors)
+
+
 @pytest.mark.parametrize(
     "layer_type", [MaxRelativeGraphConv, EdgeGraphConv, GINGraphConv, SAGEGraphConv]
 )
@@ -120,7 +193,7 @@ def test_graph_conv(layer_type: Any, size: dict[str, int], bench: Any, versus: A
 
     steps: dict[str, Step] = {
         "aurel": lambda: gradients(layer(x), [x], layer),
-        "plain": lambda: gradients(plain_conv(plain, x, k), [x], plain),
+        "plain": lambda: gradients(plain_conv(plain, x, knn_graph(x, k)), [x], plain),
     }
     if pyg_layers is not None:
         steps["pyg"] = pyg
@@ -135,9 +208,8 @@ def edge_index(neighbors: Tensor) -> Tensor:
     return torch.stack(((neighbors + first).flatten(), target))
 
 
-def plain_conv(layer: Any, x: Tensor, k: int) -> Tensor:
+def plain_conv(layer: Any, x: Tensor, neighbors: Tensor) -> Tensor:
     """The same convolution, with the features of all neighbours gathered."""
-    neighbors = knn_graph(x, k)
     if isinstance(layer, GINGraphConv):
         total = (1 + layer.epsilon) * x + gathered(x, neighbors).sum(2)
         return F.gelu(layer.project(total))

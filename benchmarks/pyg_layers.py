@@ -8,9 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch_geometric.nn import EdgeConv, GINConv, MessagePassing, SAGEConv
+from torch_geometric.nn import EdgeConv, GATConv, GINConv, MessagePassing, SAGEConv
 
-from aurel.layers import EdgeGraphConv, GINGraphConv, MaxRelativeGraphConv, SAGEGraphConv
+from aurel.layers import (
+    CrossRegionGAT,
+    EdgeGraphConv,
+    GINGraphConv,
+    MaxRelativeGraphConv,
+    SAGEGraphConv,
+)
 from aurel.layers.linear_norm import LinearNorm
 
 Apply = Callable[..., Tensor]  # of our layer, nodes (M, C) and edges (2, E)
@@ -81,6 +87,19 @@ def max_relative(layer: MaxRelativeGraphConv, x: Tensor, edge_index: Tensor) -> 
     weight = part.weight[..., None, None]
     mapped = F.conv2d(joined[:, :, None, None], weight, part.bias, groups=part.groups)
     return normalise(part, mapped.flatten(1))
+
+
+def attention(layer: CrossRegionGAT, x: Tensor, edge_index: Tensor) -> Tensor:
+    """GATConv, then the residual, the bias and ELU. The edges hold the loops."""
+    width = x.shape[1]
+    heads = {"heads": layer.heads, "add_self_loops": False, "bias": False}
+    conv = GATConv(width, width // layer.heads, **heads).to(x)
+    weights = {
+        "lin.weight": layer.linear.weight,
+        "att_dst": layer.target_attention[None],
+        "att_src": layer.source_attention[None],
+    }
+    return F.elu(functional_call(conv, weights, (x, edge_index)) + x + layer.bias)
 
 
 THEIRS: dict[type[nn.Module], Apply] = {

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 pytest.importorskip("torch_geometric")
 
+from aurel.layers import CrossRegionGAT
 from aurel.pyg import OnEdges
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
-from pyg_layers import THEIRS, Apply  # noqa: E402
+from pyg_layers import THEIRS, Apply, attention  # noqa: E402
 
 sys.path.remove(str(BENCHMARKS))
 
@@ -42,8 +43,23 @@ def test_gives_their_numbers(conv: type[nn.Module], theirs: Apply, training: boo
     want = theirs(layer, x, edge_index)
     got = OnEdges(layer)(x, edge_index)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    assert_same_gradients(got, want, [x, *layer.parameters()])
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_attention_between_regions_gives_the_numbers_of_gat(heads: int) -> None:
+    layer = CrossRegionGAT(WIDTH, (0, 0, 1, 1, 1, 2), heads, "cross_region").double()
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(6, WIDTH, dtype=torch.float64, requires_grad=True)
+    target, source = layer.adjacency(x[None]).nonzero(as_tuple=True)
+    want = attention(layer, x, torch.stack((source, target)))
+    got = layer(x[None])[0]
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    assert_same_gradients(got, want, [x, *layer.parameters()])
+
+
+def assert_same_gradients(got: Tensor, want: Tensor, leaves: list[Tensor]) -> None:
     weight = torch.randn_like(got)
-    leaves = [x, *layer.parameters()]
     for ours, other in zip(
         torch.autograd.grad(got, leaves, weight),
         torch.autograd.grad(want, leaves, weight),
