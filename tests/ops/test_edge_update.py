@@ -139,6 +139,10 @@ def test_mixed_dtypes_are_not_rounded() -> None:
     torch.testing.assert_close(out, exact[0])
     new = edge_update(edges.bfloat16(), *(tensor.float() for tensor in rest), weight, bias)[0]
     assert new.dtype == torch.float32
+    told = moments(3)
+    outs = edge_update(edges, *rest, weight, bias, told)
+    assert all(out.dtype == torch.float32 for out in outs)
+    assert torch.equal(outs[1], told[0].float())
 
 
 def test_a_large_common_value_costs_the_variance_no_digits() -> None:

@@ -179,7 +179,10 @@ def test_layouts_dtypes_and_empty_batches() -> None:
     [
         ({"k": 7}, r"k must be in 1\.\.5 \(the number of nodes\), got 7"),
         ({"values": torch.zeros(2, 4, 3)}, r"values must have shape \(B=2, N=5, C\)"),
-        ({"values": torch.zeros(2, 5, 3, dtype=torch.int32)}, "values must be floating point"),
+        ({"values": torch.zeros(2, 5, 3, dtype=torch.int32)}, "^values must be floating point"),
+        ({"values": torch.zeros(2, 5, 3, device="meta")}, "^values must be on cpu, got meta"),
+        ({"values": torch.zeros(3, 5, 3)}, r"^values must have shape \(B=2, N=5, C\)"),
+        ({"backend": "pyg"}, "^topk_aggregate: backend='pyg'"),
         ({"ties": "any"}, "ties must be one of exact, all, got 'any'"),
     ],
 )
