@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,7 @@ class SelfAdjustingGCN(nn.Module):
         self.out_channels = out_channels
         self.k = k
         self.metric = metric
+        self.drop_path = drop_path
 
         blocks = sum(depths)
         rates = iter([drop_path * i / max(blocks - 1, 1) for i in range(blocks)])
@@ -134,7 +135,18 @@ class SelfAdjustingGCN(nn.Module):
             ValueError: k is more than the nodes, or an argument has the wrong shape or dtype.
         """
         check_shape("x", x, "B N C", C=self.in_channels)
-        graphs = []
+        out, lists = self.convolve(x, mask, self.listen)
+        graphs = tuple(RelationGraph(neighbors=neighbors) for neighbors in lists)
+        return (out, graphs) if return_graph else out
+
+    def convolve(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        listen: Callable[[Tensor, Tensor | None], Tensor],
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return what `forward` does, and each block's neighbours, which `listen` finds."""
+        lists = []
         x = self.enter(zero_absent(x, mask))
         for index, stage in enumerate(self.stages):
             assert isinstance(stage, nn.ModuleList)
@@ -142,13 +154,11 @@ class SelfAdjustingGCN(nn.Module):
                 x = self.widen[index - 1](x)
             for block in stage:
                 x = zero_absent(x, mask)
-                neighbors = self._listen(x, mask)
-                x = block(x, mask, neighbors)
-                graphs.append(RelationGraph(neighbors=neighbors))
-        out = zero_absent(self.leave(x), mask)
-        return (out, tuple(graphs)) if return_graph else out
+                lists.append(listen(x, mask))
+                x = block(x, mask, lists[-1])
+        return zero_absent(self.leave(x), mask), lists
 
-    def _listen(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def listen(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the neighbours of a block with input x, (B, N, K)."""
         batch, nodes, _ = x.shape
         if self.graph == "knn":

@@ -42,9 +42,10 @@ class Ragged(nn.Module):
     than K nodes gives each of its nodes all of them for neighbours.
 
     The four convolutions over neighbour lists (`MaxRelativeGraphConv`, `EdgeGraphConv`,
-    `GINGraphConv`, `SAGEGraphConv`) run without padding, as one large graph whose neighbours
-    `ragged_knn_graph` finds; with ``aurel.use_backend("pyg")`` torch-cluster and torch-scatter
-    serve them. Every other layer runs on a dense batch behind the scenes, which "pyg" refuses.
+    `GINGraphConv`, `SAGEGraphConv`) and `SelfAdjustingGCN` run without padding, as one large graph
+    whose neighbours `ragged_knn_graph` finds; with ``aurel.use_backend("pyg")`` torch-cluster and
+    torch-scatter serve them. Every other layer runs on a dense batch behind the scenes, which
+    "pyg" refuses; so does `SelfAdjustingGCN` on a fixed graph, or while it drops paths.
 
     A layer that knows its nodes one by one (`num_nodes`, `regions` or a fixed graph) must know
     which of them each node is: `slot`.
@@ -127,6 +128,8 @@ class Ragged(nn.Module):
             batch = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if isinstance(self.layer, NeighborGraphConv):
             return self._convolve(self.layer, x, batch, return_graph)
+        if isinstance(self.layer, SelfAdjustingGCN) and _needs_no_padding(self.layer):
+            return self._self_adjust(self.layer, x, batch, return_graph)
         check_batch(batch, x if self.inputs[0] == "node" else batch)
         check_batch_values(batch)
         layout = self._lay_out(given, batch, slot)
@@ -149,10 +152,22 @@ class Ragged(nn.Module):
         check_shape("x", x, "M C", C=layer.in_channels)
         neighbors = ragged_knn_graph(x, batch, layer.k, layer.metric, loop=layer.loop)
         out = _one_graph(layer, x, neighbors)
-        if not return_graph:
-            return out
-        edge_index = edge_index_of(neighbors)
-        return out, (edge_index, x.new_ones(edge_index.shape[1]))
+        return (out, _listed(neighbors, x)) if return_graph else out
+
+    def _self_adjust(
+        self, layer: SelfAdjustingGCN, x: Tensor, batch: Tensor, return_graph: bool
+    ) -> Any:
+        check_shape("x", x, "M C", C=layer.in_channels)
+        check_batch(batch, x)
+
+        def listen(x: Tensor, mask: Tensor | None) -> Tensor:
+            if layer.graph == "self":
+                return layer.listen(x, mask)
+            return ragged_knn_graph(x[0], batch, layer.k, layer.metric)[None]
+
+        out, lists = layer.convolve(x[None], _everybody(x), listen)
+        graphs = tuple(_listed(neighbors[0], x) for neighbors in lists)
+        return (out[0], graphs) if return_graph else out[0]
 
     def _lay_out(self, given: list[Tensor], batch: Tensor, slot: Tensor | None) -> Layout:
         num_graphs = None
@@ -208,9 +223,23 @@ class OnEdges(nn.Module):
 
 
 def _one_graph(layer: nn.Module, x: Tensor, neighbors: Tensor) -> Tensor:
-    """Convolve all nodes as one graph. The mask keeps the statistics those of a masked batch."""
-    mask = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
-    return layer(x[None], mask, neighbors=neighbors[None])[0]
+    """Convolve all nodes as one graph."""
+    return layer(x[None], _everybody(x), neighbors=neighbors[None])[0]
+
+
+def _everybody(x: Tensor) -> Tensor:
+    """Return a mask for all nodes as one graph: it keeps statistics those of a masked batch."""
+    return torch.ones(1, len(x), dtype=torch.bool, device=x.device)
+
+
+def _listed(neighbors: Tensor, x: Tensor) -> Edges:
+    edge_index = edge_index_of(neighbors)
+    return edge_index, x.new_ones(edge_index.shape[1])
+
+
+def _needs_no_padding(layer: SelfAdjustingGCN) -> bool:
+    """Return whether nodes are all alike, and no graph is treated as a whole."""
+    return layer.graph != "fixed" and not (layer.training and layer.drop_path > 0)
 
 
 def _num_slots(layer: nn.Module) -> int | None:

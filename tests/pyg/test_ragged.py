@@ -46,6 +46,9 @@ FREE = CONVOLUTIONS | {  # layers that treat all nodes alike
     )
     for conv in ("max_relative", "edge")
 }
+FREE["SelfAdjustingGCN self"] = lambda: layers.SelfAdjustingGCN(
+    WIDTH, 10, dims=(8, 12), depths=(1, 1), graph="self"
+)
 FREE["NodeTransformer"] = lambda: layers.NodeTransformer(WIDTH, 10, 2, heads=2, head_dim=4)
 REGIONS = (0, 0, 1, 1, 2, 2)
 PER_AU = {
@@ -235,15 +238,29 @@ def test_graphs_do_not_meet(name: str) -> None:
     torch.testing.assert_close(layer(x[:2]), want[:2])  # without a batch: one graph
 
 
+def test_paths_are_dropped_from_whole_graphs() -> None:
+    layer = layers.SelfAdjustingGCN(WIDTH, 10, (8,), (3,), k=2, drop_path=0.8).double()
+    mask = torch.tensor([[True] * 4, [True, True, False, False], [True, False, False, False]] * 3)
+    x = torch.randn(9, 4, WIDTH, dtype=torch.float64)
+    torch.manual_seed(1)
+    out = Ragged(deepcopy(layer))(x[mask], mask.nonzero()[:, 0])
+    torch.manual_seed(1)
+    torch.testing.assert_close(out, layer(x, mask)[mask], rtol=1e-9, atol=1e-9)
+
+
+SERVED = {  # by the nearest in l2
+    **{name: convolution(name, loop=name != "EdgeGraphConv") for name in CONVOLUTIONS},
+    "SelfAdjustingGCN": FREE["SelfAdjustingGCN max_relative"],
+}
+
+
 @needs_extensions
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", SERVED)
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4), seed=st.integers(0, 10**6))
-def test_torch_cluster_and_torch_scatter_serve_the_convolutions(
-    name: str, sizes: list[int], seed: int
-) -> None:
+def test_torch_cluster_and_torch_scatter_serve(name: str, sizes: list[int], seed: int) -> None:
     torch.manual_seed(seed)
-    layer = random_layer(convolution(name, loop=name != "EdgeGraphConv"), training=True)
+    layer = random_layer(SERVED[name], training=True)
     batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     x = torch.randn(len(batch), WIDTH, dtype=torch.float64, requires_grad=True)
     results = []
@@ -335,9 +352,9 @@ def test_returns_the_graph(name: str) -> None:
         torch.testing.assert_close(dense, torch.block_diag(*blocks[:2]))
 
 
-@pytest.mark.parametrize("conv", CONVOLUTIONS)
-def test_convolutions_compile_whole(conv: str) -> None:
-    layer = Ragged(CONVOLUTIONS[conv]()).eval()
+@pytest.mark.parametrize("name", SERVED)
+def test_compiles_whole(name: str) -> None:
+    layer = Ragged(SERVED[name]()).eval()
     x, batch = torch.randn(9, WIDTH), torch.tensor([0, 0, 0, 0, 1, 2, 2, 2, 2])
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x, batch), layer(x, batch))
