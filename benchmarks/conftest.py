@@ -120,8 +120,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if mark is None:
         return
     chosen = list(mark.kwargs[metafunc.config.getoption("--device")])
-    if metafunc.config.getoption("--sweep"):
-        chosen += [size for size in mark.kwargs.get("sweep", ()) if size not in chosen]
+    swept = mark.kwargs.get("sweep", ()) if metafunc.config.getoption("--sweep") else ()
+    for size in swept:
+        if size not in chosen:
+            chosen.append(size)
     metafunc.parametrize(
         "size", chosen, ids=[" ".join(f"{k}{v}" for k, v in size.items()) for size in chosen]
     )
