@@ -124,19 +124,21 @@ def test_low_precision_is_as_good_as_torch(dtype: torch.dtype) -> None:
         assert error <= 2 * allowed + torch.finfo(dtype).eps
 
 
-def test_many_rows_and_many_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of rows, and more slots than a byte counts."""
-    x = torch.randn(1, 300, 3, requires_grad=True)
-    weight = torch.randn(1, 300, 3)
-    want, lists = knn_max_relative_reference(x, 290)
-    (want_grad,) = torch.autograd.grad((want * weight).sum(), x)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_many_rows_and_many_slots(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of rows, and more slots than a byte, or bfloat16, counts."""
+    x = torch.randn(1, 300, 3).to(dtype).requires_grad_()
+    weight = torch.randn(1, 300, 3).to(dtype)
+    wide = x.detach().float().requires_grad_()
+    want, lists = knn_max_relative_reference(wide, 290)
+    (want_grad,) = torch.autograd.grad((want * weight.float()).sum(), wide)
     for chunk in (gather_reduce._CHUNK, 100):
         monkeypatch.setattr(gather_reduce, "_CHUNK", chunk)
         out, neighbors = knn_max_relative(x, 290)
         assert torch.equal(neighbors, lists)
-        assert torch.equal(out, want)
+        assert torch.equal(out, want.to(dtype))
         (grad,) = torch.autograd.grad((out * weight).sum(), x)
-        torch.testing.assert_close(grad, want_grad)
+        torch.testing.assert_close(grad, want_grad.to(dtype))
 
 
 def test_nan_in_one_node_stays_there() -> None:

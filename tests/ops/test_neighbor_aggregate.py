@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from aurel.ops import gather_reduce
 from aurel.ops.neighbor_aggregate import (
     REDUCTIONS,
     _neighbor_aggregate,
@@ -68,6 +69,46 @@ def test_gradcheck() -> None:
     lists = torch.randint(-1, 5, (2, 5, 4))
     for reduce in REDUCTIONS:
         assert torch.autograd.gradcheck(lambda x, r=reduce: neighbor_aggregate(x, lists, r), x)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_more_nodes_than_a_dense_product_serves(reduce: str, padded: bool) -> None:
+    nodes = gather_reduce._DENSE + 9
+    x = torch.randn(2, nodes, 3, dtype=torch.float64, requires_grad=True)
+    lists = torch.randint(-1 if padded else 0, nodes, (2, nodes, 4))
+    got, want = neighbor_aggregate(x, lists, reduce), neighbor_aggregate_reference(x, lists, reduce)
+    torch.testing.assert_close(got, want)
+    cotangent = torch.randn_like(got)
+    (grad,), (wanted,) = (torch.autograd.grad(out, x, cotangent) for out in (got, want))
+    torch.testing.assert_close(grad, wanted)
+
+
+@pytest.mark.parametrize("nodes", [5, gather_reduce._DENSE + 9])
+def test_gradients_have_the_dtype_of_what_comes_back(nodes: int) -> None:
+    grad = torch.randn(2, nodes, 3).bfloat16()
+    lists = torch.randint(-1, nodes, (2, nodes, 4))
+    winner = torch.zeros(2, nodes, 3, dtype=torch.uint8)
+    for reduce in REDUCTIONS:
+        given = (grad, lists, winner, reduce, "torch")
+        torch.library.opcheck(torch.ops.aurel.neighbor_aggregate_backward, given)
+
+
+def test_other_devices_fold_to_the_same_maxima() -> None:
+    rows, index = torch.randn(20, 3), torch.randint(0, 20, (15, 4))
+    folded = gather_reduce._fold_maximum(rows, index)
+    assert torch.equal(folded, rows[index].amax(1))
+    assert torch.equal(folded, gather_reduce._sparse_maximum(rows, index))
+
+
+def test_nan_in_a_gradient_reaches_only_whom_it_comes_from() -> None:
+    x = torch.randn(1, 4, 3, requires_grad=True)
+    lists = torch.tensor([[[0, 1], [2, 0], [-1, -1], [1, -1]]])
+    for reduce in ("mean", "sum"):
+        cotangent = torch.ones(1, 4, 3)
+        cotangent[0, 1, 2] = torch.nan
+        (grad,) = torch.autograd.grad(neighbor_aggregate(x, lists, reduce), x, cotangent)
+        assert grad.isnan().nonzero().tolist() == [[0, 0, 2], [0, 2, 2]]
 
 
 def test_nan_reaches_listeners_only() -> None:
