@@ -79,7 +79,11 @@ class RelationGraph:
         return graph
 
     def to_pyg(self) -> Any:
-        """Return a `torch_geometric.data.Batch` of B graphs with `edge_index` and `edge_weight`."""
+        """Return a `torch_geometric.data.Batch` of B graphs with `edge_index` and `edge_weight`.
+
+        Raises:
+            ValueError: B is 0, for which there is no `Batch`.
+        """
         try:
             from torch_geometric.data import Batch, Data
         except ImportError as error:
@@ -99,6 +103,8 @@ class RelationGraph:
             if self.edge_features is not None:
                 data.edge_attr = self.edge_features[index][target, source]
             graphs.append(data)
+        if not graphs:
+            raise ValueError("a Batch must hold a graph, got B = 0")
         return Batch.from_data_list(graphs)
 
 

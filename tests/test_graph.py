@@ -78,6 +78,12 @@ def test_networkx_picks_the_sample_and_checks_names() -> None:
         graph.to_networkx(names=["AU01", "AU02"])
 
 
+def test_no_graphs_are_no_pyg_batch() -> None:
+    pytest.importorskip("torch_geometric")
+    with pytest.raises(ValueError, match="a Batch must hold a graph, got B = 0"):
+        RelationGraph(weights=torch.zeros(0, 3, 3)).to_pyg()
+
+
 def test_pyg_batch() -> None:
     pytest.importorskip("torch_geometric")
     features = torch.randn(2, 3, 3, 4)
