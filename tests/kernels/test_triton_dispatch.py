@@ -110,11 +110,23 @@ def test_auto_falls_back_with_one_line(
 def test_on_a_cpu_triton_is_not_chosen_and_no_kernel_imported() -> None:
     code = """
 import sys, torch
-from aurel.ops import knn_graph
-x = torch.randn(1, 5, 3)
-knn_graph(x, 2)
+from aurel import ops
+def nodes(*shape):
+    return torch.randn(1, 5, *shape, requires_grad=True)
+x = nodes(3)
+lists = ops.knn_graph(x, 2)
+outs = [
+    ops.knn_max_relative(x, 2)[0],
+    *(ops.neighbor_aggregate(x, lists, reduce) for reduce in ("max", "mean")),
+    *(ops.topk_aggregate(x, x, 2, ties=ties)[0] for ties in ("exact", "all")),
+    *ops.graph_attention(x[:, None], x[:, None, :, 0], x[:, None, :, 1], torch.ones(5, 5)),
+    ops.gated_edge_aggregate(nodes(5, 3), x),
+    ops.edge_update(nodes(5, 3), nodes(5, 3), x, x, nodes()[0].expand(5, 5), torch.ones(5, 5))[0],
+    *ops.pair_pool(nodes(2, 2), nodes(2, 2), nodes(2, 2)),
+]
+sum(out.sum() for out in outs).backward()
 try:
-    knn_graph(x, 2, backend="triton")
+    ops.knn_graph(x, 2, backend="triton")
 except ValueError as error:
     assert "TRITON_INTERPRET=1" in str(error), error
 else:

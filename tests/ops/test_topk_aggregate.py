@@ -115,6 +115,29 @@ def test_nan_in_one_node_stays_there(metric: str, ties: str) -> None:
     torch.testing.assert_close(got[:, others], want)
 
 
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_broken_value_reaches_who_listens(value: float, ties: str) -> None:
+    x, values = torch.randn(2, 8, 5), torch.randn(2, 8, 4)
+    values[0, 3, 1] = value
+    got, neighbors = topk_aggregate(x, values, 4, ties=ties)
+    hit = torch.zeros_like(values, dtype=torch.bool)
+    hit[0, :, 1] = (neighbors[0] == 3).any(1)
+    assert hit.any() and torch.equal(~got.isfinite(), hit)
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_gradients_of_many_nodes_of_which_some_are_absent(ties: str) -> None:
+    x, values = torch.randn(2, 41, 3), torch.randn(2, 41, 4, requires_grad=True)
+    mask = torch.rand(2, 41) < 0.1
+    cotangent = torch.randn(2, 41, 4)
+    grads = [
+        torch.autograd.grad(function(x, values, 5, ties=ties, mask=mask)[0], values, cotangent)[0]
+        for function in (topk_aggregate, topk_aggregate_reference)
+    ]
+    torch.testing.assert_close(*grads)
+
+
 def test_all_ties_keep_what_exact_leaves_out() -> None:
     """Four equal nodes, K = 2: two of them are averaged, or all four."""
     x, values = torch.ones(1, 4, 3), torch.arange(4.0).view(1, 4, 1)
@@ -165,8 +188,9 @@ def test_layouts_dtypes_and_empty_batches() -> None:
         want, _ = topk_aggregate(x, wide[..., :4].contiguous(), 3, ties=ties)
         got, _ = topk_aggregate(x, wide[..., :4], 3, ties=ties)
         assert torch.equal(got, want)
-        mixed, _ = topk_aggregate(x, wide.bfloat16(), 3, ties=ties)
-        assert mixed.dtype == torch.bfloat16
+        for dtype in (torch.bfloat16, torch.float64):
+            mixed, _ = topk_aggregate(x, wide.to(dtype), 3, ties=ties)
+            assert mixed.dtype == dtype
         with torch.autocast("cpu", torch.bfloat16):
             inside, _ = topk_aggregate(x, wide[..., :4], 3, ties=ties)
         assert torch.equal(inside, want)
