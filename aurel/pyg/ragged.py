@@ -62,7 +62,7 @@ class Ragged(nn.Module):
     ==========================  ==========================  =========================  ============
 
     with the E pairs of nodes in the order of `complete_graph`. `TokenFusion`, which takes four
-    things, is not served, nor are layers of maps, which have no nodes that could be missing.
+    things, is not served, nor are the layers without a mask, which `aurel.layers` names.
 
     Args:
         layer: a layer of `aurel.layers` that takes a mask; or another that takes nodes and a mask.
