@@ -24,6 +24,10 @@ settings.load_profile("ci")
 if not torch.cuda.is_available() and "triton" not in sys.modules:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# Or torch formats the stack for every kind of device it lacks, which takes as long as an example.
+if not torch.cuda.is_available():
+    torch.manual_seed = torch.default_generator.manual_seed
+
 HERE = Path(__file__).resolve().parent
 
 

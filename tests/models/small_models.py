@@ -10,12 +10,12 @@ from torch import Tensor
 from aurel.models.registry import create_model, info_of
 
 SMALL: dict[str, dict[str, Any]] = {
-    "me_graphau_stage1": {"backbone": "resnet18"},
-    "me_graphau": {"backbone": "resnet18"},
-    "open_graphau_stage1": {"backbone": "resnet18", "aus": [1, 2, 12, "L12", "R12"]},
-    "open_graphau": {"backbone": "resnet18", "aus": [1, 2, 12, "L12", "R12"]},
-    "macg": {"backbone": "resnet18"},
-    "mdhr": {"backbone": "rest_tiny"},
+    "me_graphau_stage1": {"backbone": "test_resnet"},
+    "me_graphau": {"backbone": "test_resnet"},
+    "open_graphau_stage1": {"backbone": "test_resnet", "aus": [1, 2, 12, "L12", "R12"]},
+    "open_graphau": {"backbone": "test_resnet", "aus": [1, 2, 12, "L12", "R12"]},
+    "macg": {"backbone": "test_resnet"},
+    "mdhr": {"backbone": "test_resnet"},
     "lrp_fgg": {"backbone": "rest_tiny", "fusion_depth": 1},
     "gtle_net": {
         "backbone": "test_resnet",
@@ -24,7 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "classifier_widths": (8, 8, 8),
     },
     "sacl": {
-        "backbone": "rest_tiny",
+        "backbone": "test_resnet",
         "image_size": 64,
         "dims": (16, 32),
         "depths": (1, 1),

@@ -278,7 +278,7 @@ def test_compile(name: str, images: Tensor) -> None:
 
 @pytest.mark.slow
 def test_a_head_that_inductor_compiled_gives_the_same_numbers() -> None:
-    head = small_model("me_graphau", backbone="test_resnet").head.eval()
+    head = small_model("me_graphau").head.eval()
     tokens = torch.rand(3, 4, head.classifier.channels)
     with torch.no_grad():
         expected = head(tokens)

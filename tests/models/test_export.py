@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small_models import CLIP_MODELS, SMALL, evaluate_after_one_step, small_input, small_model
+from small_models import CLIP_MODELS, evaluate_after_one_step, small_input, small_model
 
 from aurel.cli.main import main
 from aurel.models.checkpoint import save_model
@@ -18,12 +18,8 @@ from aurel.models.registry import list_models
 
 def tiny_model(name: str) -> Any:
     """Fewer operators than in `small_model`: tracing them is what takes the time."""
-    options: dict[str, Any] = {}
-    if SMALL[name]["backbone"] == "resnet18" or name == "mdhr":
-        options = {"backbone": "test_resnet"}
-    if name == "sacl":
-        options = {"dims": (16,), "depths": (1,), "landmark_widths": (8,)}
-    model = small_model(name, **options)
+    fewer = {"dims": (16,), "depths": (1,), "landmark_widths": (8,)}
+    model = small_model(name, **(fewer if name == "sacl" else {}))
     evaluate_after_one_step(model)
     return model
 

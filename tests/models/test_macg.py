@@ -89,7 +89,7 @@ def test_every_value_comes_from_the_file(released: Released, name: str) -> None:
 
 def test_a_loaded_model_gives_the_authors_outputs(golden: Golden) -> None:
     arrays = {key: torch.from_numpy(value) for key, value in golden("macg_head").items()}
-    model = small_model("macg", channels=16, k=3).double().eval()
+    model = small_model("macg", backbone="resnet18", channels=16, k=3).double().eval()
     backbone = {f"backbone.{key}": value for key, value in model.backbone.net.state_dict().items()}
     names = {"linear": "fc", "norm": "bn"}
     projection = {
@@ -156,7 +156,8 @@ def test_each_option_changes_something() -> None:
         {"channel_topology": "none"},
     ):
         torch.manual_seed(5)
-        outputs.append(small_model("macg", **{"k": 2, **options}).train()(images).probs)
+        model = small_model("macg", channels=32, **{"k": 2, **options})
+        outputs.append(model.train()(images).probs)
     for other in outputs[1:]:
         assert not torch.allclose(outputs[0], other)
 

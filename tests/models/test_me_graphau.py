@@ -123,12 +123,12 @@ def test_stage2_inherits_from_stage1() -> None:
     for key, value in stage2.state_dict().items():
         inherited = key in theirs and not key.startswith("head.relation.")
         assert torch.equal(value, theirs[key] if inherited else before[key]), key
-    assert "backbone.net.conv1.weight" in theirs
+    assert any(key.startswith("backbone.net.") for key in theirs)
 
 
 def test_the_tag_of_the_weights_makes_no_other_backbone() -> None:
     stage1 = small_model("me_graphau_stage1", backbone="resnet18.tv_in1k")
-    start_from_stage1(small_model("me_graphau"), stage1)
+    start_from_stage1(small_model("me_graphau", backbone="resnet18"), stage1)
 
 
 def test_stages_must_fit() -> None:

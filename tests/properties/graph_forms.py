@@ -45,7 +45,7 @@ def existing(mask: Tensor) -> dict[str, Tensor]:
     """What there is of each form where the nodes of `mask` (B, N) exist."""
     pairs = mask[:, :, None] & mask[:, None]
     exists = {"node": mask, "list": mask, "pair": pairs, "graph": mask.any(1)}
-    return exists | {"shared": pairs.any(0)}
+    return exists | {"shared": torch.ones_like(pairs[0])}
 
 
 def assert_close(ours: Tensor, theirs: Tensor, rtol: float = 1e-7, atol: float = 1e-7) -> None:

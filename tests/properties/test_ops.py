@@ -158,6 +158,32 @@ def pool_inputs(size: Size) -> list[Part]:
     return [*token_inputs(size)[:2], (size.normal(3, 3), "node")]
 
 
+def update(
+    size: Size,
+    edges: Tensor,
+    projected: Tensor,
+    target: Tensor,
+    source: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *statistics: Tensor,
+    mask: Tensor | None = None,
+) -> list[Part]:
+    given = (edges, projected, target, source, weight, bias)
+    if not statistics:
+        new, mean, var = ops.edge_update(*given, mask=mask)
+        return [(new, "pair"), (mean, "shared"), (var, "shared")]
+    mean, var = statistics
+    return [(ops.edge_update(*given, (mean.detach(), var.detach().exp()), mask=mask)[0], "pair")]
+
+
+def update_inputs(size: Size) -> list[Part]:
+    pairs = [(size.normal(size.nodes, size.channels), "pair") for _ in range(2)]
+    ends = [(size.normal(size.channels), "node") for _ in range(2)]
+    shared = torch.randn(4, size.nodes, size.nodes, dtype=torch.float64)
+    return [*pairs, *ends, *((each, "shared") for each in shared)]
+
+
 CASES = {
     "knn_graph": Case(nodes_of, knn),
     "knn_max_relative": Case(nodes_of, max_relative),
@@ -167,6 +193,7 @@ CASES = {
     "gated_edge_aggregate": Case(gated_inputs, gated),
     "pairwise_cross_attention": Case(token_inputs, pairwise),
     "pair_pool": Case(pool_inputs, pool),
+    "edge_update": Case(update_inputs, update),
 }
 every_op = pytest.mark.parametrize("name", CASES)
 
@@ -191,6 +218,21 @@ def test_absent_nodes_might_as_well_not_be_there(name: str, size: Size) -> None:
     inputs = CASES[name].inputs(size)
     mask = torch.rand(size.batch, size.nodes) < 0.6
     forms.assert_absent(CASES[name].of(size), partial(CASES[name].packed, size), inputs, mask)
+
+
+@given(size=sizes())
+def test_edges_normalised_by_their_batch_do_not_see_the_absent(size: Size) -> None:
+    """Of graphs with the same nodes and without the others: the same edges and statistics."""
+    order = torch.randperm(size.nodes)
+    kept = order[: int(torch.randint(1, size.nodes + 1, ()))]
+    mask = torch.zeros(size.batch, size.nodes, dtype=torch.bool)
+    mask[:, kept] = True
+    exists = forms.existing(mask)
+    inputs = update_inputs(size)[:-2]
+    spoilt = [forms.spoil(part, exists[part[1]]) for part in inputs]
+    outs = update(size, *spoilt, mask=mask)
+    wants = update(size, *(forms.pick(part, kept) for part in inputs))
+    forms.assert_equal(forms.picked(outs, kept), wants)
 
 
 def ragged(size: Size) -> tuple[Tensor, Tensor]:
@@ -222,39 +264,107 @@ def test_ragged_graphs_may_come_in_any_order(size: Size) -> None:
     )
 
 
+@given(size=sizes())
+def test_ragged_graphs_do_not_meet(size: Size) -> None:
+    """A graph gets what it gets alone, whatever the others hold, NaN for one."""
+    x, batch = ragged(size)
+    graph = int(torch.randint(size.batch, ()))
+    nodes = (batch == graph).nonzero()[:, 0]
+    alone = x[nodes]
+    x = x.masked_fill(
+        ((batch != graph) & (torch.rand(size.batch) < 0.5)[batch])[:, None], torch.nan
+    )
+    options = {"k": size.k, "metric": size.metric, "loop": size.loop}
+    out, lists = ops.ragged_knn_max_relative(x, batch, **options)
+    want, want_lists = ops.ragged_knn_max_relative(alone, torch.zeros_like(nodes), **options)
+    forms.assert_close(out[nodes], want, 1e-9, 1e-9)
+    first = nodes[0] if len(nodes) else 0
+    assert torch.equal(lists[nodes], (want_lists + first).where(want_lists >= 0, -1))
+    forms.assert_close(
+        ops.ragged_neighbor_aggregate(x, lists, size.reduce)[nodes],
+        ops.ragged_neighbor_aggregate(alone, want_lists, size.reduce),
+        1e-9,
+        1e-9,
+    )
+
+
+def as_ragged(size: Size, x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.flatten(0, 1), torch.arange(size.batch).repeat_interleave(size.nodes)
+
+
+def as_dense(size: Size, lists: Tensor) -> Tensor:
+    graphs = torch.arange(size.batch)[:, None, None]
+    return lists.unflatten(0, (size.batch, size.nodes)) - size.nodes * graphs
+
+
+def ragged_knn(size: Size, x: Tensor) -> Tensor:
+    options = {"k": size.k, "metric": size.metric, "loop": size.loop}
+    return as_dense(size, ops.ragged_knn_graph(*as_ragged(size, x), **options))
+
+
+def ragged_max_relative(size: Size, x: Tensor) -> Tensor:
+    options = {"k": size.k, "metric": size.metric, "loop": size.loop}
+    return as_dense(size, ops.ragged_knn_max_relative(*as_ragged(size, x), **options)[1])
+
+
+CHOOSERS: dict[str, Callable[[Size, Tensor], Tensor]] = {
+    "knn_graph": lambda size, x: knn(size, x)[0][0],
+    "knn_max_relative": lambda size, x: max_relative(size, x)[1][0],
+    "topk_aggregate": lambda size, x: topk(replace(size, ties="exact"), x, x)[1][0],
+    "ragged_knn_graph": ragged_knn,
+    "ragged_knn_max_relative": ragged_max_relative,
+}
+every_chooser = pytest.mark.parametrize("name", CHOOSERS)
+
+
+def test_every_op_is_tested() -> None:
+    ragged_ops = {name for name in ops.__all__ if name.startswith("ragged_")}
+    assert {*CASES, *ragged_ops, "Backend", "use_backend"} == set(ops.__all__)
+    assert set(CHOOSERS) < set(ops.__all__)
+
+
 def integers(size: Size) -> Tensor:
     """Features whose distances are exact, ties and all."""
     return torch.randint(-4, 5, (size.batch, size.nodes, size.channels)).double()
 
 
+@every_chooser
 @given(size=sizes(), power=st.integers(-8, 8))
-def test_no_metric_sees_the_scale(size: Size, power: int) -> None:
+def test_no_metric_sees_the_scale(name: str, size: Size, power: int) -> None:
     x = integers(size)
-    want = knn(size, x)[0][0]
-    assert torch.equal(knn(size, x * 2.0**power)[0][0], want)
-    if size.metric in ("l2", "l1"):
-        relative, _ = ops.knn_max_relative(x, size.k, size.metric, loop=size.loop)
-        scaled, _ = ops.knn_max_relative(x * 2.0**power, size.k, size.metric, loop=size.loop)
-        assert torch.equal(scaled, relative * 2.0**power)
+    assert torch.equal(CHOOSERS[name](size, x * 2.0**power), CHOOSERS[name](size, x))
 
 
+@every_chooser
 @given(size=sizes(), step=st.integers(-1000, 1000))
-def test_distances_do_not_see_a_common_shift(size: Size, step: int) -> None:
+def test_distances_do_not_see_a_common_shift(name: str, size: Size, step: int) -> None:
     size.metric = "l1" if size.metric in ("l1", "dot") else "l2"
     x = integers(size)
     shift = step * torch.randint(-3, 4, (size.batch, 1, size.channels))
-    assert torch.equal(knn(size, x + shift)[0][0], knn(size, x)[0][0])
-    relative = ops.knn_max_relative(x, size.k, size.metric, loop=size.loop)[0]
-    moved = ops.knn_max_relative(x + shift, size.k, size.metric, loop=size.loop)[0]
-    assert torch.equal(moved, relative)
+    assert torch.equal(CHOOSERS[name](size, x + shift), CHOOSERS[name](size, x))
 
 
+@given(size=sizes(), step=st.integers(-1000, 1000), power=st.integers(-8, 8))
+def test_how_far_neighbours_reach_grows_with_the_scale_alone(
+    size: Size, step: int, power: int
+) -> None:
+    size.metric = "l1" if size.metric in ("l1", "dot") else "l2"
+    x = integers(size)
+    moved = (x + step * torch.randint(-3, 4, (size.batch, 1, size.channels))) * 2.0**power
+    want = max_relative(size, x)[0][0] * 2.0**power
+    assert torch.equal(max_relative(size, moved)[0][0], want)
+    options = {"k": size.k, "metric": size.metric, "loop": size.loop}
+    got, _ = ops.ragged_knn_max_relative(*as_ragged(size, moved), **options)
+    assert torch.equal(got.view(want.shape), want)
+
+
+@every_chooser
 @given(size=sizes())
-def test_cosine_does_not_see_the_length_of_a_node(size: Size) -> None:
+def test_cosine_does_not_see_the_length_of_a_node(name: str, size: Size) -> None:
     size.metric = "cosine"
     x = integers(size)
     lengths = 2.0 ** torch.randint(-5, 6, (size.batch, size.nodes, 1))
-    assert torch.equal(knn(size, x * lengths)[0][0], knn(size, x)[0][0])
+    assert torch.equal(CHOOSERS[name](size, x * lengths), CHOOSERS[name](size, x))
 
 
 @given(size=sizes())
@@ -269,19 +379,28 @@ def test_rotations_and_signs_change_no_neighbour(size: Size) -> None:
     assert torch.equal(knn(size, turned)[0][0], want)
 
 
+@every_chooser
 @given(size=sizes())
-def test_more_neighbours_extend_the_list(size: Size) -> None:
-    """The first K of K + 1 are the K; so the maximum over them never falls."""
+def test_more_neighbours_extend_the_list(name: str, size: Size) -> None:
+    """The first K of K + 1 are the K, and all differ."""
+    size.loop |= name == "topk_aggregate"  # the only way it has
     x = integers(size)
     most = size.nodes if size.loop else size.nodes - 1
-    every = ops.knn_graph(x, most, size.metric, loop=size.loop)
-    before = None
-    for k in range(1, most + 1):
-        out, lists = ops.knn_max_relative(x, k, size.metric, loop=size.loop)
-        assert torch.equal(lists, every[..., :k])
-        assert before is None or (out >= before).all()
-        before = out
-    assert torch.equal(every.sort(2).values.diff(dim=2) > 0, torch.ones_like(every[..., 1:]) > 0)
+    size.k = min(size.k, most)
+    few = CHOOSERS[name](size, x)
+    more = CHOOSERS[name](replace(size, k=min(size.k + 1, most)), x)
+    assert torch.equal(few, more[..., : size.k])
+    every = CHOOSERS[name](replace(size, k=most), x)
+    assert torch.equal(few, every[..., : size.k])
+    assert (every.sort(2).values.diff(dim=2) > 0).all()
+
+
+@given(size=sizes())
+def test_a_maximum_over_more_neighbours_is_no_smaller(size: Size) -> None:
+    x = integers(size)
+    most = size.nodes if size.loop else size.nodes - 1
+    outs = [max_relative(replace(size, k=k), x)[0][0] for k in (size.k, most)]
+    assert (outs[1] >= outs[0]).all()
 
 
 @given(size=sizes())
