@@ -189,6 +189,16 @@ def test_selection_orders_signed_scores(monkeypatch: pytest.MonkeyPatch) -> None
             assert got.tolist() == [first, last] * 40
 
 
+def test_selection_among_many_nodes() -> None:
+    """Of which the smallest are set apart before they are sorted."""
+    nodes = selection._SHORT + 50
+    scores = torch.randint(0, 99, (2, 5, nodes)).float()
+    scores[0, :, ::3] = torch.nan
+    for k in (1, 2, 7, nodes):
+        want = selection.select_nearest_reference(scores, k)
+        assert torch.equal(selection.select_nearest(scores, k), want)
+
+
 def test_shapes_and_layouts() -> None:
     assert knn_graph(torch.randn(0, 5, 3), 2).shape == (0, 5, 2)
     assert knn_graph(torch.randn(2, 1, 3), 1).tolist() == [[[0]], [[0]]]
