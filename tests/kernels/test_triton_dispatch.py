@@ -6,6 +6,8 @@ import logging
 import os
 import subprocess
 import sys
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,9 +84,47 @@ def test_devices_and_versions_that_are_not_served(monkeypatch: pytest.MonkeyPatc
     assert obstacle == "the kernels need a CUDA or ROCm device, got mps"
     monkeypatch.setattr(triton, "__version__", "3.3.1")
     assert environment_obstacle(torch.device(DEVICE)) == "the kernels need Triton 3.4, got 3.3.1"
+    for version in ("3.4.0", "3.10.1+git0123abcd", "4.0"):
+        monkeypatch.setattr(triton, "__version__", version)
+        assert environment_obstacle(torch.device(DEVICE)) is None
     monkeypatch.setitem(sys.modules, "triton", None)
     obstacle = environment_obstacle(torch.device("cuda"))
     assert obstacle is not None and obstacle.startswith("Triton cannot be imported")
+
+
+def test_processors_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, launch = torch.device("cpu"), import_module("aurel_kernels.launch")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(launch, "INTERPRETED", True)
+    assert environment_obstacle(cpu) is None
+    monkeypatch.setattr(launch, "INTERPRETED", False)
+    assert environment_obstacle(cpu) == "Triton was imported before TRITON_INTERPRET was set"
+    wanted = (
+        "the tensors are on a CPU; the kernels need a GPU, or Triton's interpreter "
+        "(TRITON_INTERPRET=1 before the start of Python)"
+    )
+    for value in ("0", ""):
+        monkeypatch.setenv("TRITON_INTERPRET", value)
+        assert environment_obstacle(cpu) == wanted
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert environment_obstacle(cpu) == wanted
+
+
+@pytest.mark.parametrize(
+    ("major", "hip", "served"), [(7, None, False), (8, None, True), (9, None, True), (7, "6", True)]
+)
+def test_graphics_processors_that_are_not_served(
+    major: int, hip: str | None, served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a machine that has one would say; AMD's number otherwise."""
+    capability = {torch.device("cuda", 1): SimpleNamespace(major=major)}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", capability.__getitem__)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(import_module("aurel_kernels.launch"), "INTERPRETED", False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    wanted = "the kernels need compute capability 8.0 at least, got 7"
+    assert environment_obstacle(torch.device("cuda", 1)) == (None if served else wanted)
 
 
 def test_auto_falls_back_with_one_line(
