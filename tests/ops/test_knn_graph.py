@@ -110,6 +110,28 @@ def test_a_broken_node_is_chosen_last_and_moves_nobody(metric: str, value: float
     assert torch.equal(lists[:, 4], torch.arange(9).expand(3, 9))
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_infinity_is_the_farthest_distance_or_the_largest_product(metric: str) -> None:
+    x = torch.rand(3, 9, 6) + 1
+    x[:, 4, 1:3] = torch.inf
+    lists = knn_graph(x, 9, metric)
+    place = 0 if metric == "dot" else -1
+    assert (lists[:, [0, 1, 2, 3, 5, 6, 7, 8], place] == 4).all()
+    assert torch.equal(lists[:, 4], torch.arange(9).expand(3, 9))
+
+
+def test_cosines_near_zero_are_told_apart() -> None:
+    x = torch.tensor([[[1.0, 0.0], [1e-5, 1.0], [2e-5, 1.0]]])
+    assert knn_graph(x, 3, "cosine")[0, 0].tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 9])
+def test_large_batches_of_small_graphs(nodes: int) -> None:
+    x = torch.randn(20, nodes, 3, dtype=torch.float64)
+    for metric in METRICS:
+        assert torch.equal(knn_graph(x, nodes, metric), knn_graph_reference(x, nodes, metric))
+
+
 def test_all_nodes_may_be_broken_or_dead() -> None:
     for x in (torch.full((2, 5, 3), torch.nan), torch.zeros(2, 5, 3)):
         for metric in METRICS:
