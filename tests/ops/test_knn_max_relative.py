@@ -180,6 +180,13 @@ def test_opcheck() -> None:
     torch.library.opcheck(_knn_max_relative, (x.detach(), mask, 3, "l1", True, False, "torch"))
 
 
+def test_gradients_have_the_dtype_of_what_comes_back() -> None:
+    grad = torch.randn(2, 6, 4).bfloat16()
+    lists, winner = torch.randint(-1, 6, (2, 6, 3)), torch.zeros(2, 6, 4, dtype=torch.uint8)
+    given = (grad, lists, winner, True, "torch")
+    torch.library.opcheck(torch.ops.aurel.knn_max_relative_backward, given)
+
+
 def test_compiles_whole_with_its_gradient() -> None:
     def function(x: Tensor) -> Tensor:
         out, neighbors = knn_max_relative(x * 2, 3)
