@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -11,8 +13,8 @@ import torch
 from small_models import CLIP_MODELS, evaluate_after_one_step, small_input, small_model
 
 from aurel.cli.main import main
+from aurel.models import export
 from aurel.models.checkpoint import save_model
-from aurel.models.export import export_onnx, named_outputs
 from aurel.models.registry import list_models
 
 
@@ -28,11 +30,11 @@ def tiny_model(name: str) -> Any:
 def test_an_onnx_file_gives_the_models_numbers(name: str, tmp_path: Path) -> None:
     path = tmp_path / "there" / "model.onnx"
     model = tiny_model(name).train()
-    differences = export_onnx(model, path, image_size=64, frames=3)
+    differences = export.export_onnx(model, path, image_size=64, frames=3)
     assert model.training
     model.eval()
     images = small_input(name, batch=1)
-    expected = {key: value.detach() for key, value in named_outputs(model(images)).items()}
+    expected = {key: value.detach() for key, value in export.named_outputs(model(images)).items()}
     assert list(differences) == list(expected)
     assert all(0 <= difference <= 1e-4 for difference in differences.values())
 
@@ -52,7 +54,9 @@ def test_an_onnx_file_gives_the_models_numbers(name: str, tmp_path: Path) -> Non
     assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
 
 
-def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_command_and_a_file_that_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint, out = tmp_path / "best.ckpt", tmp_path / "model.onnx"
     save_model(tiny_model("me_graphau_stage1"), checkpoint, image_size=64)
     assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
@@ -63,9 +67,13 @@ def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["export", "--checkpoint", str(tmp_path / "no"), "--out", str(out)]) == 2
     assert "no checkpoint at" in capsys.readouterr().err
 
-
-def test_a_file_that_differs_is_not_kept(tmp_path: Path) -> None:
-    model = tiny_model("me_graphau_stage1")
-    with pytest.raises(RuntimeError, match=r"differ from the model's by more than -1\.0: .*probs"):
-        export_onnx(model, tmp_path / "model.onnx", image_size=64, tolerance=-1.0)
-    assert not list(tmp_path.iterdir())
+    # A file of other weights, as if it came of this model.
+    other, path = tiny_model("me_graphau_stage1"), tmp_path / "other.onnx"
+    program = SimpleNamespace(
+        model=SimpleNamespace(metadata_props={}), save=lambda place, **_: shutil.copy(out, place)
+    )
+    monkeypatch.setattr(export, "_onnx_program", lambda *_: program)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match=r"differ from the model's by .* 0\.0001: .*probs"):
+        export.export_onnx(other, path, image_size=64)
+    assert set(tmp_path.iterdir()) == before
