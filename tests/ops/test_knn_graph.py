@@ -111,13 +111,17 @@ def test_a_broken_node_is_chosen_last_and_moves_nobody(metric: str, value: float
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_infinity_is_the_farthest_distance_or_the_largest_product(metric: str) -> None:
-    x = torch.rand(3, 9, 6) + 1
+@pytest.mark.parametrize("function", [knn_graph, knn_graph_reference])
+def test_infinity_is_the_farthest_distance_or_the_largest_product(function, metric: str) -> None:
+    x, others = torch.rand(3, 9, 6) + 1, [0, 1, 3, 5, 6, 7, 8]
     x[:, 4, 1:3] = torch.inf
-    lists = knn_graph(x, 9, metric)
-    place = 0 if metric == "dot" else -1
-    assert (lists[:, [0, 1, 2, 3, 5, 6, 7, 8], place] == 4).all()
+    lists = function(x, 9, metric)
+    assert (lists[:, others, 0 if metric == "dot" else -1] == 4).all()
     assert torch.equal(lists[:, 4], torch.arange(9).expand(3, 9))
+    x[:, 2] = torch.nan
+    lists = function(x, 9, metric)
+    last = [2] if metric == "dot" else [2, 4]
+    assert (lists[:, others, -len(last) :] == torch.tensor(last)).all()
 
 
 def test_cosines_near_zero_are_told_apart() -> None:

@@ -132,7 +132,7 @@ def test_nan_stays_in_its_graph() -> None:
 def test_torch_cluster_refuses_what_it_cannot_order(value: float) -> None:
     x, batch = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
     x[1, 1] = value
-    with pytest.raises(ValueError, match="backend='pyg' serves finite features"):
+    with pytest.raises(ValueError, match="^ragged_knn_graph: .* serves finite features"):
         ragged_knn_graph(x, batch, 2, backend="pyg")
     with pytest.raises(ValueError, match="serves float32 and float64, got torch.bfloat16"):
         ragged_knn_graph(x.bfloat16(), batch, 2, backend="pyg")
@@ -180,6 +180,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"batch": torch.zeros(5)}, r"batch must be int64 .*, got torch.float32"),
         ({"batch": torch.tensor([0, 1, 0, 1, 1])}, "batch must number graphs .* and be sorted"),
         ({"batch": torch.tensor([-1, 0, 0, 1, 1])}, "batch must number graphs from 0 on"),
+        ({"batch": torch.zeros(5, dtype=torch.int64, device="meta")}, "^batch must be on cpu"),
         ({"k": 0}, "k must be 1 or more, got 0"),
         ({"metric": "euclid"}, "metric must be one of l2, l1, cosine, dot, got 'euclid'"),
         ({"backend": "cuda"}, "backend must be one of"),
