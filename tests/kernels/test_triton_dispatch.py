@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -177,6 +178,40 @@ assert "aurel_kernels.launch" not in sys.modules
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def kernel_runs() -> dict[str, Callable[[], torch.Tensor]]:
+    def leaf(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=DEVICE, requires_grad=True)
+
+    served = {"backend": "triton"}
+    x, edges, tokens, heads = leaf(1, 4, 3), leaf(1, 4, 4, 3), leaf(1, 4, 2, 3), leaf(1, 1, 4, 3)
+    lists = torch.zeros(1, 4, 2, dtype=torch.int64, device=DEVICE)
+    weight, score = leaf(4, 4), leaf(1, 1, 4)
+    return {
+        "knn": lambda: knn_graph(x, 2, **served),
+        "knn_max_relative": lambda: knn_max_relative(x, 2, **served)[0],
+        "neighbor_aggregate": lambda: neighbor_aggregate(x, lists, **served),
+        "topk_aggregate": lambda: topk_aggregate(x, x, 2, **served)[0],
+        "graph_attention": lambda: graph_attention(heads, score, score, weight, **served)[0],
+        "pair_pool": lambda: pair_pool(tokens, tokens, **served)[0],
+        "gated_edge_aggregate": lambda: gated_edge_aggregate(edges, x, **served),
+        "edge_update": lambda: edge_update(edges, edges, x, x, weight, weight, **served)[0],
+    }
+
+
+@pytest.mark.parametrize("name", kernel_runs())
+def test_a_call_for_triton_reaches_the_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(*_: object) -> None:
+        raise RuntimeError("reached")
+
+    run, kernels = kernel_runs()[name], import_module(f"aurel_kernels.{name}")
+    out = run()
+    for half in ("forward", "backward"):
+        if name != "knn" or half == "forward":  # the choice has no gradient
+            monkeypatch.setattr(kernels, half, reached)
+            with pytest.raises(RuntimeError, match="^reached$"):
+                run() if half == "forward" else out.sum().backward()
 
 
 def calls() -> list:

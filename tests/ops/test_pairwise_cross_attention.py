@@ -134,6 +134,10 @@ def test_messages() -> None:
         pairwise_cross_attention(query, key, value[:, :2], scale=1.0)
     with pytest.raises(ValueError, match="mask must be bool"):
         pairwise_cross_attention(query, key, value, scale=1.0, mask=torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"^query must have shape \(B, N, D, E\), got"):
+        pairwise_cross_attention(query[0], key, value, scale=1.0)
+    with pytest.raises(ValueError, match=r"^key must have shape \(B=2, N=3, D=5, E=4\), got"):
+        pairwise_cross_attention(query, key[0], value, scale=1.0)
     good = {"query": query, "key": key, "value": value, "scale": 1.0}
     for name, tensor in zip(good, (query, key, value), strict=False):
         with pytest.raises(ValueError, match=f"^{name} must be floating point, got torch.int64"):
