@@ -7,6 +7,8 @@ PYG := .venv-pyg
 
 # torch-cluster and torch-scatter are peers where `make test-pyg` has compiled them.
 BENCH_PYTHON ?= $(firstword $(wildcard $(PYG)/bin/python) $(BIN)/python)
+# MUTANTS="aurel/losses.py --again" tests those of one file again that survived before.
+MUTANTS ?= --sample 60
 # Any Python with torch, triton, pytest, pytest-benchmark, hypothesis and timm will do.
 GPU_PYTHON ?= $(BIN)/python
 
@@ -28,6 +30,10 @@ $(VENV)/.docs: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
 	@touch $@
 
+$(VENV)/.mutants: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e ".[mutants]"
+	@touch $@
+
 setup: $(STAMP)  ## make .venv and install everything
 
 demo: $(STAMP)  ## train, score and draw on the embedded faces (about four minutes)
@@ -41,6 +47,10 @@ test-pyg: $(PYG)/.installed  ## the tests on ragged graphs, with torch-cluster a
 
 test-long: $(STAMP)  ## the property tests with ten times the examples, drawn anew
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=long
+
+# More faults for ragged graphs are noticed where `make test-pyg` has compiled the extensions.
+mutants: $(VENV)/.mutants  ## which small faults in ops and losses the tests notice (an hour or two)
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BENCH_PYTHON) tests/mutation/run.py $(MUTANTS)
 
 lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
@@ -72,4 +82,4 @@ kernels-report: $(STAMP)  ## compile every kernel for four GPUs, without one; fa
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) $(PYG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build docs/_build docs/_generated docs/gallery
 
-.PHONY: help setup demo test test-pyg test-long lint bench bench-sweep bench-check bench-report gpu docs kernels-report clean
+.PHONY: help setup demo test test-pyg test-long mutants lint bench bench-sweep bench-check bench-report gpu docs kernels-report clean
