@@ -33,7 +33,7 @@ USERS = {
     "distances": KNN,
     "gather_reduce": ["neighbor_aggregate", *KNN],
     "neighbor_aggregate": ["neighbor_aggregate", "ragged_aggregate"],
-    "precision": ["pair_pool", "graph_attention"],
+    "precision": ["pair_pool", "graph_attention", "pairwise_cross_attention"],
     "pyg_support": RAGGED,
     "selection": KNN,
     "triton_support": ["backend"],
