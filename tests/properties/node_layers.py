@@ -87,7 +87,7 @@ KINDS = {
         ("pair",),
     ),
     "GatedEdgeGCN": Kind(
-        lambda nodes, residual: layers.GatedEdgeGCN(WIDTH, nodes, residual=residual),
+        lambda nodes, residual: layers.GatedEdgeGCN(WIDTH, nodes, 1, residual),
         {"residual": st.sampled_from(["inside", "outside"])},
         (("node", (WIDTH,)), ("pair", (WIDTH,))),
         ("node", "pair"),
