@@ -218,6 +218,8 @@ def test_opcheck() -> None:
                 module._graph_attention,
                 (values, *leaves[1:], edges(2, 5, 5), 0.2, weights, "torch"),
             )
+    halves = [leaf.detach().bfloat16().requires_grad_() for leaf in leaves]
+    torch.library.opcheck(module._graph_attention, (*halves, edges(5, 5), 0.2, True, "torch"))
     detached, weights = [tensor.detach() for tensor in leaves], torch.rand(2, 2, 5, 5)
     for dtype in (torch.float32, torch.bfloat16):
         gradients = torch.randn(2, 2, 5, 3, dtype=dtype), torch.randn(2, 2, 5, 5)
