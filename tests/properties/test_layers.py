@@ -134,11 +134,10 @@ def integers(batch: int = 2) -> Tensor:
     return torch.randint(-4, 5, (batch, NODES, WIDTH)).double()
 
 
-@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("name", CHOOSERS)
-@given(data=st.data())
+@given(data=st.data(), metric=st.sampled_from(METRICS))
 def test_neighbours_do_not_see_what_the_metric_does_not(
-    name: str, metric: str, data: st.DataObject
+    name: str, data: st.DataObject, metric: str
 ) -> None:
     """Scale, a common shift of distances, and by cosine the length of a node."""
     seed(data)
