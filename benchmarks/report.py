@@ -118,13 +118,22 @@ def draw(title: str, curves: list[tuple[str, str, list[Row]]]) -> Figure:
         for axis, unit in ((time, "milliseconds"), (memory, "peak MiB")):
             axis.set(xscale="log", yscale="log", xlabel=name, ylabel=unit)
             axis.set_title(fixed, fontsize=9)
-            axis.set_xticks(sizes, [str(size) for size in sizes])
+            axis.set_xticks(ticks(sizes), map(str, ticks(sizes)))
             axis.minorticks_off()
             axis.grid(alpha=0.3)
     figure.suptitle(title, fontsize=11)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure
+
+
+def ticks(sizes: list[int]) -> list[int]:
+    """Return those of ascending sizes whose labels do not touch on a log axis."""
+    shown = sizes[:1]
+    for size in sizes[1:]:
+        if size >= 1.3 * shown[-1]:
+            shown.append(size)
+    return shown
 
 
 if __name__ == "__main__":
