@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,10 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(recipe: Path, tmp_path: Path) 
     out = tmp_path / "run"
     command = [sys.executable, "-m", "aurel.cli.main", "fit", "--config", str(recipe)]
     command += ["--out", str(out), "--trainer.max_epochs", "5000"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell that runs the tests in the background ignores Ctrl-C, and so would its children.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    run = subprocess.Popen(command, **pipes, text=True, preexec_fn=listen)
     last = out / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 200
     while not last.exists() and run.poll() is None and time.monotonic() < deadline:
