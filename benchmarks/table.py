@@ -35,22 +35,15 @@ def headline(run: Run) -> str:
     )
 
 
-def header(rows: list[Row]) -> list[str]:
-    launches = ["launches"] if any("launches" in row for row in rows) else []
-    peers = [f"{side} ms (ratio)" for side in sides(rows)]
-    return ["op", "size", "mode", "aurel ms", *peers, "x floor", "peak MiB", *launches]
-
-
-def cells(row: Row, peers: list[str], with_launches: bool) -> list[str]:
-    """Return a row's cells under `header`."""
+def cells(row: Row, peers: list[str]) -> list[str]:
+    """Return a row's cells under the head of `grid`, empty where it has nothing to say."""
     out = [row["op"], size_text(row), row["mode"], milliseconds(row["ms"][OURS])]
     for side in peers:
         times = ratio(row, side)
         out.append("" if times is None else f"{milliseconds(row['ms'][side])} ({times:.1f}x)")
     out.append(f"{row['ms'][OURS] / row['floor_ms']:.1f}" if row["floor_ms"] else "")
     memory = [f"{row['peak_mib'][side]:.1f}" for side in (OURS, *peers) if side in row["peak_mib"]]
-    out.append(" / ".join(memory))
-    return [*out, str(row.get("launches", ""))] if with_launches else out
+    return [*out, " / ".join(memory), str(row.get("launches", ""))]
 
 
 def milliseconds(value: float) -> str:
@@ -58,8 +51,13 @@ def milliseconds(value: float) -> str:
 
 
 def grid(rows: list[Row]) -> list[list[str]]:
-    head, peers = header(rows), sides(rows)
-    return [head, *(cells(row, peers, head[-1] == "launches") for row in rows)]
+    """Return the cells of a table, its head first, without columns that are empty."""
+    peers = sides(rows)
+    ratios = [f"{side} ms (ratio)" for side in peers]
+    head = ["op", "size", "mode", "aurel ms", *ratios, "x floor", "peak MiB", "launches"]
+    lines = [cells(row, peers) for row in rows]
+    used = [i for i in range(len(head)) if any(line[i] for line in lines)]
+    return [[line[i] for i in used] for line in (head, *lines)]
 
 
 def text_table(run: Run) -> str:
