@@ -143,7 +143,7 @@ def assert_agrees(
 
 
 @pytest.mark.parametrize("name", FREE)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4),
     training=st.booleans(),
@@ -158,7 +158,7 @@ def test_any_number_of_nodes(name: str, sizes: list[int], training: bool, seed: 
 
 
 @pytest.mark.parametrize("name", PER_AU)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     present=st.lists(st.lists(st.booleans(), min_size=NODES, max_size=NODES), min_size=1),
     training=st.booleans(),
@@ -256,7 +256,7 @@ SERVED = {  # by the nearest in l2
 
 @needs_extensions
 @pytest.mark.parametrize("name", SERVED)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4), seed=st.integers(0, 10**6))
 def test_torch_cluster_and_torch_scatter_serve(name: str, sizes: list[int], seed: int) -> None:
     torch.manual_seed(seed)
