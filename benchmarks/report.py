@@ -101,6 +101,7 @@ def draw(title: str, curves: list[tuple[str, str, list[Row]]]) -> Figure:
     )
     for (time, memory), (name, fixed, rows) in zip(axes, curves, strict=True):
         sizes = [row["size"][name] for row in rows]
+        shown = ticks(sizes)
         for side in (OURS, *sides(rows)):
             for axis, measure in ((time, "ms"), (memory, "peak_mib")):
                 known = [row for row in rows if side in row[measure]]
@@ -118,7 +119,7 @@ def draw(title: str, curves: list[tuple[str, str, list[Row]]]) -> Figure:
         for axis, unit in ((time, "milliseconds"), (memory, "peak MiB")):
             axis.set(xscale="log", yscale="log", xlabel=name, ylabel=unit)
             axis.set_title(fixed, fontsize=9)
-            axis.set_xticks(ticks(sizes), map(str, ticks(sizes)))
+            axis.set_xticks(shown, map(str, shown))
             axis.minorticks_off()
             axis.grid(alpha=0.3)
     figure.suptitle(title, fontsize=11)

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from aurel.backbones.checkpointing import hold_statistics_when_recomputed
 
 # What else than an UnpicklingError torch.load raises at a file that is no pickle at all.
-_NO_PICKLE = (LookupError, UnicodeDecodeError)
+NO_PICKLE = (LookupError, UnicodeDecodeError)
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # timm's, in its order
 
 
@@ -261,7 +261,7 @@ def _read(timm: ModuleType, path: str) -> dict[str, Any]:
     try:
         # Said here, since older versions of timm run what a pickle says.
         return timm.models.load_state_dict(path, weights_only=True)
-    except (*_NO_PICKLE, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except (*NO_PICKLE, pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{path} cannot be read with torch.load(weights_only=True), and nothing else is tried, "
             f"because a pickle can run any code: {error}"

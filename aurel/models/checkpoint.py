@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aurel.backbones.build import NO_PICKLE
 from aurel.facs import AUSet
 from aurel.files import atomic_path
 from aurel.models.registry import config_dict, info_of, make_config, model_info
 
 FORMAT = 1
 SAFETENSORS = ".safetensors"
-# What else than an UnpicklingError torch.load raises at a file that is no pickle at all.
-_NO_PICKLE = (LookupError, UnicodeDecodeError)
 _PRIMITIVE = (str, int, float, bool, type(None))
 
 
@@ -145,7 +144,7 @@ def load_weights_only(path: str | Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (*_NO_PICKLE, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except (*NO_PICKLE, pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{path} cannot be read with torch.load(weights_only=True), and nothing else is tried, "
             f"because a pickle can run any code: {_reason(error)}"
@@ -159,7 +158,7 @@ def _reason(error: Exception) -> str:
     """Return what was wrong with a file, without torch's advice on how to open it unsafely."""
     if wanted := re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error)):
         return f"it wants {wanted[1]}"
-    if isinstance(error, _NO_PICKLE):
+    if isinstance(error, NO_PICKLE):
         return "it is no torch file"
     inner = re.search(r"WeightsUnpickler error: *(\S.*)", str(error))
     return inner[1] if inner else str(error)
