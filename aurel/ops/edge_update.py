@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aurel.ops.arguments import check_device, check_floating, check_mask, check_shape, promote
 from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.image_blocks import image_blocks
 from aurel.ops.triton_support import triton_obstacle
 
 # Values computed at a time: on a CPU what stays in cache, elsewhere what keeps the device busy.
@@ -130,9 +131,7 @@ def edge_update(
 def _blocks(edges: Tensor) -> Iterator[slice]:
     """Yield the images of one block."""
     budget = _CPU_BLOCK if edges.device.type == "cpu" else _DEVICE_BLOCK
-    images = max(1, budget // max(1, edges[:1].numel()))
-    for first in range(0, edges.shape[0], images):
-        yield slice(first, first + images)
+    return image_blocks(edges, budget)
 
 
 def _absent(mask: Tensor | None) -> Tensor | None:

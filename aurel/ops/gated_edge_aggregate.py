@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aurel.ops.arguments import check_device, check_floating, check_mask, check_shape, promote
 from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.image_blocks import image_blocks
 from aurel.ops.triton_support import triton_obstacle
 
 _BLOCK = 2**17  # edge features a pass on a CPU: its scratch stays in the cache
@@ -78,11 +79,7 @@ def gated_edge_aggregate(
 
 def _blocks(edge: Tensor, mask: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
     """Yield blocks of images, with their masks: on a CPU what stays in cache, elsewhere all."""
-    count = max(1, edge.shape[0])
-    if edge.device.type == "cpu":
-        count = max(1, _BLOCK // max(1, edge[:1].numel()))
-    for first in range(0, edge.shape[0], count):
-        block = slice(first, first + count)
+    for block in image_blocks(edge, _BLOCK if edge.device.type == "cpu" else edge.numel()):
         yield block, None if mask is None else mask[block]
 
 

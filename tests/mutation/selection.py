@@ -32,6 +32,7 @@ USERS = {
     "__init__": [],
     "distances": KNN,
     "gather_reduce": ["neighbor_aggregate", *KNN],
+    "image_blocks": ["edge_update", "gated_edge_aggregate"],
     "neighbor_aggregate": ["neighbor_aggregate", "ragged_aggregate"],
     "precision": ["pair_pool", "graph_attention", "pairwise_cross_attention"],
     "pyg_support": RAGGED,

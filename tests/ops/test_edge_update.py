@@ -102,6 +102,18 @@ def test_blocks_of_images_change_nothing(masked: bool, monkeypatch: pytest.Monke
             torch.testing.assert_close(value, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("given_statistics", [False, True], ids=["batch", "given"])
+def test_eps_is_the_callers(given_statistics: bool) -> None:
+    statistics = moments(3) if given_statistics else None
+    given, results = inputs(2, 3, 4), []
+    for function in (edge_update, edge_update_reference):
+        tensors = leaves(given)
+        out = function(*tensors, statistics, eps=0.3)[0]
+        results.append([out, *torch.autograd.grad(out.square().sum(), tensors)])
+    for value, want in zip(*results, strict=True):
+        torch.testing.assert_close(value, want)
+
+
 @pytest.mark.parametrize(("budget", "images"), [(180, 5), (107, 2), (72, 2), (71, 1), (9, 1)])
 def test_blocks_are_as_large_as_the_budget_allows(
     budget: int, images: int, monkeypatch: pytest.MonkeyPatch
