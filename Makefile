@@ -9,8 +9,13 @@ PYG := .venv-pyg
 BENCH_PYTHON ?= $(firstword $(wildcard $(PYG)/bin/python) $(BIN)/python)
 # MUTANTS="aurel/losses.py --again" tests those of one file again that survived before.
 MUTANTS ?= --sample 60
-# Any Python with torch, triton, pytest, pytest-benchmark, hypothesis and timm will do.
-GPU_PYTHON ?= $(BIN)/python
+# Any Python that has GPU_NEEDS will do: .venv, else python3. Without either, .venv is made.
+GPU_NEEDS := torch triton pytest pytest_benchmark hypothesis numpy timm
+HAS_NEEDS = -c "import sys, importlib.util as i; sys.exit(not all(map(i.find_spec, '$(GPU_NEEDS)'.split())))" 2>/dev/null
+GPU_PYTHON ?= $(shell $(BIN)/python $(HAS_NEEDS) || ! python3 $(HAS_NEEDS) && echo $(BIN)/python || echo python3)
+GPU_STAMP = $(shell $(GPU_PYTHON) $(HAS_NEEDS) || echo $(STAMP))
+GPU_BUDGET ?= 540
+OUT ?= build/gpu
 
 .DEFAULT_GOAL := help
 
@@ -70,16 +75,21 @@ bench-check: bench  ## compare the ratios with those in benchmarks/results/cpu.j
 bench-report: $(STAMP)  ## plots and docs/benchmarks.md from benchmarks/results
 	$(BIN)/python benchmarks/report.py benchmarks/results/*.json --page docs/benchmarks.md
 
-gpu: $(if $(filter $(BIN)/%,$(GPU_PYTHON)),$(STAMP))  ## kernel tests and benchmarks on a CUDA GPU (under ten minutes)
-	PYTHONPATH=.:kernels $(GPU_PYTHON) benchmarks/gpu.py
+.SECONDEXPANSION:
+gpu: $$(GPU_STAMP)  ## kernel tests, compute-sanitizer and benchmarks on a CUDA GPU, into $(OUT) (under ten minutes)
+	PYTHONPATH=.:kernels $(GPU_PYTHON) benchmarks/gpu.py $(or $(STAGE),all) --out $(OUT) --budget $(GPU_BUDGET)
+
+host-time: $(STAMP)  ## time that Python takes to launch each op, without a GPU
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/host_time.py
 
 docs: $(VENV)/.docs  ## the documentation site, docs/_build/html/index.html; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
-kernels-report: $(STAMP)  ## compile every kernel for four GPUs, without one; fail on a spill
+kernels-report: $(STAMP)  ## compile every kernel for four GPUs, without one; fail on a spill; count instructions
 	$(BIN)/python -m aurel_kernels.report
+	$(BIN)/python -m aurel_kernels.instruction_counts
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) $(PYG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build docs/_build docs/_generated docs/gallery
 
-.PHONY: help setup demo test test-pyg test-long mutants lint bench bench-sweep bench-check bench-report gpu docs kernels-report clean
+.PHONY: help setup demo test test-pyg test-long mutants lint bench bench-sweep bench-check bench-report gpu host-time docs kernels-report clean

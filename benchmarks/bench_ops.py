@@ -49,7 +49,8 @@ SWEEP = [
     *({"B": batch, "N": 18, "C": 512, "K": 4} for batch in (1, 4, 16, 64, 256)),
     *({"B": 64, "N": 27, "C": 512, "K": k} for k in (1, 2, 4, 8, 16)),
 ]
-FEW = {"cpu": [AU_GRAPHS[0], AU_GRAPHS[4]], "cuda": GPU_AU_GRAPHS}
+SMALL = {"B": 8, "N": 12, "C": 512, "K": 4}
+FEW = {"cpu": [SMALL, AU_GRAPHS[0], AU_GRAPHS[4]], "cuda": GPU_AU_GRAPHS}
 # 1024 images of 41 x 41 edges, all sides and their gradients, need more than 80 GB.
 FEW_EDGES = {"cpu": FEW["cpu"], "cuda": [*GPU_AU_GRAPHS[:3], {**GPU_AU_GRAPHS[3], "B": 64}]}
 
@@ -69,7 +70,9 @@ def distance_operations(size: dict[str, int]) -> int:
     return 2 * count(size, "B", "N", "N", "C")
 
 
-@pytest.mark.sizes(cpu=[*AU_GRAPHS, *FEATURE_MAPS], cuda=[*GPU_AU_GRAPHS, *GPU_FEATURE_MAPS])
+@pytest.mark.sizes(
+    cpu=[SMALL, *AU_GRAPHS, *FEATURE_MAPS], cuda=[*GPU_AU_GRAPHS, *GPU_FEATURE_MAPS]
+)
 def test_knn_graph(size: dict[str, int], bench: Any, versus_functions: Any) -> None:
     k = size["K"]
     moved = FLOAT * count(size, "B", "N", "C") + INDEX * count(size, "B", "N", "K")
@@ -97,7 +100,7 @@ def spread(x: Tensor, neighbors: Tensor) -> Tensor:
 
 @modes
 @pytest.mark.sizes(
-    cpu=[*AU_GRAPHS, *FEATURE_MAPS], cuda=[*GPU_AU_GRAPHS, *GPU_FEATURE_MAPS], sweep=SWEEP
+    cpu=[SMALL, *AU_GRAPHS, *FEATURE_MAPS], cuda=[*GPU_AU_GRAPHS, *GPU_FEATURE_MAPS], sweep=SWEEP
 )
 def test_knn_max_relative(
     size: dict[str, int], mode: str, bench: Any, versus_functions: Any
@@ -125,7 +128,9 @@ def test_knn_max_relative(
 
 @modes
 @pytest.mark.parametrize("reduce", ["max", "mean"])
-@pytest.mark.sizes(cpu=[AU_GRAPHS[1], AU_GRAPHS[5]], cuda=[GPU_AU_GRAPHS[1], GPU_FEATURE_MAPS[1]])
+@pytest.mark.sizes(
+    cpu=[SMALL, AU_GRAPHS[1], AU_GRAPHS[5]], cuda=[GPU_AU_GRAPHS[1], GPU_FEATURE_MAPS[1]]
+)
 def test_neighbor_aggregate(
     size: dict[str, int], reduce: Any, mode: str, bench: Any, versus_functions: Any
 ) -> None:

@@ -1,7 +1,13 @@
-"""What this machine can do at best, measured: bytes moved and float32 operations a second.
+"""The best rates of this machine, measured: bytes moved and float32 operations a second.
 
 No implementation of an op is faster than its floor: the bytes that must be read or written, each
-once, over the first ceiling, or its operations over the second, whichever takes longer.
+once, over the rate of the memory that holds them, or its operations over their rate, whichever
+takes longer.
+
+On a GPU, steps are repeated on the same tensors, so what fits the L2 cache stays there: a floor
+whose bytes fit is taken at the rate of L2, any other at that of memory. Operations are those of
+products of float32 matrices. They can be done as float32 ones, or on tensor cores as three tf32
+products each, which is about as accurate; the faster of the two rates counts.
 """
 
 from __future__ import annotations
@@ -12,11 +18,12 @@ import torch
 from measure import Step, Timer
 
 REPEATS = 7
+L2_SHARE = 0.5  # of the cache is taken to be usable
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What an op cannot do without.
+    """The least that an op has to do.
 
     Args:
         bytes: read or written, each tensor once.
@@ -29,28 +36,66 @@ class Floor:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Rates of a machine, a second."""
+    """Rates of a machine, a second.
+
+    Args:
+        bytes: of memory, read plus written.
+        operations: of a float32 matrix product.
+        tensor_operations: of a product as three tf32 ones on tensor cores; 0 without them.
+        cache_bytes: of the L2 cache, read plus written; 0 where it is not measured.
+        cache_size: bytes that stay in the L2 cache.
+    """
 
     bytes: float
     operations: float
+    tensor_operations: float = 0.0
+    cache_bytes: float = 0.0
+    cache_size: float = 0.0
+
+    def level(self, floor: Floor) -> str:
+        """Return the memory that the floor is taken at: "L2" or "memory"."""
+        return "L2" if 0 < floor.bytes <= self.cache_size else "memory"
 
     def milliseconds(self, floor: Floor) -> float:
         """Return the least time that `floor` takes."""
-        return 1e3 * max(floor.bytes / self.bytes, floor.operations / self.operations)
+        rate = self.cache_bytes if self.level(floor) == "L2" else self.bytes
+        moving = floor.bytes / rate
+        computing = floor.operations / max(self.operations, self.tensor_operations)
+        return 1e3 * max(moving, computing)
 
 
 def measure_ceilings(timer: Timer) -> Ceilings:
-    """Copy a large tensor and multiply two large matrices; take the best of several runs."""
-    on_gpu = timer.device.type == "cuda"
-    source = torch.ones(2**28 if on_gpu else 2**25, device=timer.device)
+    """Copy tensors and multiply large matrices; take the best of several runs."""
+    if timer.device.type != "cuda":
+        return Ceilings(copy_rate(timer, 2**25), product_rate(timer, 1024))
+    size = L2_SHARE * torch.cuda.get_device_properties(timer.device).L2_cache_size
+    before = torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        tensor_operations = product_rate(timer, 8192) / 3
+        torch.backends.cuda.matmul.allow_tf32 = False
+        operations = product_rate(timer, 8192)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    # Source and target of the copy lie in the cache together.
+    cache = copy_rate(timer, int(size / 2 / 4))
+    return Ceilings(copy_rate(timer, 2**28), operations, tensor_operations, cache, size)
+
+
+def copy_rate(timer: Timer, elements: int) -> float:
+    """Return the bytes a second, read plus written, of a copy of float32 numbers."""
+    source = torch.randn(elements, device=timer.device)
     target = torch.empty_like(source)
-    side = 8192 if on_gpu else 1024
+    return 2 * source.nbytes / best(timer, lambda: target.copy_(source))
+
+
+def product_rate(timer: Timer, side: int) -> float:
+    """Return the operations a second of a product of two square float32 matrices."""
     matrix = torch.randn(side, side, device=timer.device)
     product = torch.empty_like(matrix)
+    return 2 * side**3 / best(timer, lambda: torch.mm(matrix, matrix, out=product))
 
-    def best(step: Step) -> float:
-        return min(timer.seconds(step) for _ in range(REPEATS))
 
-    copy = best(lambda: target.copy_(source))
-    multiply = best(lambda: torch.mm(matrix, matrix, out=product))
-    return Ceilings(2 * source.nbytes / copy, 2 * side**3 / multiply)
+def best(timer: Timer, step: Step) -> float:
+    prepared = timer.prepare(step)
+    return min(timer.seconds(prepared) for _ in range(REPEATS))

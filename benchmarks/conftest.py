@@ -2,15 +2,16 @@
 
 python -m pytest benchmarks                       # everything, on the CPU
 python -m pytest benchmarks/bench_ops.py -k knn --threads 1 --clock cpu
-python -m pytest benchmarks --device cuda --results benchmarks/results/h100.json
+python benchmarks/gpu.py bench --out build/gpu --budget 540
 """
 
 from __future__ import annotations
 
 import datetime
 import gc
-import json
 import platform
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import peers
 import pytest
 import torch
 from ceilings import Ceilings, Floor, measure_ceilings
+from journal import Journal, in_order, write_run
 from machine import processor
 from measure import (
     CLOCKS,
@@ -35,8 +37,12 @@ from table import text_table
 from torch import Tensor
 
 OURS = "aurel"
-SELECTION = 0.01  # share of numbers that a near-tie between neighbours may settle differently
+SELECTION = 0.01  # share of numbers that a near-tie between neighbors may settle differently
+ROUNDING = 1e-4  # share that a value at the corner of a ReLU may settle differently
 PATIENCE = 6.0  # seconds for all rounds of a row, where two rounds do not take longer
+OUT_OF_TIME, BROKEN = 10, 11  # exit status of a process that leaves rows to the next
+# On a GPU, torch.compile is a peer at these numbers of nodes alone: compiling takes seconds a row.
+COMPILED_NODES = (41, 784)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +54,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--compile", action="store_true", help="torch.compile as a peer on a CPU too")
     group.addoption("--sweep", action="store_true", help="more sizes, for the plots")
     group.addoption("--results", type=Path, help="a .json file for the rows")
+    group.addoption("--journal", type=Path, help="a .jsonl file to continue: see `journal`")
+    group.addoption("--seconds", type=float, help="start no row after so long")
 
 
 class Bench:
@@ -57,9 +65,13 @@ class Bench:
         self.device = torch.device(config.getoption("--device"))
         self.timer = Timer(self.device, config.getoption("--clock"))
         self.rounds: int = config.getoption("--rounds")
-        self.compile: bool = config.getoption("--compile") or self.device.type == "cuda"
+        self.compile: bool = config.getoption("--compile")
         self.rows: list[dict[str, Any]] = []
         self.results: Path | None = config.getoption("--results")
+        path = config.getoption("--journal")
+        self.journal = None if path is None else Journal(path)
+        limit = config.getoption("--seconds")
+        self.deadline = None if limit is None else time.monotonic() + limit
         self._ceilings: Ceilings | None = None
 
     @property
@@ -68,11 +80,15 @@ class Bench:
             self._ceilings = measure_ceilings(self.timer)
         return self._ceilings
 
+    def compiles(self, size: dict[str, int]) -> bool:
+        """Return whether torch.compile is a peer at this size."""
+        return self.compile or (self.device.type == "cuda" and size["N"] in COMPILED_NODES)
+
     def describe(self) -> dict[str, Any]:
-        """Return what a reader of the rows must know about the run."""
+        """Return the conditions of the run that a reader of the rows must know."""
         on_gpu = self.device.type == "cuda"
         ceilings = self.ceilings
-        return {
+        about = {
             "device": torch.cuda.get_device_name() if on_gpu else processor(),
             "threads": None if on_gpu else torch.get_num_threads(),
             "clock": "cuda events"
@@ -84,15 +100,19 @@ class Bench:
             "bytes_per_second": ceilings.bytes,
             "operations_per_second": ceilings.operations,
         }
+        if on_gpu:
+            about["tensor_operations_per_second"] = ceilings.tensor_operations
+            about["cache_bytes_per_second"] = ceilings.cache_bytes
+            about["cache_size"] = ceilings.cache_size
+        return about
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep a row; write all at once, since a run may be cut short."""
+        """Keep a row; write at once, since a run may be cut short."""
         self.rows.append(row)
+        if self.journal is not None:
+            self.journal.write("row", self.describe() if len(self.rows) == 1 else None, row=row)
         if self.results is not None:
-            self.results.parent.mkdir(parents=True, exist_ok=True)
-            lines = ",\n  ".join(map(json.dumps, self.rows))
-            text = f'{{\n"run": {json.dumps(self.describe())},\n"rows": [\n  {lines}\n]\n}}\n'
-            self.results.write_text(text)
+            write_run(self.results, self.describe(), self.rows)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -129,11 +149,60 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With a journal, take the rows that it does not have, headlines first."""
+    journal = config.stash[KEY].journal
+    if journal is None:
+        return
+    items[:] = in_order(items)
+    if not {item.nodeid for item in items} <= set(journal.collected()):
+        journal.write("collected", ids=[item.nodeid for item in items])
+    started = set(journal.started())
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in started])
+    items[:] = [item for item in items if item.nodeid not in started]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Stop at the limit of time; enter start and end of the row in the journal."""
+    bench = item.config.stash[KEY]
+    if bench.deadline is not None and time.monotonic() > bench.deadline:
+        pytest.exit("no time for further rows", returncode=OUT_OF_TIME)
+    if bench.journal is None:
+        return (yield)
+    bench.journal.write("start", id=item.nodeid)
+    result = yield
+    bench.journal.write("end", id=item.nodeid)
+    return result
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Enter a failure in the journal; leave a process whose CUDA context is broken."""
+    bench = item.config.stash[KEY]
+    if (
+        bench.journal is None
+        or call.excinfo is None
+        or call.excinfo.errisinstance(pytest.skip.Exception)
+    ):
+        return
+    bench.journal.write("fail", id=item.nodeid, error=call.excinfo.exconly()[-1000:])
+    if bench.device.type == "cuda":
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            pytest.exit(f"the CUDA context is broken: {error}", returncode=BROKEN)
+
+
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
     """Start from the same random state, and collect no garbage while times are taken."""
     torch.manual_seed(0)
+    for name in ("last_exc", "last_value", "last_traceback"):
+        sys.__dict__.pop(name, None)  # its frames hold the tensors of a row that failed
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     gc.disable()
     yield
     gc.enable()
@@ -146,7 +215,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 @pytest.fixture
 def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
-    """Return `compare`: it checks that all sides agree, measures them in turns, adds a row."""
+    """Return `compare`: it measures all sides in turns, adds a row, checks that they agree."""
 
     def compare(
         op: str,
@@ -159,9 +228,11 @@ def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
         tolerance: float = 1e-3,
     ) -> None:
         wanted = steps[OURS]()
-        for name, step in steps.items():
-            share = disagreement(step(), wanted, tolerance)
-            assert share <= allowed, f"{name} and {OURS} differ in {share:.1%} of the numbers"
+        differing = {
+            name: disagreement(step(), wanted, tolerance)
+            for name, step in steps.items()
+            if name != OURS
+        }
         del wanted
         timer = bench.timer
         own = {OURS: timer.prepare(steps[OURS])}
@@ -175,7 +246,7 @@ def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
             for name, seconds in take_turns(timer, others).items():
                 times[name] += seconds
             if total < LONG:
-                own[OURS]()
+                own[OURS].run()
 
         benchmark.pedantic(
             lambda: times[OURS].append(timer.seconds(own[OURS])), setup=peers_turn, rounds=rounds
@@ -188,13 +259,18 @@ def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
             "mode": mode,
             "rounds": rounds,
             "ms": {name: round(median_ms(seconds), 5) for name, seconds in times.items()},
+            "differing": {name: float(f"{share:.2g}") for name, share in differing.items()},
             "floor_ms": floor and round(bench.ceilings.milliseconds(floor), 6),
             "peak_mib": {n: round(peak_mib(step, bench.device), 3) for n, step in steps.items()},
         }
         if bench.device.type == "cuda":
             row["launches"] = launches(steps[OURS])
+            row["floor_level"] = floor and bench.ceilings.level(floor)
         benchmark.extra_info.update(row)
         bench.add(row)
+        for name, share in differing.items():
+            limit = max(allowed, ROUNDING)
+            assert share <= limit, f"{name} and {OURS} differ in {share:.2%} of the numbers"
 
     return compare
 
@@ -217,7 +293,7 @@ def versus_functions(versus: Callable[..., None], bench: Bench) -> Callable[...,
         functions = dict(functions)
         if not peers.cluster_serves(bench.device):
             functions.pop("cluster", None)
-        if compiled is not None and bench.compile:
+        if compiled is not None and bench.compiles(size):
             torch._dynamo.reset()
             functions["compile"] = torch.compile(functions[compiled], dynamic=False)
         steps = {

@@ -1,72 +1,191 @@
-"""Test the kernels on a CUDA GPU, then measure them: benchmarks/results/<gpu>.json.
+"""Test the kernels on a CUDA GPU, check them with compute-sanitizer, measure them.
 
-    PYTHONPATH=.:kernels python benchmarks/gpu.py
+    PYTHONPATH=.:kernels python benchmarks/gpu.py all --out build/gpu --budget 540
 
-Goes on after a failure, so that one run tells everything; exit status 1 if anything failed.
+A rented GPU may be taken away at any time, so nothing is kept back: every line that a command
+prints, every row and the summary are written to `--out` as they come. A command that outlasts its
+limit is killed; the run ends within `--budget`. Rows are measured whether tests pass or not, the
+headlines first; `bench` again with the same `--out` goes on with the rows that were not started.
+
+Files: tests.log, sanitizer.log, bench.log (all that was printed), rows.jsonl (events and rows),
+<device>.json (rows, as `report.py` takes them), summary.json. Exit status 0: all ran and passed; 1:
+something failed; 3: nothing failed, but not all was run; both are named at the end.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import torch
+from journal import Journal, write_run
+from processes import Outcome, run
 
 ROOT = Path(__file__).resolve().parents[1]
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short"]
+FAILED, INCOMPLETE = 1, 3
+SHOWN = 20  # names at the end; all are in summary.json
+
+STAGES = ("tests", "sanitizer", "bench")
+SHARES = {"tests": 0.4, "sanitizer": 0.2, "bench": 1.0}  # at most, of the time that is left
+FIRST_ROW = 120.0  # seconds from the start of a process to its first row, ceilings included
+EACH_ROW = 75.0  # seconds of one row: several compilations by torch.compile
+SHORTEST = 20.0  # seconds; a process is not started for less
+ALL_RUN = (0, 1, 5)  # exit status of pytest: passed, failed, no row left
+RESERVE = 5.0  # seconds that a process gets to print its table
+
+# Kernels of torch have mangled names (_Z...), ours have not.
+OURS = ["--kernel-name", "regex=^[a-z][a-z0-9_]*_kernel"]
+TOOLS = {
+    # Libraries ask the driver for functions that it may lack: such errors are theirs.
+    "memcheck": ["--report-api-errors", "no"],
+    "racecheck": OURS,
+    "synccheck": OURS,
+    # Without a filter: memory that a kernel of torch fills must count as filled.
+    "initcheck": ["--report-api-errors", "no"],
+}
 
 
-def main() -> int:
-    if not torch.cuda.is_available():
-        print("there is no CUDA device", file=sys.stderr)
-        return 1
-    name = torch.cuda.get_device_name()
-    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    results = f"benchmarks/results/{slug}.json"
-    print(f"{name}, torch {torch.__version__}", flush=True)
-    # Compiling is most of the work of the tests and waits for one core: all files at a time.
-    tests = sorted(ROOT.glob("tests/kernels/test_*.py"))
-    checks = {t.stem: [*PYTEST, str(t)] for t in tests if t.stem != "test_compile"}
-    if shutil.which("compute-sanitizer"):
-        kernels = [sys.executable, "tests/kernels/every_kernel.py"]
-        sanitizer = ["compute-sanitizer", "--error-exitcode", "1", "--tool"]
-        # Libraries ask the driver for functions that it may lack: such errors are theirs.
-        checks["memcheck"] = [*sanitizer, "memcheck", "--report-api-errors", "no", *kernels]
-        checks["racecheck"] = [*sanitizer, "racecheck", *kernels]
-    measure = ["benchmarks", "--device", "cuda", "--benchmark-quiet", "--results", results]
-    failed = [*run(checks), *run({"benchmarks": [*PYTEST, *measure]})]
-    print(f"failed: {', '.join(failed)}" if failed else "all passed")
-    return 1 if failed else 0
+class Summary:
+    """Names of what passed, failed and was not run; on disk at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.names: dict[str, list[str]] = {"passed": [], "failed": [], "not run": []}
+
+    def add(self, kind: str, *names: str) -> None:
+        self.names[kind] += names
+        self.path.write_text(json.dumps(self.names, indent=1) + "\n")
+
+    def take(self, outcome: Outcome) -> None:
+        """Enter a command by its exit status: one that was stopped has not run."""
+        print(f"--- {outcome}", flush=True)
+        if outcome.status == 0:
+            self.add("passed", outcome.name)
+            print(outcome.tail.splitlines()[-1:], flush=True)
+            return
+        self.add("not run" if outcome.status is None else "failed", outcome.name)
+        print(outcome.tail, flush=True)
+
+    def status(self) -> int:
+        if self.names["failed"]:
+            return FAILED
+        return INCOMPLETE if self.names["not run"] else 0
 
 
-def run(commands: dict[str, list[str]]) -> list[str]:
-    """Run commands side by side, print what each says, and return the names of those that fail."""
-    start = time.perf_counter()
-    processes = {name: started(command) for name, command in commands.items()}
-    failed = []
-    for name, process in processes.items():
-        print(f"--- {name}: {' '.join(commands[name])}", flush=True)
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-        status = process.wait()
-        print(f"--- {name}: status {status}, {time.perf_counter() - start:.0f} s", flush=True)
-        failed += [name] if status else []
-    return failed
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("stage", choices=[*STAGES, "all"])
+    parser.add_argument("--out", type=Path, required=True, help="folder for all results")
+    parser.add_argument("--budget", type=float, required=True, help="seconds for everything")
+    parser.add_argument("--device", default="cuda", help="cpu: a trial of this script")
+    parser.add_argument("-k", dest="select", help="rows or tests of this name only")
+    options = parser.parse_args(arguments)
+    deadline = time.monotonic() + options.budget
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    os.chdir(ROOT)
+    summary = Summary(out / "summary.json")
+    selected = ["-k", options.select] if options.select else []
+    for stage in STAGES if options.stage == "all" else [options.stage]:
+        left = deadline - time.monotonic()
+        limit = left * (SHARES[stage] if options.stage == "all" else 1.0)
+        if limit < SHORTEST:
+            summary.add("not run", stage)
+            continue
+        print(f"=== {stage}: at most {limit:.0f} s", flush=True)
+        if stage == "bench":
+            bench(out, options.device, selected, limit, summary)
+        elif stage == "tests":
+            tests(out, selected, limit, summary)
+        else:
+            sanitizer(out, limit, summary)
+    for kind in ("failed", "not run"):
+        if summary.names[kind]:
+            names = summary.names[kind]
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            print(f"{len(names)} {kind}: {', '.join(names[:SHOWN])}{more}")
+    return summary.status()
 
 
-def started(command: list[str]) -> subprocess.Popen[str]:
-    """Start a command whose output, errors included, can be read."""
-    environment = dict(os.environ)
-    if command[0] == "compute-sanitizer":
-        environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"  # each tensor in memory of its own
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **streams)
+def tests(out: Path, selected: list[str], limit: float, summary: Summary) -> None:
+    """Run all files of tests side by side: compiling is most of their work, on one core each."""
+    files = sorted(ROOT.glob("tests/kernels/test_*.py"))
+    commands = {
+        file.stem: [*PYTEST, "-v", *selected, str(file.relative_to(ROOT))]
+        for file in files
+        if file.stem != "test_compile"
+    }
+    for outcome in run(commands, out / "tests.log", limit):
+        summary.take(outcome)
+
+
+def sanitizer(out: Path, limit: float, summary: Summary) -> None:
+    """Run every kernel once under each tool of compute-sanitizer."""
+    if not shutil.which("compute-sanitizer"):
+        summary.add("not run", *TOOLS)
+        print("there is no compute-sanitizer")
+        return
+    common = ["--error-exitcode", "1", "--print-limit", "20"]
+    # The compilers that Triton starts are none of its business.
+    common += ["--target-processes", "application-only"]
+    kernels = [sys.executable, "tests/kernels/every_kernel.py"]
+    commands = {
+        tool: ["compute-sanitizer", "--tool", tool, *common, *own, *kernels]
+        for tool, own in TOOLS.items()
+    }
+    # Each tensor in memory of its own.
+    environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    for outcome in run(commands, out / "sanitizer.log", limit, environment):
+        summary.take(outcome)
+
+
+def bench(out: Path, device: str, selected: list[str], limit: float, summary: Summary) -> None:
+    """Measure rows, in as many processes as it takes: one that hangs or breaks is replaced."""
+    deadline = time.monotonic() + limit
+    journal = Journal(out / "rows.jsonl")
+    arguments = ["-q", "--benchmark-quiet", "--device", device, "--journal", str(journal.path)]
+    while (left := deadline - time.monotonic()) > SHORTEST:
+        before = journal.started()
+        seconds = ["--seconds", str(left - RESERVE)]
+        command = [*PYTEST, *arguments, *selected, *seconds, "benchmarks"]
+        stalled = partial(_stalled, journal, time.time())
+        (outcome,) = run({"bench": command}, out / "bench.log", left, stalled=stalled)
+        print(f"--- {outcome}", flush=True)
+        out_of_time = outcome.status is None and time.monotonic() > deadline
+        journal.close_last(None if out_of_time else "the process hung or died")
+        _write_rows(journal, out)
+        if outcome.status in ALL_RUN or journal.started() == before:
+            print(outcome.tail, flush=True)
+            break
+    started, failed = journal.started(), journal.ids("fail")
+    summary.add("passed", *(name for name in started if name not in failed))
+    summary.add("failed", *(name for name in started if name in failed))
+    summary.add("not run", *(name for name in journal.collected() if name not in started))
+    if not journal.collected():
+        summary.add("failed", "bench")
+
+
+def _stalled(journal: Journal, started: float) -> bool:
+    """Return whether the process that started then has written no event for too long."""
+    changed = journal.path.stat().st_mtime if journal.path.exists() else 0.0
+    limit = EACH_ROW if changed > started else FIRST_ROW
+    return time.time() - max(changed, started) > limit
+
+
+def _write_rows(journal: Journal, out: Path) -> None:
+    """Write the rows so far as a file of results, named after the device."""
+    so_far = journal.run()
+    if so_far is not None:
+        slug = re.sub(r"[^a-z0-9]+", "_", so_far["run"]["device"].lower()).strip("_")
+        write_run(out / f"{slug}.json", so_far["run"], so_far["rows"])
 
 
 if __name__ == "__main__":

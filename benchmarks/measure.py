@@ -6,6 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,37 +17,51 @@ Step = Callable[[], object]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 LONG = 0.3  # seconds; a step that takes longer is not run untimed before it is timed
 GPU_REGION = 5e-3  # seconds of work between two events: short kernels are repeated
+CAPTURED = 20  # steps of a CUDA graph at most
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Runs a step several times at each call."""
+
+    run: Step
+    steps: int = 1
 
 
 class Timer:
     """Times a step on one device.
 
     On a CPU it reads a clock: "wall", or "cpu" for the seconds that the process computes, which
-    other programs disturb less. On a GPU it captures the step in a CUDA graph where that is
-    possible, so that what is measured is the work and not its launch from Python, and puts events
-    around so many replays that they last a few milliseconds.
+    other programs disturb less. On a GPU it captures up to `CAPTURED` steps in one CUDA graph where
+    that is possible: the work is measured, not its launch from Python, and the launch of the graph
+    is shared by its steps. Events are put around so many replays that they last a few milliseconds.
     """
 
     def __init__(self, device: torch.device, clock: str = "wall") -> None:
         self.device = device
         self.clock = CLOCKS[clock]
 
-    def prepare(self, step: Step) -> Step:
-        """Return what is run to time `step` once; after `prepare`, nothing is left to compile."""
+    def prepare(self, step: Step) -> Prepared:
+        """Return what is run to time `step`; after `prepare`, nothing is left to compile."""
         if self.device.type != "cuda":
-            return step
-        return captured(step) or step
+            return Prepared(step)
+        return captured(step, self._region_steps(step)) or Prepared(step)
 
-    def seconds(self, step: Step) -> float:
-        """Run `step` and return how long it took."""
+    def seconds(self, prepared: Prepared) -> float:
+        """Run the step and return how long it took."""
         if self.device.type != "cuda":
             start = self.clock()
-            step()
-            return self.clock() - start
-        return self._between_events(step, self._repeats(step))
+            prepared.run()
+            return (self.clock() - start) / prepared.steps
+        once = self._between_events(prepared.run, 1)
+        replays = max(1, min(1000, round(GPU_REGION / once)))
+        return self._between_events(prepared.run, replays) / prepared.steps
 
-    def _repeats(self, step: Step) -> int:
-        return max(1, min(1000, round(GPU_REGION / self._between_events(step, 1))))
+    def _region_steps(self, step: Step) -> int:
+        """Return how many steps a graph holds: `CAPTURED`, or fewer where one takes long."""
+        step()  # compiles
+        step()
+        return max(1, min(CAPTURED, round(GPU_REGION / self._between_events(step, 1))))
 
     def _between_events(self, step: Step, repeats: int) -> float:
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -58,8 +73,8 @@ class Timer:
         return start.elapsed_time(stop) / 1e3 / repeats
 
 
-def captured(step: Step) -> Step | None:
-    """Return the replay of `step` as a CUDA graph, or None where it cannot be captured."""
+def captured(step: Step, steps: int) -> Prepared | None:
+    """Return the replay of `steps` steps as a CUDA graph, or None where they cannot be captured."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -70,7 +85,8 @@ def captured(step: Step) -> Step | None:
     current = torch.cuda.current_stream()
     try:
         with torch.cuda.graph(graph):
-            step()
+            for _ in range(steps):
+                step()
     except RuntimeError:  # it waits for the device, to learn a size for instance
         with contextlib.suppress(RuntimeError):
             torch.cuda.synchronize()
@@ -79,16 +95,16 @@ def captured(step: Step) -> Step | None:
         with torch.cuda.graph(torch.cuda.CUDAGraph()):
             torch.zeros(1, device="cuda")
         return None
-    return graph.replay
+    return Prepared(graph.replay, steps)
 
 
-def take_turns(timer: Timer, steps: dict[str, Step], calls: int = 3) -> dict[str, list[float]]:
-    """Run every step a few times, one after the other, and return the seconds of each run."""
+def take_turns(timer: Timer, sides: dict[str, Prepared], calls: int = 3) -> dict[str, list[float]]:
+    """Run every side a few times, one after the other, and return the seconds of each run."""
     times: dict[str, list[float]] = {}
-    for name, step in steps.items():
-        first = timer.seconds(step)
+    for name, side in sides.items():
+        first = timer.seconds(side)
         # What the step before left in caches and allocator is charged to a run that does not count.
-        times[name] = [first] if first > LONG else [timer.seconds(step) for _ in range(calls)]
+        times[name] = [first] if first > LONG else [timer.seconds(side) for _ in range(calls)]
     return times
 
 

@@ -35,21 +35,28 @@ def main() -> None:
 INTRODUCTION = """# Benchmarks
 
 Every figure here is printed again by one command: `make bench` on a processor, `make gpu` on a
-GPU. Both sides of a row are first checked to compute the same thing, then they take turns in one
-process, and medians are given. A ratio above 1 means that the other side takes so many times
-longer than AUREL. "x floor" is the time over the least that this machine could take: the bytes
-that must be moved, each once, or the operations that must be done, at rates measured in the same
-run. Memory is the most held at once beyond inputs and parameters, AUREL first.
+GPU. Both sides of a row take turns in one process, and medians are given. A ratio above 1 means
+that the other side takes so many times longer than AUREL. "differ" is the share of results in which
+a side and AUREL differ by more than a thousandth of the largest (a hundredth for whole models):
+near-ties between neighbors, or values at the corner of a ReLU, that rounding settles differently.
+Memory is the most held at once beyond inputs and parameters, AUREL first.
 
-- *eager*: what one writes without a library: bmm, topk, gather, amax, softmax.
+"x floor" is the time over the least that this machine could take: the bytes that must be moved,
+each once, or the operations that must be done, at rates measured in the same run. On a GPU a step
+is repeated on the same tensors. Where these fit half of the L2 cache, the floor is taken at the
+rate of L2 and marked so, elsewhere at that of memory. Operations count at the rate of a float32
+matrix product, or of one as three tf32 products on tensor cores, whichever is faster.
+
+- *eager*: the usual code without a library: bmm, topk, gather, amax, softmax.
 - *compile*: the same under `torch.compile`.
 - *cluster*: torch-cluster and torch-scatter on ragged graphs.
 - *pyg*: PyTorch Geometric's own layer, with the same weights, on the graph that AUREL finds.
 - *torchvision*: its own reader and transforms.
 - *definition*, *plain*: the layer or model as its paper and published code describe it.
 
-On a GPU, steps are replayed as CUDA graphs where they can be captured: times are those of the
-device, without Python. Inputs of AU-sized rows fit into its cache.
+On a GPU, up to twenty steps are replayed as one CUDA graph where they can be captured: times are
+those of the device, without Python and with a twentieth of a launch. `torch.compile` is measured at
+two sizes of an op at most.
 """
 
 

@@ -1,4 +1,4 @@
-"""The rows of a run as text: op, size, time of each side, ratios, floor, memory."""
+"""The rows of a run as text: op, size, times and ratios, floor, share that differs, memory."""
 
 from __future__ import annotations
 
@@ -28,20 +28,32 @@ def headline(run: Run) -> str:
     """Return one line about where and how the rows were measured."""
     about = run["run"]
     threads = "" if about["threads"] is None else f", {about['threads']} threads"
+    ceilings = [
+        f"{about['bytes_per_second'] / 1e9:.0f} GB/s",
+        f"{about['operations_per_second'] / 1e12:.2f} TFLOP/s float32",
+    ]
+    if about.get("cache_size"):
+        ceilings += [
+            f"{about['tensor_operations_per_second'] / 1e12:.1f} TFLOP/s by three tf32 products",
+            f"{about['cache_bytes_per_second'] / 1e9:.0f} GB/s in L2 up to "
+            f"{about['cache_size'] / 2**20:.0f} MiB",
+        ]
     return (
         f"{about['device']}{threads}, torch {about['torch']}, {about['date']}, {about['clock']} "
-        f"clock; ceilings {about['bytes_per_second'] / 1e9:.0f} GB/s, "
-        f"{about['operations_per_second'] / 1e12:.2f} TFLOP/s float32"
+        f"clock; ceilings {', '.join(ceilings)}"
     )
 
 
 def cells(row: Row, peers: list[str]) -> list[str]:
-    """Return a row's cells under the head of `grid`, empty where it has nothing to say."""
+    """Return a row's cells under the head of `grid`, empty where it lacks the value."""
     out = [row["op"], size_text(row), row["mode"], milliseconds(row["ms"][OURS])]
     for side in peers:
         times = ratio(row, side)
         out.append("" if times is None else f"{milliseconds(row['ms'][side])} ({times:.1f}x)")
-    out.append(f"{row['ms'][OURS] / row['floor_ms']:.1f}" if row["floor_ms"] else "")
+    level = " (L2)" if row.get("floor_level") == "L2" else ""
+    out.append(f"{row['ms'][OURS] / row['floor_ms']:.1f}{level}" if row["floor_ms"] else "")
+    differing = row.get("differing", {})
+    out.append(" / ".join(f"{differing[side]:.1g}" for side in peers if side in differing))
     memory = [f"{row['peak_mib'][side]:.1f}" for side in (OURS, *peers) if side in row["peak_mib"]]
     return [*out, " / ".join(memory), str(row.get("launches", ""))]
 
@@ -54,7 +66,7 @@ def grid(rows: list[Row]) -> list[list[str]]:
     """Return the cells of a table, its head first, without columns that are empty."""
     peers = sides(rows)
     ratios = [f"{side} ms (ratio)" for side in peers]
-    head = ["op", "size", "mode", "aurel ms", *ratios, "x floor", "peak MiB", "launches"]
+    head = ["op", "size", "mode", "aurel ms", *ratios, "x floor", "differ", "peak MiB", "launches"]
     lines = [cells(row, peers) for row in rows]
     used = [i for i in range(len(head)) if any(line[i] for line in lines)]
     return [[line[i] for i in used] for line in (head, *lines)]

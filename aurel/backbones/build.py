@@ -114,9 +114,9 @@ def build_backbone(
 
     Args:
         name: a timm model ("resnet50", "swin_base_patch4_window7_224"), "rest_lite",
-            "rest_tiny", "iresnet100", "inception_resnet_v1" or "vit_base_patch16_sincos"; or a
-            module with `channels` and `reductions` that returns a list of maps, which is returned
-            as it is.
+            "rest_tiny", "iresnet100", "inception_resnet_v1", "vit_base_patch16_sincos",
+            "vig_ti_224_gelu" (ti, s, b) or "pvig_ti_224_gelu" (ti, s, m, b); or a module with
+            `channels` and `reductions` that returns a list of maps, which is returned as it is.
         pretrained: load the weights that timm publishes for this name (downloads them once).
         checkpoint: load the weights in this file instead: a state dict in timm's names, bare or
             under "model" or "state_dict", with or without a ``module.`` prefix, ``.pth`` or
@@ -197,6 +197,7 @@ def _timm() -> ModuleType:
         import aurel.backbones.inception_resnet_v1
         import aurel.backbones.iresnet
         import aurel.backbones.rest_lite
+        import aurel.backbones.vig
         import aurel.backbones.vit_sincos  # noqa: F401  registers ours
     except ImportError as error:
         raise ImportError("build_backbone needs timm: pip install 'aurel-au[models]'") from error

@@ -4,9 +4,9 @@ Layers of nodes take a `mask` (B, N), True where the node exists: one that does 
 others nothing and counts in no statistics. These take none:
 
 - layers of a map, whose cells all exist: `AUMaskedFeatures`, `ChannelTopology`, `FacialDynamics`,
-  `LandmarkPredictor`, `LandmarkROI`, `LocalRegionPerception`, `MapDecoder`, `MultiScaleAttention`,
-  `MultiScaleFusion`, `MultiScaleLinearAttention`, `RegionalAUFeatures`, and `TokenProjection` on
-  the cells as tokens;
+  `Grapher`, `LandmarkPredictor`, `LandmarkROI`, `LocalRegionPerception`, `MapDecoder`,
+  `MultiScaleAttention`, `MultiScaleFusion`, `MultiScaleLinearAttention`, `RegionalAUFeatures`, and
+  `TokenProjection` on the cells as tokens;
 - `PerAUClassifier` and `PerAUTemporalConv`, in which each AU has weights and statistics of its own
   and sees no other, so that the result for one that does not exist need only be ignored.
 """
@@ -23,6 +23,7 @@ from aurel.layers.edge_graph_conv import EdgeGraphConv
 from aurel.layers.facial_dynamics import FacialDynamics
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
 from aurel.layers.gin_graph_conv import GINGraphConv
+from aurel.layers.grapher import Grapher
 from aurel.layers.landmark_predictor import LandmarkPredictor
 from aurel.layers.landmark_roi import LandmarkROI
 from aurel.layers.local_region_perception import LocalRegionPerception
@@ -53,6 +54,7 @@ __all__ = [
     "FacialDynamics",
     "GINGraphConv",
     "GatedEdgeGCN",
+    "Grapher",
     "LandmarkPredictor",
     "LandmarkROI",
     "LocalRegionPerception",

@@ -1,8 +1,9 @@
-"""Checks that the ops share: a ValueError names the argument, what came and what is wanted."""
+"""Checks that all ops share: the error names the argument, the value it got and the valid ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,12 +11,37 @@ from torch import Tensor
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
+def check_tensor(name: str, tensor: Any) -> None:
+    """Raise TypeError unless `tensor` is a tensor."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+
+
+def check_bool(name: str, value: Any) -> None:
+    """Raise TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def check_integer(name: str, value: Any) -> None:
+    """Raise TypeError unless `value` is an int, which a bool is not and a symbolic int is."""
+    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise TypeError unless `value` is a real number."""
+    numbers = int | float | torch.SymInt | torch.SymFloat
+    if isinstance(value, bool) or not isinstance(value, numbers):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+
 def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
-    """Raise ValueError unless `tensor` has the named dimensions.
+    """Raise TypeError unless `tensor` is a tensor, ValueError unless it has these dimensions.
 
     Args:
         name: the argument's name, for the message.
@@ -23,11 +49,14 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
         layout: names of the dimensions, as in "B N C".
         sizes: the dimensions whose size is known, as in ``B=4, N=12``.
     """
+    check_tensor(name, tensor)
     names = layout.split()
-    fits = tensor.ndim == len(names) and all(
-        dim not in sizes or size == sizes[dim]
-        for dim, size in zip(names, tensor.shape, strict=True)
-    )
+    shape = tensor.shape
+    fits = len(shape) == len(names)
+    if fits:
+        for dim, size in zip(names, shape, strict=True):
+            if dim in sizes and size != sizes[dim]:
+                fits = False
     if not fits:
         wanted = ", ".join(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in names)
         raise ValueError(f"{name} must have shape ({wanted}), got {tuple(tensor.shape)}")
@@ -35,6 +64,7 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
 
 def check_floating(name: str, tensor: Tensor) -> None:
     """Raise ValueError unless `tensor` holds floating-point numbers."""
+    check_tensor(name, tensor)
     if not tensor.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
 
@@ -45,14 +75,14 @@ def check_nodes(name: str, x: Tensor) -> None:
     check_floating(name, x)
 
 
-def check_mask(mask: Tensor | None, x: Tensor) -> None:
+def check_mask(mask: Tensor | None, x: Tensor, name: str = "mask") -> None:
     """Raise ValueError unless `mask` is None or a bool (B, N) tensor beside `x` (B, N, ...)."""
     if mask is None:
         return
-    check_shape("mask", mask, "B N", B=x.shape[0], N=x.shape[1])
+    check_shape(name, mask, "B N", B=x.shape[0], N=x.shape[1])
     if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool (True where the node exists), got {mask.dtype}")
-    check_device("mask", mask, x)
+        raise ValueError(f"{name} must be bool (True where the node exists), got {mask.dtype}")
+    check_device(name, mask, x)
 
 
 def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
@@ -61,12 +91,23 @@ def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
         raise ValueError(f"{name} must be on {x.device}, got {tensor.device}")
 
 
-def check_k(k: int, nodes: int, loop: bool = True) -> None:
-    """Raise ValueError unless a node has `k` candidates among `nodes` nodes (itself if `loop`)."""
+def check_k(k: int, nodes: int, loop: bool = True, dilation: int = 1) -> None:
+    """Raise an error unless a node has `k * dilation` candidates among `nodes` nodes.
+
+    Raises:
+        TypeError: an argument is no int.
+        ValueError: there are too few candidates: the node itself is none without `loop`.
+    """
+    check_integer("k", k)
+    check_integer("dilation", dilation)
     candidates = nodes if loop else nodes - 1
-    if not 1 <= k <= candidates:
+    if dilation < 1:
+        raise ValueError(f"dilation must be 1 or more, got {dilation}")
+    if k < 1 or k * dilation > candidates:
         meaning = "the number of nodes" if loop else f"the {nodes} nodes less the node itself"
-        raise ValueError(f"k must be in 1..{candidates} ({meaning}), got {k}")
+        product = "k" if dilation == 1 else "k * dilation"
+        value = f"{k}" if dilation == 1 else f"{k} * {dilation}"
+        raise ValueError(f"{product} must be in 1..{candidates} ({meaning}), got {value}")
 
 
 def promote(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -74,4 +115,4 @@ def promote(*tensors: Tensor) -> tuple[Tensor, ...]:
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
-    return tuple(tensor.to(dtype) for tensor in tensors)
+    return tuple(tensor if tensor.dtype == dtype else tensor.to(dtype) for tensor in tensors)

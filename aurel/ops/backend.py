@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
-Backend = Literal["auto", "torch", "triton", "pyg"]
-BACKENDS = ("auto", "torch", "triton", "pyg")
+from aurel.ops.numba_support import numba_obstacle
+from aurel.ops.triton_support import triton_obstacle
 
-_log = logging.getLogger("aurel")
+Backend = Literal["auto", "definition", "torch", "numba", "triton", "pyg"]
+BACKENDS = ("auto", "definition", "torch", "numba", "triton", "pyg")
+
 _reported: set[tuple[str, str]] = set()
+
+NOT_RAGGED = "serves ragged graphs and is not available for dense tensors"
 
 
 def check_backend(backend: str, name: str = "backend") -> str:
@@ -24,68 +31,127 @@ def check_backend(backend: str, name: str = "backend") -> str:
     return backend
 
 
-_default = check_backend(os.environ.get("AUREL_BACKEND", "auto"), "AUREL_BACKEND")
+_initial = check_backend(os.environ.get("AUREL_BACKEND", "auto"), "AUREL_BACKEND")
+_traced = _initial  # torch.compile cannot trace a thread's own values
+
+
+class _Default(threading.local):
+    """The backend of calls that name none, in one thread."""
+
+    backend = _initial
+
+
+_default = _Default()
 
 
 @contextmanager
 def use_backend(backend: Backend) -> Iterator[None]:
-    """Make `backend` the default of every op inside the `with` block (process-wide).
+    """Make `backend` the default of every op inside the `with` block, in this thread.
+
+    A function that torch.compile traces meanwhile in another thread takes it, too.
 
     Args:
-        backend: "auto", "torch", "triton" or "pyg".
+        backend: "auto" (the fastest that can serve a call), "definition" (the equation in plain
+            torch, differentiable to any order), "torch" (plain torch, optimized), "numba" (compiled
+            for a CPU), "triton" (compiled for a GPU) or "pyg" (torch-cluster and torch-scatter).
 
     Raises:
         ValueError: `backend` is none of these.
     """
-    global _default
-    previous, _default = _default, check_backend(backend)
+    global _traced
+    previous, before = _default.backend, _traced
+    _default.backend = _traced = check_backend(backend)
     try:
         yield
     finally:
-        _default = previous
+        _default.backend, _traced = previous, before
 
 
 def requested_backend(backend: str) -> str:
-    """Return what a call asks for: its argument, or the default where that is "auto"."""
-    return _default if check_backend(backend) == "auto" else backend
+    """Return the backend that a call asks for: its argument, or the default if that is "auto"."""
+    if check_backend(backend) != "auto":
+        return backend
+    return _traced if torch.compiler.is_compiling() else _default.backend
 
 
 def resolve_backend(
     op: str,
     backend: str,
-    x: torch.Tensor,
-    triton_obstacle: str | None,
-    pyg_obstacle: str | None = "serves ragged graphs and is not available for dense tensors",
+    tensors: tuple[Tensor, ...],
+    sizes: Callable[[], str | None] | None = None,
+    pyg: Callable[[], str | None] | None = None,
 ) -> str:
-    """Choose the implementation of one call of `op` on tensor `x`: "torch", "triton" or "pyg".
+    """Choose the implementation of one call of `op`.
 
     Args:
         op: name of the op, for messages.
         backend: the call's argument; "auto" defers to `use_backend` and AUREL_BACKEND.
-        x: the tensor whose device decides under "auto".
-        triton_obstacle: why Triton cannot serve this call, or None if it can.
-        pyg_obstacle: what torch-cluster and torch-scatter say to it, or None if they can.
+        tensors: floating-point tensors of the call; the device of the first decides under "auto".
+        sizes: returns why the Triton kernels cannot serve these sizes, or None if they can; None
+            for an op without Triton kernels of its own.
+        pyg: returns why torch-cluster and torch-scatter cannot serve the call, or None if they can.
+
+    Returns:
+        A backend's name other than "auto".
 
     Raises:
-        ValueError: an explicit backend cannot serve the call; the message says why.
+        ValueError: an explicit backend cannot serve the call; the message gives the reason.
     """
     wanted = requested_backend(backend)
+    if wanted in ("definition", "torch"):
+        if wanted == "torch" and is_transformed():
+            raise ValueError(f"{op}: backend='torch' {_TRANSFORMED}")
+        return wanted
     if wanted == "auto":
-        if x.device.type != "cuda":
-            return "torch"
-        if triton_obstacle is None:
-            return "triton"
-        _report_once(op, triton_obstacle)
-        return "torch"
-    if wanted == "triton" and triton_obstacle is not None:
-        raise ValueError(f"{op}: backend='triton' cannot serve this call: {triton_obstacle}")
-    if wanted == "pyg" and pyg_obstacle is not None:
-        raise ValueError(f"{op}: backend='pyg' {pyg_obstacle}")
+        if is_transformed():
+            return "definition"
+        return _fastest(op, tensors, sizes)
+    obstacle = _TRANSFORMED if is_transformed() else None
+    if wanted == "triton":
+        obstacle = obstacle or triton_obstacle(tensors, sizes)
+    elif wanted == "numba":
+        obstacle = obstacle or numba_obstacle(tensors)
+    else:
+        obstacle = obstacle or (NOT_RAGGED if pyg is None else pyg())
+    if obstacle is not None:
+        raise ValueError(f"{op}: backend={wanted!r} cannot serve this call: {obstacle}")
     return wanted
 
 
+_TRANSFORMED = (
+    "is not available inside torch.func transforms or forward-mode differentiation; "
+    "use backend='definition'"
+)
+
+
+def is_transformed() -> bool:
+    """Return whether a `torch.func` transform or a level of forward-mode derivatives is active.
+
+    torch.compile, which cannot trace the question, sees forward-mode derivatives alone; what it
+    makes of an operator in the other transforms is right.
+    """
+    if forward_ad._current_level >= 0:
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _fastest(op: str, tensors: tuple[Tensor, ...], sizes: Callable[[], str | None] | None) -> str:
+    device_type = tensors[0].device.type
+    if device_type == "cpu":
+        return "torch" if numba_obstacle(tensors) is not None else "numba"
+    if device_type != "cuda":
+        return "torch"
+    obstacle = triton_obstacle(tensors, sizes)
+    if obstacle is None:
+        return "triton"
+    _report_once(op, obstacle)
+    return "torch"
+
+
 def _report_once(op: str, reason: str) -> None:
-    # A compiled program says nothing: logging would break its graph.
+    # A compiled program says nothing: a warning would break its graph.
     if not torch.compiler.is_compiling() and (op, reason) not in _reported:
         _reported.add((op, reason))
-        _log.debug("%s: falling back to torch: %s", op, reason)
+        warnings.warn(f"{op} runs without its Triton kernel: {reason}", stacklevel=4)

@@ -1,152 +1,149 @@
-r"""Pairwise scores between the nodes of a graph: the smaller the score, the nearer the node.
-
-Four metrics, each meaning what its name says:
+r"""Scores between nodes and the nodes they choose from: the smaller the score, the nearer the node.
 
 ========  =============================================================
-l2        :math:`\sum_c (x_{ic} - x_{jc})^2` (ranks as the distance does)
-l1        :math:`\sum_c |x_{ic} - x_{jc}|`
-cosine    :math:`1 - x_i \cdot x_j / (|x_i| |x_j|)`, 1 where a norm is 0
-dot       :math:`-x_i \cdot x_j`
+l2        :math:`\sum_c (s_{jc} - x_{ic})^2`
+l1        :math:`\sum_c |s_{jc} - x_{ic}|`
+cosine    :math:`1 - x_i \cdot s_j / (|x_i| |s_j|)`, 1 where a norm is 0
+dot       :math:`-x_i \cdot s_j`
 ========  =============================================================
+
+Each is one reduction over the channels of a pair, so equal nodes have equal scores wherever they
+stand; a product of matrices does not promise that.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-
-from aurel.ops.precision import without_autocast
 
 METRICS = ("l2", "l1", "cosine", "dot")
 
-_LANES = 8  # width to which the candidates of a matrix product are padded
+_BLOCK = 2**20  # differences computed at a time
+
+_SMALLEST = 1e-30  # below the squared norm of any scaled node but zero
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return `x` in float32, or as it is where it is wider."""
+    """Return `x` in float32, or unchanged if it is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def pairwise_scores_reference(x: Tensor, metric: str) -> Tensor:
-    """Return the (B, N, N) scores of the table above, in at least float32."""
+def pairwise_scores_reference(
+    x: Tensor, metric: str, sources: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """Return the scores of the table above, plus `bias`, in at least float32.
+
+    Without a bias, those of the cosine are -cos |cos| |x_i|^2, which order as the distance does
+    and are rounded once: equal cosines of integer-valued features stay equal.
+
+    Args:
+        x: nodes, (B, N, C).
+        metric: "l2", "l1", "cosine" or "dot".
+        sources: nodes to choose from, (B, M, C); None for `x` itself.
+        bias: (N, M) or (B, N, M), or None.
+
+    Returns:
+        (B, N, M); +inf where the score is NaN.
+    """
     x = at_least_float32(x)
-    if metric in ("l2", "l1"):
-        difference = x[:, :, None] - x[:, None]
-        return difference.square().sum(-1) if metric == "l2" else difference.abs().sum(-1)
+    sources = x if sources is None else at_least_float32(sources).to(x.dtype)
     if metric == "cosine":
-        x = F.normalize(x, dim=-1)
-        return 1 - x @ x.mT
-    return -(x @ x.mT)
-
-
-def pairwise_scores(x: Tensor, metric: str, mask: Tensor | None = None) -> Tensor:
-    """Return (B, N, N) scores that order each row as `pairwise_scores_reference` does.
-
-    What is the same for a whole row is left out where that saves rounding. NaN becomes +inf:
-    a distance that is not known is the largest.
-    """
-    with without_autocast(x):
-        wide = at_least_float32(x)
-        dtype = wide.dtype
-        if dtype == torch.float32 and metric != "l1" and _products_lose_bits(x.device.type):
-            wide = wide.double()
-        if metric == "l1":
-            scores = _manhattan(wide)
-        elif metric == "l2":
-            products = _uncancelled_products(wide, mask)
-            scores = torch.add(_squares(products)[:, None], products, alpha=-2)
-        elif metric == "cosine":
-            products = _products(wide)
-            squares = _squares(products).clamp_min(1e-24)
-            # Orders as the cosine does. With one rounding, in the division, equal cosines of
-            # integer-valued features stay equal.
-            scores = 0 - products * products.abs() / squares[:, None]
-        else:
-            scores = 0 - _products(wide)
-    # A node that holds infinities is infinitely far by any distance, though not by a product.
-    lowest = -torch.inf if metric == "dot" else torch.inf
-    return scores.to(dtype).nan_to_num_(nan=torch.inf, posinf=torch.inf, neginf=lowest)
-
-
-def _products(x: Tensor) -> Tensor:
-    """Return the products of all pairs, (B, N, N).
-
-    Columns are computed in whole vectors: each takes the same path through the product, so that
-    duplicate nodes get bit-equal scores. It is faster than an odd width, too. What pads the
-    columns of a sample is the next sample, for the last few a copy.
-    """
-    x = x.contiguous()
-    batch, nodes, channels = x.shape
-    width = nodes + -nodes % _LANES
-    whole = max(0, batch - -(-(width - nodes) // max(nodes, 1)))
-    products = x.new_empty(batch, nodes, width)
-    columns = x.as_strided((whole, width, channels), (nodes * channels, channels, 1))
-    torch.bmm(x[:whole], columns.mT, out=products[:whole])
-    if whole < batch:
-        padded = F.pad(x[whole:], (0, 0, 0, width - nodes))
-        torch.bmm(x[whole:], padded.mT, out=products[whole:])
-    return products[:, :, :nodes]
-
-
-def _squares(products: Tensor) -> Tensor:
-    """Return the squared norms of the nodes, (B, N)."""
-    return products.diagonal(dim1=1, dim2=2)
-
-
-def _uncancelled_products(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the products of all pairs; in a sample that lies off the origin, less a node of its.
-
-    Off the origin, where the mean is more than half as long as the nodes are, the differences
-    between products would cancel. Whether it is so, the products themselves tell.
-    """
-    products = _products(x)
-    # |mean|^2 <= mean of |x|^2 / 4, both times the square of the number of nodes.
-    if mask is None:
-        near = products.sum((1, 2)) <= _squares(products).sum(1) * (x.shape[1] / 4)
+        x, sources = _scaled(x), _scaled(sources)
+    target, source = x.unsqueeze(2), sources.unsqueeze(1)
+    if metric == "l2":
+        scores = (source - target).square().sum(-1)
+    elif metric == "l1":
+        scores = (source - target).abs().sum(-1)
     else:
-        present = mask.to(x.dtype)
-        total = torch.bmm(torch.bmm(present[:, None], products), present[:, :, None]).flatten()
-        near = total <= (present * _squares(products)).sum(1) * present.sum(1) / 4
-    if x.device.type == "cpu" and bool(near.all()):
-        return products
-    return _products(torch.where(near[:, None, None], x, x - _center(x, mask)))
+        scores = _cosine_or_dot((target * source).sum(-1), x, sources, metric, bias)
+    if bias is not None:
+        scores = scores + bias.to(scores.dtype)
+    return scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
-def _products_lose_bits(device_type: str) -> bool:
-    """Return whether the user let float32 products run in TF32 or bf16: too coarse to choose by."""
-    backend = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
-    try:
-        return backend.matmul.fp32_precision in ("tf32", "bf16")
-    except AttributeError:  # torch 2.8
-        return torch.get_float32_matmul_precision() != "highest"
+def pairwise_scores(
+    x: Tensor, metric: str, sources: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """Return what `pairwise_scores_reference` does, a block of rows at a time."""
+    sources = x if sources is None else sources
+    batch, nodes, channels = x.shape
+    step = max(1, _BLOCK // max(1, batch * sources.shape[1] * channels))
+    if step >= nodes:
+        return pairwise_scores_reference(x, metric, sources, bias)
+    blocks = [slice(first, first + step) for first in range(0, nodes, step)]
+    return torch.cat(
+        [
+            pairwise_scores_reference(
+                x[:, block], metric, sources, None if bias is None else bias[..., block, :]
+            )
+            for block in blocks
+        ],
+        1,
+    )
 
 
-def _center(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return each sample's node nearest to the mean, (B, 1, C), so that products do not cancel.
+def approximate_scores(
+    x: Tensor, metric: str, sources: Tensor | None = None, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the scores by matrix products in float64, and a bound of their rounding errors.
 
-    Nodes that are absent or not finite do not count. A node, not the mean itself: less a node,
-    integer-valued features stay integers, and their equal distances equal.
+    Args:
+        x: (B, N, C).
+        metric: "l2", "cosine" or "dot".
+        sources: (B, M, C), or None for `x` itself.
+        bias: (N, M) or (B, N, M), or None.
+
+    Returns:
+        (B, N, M) float64, +inf where a score is NaN, and (B, N, 1), which also covers the rounding
+        of `pairwise_scores_reference` for float64 nodes.
     """
-    counts = x.sum(-1).isfinite()
-    if mask is not None:
-        counts = counts & mask
-    weights = counts.to(x.dtype) / counts.sum(1, keepdim=True).clamp_min(1)
-    samples = torch.arange(x.shape[0], device=x.device)
-    first = x[samples, counts.byte().argmax(1)][:, None]
-    # A weight of 0 does not silence NaN: such channels have the first node for their mean.
-    shift = (torch.bmm(weights[:, None], x) - first).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    gaps = torch.linalg.vector_norm(x - (first + shift), dim=-1)
-    return x[samples, gaps.masked_fill(~counts, torch.inf).argmin(1)][:, None]
+    scale = _scaled if metric == "cosine" else at_least_float32
+    x = scale(x)
+    wide = wide_sources = x.double()
+    squares = source_squares = wide.square().sum(-1)
+    if sources is not None:
+        wide_sources = scale(sources.to(x.dtype)).double()
+        source_squares = wide_sources.square().sum(-1)
+    products = torch.bmm(wide, wide_sources.mT)
+    if metric == "l2":
+        scores = (squares[:, :, None] + source_squares[:, None]).sub_(products, alpha=2)
+    else:
+        scores = _cosine_or_dot(products, wide, wide_sources, metric, bias)
+    largest = source_squares.nan_to_num(0.0, 0.0, 0.0).amax(1, keepdim=True)
+    size = {
+        "l2": squares + largest,
+        "cosine": squares + 1,
+        "dot": (squares * largest).sqrt(),
+    }[metric].unsqueeze(2)
+    if bias is not None:
+        scores = scores + bias.to(scores.dtype)
+        finite = bias.double().nan_to_num(0.0, 0.0, 0.0).abs()
+        size = size + (finite.amax(-1, keepdim=True) if bias.shape[-1] else 0)
+    error = (x.shape[2] + 8) * torch.finfo(torch.float64).eps * size
+    return scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf), error
 
 
-def _manhattan(x: Tensor) -> Tensor:
-    if x.device.type != "cpu":
-        return torch.cdist(x, x, p=1)
-    # One node at a time against those after it: several times faster than cdist at AU sizes.
-    scores = x.new_empty(x.shape[0], x.shape[1], x.shape[1])
-    for i in range(x.shape[1]):
-        row = (x[:, i:] - x[:, i : i + 1]).abs_().sum(-1)
-        scores[:, i, i:] = row
-        scores[:, i:, i] = row
-    return scores
+def _cosine_or_dot(
+    products: Tensor, x: Tensor, sources: Tensor, metric: str, bias: Tensor | None
+) -> Tensor:
+    """Return the scores from the products of pairs; for the cosine, of scaled nodes."""
+    if metric == "dot":
+        return -products
+    source_squares = sources.square().sum(-1).clamp_min(_SMALLEST)[:, None]
+    if bias is None:
+        ordered = -products * products.abs() / source_squares
+        return ordered.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
+    squares = x.square().sum(-1).clamp_min(_SMALLEST)[:, :, None]
+    # The root of the product would be that of zero where both nodes are zero.
+    return 1 - products / (squares.sqrt() * source_squares.sqrt())
+
+
+def _scaled(x: Tensor) -> Tensor:
+    """Return nodes times a power of two that brings the largest channel into [1/2, 1)."""
+    x = at_least_float32(x)
+    if x.shape[-1] == 0:
+        return x
+    largest = x.abs().amax(-1, keepdim=True)
+    exponent = torch.frexp(largest.nan_to_num(1.0, 1.0, 1.0)).exponent
+    half = exponent // 2  # twice, since 2 ** -exponent may overflow
+    return torch.ldexp(torch.ldexp(x, -half), half - exponent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from aurel.ops.arguments import check_device, check_floating, check_mask, check_shape, promote
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.image_blocks import image_blocks
-from aurel.ops.triton_support import triton_obstacle
+from aurel.ops.registration import Gradient, gradients_of_definition, operator
 
 _BLOCK = 2**17  # edge features a pass on a CPU: its scratch stays in the cache
 
@@ -21,12 +20,13 @@ _BLOCK = 2**17  # edge features a pass on a CPU: its scratch stays in the cache
 def gated_edge_aggregate_reference(
     edge: Tensor, values: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Define `gated_edge_aggregate` in plain torch, for edges and values without NaN."""
+    """Define `gated_edge_aggregate` in plain torch."""
     dtype = torch.promote_types(values.dtype, torch.float32)
-    gate = edge.to(dtype).sigmoid()
+    gate, values_of_pairs = edge.to(dtype).sigmoid(), values.to(dtype).unsqueeze(1)
     if mask is not None:
         gate = gate.masked_fill(~mask[:, None, :, None], -torch.inf)
-    out = (gate.softmax(2) * values.to(dtype).unsqueeze(1)).sum(2)
+        values_of_pairs = values_of_pairs.where(mask[:, None, :, None], 0.0)
+    out = (gate.softmax(2) * values_of_pairs).sum(2)
     if mask is not None:
         out = out.where(mask.unsqueeze(-1), 0.0)
     return out.to(values.dtype)
@@ -47,13 +47,14 @@ def gated_edge_aggregate(
         edge: :math:`e`, (B, N, N, C), the target i before the source j.
         values: :math:`v`, (B, N, C), of the sources.
         mask: (B, N) bool, True where the node exists; absent nodes are no sources, and get zeros.
-        backend: see `aurel.ops.backend`.
+        backend: see `aurel.use_backend`.
 
     Returns:
         :math:`y`, (B, N, C), in the common dtype of `edge` and `values`.
 
     Raises:
-        ValueError: a shape or dtype does not fit.
+        ValueError: an argument has the wrong shape, dtype or value.
+        TypeError: an argument has the wrong type.
 
     Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU). Their code divides the sum by N
     once more, which is left to the caller.
@@ -66,15 +67,9 @@ def gated_edge_aggregate(
     check_device("edge", edge, values)
     check_mask(mask, values)
     edge, values = promote(edge, values)
-    obstacle = triton_obstacle(values, gate_obstacle(nodes))
-    impl = resolve_backend("gated_edge_aggregate", backend, values, obstacle)
-    if mask is None:
-        return _gated_edge_aggregate(edge, values, None, impl)
-    # What lies at an absent node may be NaN, which a zero weight would not remove.
-    edge = edge.where((mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(-1), 0.0)
-    values = values.where(mask.unsqueeze(-1), 0.0)
-    out = _gated_edge_aggregate(edge, values, mask, impl)
-    return out.where(mask.unsqueeze(-1), 0.0)
+    impl = resolve_backend("gated_edge_aggregate", backend, (values,), lambda: gate_obstacle(nodes))
+    out: Tensor = _gated_edge_aggregate(edge, values, mask, impl)
+    return out
 
 
 def _blocks(edge: Tensor, mask: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
@@ -94,63 +89,76 @@ def _total(weights: Tensor) -> Tensor:
     return weights.sum(2).clamp_min_(1.0)
 
 
-@torch.library.custom_op("aurel::gated_edge_aggregate", mutates_args=())
-def _gated_edge_aggregate(edge: Tensor, values: Tensor, mask: Tensor | None, impl: str) -> Tensor:
-    if impl == "triton":
-        kernels = import_module("aurel_kernels.gated_edge_aggregate")
-        return kernels.forward(edge, values, mask)
-    dtype = torch.promote_types(values.dtype, torch.float32)
-    out = values.new_empty(values.shape)
-    for block, part in _blocks(edge, mask):
-        weights = _exp_gate(edge[block].to(dtype).sigmoid(), part)
-        total = _total(weights)
-        weights.mul_(values[block].to(dtype).unsqueeze(1))
-        out[block] = weights.sum(2).div_(total)
-    return out
+def _silence(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return nodes, (B, N, C), with zeros where they are absent."""
+    return x if mask is None else x.where(mask.unsqueeze(-1), 0.0)
 
 
-@_gated_edge_aggregate.register_fake
-def _(edge: Tensor, values: Tensor, mask: Tensor | None, impl: str) -> Tensor:
-    return values.new_empty(values.shape)
+def _gates(edge: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the sigmoid of the edges, 0 for an absent pair, whose edge may be NaN."""
+    gate = edge.sigmoid()
+    if mask is None:
+        return gate
+    return gate.masked_fill_(~(mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(-1), 0.0)
 
 
-@torch.library.custom_op("aurel::gated_edge_aggregate_backward", mutates_args=())
+@operator(
+    shapes=lambda call: (
+        call.edge.new_empty(call.edge.shape),
+        call.values.new_empty(call.values.shape),
+    ),
+    definition=None,
+    flops=None,
+    gradient=None,
+)
 def _gated_edge_aggregate_backward(
     grad_out: Tensor, edge: Tensor, values: Tensor, mask: Tensor | None, impl: str
 ) -> tuple[Tensor, Tensor]:
-    if impl == "triton":
-        kernels = import_module("aurel_kernels.gated_edge_aggregate")
-        return kernels.backward(grad_out, edge, values, mask)
     dtype = torch.promote_types(values.dtype, torch.float32)
     grad_edge, grad_values = edge.new_empty(edge.shape), values.new_empty(values.shape)
     for block, part in _blocks(edge, mask):
-        gate = edge[block].to(dtype).sigmoid()
+        gate = _gates(edge[block].to(dtype), part)
         weights = _exp_gate(gate, part)
         weights.div_(_total(weights).unsqueeze(2))
-        grad = weights * grad_out[block].to(dtype).unsqueeze(2)
+        grad = weights * _silence(grad_out[block].to(dtype), part).unsqueeze(2)
         grad_values[block] = grad.sum(1)
-        sources = values[block].to(dtype).unsqueeze(1)
+        sources = _silence(values[block].to(dtype), part).unsqueeze(1)
         out = weights.mul_(sources).sum(2, keepdim=True)
         grad.mul_(torch.sub(sources, out, out=weights))
-        torch.ops.aten.sigmoid_backward.grad_input(grad, gate, grad_input=grad_edge[block])
+        grad_edge[block] = torch.ops.aten.sigmoid_backward(grad, gate)
     return grad_edge, grad_values
 
 
-@_gated_edge_aggregate_backward.register_fake
-def _(
-    grad_out: Tensor, edge: Tensor, values: Tensor, mask: Tensor | None, impl: str
-) -> tuple[Tensor, Tensor]:
-    return edge.new_empty(edge.shape), values.new_empty(values.shape)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    edge, values, mask, ctx.impl = inputs
-    ctx.save_for_backward(edge, values, mask)
+def _save(ctx: Any, call: Any, output: Tensor) -> None:
+    ctx.save_for_backward(call.edge, call.values, call.mask)
 
 
 def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    grads = _gated_edge_aggregate_backward(grad_out, *ctx.saved_tensors, ctx.impl)
+    return *_gated_edge_aggregate_backward(grad_out, *ctx.saved_tensors, ctx.impl), None, None
+
+
+def _twice(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    edge, values, mask = ctx.saved_tensors
+    grads = gradients_of_definition(
+        lambda edge, values: (gated_edge_aggregate_reference(edge, values, mask),),
+        (edge, values),
+        (grad_out,),
+    )
     return *grads, None, None
 
 
-_gated_edge_aggregate.register_autograd(_backward, setup_context=_setup_context)
+@operator(
+    shapes=lambda call: call.values.new_empty(call.values.shape),
+    definition=lambda call: gated_edge_aggregate_reference(call.edge, call.values, call.mask),
+    flops=None,
+    gradient=Gradient(_save, _backward, _twice),
+)
+def _gated_edge_aggregate(edge: Tensor, values: Tensor, mask: Tensor | None, impl: str) -> Tensor:
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    out = values.new_empty(values.shape)
+    for block, part in _blocks(edge, mask):
+        weights = _exp_gate(_gates(edge[block].to(dtype), part), part)
+        total = _total(weights)
+        weights.mul_(_silence(values[block].to(dtype), part).unsqueeze(1))
+        out[block] = _silence(weights.sum(2).div_(total), part)
+    return out

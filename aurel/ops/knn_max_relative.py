@@ -1,106 +1,64 @@
-"""K nearest neighbours and the maximum of their features relative to the node's, in one op."""
+"""K nearest neighbors and the maximum of their features relative to the node's, in one op."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.arguments import promote
+from aurel.ops.backend import Backend
 from aurel.ops.distances import at_least_float32
-from aurel.ops.gather_reduce import add_to_winner, max_over_neighbors, winner_dtype
+from aurel.ops.gather_reduce import (
+    add_to_winner,
+    max_over_neighbors,
+    winner_dtype,
+    without_neighbors,
+)
 from aurel.ops.knn_graph import (
     check_knn_arguments,
+    count_knn_flops,
+    define_knn_graph,
+    knn_backend,
     knn_graph_reference,
-    knn_obstacle,
-    nearest,
 )
 from aurel.ops.neighbor_aggregate import neighbor_aggregate_reference
+from aurel.ops.registration import Gradient, operator
+from aurel.ops.selection import select_nearest
 
 
 def knn_max_relative_reference(
-    x: Tensor, k: int, metric: str = "l2", *, loop: bool = True, mask: Tensor | None = None
+    x: Tensor,
+    k: int,
+    metric: str = "l2",
+    *,
+    loop: bool = True,
+    mask: Tensor | None = None,
+    sources: Tensor | None = None,
+    source_mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    dilation: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Return what `knn_max_relative` does: choose, take the maximum, subtract the node."""
-    neighbors = knn_graph_reference(x, k, metric, loop=loop, mask=mask)
-    relative = neighbor_aggregate_reference(x, neighbors, "max") - x
-    return relative.masked_fill((neighbors < 0).all(2, keepdim=True), 0), neighbors
+    """Define `knn_max_relative`: choose, take the maximum, subtract the node."""
+    neighbors = knn_graph_reference(
+        x,
+        k,
+        metric,
+        loop=loop,
+        mask=mask,
+        sources=sources,
+        source_mask=source_mask,
+        bias=bias,
+        dilation=dilation,
+    )
+    return _max_relative(x, sources, neighbors), neighbors
 
 
-@torch.library.custom_op("aurel::knn_max_relative", mutates_args=())
-def _knn_max_relative(
-    x: Tensor,
-    mask: Tensor | None,
-    k: int,
-    metric: str,
-    loop: bool,
-    keep_winner: bool,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    if impl == "triton":
-        kernels = import_module("aurel_kernels.knn_max_relative")
-        return kernels.forward(x, k, metric, loop, mask, keep_winner)
-    x = x.contiguous()
-    neighbors = nearest(x, mask, k, metric, loop)
-    padded = mask is not None
-    best, winner = max_over_neighbors(x, neighbors, padded, keep_winner)
-    # Subtraction rounds monotonically: max_j (x_j - x_i) is max_j x_j - x_i, bit for bit.
-    out = best.sub_(x)
-    if padded:
-        out.masked_fill_(neighbors[..., :1] < 0, 0)
-    return out, neighbors, winner
-
-
-@_knn_max_relative.register_fake
-def _(
-    x: Tensor,
-    mask: Tensor | None,
-    k: int,
-    metric: str,
-    loop: bool,
-    keep_winner: bool,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    neighbors = x.new_empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
-    winner = x.new_empty(x.shape if keep_winner else (0,), dtype=winner_dtype(k))
-    return x.new_empty(x.shape), neighbors, winner
-
-
-@torch.library.custom_op("aurel::knn_max_relative_backward", mutates_args=())
-def _knn_max_relative_backward(
-    grad: Tensor, neighbors: Tensor, winner: Tensor, padded: bool, impl: str
-) -> Tensor:
-    if impl == "triton":
-        kernels = import_module("aurel_kernels.knn_max_relative")
-        return kernels.backward(grad, neighbors, winner)
-    wide = at_least_float32(grad)
-    if padded:
-        wide = wide.masked_fill(neighbors[..., :1] < 0, 0)
-    total = torch.neg(wide)
-    return add_to_winner(total, wide, neighbors, winner, padded).to(grad.dtype)
-
-
-@_knn_max_relative_backward.register_fake
-def _(grad: Tensor, neighbors: Tensor, winner: Tensor, padded: bool, impl: str) -> Tensor:
-    return grad.new_empty(grad.shape)
-
-
-def _setup_context(
-    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
-) -> None:
-    mask, ctx.impl = inputs[1], inputs[-1]
-    ctx.padded = mask is not None
-    ctx.save_for_backward(*output[1:])
-
-
-def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    grad_x = _knn_max_relative_backward(grad, *ctx.saved_tensors, ctx.padded, ctx.impl)
-    return grad_x, None, None, None, None, None, None
-
-
-_knn_max_relative.register_autograd(_backward, setup_context=_setup_context)
+def _max_relative(x: Tensor, sources: Tensor | None, neighbors: Tensor) -> Tensor:
+    sources = x if sources is None else sources
+    relative = neighbor_aggregate_reference(sources, neighbors, "max") - x
+    return relative.masked_fill(without_neighbors(neighbors), 0)
 
 
 def knn_max_relative(
@@ -110,33 +68,132 @@ def knn_max_relative(
     *,
     loop: bool = True,
     mask: Tensor | None = None,
+    sources: Tensor | None = None,
+    source_mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    dilation: int = 1,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
     r"""Return how far the `k` nearest nodes reach above every node, channel by channel.
 
-    .. math:: y_i = \max_{j \in \mathcal{N}(i)} (x_j - x_i)
+    .. math:: y_i = \max_{j \in \mathcal{N}(i)} (s_j - x_i)
 
-    The neighbours are those of `knn_graph`. The gradient goes to the node and, in each channel,
-    to the first (nearest) neighbour that attains the maximum; none flows through the choice.
+    The neighbors are those of `knn_graph`. The gradient goes to the node and, in each channel,
+    to the first (nearest) neighbor that attains the maximum; none flows through the choice.
     Li et al., "DeepGCNs", 2019 (max-relative graph convolution), without its linear map.
 
     Args:
         x: node features, (B, N, C), floating point.
-        k: number of neighbours, 1..N (1..N-1 without `loop`).
+        k: number of neighbors, 1..M (1..M-1 without `loop`), M being N without `sources`.
         metric: "l2", "l1", "cosine" or "dot", as in `knn_graph`.
-        loop: a node may choose itself.
+        loop: a node may choose itself. Must be True with `sources`.
         mask: (B, N) bool, True where the node exists.
+        sources: features s of the nodes to choose from, (B, M, C); None for x itself.
+        source_mask: (B, M) bool, True where the source exists; with `sources` only.
+        bias: (N, M) or (B, N, M), added to the distances; no gradient flows to it.
+        dilation: d, to choose of the k * d nearest every d-th, from the nearest on.
         backend: see `aurel.use_backend`.
 
     Returns:
-        The maxima, (B, N, C), 0 where a node is absent or has no neighbour, and the
-        neighbours, (B, N, K) int64.
+        The maxima, (B, N, C), 0 where a node is absent or has no neighbor, and the
+        neighbors, (B, N, K) int64.
 
     Raises:
         ValueError: an argument has the wrong shape, dtype or value.
+        TypeError: an argument has the wrong type.
     """
-    check_knn_arguments(x, k, metric, loop, mask)
-    impl = resolve_backend("knn_max_relative", backend, x, knn_obstacle(x, k))
-    keep_winner = torch.is_grad_enabled() and x.requires_grad
-    out, neighbors, _ = _knn_max_relative(x, mask, k, metric, loop, keep_winner, impl)
+    check_knn_arguments(x, k, metric, loop, mask, sources, source_mask, bias, dilation)
+    if sources is not None:
+        x, sources = promote(x, sources)
+    impl = knn_backend("knn_max_relative", backend, x, sources, k, dilation)
+    bias = None if bias is None else bias.detach()
+    needed = x.requires_grad or (sources is not None and sources.requires_grad)
+    keep_winner = torch.is_grad_enabled() and needed
+    out, neighbors, _ = _knn_max_relative(
+        x, sources, bias, mask, source_mask, k, metric, loop, dilation, keep_winner, impl
+    )
     return out, neighbors
+
+
+def _shapes(call: Any) -> tuple[Tensor, Tensor, Tensor]:
+    x, nodes = call.x, (call.x if call.sources is None else call.sources).shape[1]
+    neighbors = x.new_empty((*x.shape[:2], call.k), dtype=torch.int64)
+    winner = x.new_empty(x.shape if call.keep_winner else (0,), dtype=winner_dtype(nodes))
+    return x.new_empty(x.shape), neighbors, winner
+
+
+def _define(call: Any) -> tuple[Tensor, Tensor, Tensor]:
+    neighbors = define_knn_graph(call)
+    out = _max_relative(call.x, call.sources, neighbors)
+    return out, neighbors, neighbors.new_empty(0, dtype=torch.uint8)
+
+
+def _backward_shapes(call: Any) -> tuple[Tensor, Tensor]:
+    grad = call.grad
+    shape = (0,) if call.own else (grad.shape[0], call.nodes, grad.shape[2])
+    return grad.new_empty(grad.shape), grad.new_empty(shape)
+
+
+@operator(shapes=_backward_shapes, definition=None, flops=None, gradient=None)
+def _knn_max_relative_backward(
+    grad: Tensor, neighbors: Tensor, winner: Tensor, nodes: int, own: bool, impl: str
+) -> tuple[Tensor, Tensor]:
+    wide = at_least_float32(grad)
+    grad_x, grad_sources = _gradients(wide, neighbors, winner, nodes, own)
+    return grad_x.to(grad.dtype), grad_sources.to(grad.dtype)
+
+
+def _gradients(
+    grad: Tensor, neighbors: Tensor, winner: Tensor, nodes: int, own: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of nodes and sources; those of the sources among the first if `own`."""
+    grad_x = -grad.masked_fill(without_neighbors(neighbors), 0)
+    if own:
+        return add_to_winner(grad_x, grad, neighbors, winner), grad.new_empty(0)
+    total = grad.new_zeros(grad.shape[0], nodes, grad.shape[2])
+    return grad_x, add_to_winner(total, grad, neighbors, winner)
+
+
+def _save(ctx: Any, call: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.own = call.sources is None
+    ctx.nodes = (call.x if ctx.own else call.sources).shape[1]
+    ctx.save_for_backward(*output[1:])
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    grad_x, grad_sources = _knn_max_relative_backward(
+        grad, *ctx.saved_tensors, ctx.nodes, ctx.own, ctx.impl
+    )
+    return grad_x, None if ctx.own else grad_sources, *(None,) * 9
+
+
+def _twice(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    neighbors, winner = ctx.saved_tensors
+    grad_x, grad_sources = _gradients(grad, neighbors, winner, ctx.nodes, ctx.own)
+    return grad_x, None if ctx.own else grad_sources, *(None,) * 9
+
+
+@operator(
+    shapes=_shapes,
+    definition=_define,
+    flops=count_knn_flops,
+    gradient=Gradient(_save, _backward, _twice),
+)
+def _knn_max_relative(
+    x: Tensor,
+    sources: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    source_mask: Tensor | None,
+    k: int,
+    metric: str,
+    loop: bool,
+    dilation: int,
+    keep_winner: bool,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    source_mask = mask if sources is None else source_mask
+    neighbors = select_nearest(x, sources, bias, mask, source_mask, k, metric, loop, dilation)
+    best, winner = max_over_neighbors(x if sources is None else sources, neighbors, keep_winner)
+    # Subtraction rounds monotonically: max_j (s_j - x_i) is max_j s_j - x_i, bit for bit.
+    return (best - x).masked_fill_(without_neighbors(neighbors), 0), neighbors, winner

@@ -1,8 +1,7 @@
-"""Maximum, mean or sum over a given list of neighbours."""
+"""Maximum, mean or sum over a given list of neighbors."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -20,14 +19,14 @@ from aurel.ops.gather_reduce import (
     winner_dtype,
 )
 from aurel.ops.pyg_support import check_finite, pyg_obstacle, reduce_segments
-from aurel.ops.triton_support import triton_obstacle
+from aurel.ops.registration import Gradient, operator
 
 Reduce = Literal["max", "mean", "sum"]
 REDUCTIONS = ("max", "mean", "sum")
 
 
 def neighbor_aggregate_reference(x: Tensor, neighbors: Tensor, reduce: Reduce = "max") -> Tensor:
-    """Return what `neighbor_aggregate` does: gather (B, N, K, C), then reduce over K."""
+    """Define `neighbor_aggregate`: gather (B, N, K, C), then reduce over K."""
     samples = torch.arange(x.shape[0], device=x.device)[:, None, None]
     gathered = x[samples, neighbors.clamp_min(0)]
     empty = (neighbors < 0)[..., None]
@@ -38,108 +37,31 @@ def neighbor_aggregate_reference(x: Tensor, neighbors: Tensor, reduce: Reduce = 
     return total / (~empty).sum(2).clamp_min(1) if reduce == "mean" else total
 
 
-@torch.library.custom_op("aurel::neighbor_aggregate", mutates_args=())
-def _neighbor_aggregate(
-    x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool, impl: str
-) -> tuple[Tensor, Tensor]:
-    padded = _inspect(neighbors)
-    if impl == "triton":
-        kernels = import_module("aurel_kernels.neighbor_aggregate")
-        return kernels.forward(x, neighbors, reduce, keep_winner)
-    if impl == "pyg":
-        check_finite("neighbor_aggregate", x)
-        out, winner = reduce_segments(x, neighbors, reduce)
-        winner = winner if keep_winner else winner.new_empty(0)
-        return out, winner.to(winner_dtype(neighbors.shape[2]))
-    x = x.contiguous()
-    if reduce != "max":
-        out = sum_over_neighbors(x, neighbors, padded, reduce == "mean")
-        return out, neighbors.new_empty(0, dtype=winner_dtype(neighbors.shape[2]))
-    out, winner = max_over_neighbors(x, neighbors, padded, keep_winner)
-    if padded:
-        out.masked_fill_((neighbors < 0).all(2, keepdim=True), 0)
-    return out, winner
-
-
-@_neighbor_aggregate.register_fake
-def _(
-    x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool, impl: str
-) -> tuple[Tensor, Tensor]:
-    shape = x.shape if keep_winner and reduce == "max" else (0,)
-    return x.new_empty(x.shape), x.new_empty(shape, dtype=winner_dtype(neighbors.shape[2]))
-
-
-@torch.library.custom_op("aurel::neighbor_aggregate_backward", mutates_args=())
-def _neighbor_aggregate_backward(
-    grad: Tensor, neighbors: Tensor, winner: Tensor, reduce: str, impl: str
-) -> Tensor:
-    if impl == "triton":
-        kernels = import_module("aurel_kernels.neighbor_aggregate")
-        return kernels.backward(grad, neighbors, winner, reduce)
-    padded = _inspect(neighbors)
-    if reduce != "max":
-        return sum_over_neighbors_backward(grad, neighbors, padded, reduce == "mean")
-    wide = at_least_float32(grad)
-    total = wide.new_zeros(wide.shape)
-    return add_to_winner(total, wide, neighbors, winner, padded).to(grad.dtype)
-
-
-@_neighbor_aggregate_backward.register_fake
-def _(grad: Tensor, neighbors: Tensor, winner: Tensor, reduce: str, impl: str) -> Tensor:
-    return grad.new_empty(grad.shape)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, neighbors, ctx.reduce, _, ctx.impl = inputs
-    ctx.save_for_backward(neighbors, output[1])
-
-
-def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    grad_x = _neighbor_aggregate_backward(grad, *ctx.saved_tensors, ctx.reduce, ctx.impl)
-    return grad_x, None, None, None, None
-
-
-_neighbor_aggregate.register_autograd(_backward, setup_context=_setup_context)
-
-
-def _inspect(neighbors: Tensor) -> bool:
-    """Return whether there may be -1 among the neighbours, and check their range on a CPU.
-
-    Elsewhere looking at values would stall the device.
-    """
-    if neighbors.device.type != "cpu" or neighbors.numel() == 0:
-        return True
-    least, most = (int(bound) for bound in neighbors.aminmax())
-    nodes = neighbors.shape[1]
-    if least < -1 or most >= nodes:
-        raise ValueError(f"neighbors must lie in -1..{nodes - 1}, got {least}..{most}")
-    return least < 0
-
-
 def neighbor_aggregate(
     x: Tensor, neighbors: Tensor, reduce: Reduce = "max", *, backend: Backend = "auto"
 ) -> Tensor:
-    r"""Reduce the features of every node's neighbours.
+    r"""Reduce the features of every node's neighbors.
 
     .. math:: y_i = \max_{j \in \mathcal{N}(i)} x_j \quad\text{(or the mean, or the sum)}
 
-    The gradient of a maximum goes to the first (nearest) neighbour that attains it.
+    The gradient of a maximum goes to the first (nearest) neighbor that attains it.
 
     Args:
-        x: node features, (B, N, C), floating point.
-        neighbors: (B, N, K) int64, K >= 1, as `knn_graph` gives; -1 marks an empty slot.
+        x: features of the nodes that are listed, (B, M, C), floating point.
+        neighbors: (B, N, K) int64, K >= 1, rows of x, as `knn_graph` gives; -1 is an empty slot.
         reduce: "max", "mean" or "sum".
         backend: see `aurel.use_backend`. "pyg" is torch-scatter: finite float32 and float64.
 
     Returns:
-        (B, N, C), 0 where a node has no neighbour.
+        (B, N, C), 0 where a node has no neighbor.
 
     Raises:
         ValueError: an argument has the wrong shape, dtype or value. (That indices are in range
-            is checked on a CPU only.)
+            is checked on a CPU; elsewhere an index out of range counts as an empty slot.)
+        TypeError: an argument has the wrong type.
     """
     check_nodes("x", x)
-    check_shape("neighbors", neighbors, "B N K", B=x.shape[0], N=x.shape[1])
+    check_shape("neighbors", neighbors, "B N K", B=x.shape[0])
     if neighbors.dtype != torch.int64 or neighbors.shape[2] == 0:
         raise ValueError(
             f"neighbors must be int64 with K >= 1, got {neighbors.dtype} with "
@@ -147,13 +69,95 @@ def neighbor_aggregate(
         )
     check_device("neighbors", neighbors, x)
     check_choice("reduce", reduce, REDUCTIONS)
-    sizes = graph_obstacle(x.shape[1], x.shape[2], neighbors.shape[2])
     impl = resolve_backend(
         "neighbor_aggregate",
         backend,
-        x,
-        triton_obstacle(x, sizes),
-        pyg_obstacle(backend, x, "torch_scatter"),
+        (x,),
+        lambda: graph_obstacle(max(x.shape[1], neighbors.shape[1]), x.shape[2], neighbors.shape[2]),
+        lambda: pyg_obstacle(x, "torch_scatter"),
     )
-    keep_winner = torch.is_grad_enabled() and x.requires_grad
-    return _neighbor_aggregate(x, neighbors, reduce, keep_winner, impl)[0]
+    keep_winner = reduce == "max" and torch.is_grad_enabled() and x.requires_grad
+    out: Tensor = _neighbor_aggregate(x, neighbors, reduce, keep_winner, impl)[0]
+    return out
+
+
+def check_indices(neighbors: Tensor, nodes: int) -> None:
+    """Raise ValueError if a list on a CPU names a node that does not exist.
+
+    To look at the values would stall another device.
+    """
+    if neighbors.device.type == "cpu" and neighbors.numel() > 0:
+        least, most = (int(bound) for bound in neighbors.aminmax())
+        if least < -1 or most >= nodes:
+            raise ValueError(f"neighbors must be in -1..{nodes - 1}, got {least}..{most}")
+
+
+def _shapes(call: Any) -> tuple[Tensor, Tensor]:
+    shape = (*call.neighbors.shape[:2], call.x.shape[2])
+    kept = shape if call.keep_winner and call.reduce == "max" else (0,)
+    winner = call.x.new_empty(kept, dtype=winner_dtype(call.x.shape[1]))
+    return call.x.new_empty(shape), winner
+
+
+def _define(call: Any) -> tuple[Tensor, Tensor]:
+    out = neighbor_aggregate_reference(call.x, call.neighbors, call.reduce)
+    return out, call.neighbors.new_empty(0, dtype=torch.uint8)
+
+
+@operator(
+    shapes=lambda call: call.grad.new_empty((call.grad.shape[0], call.nodes, call.grad.shape[2])),
+    definition=None,
+    flops=None,
+    gradient=None,
+)
+def _neighbor_aggregate_backward(
+    grad: Tensor, neighbors: Tensor, winner: Tensor, nodes: int, reduce: str, impl: str
+) -> Tensor:
+    if reduce != "max":
+        return sum_over_neighbors_backward(grad, neighbors, nodes, reduce == "mean")
+    wide = at_least_float32(grad)
+    total = wide.new_zeros(wide.shape[0], nodes, wide.shape[2])
+    return add_to_winner(total, wide, neighbors, winner).to(grad.dtype)
+
+
+def _save(ctx: Any, call: Any, output: tuple[Tensor, Tensor]) -> None:
+    ctx.reduce, ctx.nodes = call.reduce, call.x.shape[1]
+    ctx.save_for_backward(call.neighbors, output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    impl = "torch" if ctx.impl == "pyg" else ctx.impl
+    grad_x = _neighbor_aggregate_backward(grad, *ctx.saved_tensors, ctx.nodes, ctx.reduce, impl)
+    return grad_x, None, None, None, None
+
+
+def _twice(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    neighbors, winner = ctx.saved_tensors
+    if ctx.reduce == "max":
+        total = grad.new_zeros(grad.shape[0], ctx.nodes, grad.shape[2])
+        grad_x = add_to_winner(total, grad, neighbors, winner)
+    else:
+        grad_x = sum_over_neighbors_backward(grad, neighbors, ctx.nodes, ctx.reduce == "mean")
+    return grad_x, None, None, None, None
+
+
+@operator(
+    shapes=_shapes,
+    definition=_define,
+    flops=None,
+    gradient=Gradient(_save, _backward, _twice),
+    check=lambda call: check_indices(call.neighbors, call.x.shape[1]),
+)
+def _neighbor_aggregate(
+    x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool, impl: str
+) -> tuple[Tensor, Tensor]:
+    winner = x.new_empty(0, dtype=winner_dtype(x.shape[1]))
+    if impl == "pyg":
+        check_finite("neighbor_aggregate", x)
+        out, slot = reduce_segments(x, neighbors, reduce)
+        if keep_winner:
+            winner = neighbors.gather(2, slot).clamp_min(0).to(winner.dtype)
+        return out, winner
+    if reduce == "max":
+        return max_over_neighbors(x, neighbors, keep_winner)
+    return sum_over_neighbors(x, neighbors, reduce == "mean"), winner

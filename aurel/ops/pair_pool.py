@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor
 
 from aurel.ops.arguments import check_device, check_floating, check_shape
 from aurel.ops.backend import Backend, resolve_backend
-from aurel.ops.precision import without_autocast
-from aurel.ops.triton_support import triton_obstacle
+from aurel.ops.registration import Gradient, gradients_of_definition, operator
 
 # Attention weights computed at a time: on a CPU what stays in cache, elsewhere what keeps the
 # device busy.
@@ -54,16 +52,17 @@ def pair_pool(
     Args:
         query: :math:`L`, (B, N, D, E), of the source nodes j, scaled already.
         key: :math:`R`, (B, N, D, E), of the target nodes i.
-        gram: :math:`G`, (B, N, D, D), or None where the scatter is not wanted. Values centred over
+        gram: :math:`G`, (B, N, D, D), or None where the scatter is not wanted. Values centered over
             tokens give the same scatter with less rounding.
-        backend: see `aurel.ops.backend`.
+        backend: see `aurel.use_backend`.
 
     Returns:
         :math:`w`, (B, N, N, D), and :math:`s`, (B, N, N) or None, both with the target i before the
         source j.
 
     Raises:
-        ValueError: a shape or dtype does not fit.
+        ValueError: an argument has the wrong shape, dtype or value.
+        TypeError: an argument has the wrong type.
     """
     check_shape("query", query, "B N D E")
     batch, nodes, tokens, width = query.shape
@@ -78,8 +77,7 @@ def pair_pool(
         dtype = torch.promote_types(dtype, tensor.dtype)
     query, key = query.to(dtype), key.to(dtype)
     gram = None if gram is None else gram.to(dtype)
-    obstacle = triton_obstacle(query, pair_obstacle(tokens))
-    impl = resolve_backend("pair_pool", backend, query, obstacle)
+    impl = resolve_backend("pair_pool", backend, (query,), lambda: pair_obstacle(tokens))
     mean, scatter = _pair_pool(query, key, gram, impl)
     return mean, None if gram is None else scatter
 
@@ -156,23 +154,34 @@ def _moments_backward(
     return grad_query, grad_key, grad_gram
 
 
-@torch.library.custom_op("aurel::pair_pool", mutates_args=())
-def _pair_pool(query: Tensor, key: Tensor, gram: Tensor | None, impl: str) -> tuple[Tensor, Tensor]:
-    if impl == "triton":
-        kernels = import_module("aurel_kernels.pair_pool")
-        return kernels.forward(query, key, gram)
-    with without_autocast(query):
-        return _moments(query, key, gram)
+def _shapes(call: Any) -> tuple[Tensor, Tensor]:
+    batch, nodes, tokens, _ = call.query.shape
+    mean = call.query.new_empty((batch, nodes, nodes, tokens))
+    return mean, call.query.new_empty((0,) if call.gram is None else (batch, nodes, nodes))
 
 
-@_pair_pool.register_fake
-def _(query: Tensor, key: Tensor, gram: Tensor | None, impl: str) -> tuple[Tensor, Tensor]:
-    batch, nodes, tokens, _ = query.shape
-    mean = query.new_empty((batch, nodes, nodes, tokens))
-    return mean, query.new_empty((0,) if gram is None else (batch, nodes, nodes))
+def _define(call: Any) -> tuple[Tensor, Tensor]:
+    mean, scatter = pair_pool_reference(call.query, call.key, call.gram)
+    return mean, mean.new_empty(0) if scatter is None else scatter
 
 
-@torch.library.custom_op("aurel::pair_pool_backward", mutates_args=())
+def _count_flops(call: Any) -> int:
+    """Count scores, and products with the Gram matrices; `call` holds shapes."""
+    batch, nodes, tokens, width = call.query
+    inner = width if call.gram is None else width + tokens
+    return int(2 * batch * nodes * nodes * tokens * tokens * inner)
+
+
+def _backward_shapes(call: Any) -> tuple[Tensor, Tensor, Tensor]:
+    gram = (0,) if call.gram is None else call.gram.shape
+    return (
+        call.query.new_empty(call.query.shape),
+        call.key.new_empty(call.key.shape),
+        call.query.new_empty(gram),
+    )
+
+
+@operator(shapes=_backward_shapes, definition=None, flops=None, gradient=None)
 def _pair_pool_backward(
     grad_mean: Tensor,
     grad_scatter: Tensor,
@@ -182,38 +191,41 @@ def _pair_pool_backward(
     gram: Tensor | None,
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if impl == "triton":
-        kernels = import_module("aurel_kernels.pair_pool")
-        return kernels.backward(grad_mean, grad_scatter, mean, query, key, gram)
-    with without_autocast(query):
-        return _moments_backward(grad_mean, grad_scatter, mean, query, key, gram)
+    return _moments_backward(grad_mean, grad_scatter, mean, query, key, gram)
 
 
-@_pair_pool_backward.register_fake
-def _(
-    grad_mean: Tensor,
-    grad_scatter: Tensor,
-    mean: Tensor,
-    query: Tensor,
-    key: Tensor,
-    gram: Tensor | None,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    grad_gram = query.new_empty((0,) if gram is None else gram.shape)
-    return query.new_empty(query.shape), key.new_empty(key.shape), grad_gram
+def _save(ctx: Any, call: Any, output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[0], call.query, call.key, call.gram)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, gram, ctx.impl = inputs
-    ctx.save_for_backward(output[0], query, key, gram)
-
-
-def _backward(ctx: Any, grad_mean: Tensor, grad_scatter: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(
+    ctx: Any, grad_mean: Tensor | None, grad_scatter: Tensor | None
+) -> tuple[Tensor | None, ...]:
     mean, query, key, gram = ctx.saved_tensors
+    if grad_mean is None:
+        grad_mean = torch.zeros_like(mean)
+    if grad_scatter is None:
+        grad_scatter = mean.new_zeros((0,) if gram is None else mean.shape[:3])
     grad_query, grad_key, grad_gram = _pair_pool_backward(
         grad_mean, grad_scatter, mean, query, key, gram, ctx.impl
     )
     return grad_query, grad_key, None if gram is None else grad_gram, None
 
 
-_pair_pool.register_autograd(_backward, setup_context=_setup_context)
+def _twice(
+    ctx: Any, grad_mean: Tensor | None, grad_scatter: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    inputs = ctx.saved_tensors[1:]
+    grad_scatter = None if inputs[2] is None else grad_scatter
+    grads = gradients_of_definition(pair_pool_reference, inputs, (grad_mean, grad_scatter))
+    return *grads, None
+
+
+@operator(
+    shapes=_shapes,
+    definition=_define,
+    flops=_count_flops,
+    gradient=Gradient(_save, _backward, _twice),
+)
+def _pair_pool(query: Tensor, key: Tensor, gram: Tensor | None, impl: str) -> tuple[Tensor, Tensor]:
+    return _moments(query, key, gram)

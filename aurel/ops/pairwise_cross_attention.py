@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aurel.ops.arguments import check_device, check_floating, check_mask, check_shape, promote
+from aurel.ops.arguments import (
+    check_device,
+    check_floating,
+    check_mask,
+    check_number,
+    check_shape,
+    promote,
+)
 from aurel.ops.backend import Backend
 from aurel.ops.pair_pool import pair_pool
 from aurel.ops.precision import without_autocast
@@ -38,7 +45,7 @@ def pairwise_cross_attention(
         q_{ij} = \lVert A_{ij} V_i \rVert_F^2
 
     Neither :math:`A` nor :math:`A V` is ever held for all pairs, in the forward or backward pass:
-    :math:`q_{ij}` is the trace of :math:`A_{ij} V_i V_i^\top A_{ij}^\top`. To normalise
+    :math:`q_{ij}` is the trace of :math:`A_{ij} V_i V_i^\top A_{ij}^\top`. To normalize
     :math:`A V` by mean and variance without rounding away the variance, use `pair_pool`.
 
     Args:
@@ -47,7 +54,7 @@ def pairwise_cross_attention(
         value: :math:`V`, (B, N, D, C).
         scale: :math:`s`.
         mask: (B, N) bool, True where the node exists; pairs with an absent node give zeros.
-        backend: see `aurel.ops.backend`.
+        backend: see `aurel.use_backend`.
 
     Returns:
         The token mean :math:`m`, (B, N, N, C), in the common dtype of the inputs, and the second
@@ -55,10 +62,11 @@ def pairwise_cross_attention(
         and source (query) j.
 
     Raises:
-        ValueError: a shape or dtype does not fit.
+        ValueError: an argument has the wrong shape, dtype or value.
+        TypeError: an argument has the wrong type.
 
     Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU): attention between the features of
-    two AUs, and the moments that the normalisation behind it needs.
+    two AUs, and the moments that the normalization behind it needs.
     """
     check_shape("query", query, "B N D E")
     batch, nodes, tokens, width = query.shape
@@ -68,6 +76,7 @@ def pairwise_cross_attention(
         check_floating(name, tensor)
         check_device(name, tensor, query)
     check_mask(mask, query)
+    check_number("scale", scale)
     query, key, value = promote(query, key, value)
     dtype = torch.promote_types(value.dtype, torch.float32)
     with without_autocast(query):
@@ -75,8 +84,8 @@ def pairwise_cross_attention(
         if mask is not None:
             wide = [tensor.where(mask[:, :, None, None], 0.0) for tensor in wide]
         wide_query, wide_key, wide_value = wide
-        centred = wide_value - wide_value.mean(2, keepdim=True)
-        gram = centred @ centred.mT
+        centered = wide_value - wide_value.mean(2, keepdim=True)
+        gram = centered @ centered.mT
         weights, scatter = pair_pool(wide_query * scale, wide_key, gram, backend=backend)
         assert scatter is not None
         mean = weights @ wide_value

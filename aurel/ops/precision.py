@@ -7,9 +7,16 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+_UNCHANGED = nullcontext()
 
-def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Return a context that turns autocast off on the device of `x`; the meta device has none."""
-    if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
+
+def without_autocast(x: Tensor | str) -> AbstractContextManager[object]:
+    """Return a context that turns autocast off on a device; the meta device has none.
+
+    Args:
+        x: a tensor on the device, or the type of the device.
+    """
+    device_type = x if isinstance(x, str) else x.device.type
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return _UNCHANGED
+    return torch.autocast(device_type, enabled=False)

@@ -1,4 +1,4 @@
-"""What torch-cluster and torch-scatter, the "pyg" backend, do for graphs without padding.
+"""The "pyg" backend: torch-cluster and torch-scatter, for graphs without padding.
 
 Both are imported where they are used. They know no NaN, and of points at equal distances
 torch-cluster keeps any: here such calls are refused, and such ties are settled.
@@ -12,15 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aurel.ops.backend import requested_backend
-
 DTYPES = (torch.float32, torch.float64)
 
 
-def pyg_obstacle(backend: str, x: Tensor, package: str) -> str | None:
-    """Return why `package` cannot serve a call on `x` that asks for it, or None."""
-    if requested_backend(backend) != "pyg":
-        return None
+def pyg_obstacle(x: Tensor, package: str) -> str | None:
+    """Return why `package` cannot serve a call on `x`, or None if it can."""
     if find_spec(package) is None:
         name = package.replace("_", "-")
         return f"needs {name}: pip install --no-build-isolation 'aurel-au[pyg-ext]'"
@@ -71,7 +67,7 @@ def nearest_in_graphs(x: Tensor, batch: Tensor, k: int, loop: bool) -> Tensor:
     Args:
         x: (M, C), finite.
         batch: (M,) int64, the graph of each node, ascending.
-        k: number of neighbours.
+        k: number of neighbors.
         loop: a node may choose itself.
 
     Returns:
@@ -91,7 +87,7 @@ def nearest_in_graphs(x: Tensor, batch: Tensor, k: int, loop: bool) -> Tensor:
         wanted = 2 * wanted
         source, target = knn_graph(x, wanted, batch, loop=True)
         scores = (x[source] - x[target]).square().sum(1)
-        everybody = sizes <= wanted
+        complete = sizes <= wanted
         farthest = scores.new_zeros(len(x)).scatter_reduce(0, target, scores, "amax")
         if not loop:
             others = source != target
@@ -101,7 +97,7 @@ def nearest_in_graphs(x: Tensor, batch: Tensor, k: int, loop: bool) -> Tensor:
         rank = torch.arange(len(target), device=x.device) - (degree.cumsum(0) - degree)[target]
         near = rank < k
         last = scores.new_zeros(len(x)).scatter_reduce(0, target[near], scores[near], "amax")
-        settled = bool((everybody | (last < farthest)).all())
+        settled = bool((complete | (last < farthest)).all())
     lists[target[near], rank[near]] = source[near]
     return lists
 

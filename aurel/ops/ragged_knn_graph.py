@@ -2,80 +2,51 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
+from aurel_kernels.sizes import graph_obstacle
 from torch import Tensor
+from torch.nn import functional as F
 
-from aurel.ops.arguments import check_choice, check_device, check_floating, check_shape
-from aurel.ops.backend import Backend, requested_backend
+from aurel.ops.arguments import (
+    check_bool,
+    check_choice,
+    check_device,
+    check_floating,
+    check_integer,
+    check_shape,
+    promote,
+)
+from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.distances import METRICS
 from aurel.ops.knn_graph import knn_graph, knn_graph_reference
 from aurel.ops.pyg_support import check_finite, nearest_in_graphs, pyg_obstacle
+from aurel.ops.registration import operator
 
 
 def ragged_knn_graph_reference(
-    x: Tensor, batch: Tensor, k: int, metric: str = "l2", *, loop: bool = True
+    x: Tensor,
+    batch: Tensor,
+    k: int,
+    metric: str = "l2",
+    *,
+    loop: bool = True,
+    sources: Tensor | None = None,
+    source_batch: Tensor | None = None,
 ) -> Tensor:
-    """Return what `ragged_knn_graph` does: `knn_graph_reference` of one graph after the other."""
-    lists = batch.new_full((len(x), k), -1)
+    """Define `ragged_knn_graph`: `knn_graph_reference` of one graph after the other."""
+    if sources is None or source_batch is None:
+        sources, source_batch = x, batch
+    lists = [batch.new_empty(0, k)]
     for graph in batch.unique():
-        nodes = (batch == graph).nonzero()[:, 0]
-        chosen = min(k, len(nodes) - (not loop))
-        if chosen > 0:
-            nearest = knn_graph_reference(x[None, nodes], chosen, metric, loop=loop)[0]
-            lists[nodes, :chosen] = nodes[nearest]
-    return lists
-
-
-@torch.library.custom_op("aurel::ragged_knn_graph", mutates_args=())
-def _ragged_knn_graph(
-    x: Tensor, batch: Tensor, k: int, metric: str, loop: bool, impl: str
-) -> Tensor:
-    check_batch_values(batch)
-    if impl == "pyg":
-        check_finite("ragged_knn_graph", x)
-        return nearest_in_graphs(x, batch, k, loop)
-    return _nearest_by_width(x, batch, k, metric, loop, cast(Backend, impl))
-
-
-@_ragged_knn_graph.register_fake
-def _(x: Tensor, batch: Tensor, k: int, metric: str, loop: bool, impl: str) -> Tensor:
-    return batch.new_empty((x.shape[0], k))
-
-
-def _nearest_by_width(
-    x: Tensor, batch: Tensor, k: int, metric: str, loop: bool, backend: Backend
-) -> Tensor:
-    """Serve graphs of about the same size as one masked batch, padded to a power of two."""
-    lists = batch.new_full((len(x), k), -1)
-    if len(x) == 0:
-        return lists
-    sizes = batch.bincount()
-    first = sizes.cumsum(0) - sizes
-    widths = 2 ** sizes.clamp_min(k + (not loop)).log2().ceil().long()
-    for width in widths.unique().tolist():
-        graphs = ((widths == width) & (sizes > 0)).nonzero()
-        place = torch.arange(width, device=x.device)
-        mask = place < sizes[graphs]
-        nodes = (first[graphs] + place).where(mask, 0)
-        found = knn_graph(x[nodes], k, metric, loop=loop, mask=mask, backend=backend)
-        lists[nodes[mask]] = (found + first[graphs][:, None]).where(found >= 0, -1)[mask]
-    return lists
-
-
-def check_batch(batch: Tensor, x: Tensor) -> None:
-    """Raise ValueError unless `batch` is int64 (M,) beside `x` (M, ...)."""
-    check_shape("batch", batch, "M", M=x.shape[0])
-    if batch.dtype != torch.int64:
-        raise ValueError(f"batch must be int64 (the graph of each node), got {batch.dtype}")
-    check_device("batch", batch, x)
-
-
-def check_batch_values(batch: Tensor) -> None:
-    """Raise ValueError unless `batch` numbers graphs from 0 on and is sorted."""
-    if len(batch) and (int(batch[0]) < 0 or bool((batch[1:] < batch[:-1]).any())):
-        raise ValueError("batch must number graphs from 0 on and be sorted")
+        nodes = x[None, batch == graph]
+        candidates = (source_batch == graph).nonzero()[:, 0]
+        chosen = max(0, min(k, len(candidates) - (not loop)))
+        others = None if sources is x else sources[None, candidates]
+        nearest = knn_graph_reference(nodes, chosen, metric, loop=loop, sources=others)[0]
+        lists.append(F.pad(candidates[nearest], (0, k - chosen), value=-1))
+    return torch.cat(lists)
 
 
 def ragged_knn_graph(
@@ -85,41 +56,193 @@ def ragged_knn_graph(
     metric: str = "l2",
     *,
     loop: bool = True,
+    sources: Tensor | None = None,
+    source_batch: Tensor | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
     r"""Return the `k` nearest nodes of every node within its own graph.
 
-    .. math:: \mathcal{N}(i) = \operatorname{arg\,min}^{(k)}_{j :\, b_j = b_i} d(x_i, x_j)
+    .. math:: \mathcal{N}(i) = \operatorname{arg\,min}^{(k)}_{j :\, b_j = b_i} d(x_i, s_j)
 
-    What `knn_graph` does with a mask, for graphs in PyTorch Geometric's form: exactly `k`
-    neighbours, or all there are in a smaller graph, nearest first, ties to the lowest index.
-    Memory grows with the squares of the graphs' sizes, not with that of the largest.
+    The neighbors of `knn_graph` with a mask, for graphs in PyTorch Geometric's form: exactly `k`
+    neighbors, or all there are in a smaller graph, nearest first, ties to the lowest index.
+    Work and memory grow with the squares of the graphs' sizes, not with that of the largest, and
+    not with the numbers in `batch`.
 
     Args:
-        x: node features, (M, C), floating point.
-        batch: (M,) int64, the graph of each node, sorted. Numbers may be left out.
-        k: number of neighbours, 1 or more.
+        x: node features, (P, C), floating point.
+        batch: (P,) int64, the graph of each node, sorted. Numbers may be left out.
+        k: number of neighbors, 1 or more.
         metric: "l2", "l1", "cosine" or "dot", as in `knn_graph`.
-        loop: a node may choose itself.
+        loop: a node may choose itself. Must be True with `sources`.
+        sources: features s of the nodes to choose from, (Q, C); None for x itself.
+        source_batch: (Q,) int64, the graph of each source, sorted; with `sources` only.
         backend: see `aurel.use_backend`. "pyg" is torch-cluster: "l2" of finite float32 and
-            float64, the same neighbours up to the rounding of distances.
+            float64 without `sources`, the same neighbors up to the rounding of distances.
 
     Returns:
-        (M, K) int64, rows of x; -1 where a graph has fewer than `k` nodes to choose.
+        (P, K) int64, rows of the sources; -1 where a graph has fewer than `k` nodes to choose.
 
     Raises:
         ValueError: an argument has the wrong shape, dtype or value.
+        TypeError: an argument has the wrong type.
     """
-    check_shape("x", x, "M C")
+    check_shape("x", x, "P C")
     check_floating("x", x)
     check_batch(batch, x)
     check_choice("metric", metric, METRICS)
+    check_bool("loop", loop)
+    check_integer("k", k)
     if k < 1:
         raise ValueError(f"k must be 1 or more, got {k}")
-    obstacle = pyg_obstacle(backend, x, "torch_cluster")
-    impl = requested_backend(backend)
-    if impl == "pyg" and metric != "l2":
-        obstacle = obstacle or f"measures l2 distances alone, got metric={metric!r}"
-    if obstacle is not None:
-        raise ValueError(f"ragged_knn_graph: backend='pyg' {obstacle}")
-    return _ragged_knn_graph(x.detach(), batch, k, metric, loop, impl)
+    if (sources is None) != (source_batch is None):
+        missing = "sources" if sources is None else "source_batch"
+        raise ValueError(f"{missing} must be given with its counterpart, got None")
+    if sources is not None and source_batch is not None:
+        check_shape("sources", sources, "Q C", C=x.shape[1])
+        check_floating("sources", sources)
+        check_device("sources", sources, x)
+        check_batch(source_batch, sources, "source_batch")
+        if not loop:
+            raise ValueError("loop must be True with sources, got False")
+        x, sources = promote(x, sources.detach())
+    impl = resolve_backend(
+        "ragged_knn_graph",
+        backend,
+        (x,),
+        lambda: graph_obstacle(1, x.shape[1], k),
+        lambda: _pyg_obstacle(x, metric, sources),
+    )
+    neighbors: Tensor = _ragged_knn_graph(
+        x.detach(), batch, sources, source_batch, k, metric, loop, impl
+    )
+    return neighbors
+
+
+def check_batch(batch: Tensor, x: Tensor, name: str = "batch") -> None:
+    """Raise ValueError unless `batch` is int64 (P,) beside `x` (P, ...)."""
+    check_shape(name, batch, "P", P=x.shape[0])
+    if batch.dtype != torch.int64:
+        raise ValueError(f"{name} must be int64 (the graph of each node), got {batch.dtype}")
+    check_device(name, batch, x)
+
+
+def check_batch_values(batch: Tensor, name: str = "batch") -> None:
+    """Raise ValueError unless `batch` numbers graphs from 0 on and is sorted."""
+    if len(batch) == 0:
+        return
+    if int(batch[0]) < 0:
+        raise ValueError(f"{name} must number graphs from 0 on, got {int(batch[0])}")
+    if bool((batch[1:] < batch[:-1]).any()):
+        raise ValueError(f"{name} must be sorted, got a smaller number after a larger one")
+
+
+def _pyg_obstacle(x: Tensor, metric: str, sources: Tensor | None) -> str | None:
+    if metric != "l2":
+        return f"torch-cluster measures l2 distances alone, got metric={metric!r}"
+    if sources is not None:
+        return "it serves graphs without sources of their own"
+    return pyg_obstacle(x, "torch_cluster")
+
+
+def _check(call: Any) -> None:
+    check_batch_values(call.batch)
+    if call.source_batch is not None:
+        check_batch_values(call.source_batch, "source_batch")
+
+
+def _define(call: Any) -> Tensor:
+    return ragged_knn_graph_reference(
+        call.x,
+        call.batch,
+        call.k,
+        call.metric,
+        loop=call.loop,
+        sources=call.sources,
+        source_batch=call.source_batch,
+    )
+
+
+@operator(
+    shapes=lambda call: call.batch.new_empty((call.x.shape[0], call.k)),
+    definition=_define,
+    flops=None,  # they depend on the sizes of the graphs, not on shapes
+    kernels=("numba",),
+    gradient=None,
+    check=_check,
+)
+def _ragged_knn_graph(
+    x: Tensor,
+    batch: Tensor,
+    sources: Tensor | None,
+    source_batch: Tensor | None,
+    k: int,
+    metric: str,
+    loop: bool,
+    impl: str,
+) -> Tensor:
+    if impl == "pyg":
+        check_finite("ragged_knn_graph", x)
+        return nearest_in_graphs(x, batch.unique_consecutive(return_inverse=True)[1], k, loop)
+    if sources is None or source_batch is None:
+        sources, source_batch = x, batch
+    return _nearest_by_width(x, batch, sources, source_batch, k, metric, loop, impl)
+
+
+def _nearest_by_width(
+    x: Tensor,
+    batch: Tensor,
+    sources: Tensor,
+    source_batch: Tensor,
+    k: int,
+    metric: str,
+    loop: bool,
+    impl: str,
+) -> Tensor:
+    """Serve graphs of about the same size as one masked batch, padded to powers of two."""
+    lists = batch.new_full((len(x), k), -1)
+    if len(sources) == 0:
+        return lists
+    first, sizes, source_first, source_sizes = _runs(batch, source_batch)
+    own = sources is x
+    source_widths = _power_of_two(source_sizes.clamp_min(k + (not loop)))
+    widths = source_widths if own else _power_of_two(sizes)
+    # A kernel may decline the size of one graph and not of another.
+    backend = cast(Backend, "auto" if x.is_cuda and impl == "triton" else impl)
+    for width, source_width in torch.stack((widths, source_widths), 1).unique(dim=0).tolist():
+        graphs = (widths == width) & (source_widths == source_width)
+        nodes, mask = _padded(first[graphs], sizes[graphs], width)
+        index, source_mask = _padded(source_first[graphs], source_sizes[graphs], source_width)
+        found = knn_graph(
+            x[nodes],
+            k,
+            metric,
+            loop=loop,
+            mask=mask,
+            sources=None if own else sources[index],
+            source_mask=None if own else source_mask,
+            backend=backend,
+        )
+        found = (found + source_first[graphs][:, None, None]).where(found >= 0, -1)
+        lists[nodes[mask]] = found[mask]
+    return lists
+
+
+def _runs(batch: Tensor, source_batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return first node and size of each graph, and first source and number of sources."""
+    numbers, sizes = batch.unique_consecutive(return_counts=True)
+    first = sizes.cumsum(0) - sizes
+    source_first = torch.searchsorted(source_batch, numbers)
+    source_end = torch.searchsorted(source_batch, numbers, right=True)
+    return first, sizes, source_first, source_end - source_first
+
+
+def _power_of_two(sizes: Tensor) -> Tensor:
+    return 2 ** sizes.clamp_min(1).double().log2().ceil().long()
+
+
+def _padded(first: Tensor, sizes: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return the rows of each graph in `width` places, 0 in those that are left, and the mask."""
+    place = torch.arange(width, device=first.device)
+    mask = place < sizes[:, None]
+    return (first[:, None] + place).where(mask, 0), mask

@@ -1,65 +1,81 @@
-"""Exact choice of the nearest nodes: always K of them, nearest first, ties to the lowest index."""
+"""Choice of the nearest nodes: exactly K of them, nearest first, ties to the lowest index."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_CHUNK = 2**17  # scores a pass on a CPU: keys and scratch stay in the cache
-_SHORT = 256  # nodes up to which sorting all keys is as fast as setting the smallest apart
-_INFINITY = 0x7F800000  # the bits of float32 +inf
+from aurel.ops.distances import approximate_scores, pairwise_scores
+
+_BLOCK = 2**20  # differences computed at a time
 
 
-def exclude(scores: Tensor, loop: bool, mask: Tensor | None) -> Tensor:
-    """Return (B, N, N) `scores` with NaN where j is nobody that i could choose.
+def exclude(
+    scores: Tensor, loop: bool, mask: Tensor | None, source_mask: Tensor | None = None
+) -> Tensor:
+    """Return (B, N, M) `scores` with NaN where node i cannot choose source j.
 
     That is: an absent j, any j for an absent i, and i itself without `loop`.
+
+    Args:
+        scores: of all pairs.
+        loop: a node may choose itself.
+        mask: (B, N) bool, which nodes exist.
+        source_mask: (B, M) bool, which sources exist.
     """
     if mask is not None:
-        scores = scores.masked_fill(~(mask[:, :, None] & mask[:, None]), torch.nan)
+        scores = scores.masked_fill(~mask[:, :, None], torch.nan)
+    if source_mask is not None:
+        scores = scores.masked_fill(~source_mask[:, None], torch.nan)
     if not loop:
         nodes = torch.arange(scores.shape[1], device=scores.device)
         scores = scores.masked_fill(nodes[:, None] == nodes, torch.nan)
     return scores
 
 
-def select_nearest_reference(scores: Tensor, k: int) -> Tensor:
-    """Return the indices of the `k` smallest scores of each row, -1 where the score is NaN."""
+def select_nearest_reference(scores: Tensor, k: int, dilation: int = 1) -> Tensor:
+    """Return the indices of each row's `k` smallest scores, (B, N, K), -1 where the score is NaN.
+
+    With a `dilation` d, of the k * d smallest every d-th, from the smallest on.
+    """
     values, indices = scores.sort(dim=-1, stable=True)
-    return indices.masked_fill(values.isnan(), -1)[..., :k]
+    return indices.masked_fill(values.isnan(), -1)[..., : k * dilation : dilation].contiguous()
 
 
-def select_nearest(scores: Tensor, k: int) -> Tensor:
-    """Return what `select_nearest_reference` does, (B, N, K) int64, faster for float32 scores."""
-    if scores.dtype != torch.float32:
-        return select_nearest_reference(scores, k)
-    nodes = scores.shape[-1]
-    rows = scores.reshape(-1, nodes)
-    out = torch.empty(rows.shape[0], k, dtype=torch.int64, device=scores.device)
-    step = max(1, _CHUNK // nodes if scores.device.type == "cpu" else len(rows))
-    for part, chosen in zip(rows.split(step), out.split(step), strict=True):
-        keys = _smallest(_keys(part), k)
-        torch.bitwise_and(keys, 0xFFFFFFFF, out=chosen)
-        chosen.masked_fill_(keys >> 32 > _INFINITY, -1)
-    return out.view(*scores.shape[:-1], k)
+def select_nearest(
+    x: Tensor,
+    sources: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    source_mask: Tensor | None,
+    k: int,
+    metric: str,
+    loop: bool,
+    dilation: int,
+) -> Tensor:
+    """Return the nearest sources of every node, (B, N, K), as a sort of exact scores gives them.
 
-
-def _keys(scores: Tensor) -> Tensor:
-    """Return int64 keys that order as (score, index) does: score bits above, index below."""
-    bits = (scores + 0.0).view(torch.int32)  # -0.0 becomes 0.0
-    bits ^= (bits >> 31) & 0x7FFFFFFF  # negative floats order backwards
-    index = torch.arange(scores.shape[-1], device=scores.device)
-    return (bits.to(torch.int64) << 32).bitwise_or_(index)
-
-
-def _smallest(keys: Tensor, k: int) -> Tensor:
-    """Return the `k` smallest keys of each row, ascending; the CPU path reorders `keys`."""
-    if keys.device.type != "cpu":
-        return keys.topk(k, dim=-1, largest=False).values
-    # numpy sorts integers by vector instructions, several times faster than torch.topk.
-    array = keys.numpy()
-    if keys.shape[-1] > _SHORT:
-        array.partition(k - 1, axis=-1)
-        array = array[:, :k].copy()
-    array.sort(axis=-1)
-    return torch.from_numpy(array[:, :k])
+    On a CPU by approximate scores, and by exact ones for a row in which these come too close. (To
+    find such rows would stall another device.) Arguments as for `aurel.ops.knn_graph`.
+    """
+    if x.device.type != "cpu" or metric == "l1" or 0 in x.shape:
+        scores = pairwise_scores(x, metric, sources, bias)
+        return select_nearest_reference(exclude(scores, loop, mask, source_mask), k, dilation)
+    scores, error = approximate_scores(x, metric, sources, bias)
+    scores = exclude(scores, loop, mask, source_mask)
+    rank = min(k * dilation + 1, scores.shape[-1])
+    values, indices = scores.topk(rank, dim=-1, largest=False)
+    values, indices = values[..., :rank], indices.masked_fill(values.isnan(), -1)
+    neighbors = indices[..., : k * dilation : dilation].contiguous()
+    close = (values[..., 1:] - values[..., :-1] <= 2 * error) | values[..., :-1].isinf()
+    doubtful = close.any(-1) | values[..., -1].isinf()
+    sample, node = doubtful.nonzero(as_tuple=True)
+    sources = x if sources is None else sources
+    step = max(1, _BLOCK // max(1, sources[:1].numel()))
+    for b, i in zip(sample.split(step), node.split(step), strict=True):
+        rows = bias if bias is None else bias.expand(scores.shape)[b, i].unsqueeze(1)
+        exact = pairwise_scores(x[b, i].unsqueeze(1), metric, sources[b], rows)
+        excluded = scores[b, i].isnan().unsqueeze(1)
+        exact = exact.masked_fill_(excluded, torch.nan)
+        neighbors[b, i] = select_nearest_reference(exact, k, dilation).squeeze(1)
+    return neighbors

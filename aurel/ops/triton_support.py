@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,28 +13,41 @@ OLDEST = (3, 4)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def triton_obstacle(x: Tensor, *size_obstacles: str | None) -> str | None:
+def triton_obstacle(
+    tensors: tuple[Tensor, ...], sizes: Callable[[], str | None] | None
+) -> str | None:
     """Return why the Triton kernels cannot serve a call, or None if they can.
 
     Args:
-        x: a tensor of the call; all of them must pass.
-        size_obstacles: what the functions of `aurel_kernels.sizes` say of the call's sizes.
+        tensors: floating-point tensors of the call, on one device.
+        sizes: returns the size that is not served, or None; None for an op without kernels.
     """
-    if x.dtype not in DTYPES:
-        return f"the kernels serve float32, float16 and bfloat16, got {x.dtype}"
-    for obstacle in (environment_obstacle(x.device), *size_obstacles):
-        if obstacle is not None:
-            return obstacle
-    return None
+    if sizes is None:
+        return "there is no Triton kernel for it"
+    for tensor in tensors:
+        if tensor.dtype not in DTYPES:
+            return f"the kernels serve float32, float16 and bfloat16, got {tensor.dtype}"
+    return environment_obstacle(tensors[0].device) or sizes()
 
 
 def environment_obstacle(device: torch.device) -> str | None:
-    """Return what keeps kernels from running on a device in this process, if anything.
+    """Return the reason for which kernels cannot run on a device in this process, or None.
 
     Triton is imported only where its kernels could run: on "cuda" (AMD's GPUs included), or on
-    "cpu" in Triton's interpreter, which TRITON_INTERPRET=1 asks for. (torch.compile traces this
-    function, so it keeps to what can be traced.)
+    "cpu" in Triton's interpreter, which TRITON_INTERPRET=1 asks for.
     """
+    if torch.compiler.is_compiling():
+        return _environment_obstacle(device)
+    return _cached_obstacle(device, os.environ.get("TRITON_INTERPRET", "0"))
+
+
+@cache
+def _cached_obstacle(device: torch.device, interpret: str) -> str | None:
+    return _environment_obstacle(device)
+
+
+def _environment_obstacle(device: torch.device) -> str | None:
+    # torch.compile traces this function, so it keeps to Python that can be traced.
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET", "0") in ("", "0"):
         return (
             "the tensors are on a CPU; the kernels need a GPU, or Triton's interpreter "

@@ -16,7 +16,7 @@ from aurel.graph import RelationGraph
 from aurel.layers.masked_norm import zero_absent
 from aurel.ops.arguments import check_nodes
 from aurel.ops.ragged_knn_graph import check_batch, check_batch_values
-from aurel.pyg.edges import check_edge_index
+from aurel.pyg.edges import by_target, check_edge_index, positions
 from aurel.pyg.layout import Layout, lay_out
 
 try:
@@ -35,7 +35,7 @@ def to_batch(x: Tensor, mask: Tensor | None = None, graph: RelationGraph | None 
         x: (B, N, C), B at least 1.
         mask: (B, N) bool, True where the node exists.
         graph: what a layer returned for x; its edges become `edge_index` (from source to
-            listener), `edge_weight` and, if it has features, `edge_attr`.
+            target), `edge_weight` and, if it has features, `edge_attr`.
 
     Returns:
         A `Batch` with `x` and `slot` as well.
@@ -48,7 +48,7 @@ def to_batch(x: Tensor, mask: Tensor | None = None, graph: RelationGraph | None 
     batch, nodes, _ = x.shape
     if batch == 0:
         raise ValueError("x must hold a graph, got (0, N, C)")
-    parts = [Data() for _ in x] if graph is None else graph.to_pyg().to_data_list()
+    parts = [Data() for _ in x] if graph is None else _edges_of(graph, nodes)
     slots = torch.arange(nodes, device=x.device)
     exists = torch.ones_like(slots, dtype=torch.bool) if mask is None else mask
     graphs = []
@@ -65,17 +65,19 @@ def from_batch(
 
     Args:
         data: has `x`; `slot`, or each node is at its position in its graph; maybe `edge_index`,
-            `edge_weight` (else 1) and `edge_attr`. Weights of parallel edges add up.
+            `edge_weight` (else 1) and `edge_attr`.
         num_slots: number N of nodes of the dense form; None for the fewest that do.
         num_graphs: number B of graphs; None for as many as a `Batch` has, or as `batch` names, to
             which graphs without nodes at the end are unknown.
 
     Returns:
-        Nodes (B, N, C), zero where absent; the mask (B, N); and the graph, dense, None without
-        edges to tell it from.
+        Nodes (B, N, C), zero where absent; the mask (B, N); and the graph, None without
+        `edge_index`. It is dense, or holds neighbor lists where there are parallel edges or edges
+        of weight 0, which have no place in dense weights.
 
     Raises:
-        ValueError: there are no nodes, no place for one, or an edge leads nowhere or elsewhere.
+        ValueError: there are no nodes, no place for one, an edge leads nowhere or to another graph,
+            or parallel edges have `edge_attr`.
     """
     if data.x is None:
         raise ValueError("data must have x, the features of nodes")
@@ -109,11 +111,57 @@ def _dense_graph(data: Data, layout: Layout) -> RelationGraph:
     places = layout.batch[target], layout.slot[target], layout.slot[source]
     weight = data.edge_weight if "edge_weight" in data else data.x.new_ones(len(source))
     sizes = (*layout.mask.shape, layout.mask.shape[1])
-    weights = weight.new_zeros(sizes).index_put(places, weight, accumulate=True)
+    distinct = len((target * len(data.x) + source).unique())
     features = data.edge_attr
     if features is not None:
+        if distinct < len(source):
+            raise ValueError(
+                f"edge_index must hold no parallel edges where there is edge_attr, got "
+                f"{len(source)} edges between {distinct} pairs: data.coalesce() adds them up"
+            )
         features = features.new_zeros(*sizes, *features.shape[1:]).index_put(places, features)
+    if distinct < len(source) or bool((weight == 0).any()):
+        neighbors, weights = _lists(data.edge_index, weight, layout)
+        return RelationGraph(neighbors=neighbors, weights=weights, edge_features=features)
+    weights = weight.new_zeros(sizes).index_put(places, weight)
     return RelationGraph(weights=weights, edge_features=features)
+
+
+def _lists(edge_index: Tensor, weight: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Return neighbor lists (B, N, K) of slots and the weight of each entry."""
+    target = edge_index[1]
+    order = target.argsort(stable=True)
+    source, degree = by_target(edge_index, len(layout.batch))
+    target, place = target[order], positions(degree, len(source))
+    places = layout.batch[target], layout.slot[target], place
+    sizes = *layout.mask.shape, max(1, int(degree.max()))
+    neighbors = source.new_full(sizes, -1).index_put(places, layout.slot[source])
+    return neighbors, weight.new_zeros(sizes).index_put(places, weight[order])
+
+
+def _edges_of(graph: RelationGraph, nodes: int) -> list[Data]:
+    """Return the edges of each graph, by target, then by source."""
+    if graph.neighbors is None:
+        return graph.to_pyg().to_data_list()
+    weights = graph.weights
+    if weights is None:
+        weights = torch.ones_like(graph.neighbors, dtype=torch.get_default_dtype())
+    edge_features = graph.edge_features
+    graphs = []
+    for index, (lists, values) in enumerate(zip(graph.neighbors, weights, strict=True)):
+        target, place = (lists >= 0).nonzero(as_tuple=True)
+        order = (target * nodes + lists[target, place]).argsort(stable=True)
+        target, place = target[order], place[order]
+        source = lists[target, place]
+        data = Data(
+            edge_index=torch.stack((source, target)),
+            edge_weight=values[target, place],
+            num_nodes=nodes,
+        )
+        if edge_features is not None:
+            data.edge_attr = edge_features[index][target, source]
+        graphs.append(data)
+    return graphs
 
 
 def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
@@ -126,7 +174,7 @@ def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
 
     Returns:
         A `HeteroData` in which each type has `x`, `slot` and, if there is one, `batch`, and each
-        pair of types the edges ``(source type, "to", listener's type)``, be there any or none;
+        pair of types the edges ``(source type, "to", target type)``, be there any or none;
         without `edge_index` there are no pairs. Other attributes are left behind. Those of single
         graphs can be collated by PyTorch Geometric's `DataLoader`.
 
@@ -152,9 +200,9 @@ def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
     if data.edge_index is None:
         return hetero
     source, target = data.edge_index
-    for (a, origin), (b, listener) in product(enumerate(names), repeat=2):
+    for (a, origin), (b, goal) in product(enumerate(names), repeat=2):
         between = (kind[source] == a) & (kind[target] == b)
-        store = hetero[origin, EDGE, listener]
+        store = hetero[origin, EDGE, goal]
         store.edge_index = torch.stack((place[source[between]], place[target[between]]))
         for key in ("edge_weight", "edge_attr"):
             if key in data:

@@ -1,6 +1,6 @@
-"""Neighbour lists and edge lists of graphs of any size, and their complete graphs.
+"""Neighbor lists and edge lists of graphs of any size, and their complete graphs.
 
-Edges point from the node that is listened to, row 0, to the node that listens, row 1.
+Edges point from the source, row 0, to the target, row 1, which receives its features.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 
 from aurel.ops.arguments import check_shape
+from aurel.ops.ragged_knn_graph import check_batch_values
 
 
 def edge_index_of(neighbors: Tensor) -> Tensor:
-    """Return the edges (2, E) of neighbour lists (M, K), by listener, nearest first.
+    """Return the edges (2, E) of neighbor lists (M, K), by target, nearest first.
 
     Args:
         neighbors: int64 rows, -1 in empty slots, as `aurel.ops.ragged_knn_graph` gives.
     """
     check_shape("neighbors", neighbors, "M K")
-    target, place = (neighbors >= 0).nonzero(as_tuple=True)
-    return torch.stack((neighbors[target, place], target))
+    target, slot = (neighbors >= 0).nonzero(as_tuple=True)
+    return torch.stack((neighbors[target, slot], target))
 
 
 def neighbors_of(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """Return the neighbour lists (M, K) of edges (2, E), each in the order of the edges.
+    """Return the neighbor lists (M, K) of edges (2, E), each in the order of the edges.
 
     Args:
         edge_index: int64, sources above targets.
@@ -33,17 +34,40 @@ def neighbors_of(edge_index: Tensor, num_nodes: int) -> Tensor:
         int64, -1 in empty slots; K is the most edges that lead to one node, 1 at least.
 
     Raises:
-        ValueError: `edge_index` has the wrong shape or dtype, or names a node that there is not.
+        ValueError: `edge_index` has the wrong shape or dtype, or names a node that does not exist.
+    """
+    return padded_lists(*by_target(edge_index, num_nodes))
+
+
+def by_target(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Return the sources (E,) sorted by target, and how many edges lead to each node, (M,).
+
+    Raises:
+        ValueError: as `neighbors_of`.
     """
     check_edge_index(edge_index, num_nodes)
-    source, target = edge_index[:, edge_index[1].argsort(stable=True)]
-    degree = target.bincount(minlength=num_nodes)
-    place = torch.arange(len(target), device=target.device)
-    place = place - (degree.cumsum(0) - degree)[target]
-    longest = int(degree.max()) if num_nodes else 0
-    lists = edge_index.new_full((num_nodes, max(1, longest)), -1)
-    lists[target, place] = source
+    source, target = edge_index
+    return source[target.argsort(stable=True)], target.bincount(minlength=num_nodes)
+
+
+def padded_lists(source: Tensor, degree: Tensor) -> Tensor:
+    """Return the lists (M, K) of what `by_target` gives, -1 in empty slots."""
+    longest = int(degree.max()) if len(degree) else 0
+    lists = source.new_full((len(degree), max(1, longest)), -1)
+    lists[targets(source, degree), positions(degree, len(source))] = source
     return lists
+
+
+def targets(source: Tensor, degree: Tensor) -> Tensor:
+    """Return the target (E,) of each edge of what `by_target` gives."""
+    nodes = torch.arange(len(degree), device=degree.device)
+    return nodes.repeat_interleave(degree, output_size=len(source))
+
+
+def positions(sizes: Tensor, total: int) -> Tensor:
+    """Return 0, 1, ... within each of consecutive runs of `sizes`, which add up to `total`."""
+    first = (sizes.cumsum(0) - sizes).repeat_interleave(sizes, output_size=total)
+    return torch.arange(total, device=sizes.device) - first
 
 
 def check_edge_index(edge_index: Tensor, num_nodes: int) -> None:
@@ -59,16 +83,22 @@ def check_edge_index(edge_index: Tensor, num_nodes: int) -> None:
 
 
 def complete_graph(batch: Tensor) -> Tensor:
-    """Return all edges (2, E) within graphs, loops included, by listener, then by source.
+    """Return all edges (2, E) within graphs, loops included, by target, then by source.
 
     The order of what `Ragged` takes and gives for pairs of nodes.
 
     Args:
-        batch: (M,) int64, the graph of each node, sorted.
+        batch: (M,) int64, the graph of each node, sorted. Numbers may be left out.
+
+    Raises:
+        ValueError: `batch` has the wrong shape, or is not sorted.
     """
     check_shape("batch", batch, "M")
-    sizes = batch.bincount()
-    each = sizes[batch]
-    target = torch.arange(len(batch), device=batch.device).repeat_interleave(each)
-    place = torch.arange(len(target), device=batch.device) - (each.cumsum(0) - each)[target]
-    return torch.stack(((sizes.cumsum(0) - sizes)[batch[target]] + place, target))
+    check_batch_values(batch)
+    sizes = batch.unique_consecutive(return_counts=True)[1]
+    each = sizes.repeat_interleave(sizes, output_size=len(batch))
+    first = (sizes.cumsum(0) - sizes).repeat_interleave(sizes, output_size=len(batch))
+    total = int(each.sum())
+    nodes = torch.arange(len(batch), device=batch.device)
+    target = nodes.repeat_interleave(each, output_size=total)
+    return torch.stack((first[target] + positions(each, total), target))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aurel.ops.arguments import check_device, check_shape
-from aurel.pyg.edges import complete_graph
+from aurel.pyg.edges import complete_graph, positions
 
 Form = Literal["graph", "node", "pair"]
 
@@ -37,7 +37,7 @@ class Layout:
             form: what the rows of x are.
 
         Returns:
-            (B, N, ...) for nodes, (B, N, N, ...) for pairs, row listens to column.
+            (B, N, ...) for nodes, (B, N, N, ...) for pairs, a row for each target.
 
         Raises:
             ValueError: there are not as many rows as pairs.
@@ -94,11 +94,11 @@ def lay_out(
         raise ValueError(f"batch must number {num_graphs} graphs, got {graphs}")
     sizes = batch.bincount(minlength=num_graphs)
     if slot is None:
-        slot = torch.arange(len(batch), device=batch.device) - (sizes.cumsum(0) - sizes)[batch]
+        slot = positions(sizes, len(batch))
         if num_slots is not None and bool(((sizes != num_slots) & (sizes > 0)).any()):
             raise ValueError(
-                f"slot must say which of the {num_slots} nodes there are, where graphs have not "
-                f"all of them, got None for graphs of {sizes.unique().tolist()} nodes"
+                f"slot must say which of the {num_slots} nodes there are, where graphs lack "
+                f"some, got None for graphs of {sizes.unique().tolist()} nodes"
             )
     check_shape("slot", slot, "M", M=len(batch))
     if slot.dtype != torch.int64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ from aurel.layers.cross_region_gat import CrossRegionGAT
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.neighborhood import NeighborGraphConv
+from aurel.layers.node_transformer import NodeTransformer
 from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
 from aurel.ops.arguments import check_shape
 from aurel.ops.ragged_knn_graph import check_batch, check_batch_values, ragged_knn_graph
-from aurel.pyg.edges import complete_graph, edge_index_of, neighbors_of
+from aurel.pyg.edges import complete_graph, edge_index_of
 from aurel.pyg.layout import Form, Layout, lay_out
 
 Edges = tuple[Tensor, Tensor]
@@ -39,13 +41,14 @@ class Ragged(nn.Module):
 
     The numbers are those of the layer on a dense batch with a mask of the nodes that exist; so
     are gradients and running statistics, and the weights are the layer's own. A graph with fewer
-    than K nodes gives each of its nodes all of them for neighbours.
+    than K nodes gives each of its nodes all of them for neighbors.
 
-    The four convolutions over neighbour lists (`MaxRelativeGraphConv`, `EdgeGraphConv`,
+    The four convolutions over neighbor lists (`MaxRelativeGraphConv`, `EdgeGraphConv`,
     `GINGraphConv`, `SAGEGraphConv`) and `SelfAdjustingGCN` run without padding, as one large graph
-    whose neighbours `ragged_knn_graph` finds; with ``aurel.use_backend("pyg")`` torch-cluster and
-    torch-scatter serve them. Every other layer runs on a dense batch behind the scenes, which
-    "pyg" refuses; so does `SelfAdjustingGCN` on a fixed graph, or while it drops paths.
+    whose neighbors `ragged_knn_graph` finds; with ``aurel.use_backend("pyg")`` torch-cluster and
+    torch-scatter serve them. `NodeTransformer` runs on graphs of about the same size at a time.
+    Every other layer runs on a dense batch of the graphs that have nodes, which "pyg" refuses; so
+    does `SelfAdjustingGCN` on a fixed graph, or while it drops paths.
 
     A layer that knows its nodes one by one (`num_nodes`, `regions` or a fixed graph) must know
     which of them each node is: `slot`.
@@ -107,7 +110,7 @@ class Ragged(nn.Module):
             slot: (M,) int64, which of the layer's nodes each node is; may be None where all
                 graphs have all nodes in their order, or where the layer treats them alike.
             other: what the layer takes besides, see above.
-            return_graph: return the graph as well: `edge_index` (2, E) from source to listener,
+            return_graph: return the graph as well: `edge_index` (2, E) from source to target,
                 and the weights (E,). A tuple of these if the layer builds several.
 
         Returns:
@@ -132,7 +135,14 @@ class Ragged(nn.Module):
             return self._self_adjust(self.layer, x, batch, return_graph)
         check_batch(batch, x if self.inputs[0] == "node" else batch)
         check_batch_values(batch)
-        layout = self._lay_out(given, batch, slot)
+        if isinstance(self.layer, NodeTransformer):
+            return self._by_size(x, batch, return_graph)
+        return self._on_dense(given, batch, slot, return_graph)
+
+    def _on_dense(
+        self, given: list[Tensor], batch: Tensor, slot: Tensor | None, return_graph: bool
+    ) -> Any:
+        layout, given = self._lay_out(given, batch, slot)
         dense = map(layout.pad, given, self.inputs)
         options = {"return_graph": True} if return_graph else {}
         result = self.layer(*dense, mask=layout.mask, **options)
@@ -145,6 +155,22 @@ class Ragged(nn.Module):
         if isinstance(graph, RelationGraph):
             return rows, _edges(graph, layout)
         return rows, tuple(_edges(each, layout) for each in graph)
+
+    def _by_size(self, x: Tensor, batch: Tensor, return_graph: bool) -> Any:
+        """Run a layer without batch statistics on graphs of about the same size at a time."""
+        sizes = batch.unique_consecutive(return_counts=True)[1]
+        # frexp's exponent grows where the size reaches a power of two.
+        width = sizes.double().frexp().exponent.repeat_interleave(sizes, output_size=len(batch))
+        groups = [(width == w).nonzero()[:, 0] for w in width.unique()]
+        if len(groups) < 2:
+            return self._on_dense([x], batch, None, return_graph)
+        order = torch.cat(groups).argsort()
+        results = [self._on_dense([x[nodes]], batch[nodes], None, return_graph) for nodes in groups]
+        if not return_graph:
+            return torch.cat(results)[order]
+        out = torch.cat([rows for rows, _ in results])[order]
+        blocks = zip(*(graphs for _, graphs in results), strict=True)
+        return out, tuple(_joined(block, groups) for block in blocks)
 
     def _convolve(
         self, layer: NeighborGraphConv, x: Tensor, batch: Tensor, return_graph: bool
@@ -160,74 +186,47 @@ class Ragged(nn.Module):
         check_shape("x", x, "M C", C=layer.in_channels)
         check_batch(batch, x)
 
-        def listen(x: Tensor, mask: Tensor | None) -> Tensor:
+        def graph_of(x: Tensor, mask: Tensor | None) -> Tensor:
             if layer.graph == "self":
                 return layer.listen(x, mask)
             return ragged_knn_graph(x[0], batch, layer.k, layer.metric)[None]
 
-        out, lists = layer.convolve(x[None], _everybody(x), listen)
+        out, lists = layer.convolve(x[None], _all_present(x), graph_of)
         graphs = tuple(_listed(neighbors[0], x) for neighbors in lists)
         return (out[0], graphs) if return_graph else out[0]
 
-    def _lay_out(self, given: list[Tensor], batch: Tensor, slot: Tensor | None) -> Layout:
-        num_graphs = None
+    def _lay_out(
+        self, given: list[Tensor], batch: Tensor, slot: Tensor | None
+    ) -> tuple[Layout, list[Tensor]]:
+        """Return places in a dense batch of the graphs that have nodes, and their inputs."""
+        numbers, graph = batch.unique_consecutive(return_inverse=True)
+        present = []
         for form, part in zip(self.inputs, given, strict=False):
             if form == "node":
                 check_batch(batch, part)
             elif form == "graph":
-                num_graphs = len(part)
-        return lay_out(
-            batch,
+                if len(numbers) and int(numbers[-1]) >= len(part):
+                    raise ValueError(
+                        f"batch must number {len(part)} graphs, got {int(numbers[-1]) + 1}"
+                    )
+                if len(numbers) < len(part):
+                    part = part[numbers]
+            present.append(part)
+        layout = lay_out(
+            graph,
             slot,
-            num_graphs=num_graphs,
             num_slots=_num_slots(self.layer),
             least_slots=getattr(self.layer, "k", 0),
         )
-
-
-class OnEdges(nn.Module):
-    r"""Run a graph convolution on edges of the caller's, as PyTorch Geometric's own layers do.
-
-    Args:
-        layer: `MaxRelativeGraphConv`, `EdgeGraphConv`, `GINGraphConv` or `SAGEGraphConv`.
-
-    Raises:
-        ValueError: the layer is none of these.
-    """
-
-    layer: NeighborGraphConv
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        if not isinstance(layer, NeighborGraphConv):
-            raise ValueError(
-                f"layer must be a convolution over neighbour lists, got {type(layer).__name__}"
-            )
-        self.layer = layer
-
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """Convolve.
-
-        Args:
-            x: (M, C).
-            edge_index: (2, E) int64, from source to listener.
-
-        Returns:
-            (M, out_channels).
-
-        Raises:
-            ValueError: an argument has the wrong shape, dtype or value.
-        """
-        check_shape("x", x, "M C", C=self.layer.in_channels)
-        return _one_graph(self.layer, x, neighbors_of(edge_index, len(x)))
+        return layout, present
 
 
 def _one_graph(layer: nn.Module, x: Tensor, neighbors: Tensor) -> Tensor:
     """Convolve all nodes as one graph."""
-    return layer(x[None], _everybody(x), neighbors=neighbors[None])[0]
+    return layer(x[None], _all_present(x), neighbors=neighbors[None])[0]
 
 
-def _everybody(x: Tensor) -> Tensor:
+def _all_present(x: Tensor) -> Tensor:
     """Return a mask for all nodes as one graph: it keeps statistics those of a masked batch."""
     return torch.ones(1, len(x), dtype=torch.bool, device=x.device)
 
@@ -235,6 +234,14 @@ def _everybody(x: Tensor) -> Tensor:
 def _listed(neighbors: Tensor, x: Tensor) -> Edges:
     edge_index = edge_index_of(neighbors)
     return edge_index, x.new_ones(edge_index.shape[1])
+
+
+def _joined(parts: Sequence[Edges], groups: list[Tensor]) -> Edges:
+    """Return the edges of all groups by target, `groups` holding the nodes of each."""
+    pairs = zip(groups, parts, strict=True)
+    edges = torch.cat([nodes[edge_index] for nodes, (edge_index, _) in pairs], dim=1)
+    order = edges[1].argsort(stable=True)
+    return edges[:, order], torch.cat([weights for _, weights in parts])[order]
 
 
 def _needs_no_padding(layer: SelfAdjustingGCN) -> bool:

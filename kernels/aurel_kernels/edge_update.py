@@ -1,4 +1,4 @@
-"""Update of edges from their ends: broadcast sums, batch normalisation, ReLU, residual.
+"""Update of edges from their ends: broadcast sums, batch normalization, ReLU, residual.
 
 Forward, for edges e, their projection p (B, N, N, C) and that of their ends t, s (B, N, C):
     u_ij = p_ij + t_i + s_j, z_ij = (u_ij - mu_ij) r_ij, y_ij = a_ij z_ij + b_ij,
@@ -80,7 +80,7 @@ def pair_values(weight_ptr, bias_ptr, mean_ptr, var_ptr, m_j, o_j, eps):
         tl.load(weight_ptr + o_j, mask=m_j, other=0.0),
         tl.load(bias_ptr + o_j, mask=m_j, other=0.0),
         tl.load(mean_ptr + o_j, mask=m_j, other=0.0),
-        1.0 / tl.sqrt(b_var + eps),
+        tl.rsqrt(b_var + eps),
     )
 
 
@@ -102,9 +102,9 @@ def moments_kernel(
     mean_ptr,
     scatter_ptr,
     N,
-    C: tl.constexpr,
     target_stride,
     source_stride,
+    C: tl.constexpr,
     HAS_MASK: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -192,10 +192,10 @@ def apply_kernel(
     mask_ptr,
     out_ptr,
     N,
-    C: tl.constexpr,
     target_stride,
     source_stride,
     eps,
+    C: tl.constexpr,
     HAS_MASK: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -245,10 +245,10 @@ def gradient_moments_kernel(
     sum_ptr,
     product_ptr,
     N,
-    C: tl.constexpr,
     target_stride,
     source_stride,
     eps,
+    C: tl.constexpr,
     HAS_MASK: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -266,8 +266,8 @@ def gradient_moments_kernel(
     b_weight, b_bias, b_mean, b_rstd = pair_values(
         weight_ptr, bias_ptr, mean_ptr, var_ptr, m_j, i * N + o_j, eps
     )
-    b_sum = tl.zeros((BLOCK_N,), tl.float32)
-    b_product = tl.zeros((BLOCK_N,), tl.float32)
+    b_sum = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    b_product = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     for c0 in range(0, C, BLOCK_C):
         o_c = c0 + tl.arange(0, BLOCK_C)
         # [BLOCK_N, BLOCK_C]
@@ -276,11 +276,11 @@ def gradient_moments_kernel(
         )
         b_normal = (b_update - b_mean[:, None]) * b_rstd[:, None]
         b_grad = relu_gradient(grad_ptr, b_normal, b_weight, b_bias, m_j, o_j, o_c, C)
-        b_sum += tl.sum(b_grad, axis=1)
-        b_product += tl.sum(b_grad * b_normal, axis=1)
+        b_sum += b_grad
+        b_product += b_grad * b_normal
     p_pair = i_target * N + o_j
-    tl.store(sum_ptr + p_pair, b_sum, mask=o_j < N)
-    tl.store(product_ptr + p_pair, b_product, mask=o_j < N)
+    tl.store(sum_ptr + p_pair, tl.sum(b_sum, axis=1), mask=o_j < N)
+    tl.store(product_ptr + p_pair, tl.sum(b_product, axis=1), mask=o_j < N)
 
 
 @triton.jit
@@ -290,7 +290,8 @@ def join_gradients_kernel(
     mask_ptr,
     grad_weight_ptr,
     grad_bias_ptr,
-    count_ptr,
+    slope_ptr,
+    share_ptr,
     B,
     N,
     C,
@@ -298,7 +299,7 @@ def join_gradients_kernel(
     BLOCK_B: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
-    """Own BLOCK_R pairs: da, db and n."""
+    """Own BLOCK_R pairs: da and db, and the same divided by n."""
     o_r = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     b_count = tl.zeros((BLOCK_B, BLOCK_R), tl.float32)
     b_sum = tl.zeros((BLOCK_B, BLOCK_R), tl.float32)
@@ -311,9 +312,12 @@ def join_gradients_kernel(
         b_sum += tl.load(sum_ptr + p_pair, mask=m_pair, other=0.0)
         b_product += tl.load(product_ptr + p_pair, mask=m_pair, other=0.0)
     m_r = o_r < N * N
-    tl.store(grad_weight_ptr + o_r, tl.sum(b_product, axis=0), mask=m_r)
-    tl.store(grad_bias_ptr + o_r, tl.sum(b_sum, axis=0), mask=m_r)
-    tl.store(count_ptr + o_r, tl.maximum(tl.sum(b_count, axis=0), 1.0) * C, mask=m_r)
+    b_scale = 1.0 / tl.maximum(tl.sum(b_count, axis=0) * C, 1.0)
+    b_grad_weight, b_grad_bias = tl.sum(b_product, axis=0), tl.sum(b_sum, axis=0)
+    tl.store(grad_weight_ptr + o_r, b_grad_weight, mask=m_r)
+    tl.store(grad_bias_ptr + o_r, b_grad_bias, mask=m_r)
+    tl.store(slope_ptr + o_r, b_grad_weight * b_scale, mask=m_r)
+    tl.store(share_ptr + o_r, b_grad_bias * b_scale, mask=m_r)
 
 
 @triton.jit
@@ -327,17 +331,16 @@ def gradient_kernel(
     mean_ptr,
     var_ptr,
     mask_ptr,
-    grad_weight_ptr,
-    grad_bias_ptr,
-    count_ptr,
+    slope_ptr,
+    share_ptr,
     grad_projected_ptr,
     grad_target_ptr,
     grad_source_ptr,
     N,
-    C: tl.constexpr,
     target_stride,
     source_stride,
     eps,
+    C: tl.constexpr,
     GIVEN: tl.constexpr,
     HAS_MASK: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -376,9 +379,8 @@ def gradient_kernel(
         b_normal = (b_normal - b_mean[:, None]) * b_rstd[:, None]
         b_grad = relu_gradient(grad_ptr + p_edge, b_normal, b_weight, b_bias, m_j, o_j, o_c, C)
         if not GIVEN:
-            b_count = tl.load(count_ptr + p_pair, mask=m_j, other=1.0)
-            b_share = tl.load(grad_bias_ptr + p_pair, mask=m_j, other=0.0) / b_count
-            b_slope = tl.load(grad_weight_ptr + p_pair, mask=m_j, other=0.0) / b_count
+            b_share = tl.load(share_ptr + p_pair, mask=m_j, other=0.0)
+            b_slope = tl.load(slope_ptr + p_pair, mask=m_j, other=0.0)
             b_grad = b_grad - b_share[:, None] - b_normal * b_slope[:, None]
         b_grad = tl.where(m_j[:, None], b_grad * (b_weight * b_rstd)[:, None], 0.0)
         b_grad_source += b_grad
@@ -399,17 +401,15 @@ def gradient_kernel(
     )
 
 
-JOIN: dict[str, Any] = {"BLOCK_B": 16, "BLOCK_R": 32, "num_warps": 4}
+# Many images, and few pairs, to a program: or small graphs would keep a few programs busy for long.
+JOIN: dict[str, Any] = {"BLOCK_B": 256, "BLOCK_R": 8, "num_warps": 8}
 
 
 def strips(nodes: int) -> dict[str, Any]:
-    """Return the launch options of kernels that own a strip of channels.
-
-    Few numbers a thread, or ragged channels make it spill.
-    """
+    """Return the launch options of kernels that own a strip of channels: eight values a thread."""
     block_n = power_of_two(nodes)
-    block_c = 32 if block_n <= 32 else 16 if block_n <= 128 else 8
-    return {"BLOCK_N": block_n, "BLOCK_C": block_c, "num_warps": min(16, block_n // 4)}
+    block_c = 32 if block_n <= 64 else 16 if block_n <= 128 else 8
+    return {"BLOCK_N": block_n, "BLOCK_C": block_c, "num_warps": block_n * block_c // 256}
 
 
 def whole_rows(nodes: int) -> dict[str, Any]:
@@ -459,7 +459,7 @@ def forward(
     )
     batch, nodes, _, channels = edges.shape
     m = projected if mask is None else mask.contiguous()
-    sizes = (nodes, channels, target.stride(1), source.stride(1))
+    sizes = (nodes, target.stride(1), source.stride(1))
     statistics = (nodes, nodes) if mean is None or var is None else (0,)
     batch_mean, batch_var = weight.new_empty(statistics), weight.new_empty(statistics)
     if mean is None or var is None:
@@ -473,6 +473,7 @@ def forward(
             m,
             *moments,
             *sizes,
+            C=channels,
             HAS_MASK=mask is not None,
             **whole_rows(nodes),
         )
@@ -507,6 +508,7 @@ def forward(
         out,
         *sizes,
         eps,
+        C=channels,
         HAS_MASK=mask is not None,
         **options,
     )
@@ -535,7 +537,7 @@ def backward(
         source: (B, N, C).
         weight: (N, N).
         bias: (N, N).
-        mean: (N, N), what was normalised by.
+        mean: (N, N), what was normalized by.
         var: (N, N).
         mask: (B, N) bool, or None.
         eps: added to the variance.
@@ -553,7 +555,7 @@ def backward(
         var.contiguous(),
         projected if mask is None else mask.contiguous(),
     )
-    sizes = (nodes, channels, inputs[2].stride(1), inputs[3].stride(1), eps)
+    sizes = (nodes, inputs[2].stride(1), inputs[3].stride(1), eps)
     moments = weight.new_empty((2, batch, nodes, nodes))
     launch(
         gradient_moments_kernel,
@@ -561,10 +563,11 @@ def backward(
         *inputs,
         *moments,
         *sizes,
+        C=channels,
         HAS_MASK=mask is not None,
         **whole_rows(nodes),
     )
-    grad_weight, grad_bias, count = (weight.new_empty(weight.shape) for _ in range(3))
+    grad_weight, grad_bias, slope, share = (weight.new_empty(weight.shape) for _ in range(4))
     launch(
         join_gradients_kernel,
         (triton.cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
@@ -572,7 +575,8 @@ def backward(
         inputs[-1],
         grad_weight,
         grad_bias,
-        count,
+        slope,
+        share,
         batch,
         nodes,
         channels,
@@ -586,13 +590,13 @@ def backward(
         gradient_kernel,
         (batch, triton.cdiv(channels, options["BLOCK_C"])),
         *inputs,
-        grad_weight,
-        grad_bias,
-        count,
+        slope,
+        share,
         grad_projected,
         grad_target,
         grad_source,
         *sizes,
+        C=channels,
         GIVEN=given,
         HAS_MASK=mask is not None,
         **options,
@@ -605,18 +609,18 @@ def examples() -> Iterator[Callable[[], object]]:
     for nodes, channels, dtype, masked, given in (
         (12, 512, torch.float32, False, False),
         (12, 512, torch.bfloat16, False, True),
-        (12, 37, torch.float32, True, False),
+        (17, 65, torch.float32, True, False),
         (27, 512, torch.float16, False, False),
-        (41, 37, torch.float32, True, False),
-        (68, 37, torch.float32, True, False),
-        (196, 37, torch.float32, True, False),
+        (41, 40, torch.float32, True, False),
+        (68, 65, torch.float32, True, False),
+        (196, 65, torch.float32, True, False),
     ):
         edges = torch.empty(2, nodes, nodes, channels, dtype=dtype)
         ends = edges.new_empty(2, nodes, channels)
         pairs = torch.empty(nodes, nodes)
         mask = edges.new_empty((2, nodes), dtype=torch.bool) if masked else None
-        told = pairs if given else None
-        yield partial(forward, edges, edges, ends, ends, pairs, pairs, told, told, mask, 1e-5)
+        known = pairs if given else None
+        yield partial(forward, edges, edges, ends, ends, pairs, pairs, known, known, mask, 1e-5)
         yield partial(
             backward, edges, edges, ends, ends, pairs, pairs, pairs, pairs, mask, 1e-5, given
         )

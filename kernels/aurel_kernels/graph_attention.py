@@ -2,20 +2,20 @@
 
 Forward, for the edges i -> j of adjacency (N, N) or (B, N, N):
     w_ij = softmax over j of leaky_relu(t_i + s_j), y_i = sum_j w_ij z_j,
-with values z and out y (B, H, N, C), scores t and s (B, H, N). A row without edges gives zeros, and
-a value that is not finite reaches the rows with an edge to it alone: it counts as zero in the
-product, and a second product, of edges and broken values, tells where to put NaN.
+with values z and out y (B, H, N, C), scores t and s (B, H, N). A row without edges gives zeros. The
+sum runs over edges: what is not connected never reaches a row. An infinite value with a positive
+weight gives infinity of its sign, two of different signs or one with weight zero give NaN. A
+product of matrices has that wrong, but then it is not finite, and the sum is taken edge by edge.
 
 Backward, from g = dL/dy and h = dL/dw:
     d_ij = g_i z_j + h_ij, D_i = sum_j w_ij d_ij, p_ij = w_ij (d_ij - D_i) leaky_relu'(t_i + s_j),
     dt_i = sum_j p_ij, ds_j = sum_i p_ij, dz_j = sum_i w_ij g_i.
-One kernel owns rows (dt), two own columns (ds; dz), so no atomics are needed and every run gives
-the same bits.
 
-Nothing is saved but the inputs. Scores cost one addition, so every pass computes them again, tile
-by tile; weights (B, H, N, N) reach memory only where they are asked for. From the first backward
-kernel to the others go three numbers a row: its largest score, its sum of exponentials, and D. One
-launch forward, three backward. Everything is float32 inside. The limits are those of `sizes`.
+Up to `whole_graph` nodes a program holds all weights of a head: one launch each way.
+`graph_attention_large` serves more. Nothing is saved but the inputs; weights (B, H, N, N) reach
+memory only where they are asked for. Everything is float32 inside, products as `precision` says.
+Values, scores and the gradient of y may be views with other strides, such as heads that were split
+off the channels; only channels must lie side by side.
 """
 
 from __future__ import annotations
@@ -29,8 +29,78 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel_kernels.attention_tiles import product_tile, row_statistics, weight_tile, weighted_sum
-from aurel_kernels.launch import INTERPRETED, launch
+from aurel_kernels import graph_attention_large
+from aurel_kernels.attention_tiles import (
+    all_finite,
+    edge_tile,
+    inner_products,
+    node_tile,
+    sum_over_sources,
+    weight_tile,
+)
+from aurel_kernels.graph_attention_problem import Heads, rows
+from aurel_kernels.launch import launch
+from aurel_kernels.precision import whole_graph
+from aurel_kernels.sizes import power_of_two
+
+
+@triton.jit
+def graph_weights(target_ptr, source_ptr, adjacency_ptr, o_n, N, score_stride, negative_slope):
+    """Return weights, slopes and edges of a whole graph, and the statistics of its rows."""
+    b_score, b_slope, m_edge = edge_tile(
+        target_ptr,
+        source_ptr,
+        adjacency_ptr,
+        o_n[:, None],
+        o_n[None, :],
+        N,
+        score_stride,
+        negative_slope,
+    )
+    b_score = tl.where(m_edge, b_score, -float("inf"))
+    b_max = tl.max(b_score, axis=1)
+    b_max = tl.where(b_max == -float("inf"), 0.0, b_max)
+    b_weight = tl.exp(b_score - b_max[:, None])
+    b_sum = tl.sum(b_weight, axis=1)
+    b_weight = tl.where(m_edge, b_weight / b_sum[:, None], 0.0)
+    return b_weight, b_slope, m_edge, b_max, b_sum
+
+
+@triton.jit
+def sum_over_targets(
+    grad_ptr,
+    target_ptr,
+    source_ptr,
+    adjacency_ptr,
+    b_max,
+    b_sum,
+    o_n,
+    o_c,
+    grad_stride,
+    N,
+    C,
+    score_stride,
+    negative_slope,
+):
+    """Return the weighted sum of columns, edge by edge."""
+    b_out = tl.zeros((o_n.shape[0], o_c.shape[0]), tl.float32)
+    for i in range(N):
+        b_weight, _, m_edge = weight_tile(
+            target_ptr,
+            source_ptr,
+            adjacency_ptr,
+            i,
+            o_n,
+            tl.sum(tl.where(o_n == i, b_max, 0.0)),
+            tl.sum(tl.where(o_n == i, b_sum, 0.0)),
+            N,
+            score_stride,
+            negative_slope,
+        )
+        b_grad = tl.load(grad_ptr + i * grad_stride + o_c, mask=o_c < C, other=0.0)
+        b_message = b_weight[:, None] * b_grad.to(tl.float32)[None, :]
+        b_out += tl.where(m_edge[:, None], b_message, 0.0)
+    return b_out
 
 
 @triton.jit
@@ -41,257 +111,173 @@ def forward_kernel(
     adjacency_ptr,
     out_ptr,
     weight_ptr,
+    value_stride_b,
+    value_stride_h,
+    value_stride_n,
+    score_stride_b,
+    score_stride_h,
+    score_stride_n,
     adjacency_stride_b,
     H,
     N,
     C,
     negative_slope,
     WEIGHTS: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Own a block of rows of one head and a strip of channels."""
+    """Own a head of one graph and a strip of channels."""
     i_graph = tl.program_id(0).to(tl.int64)
-    o_row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    o_c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    target_ptr += i_graph * N
-    source_ptr += i_graph * N
-    adjacency_ptr += i_graph // H * adjacency_stride_b
-    value_ptr += i_graph * N * C
-    b_max, b_sum = row_statistics(
-        target_ptr, source_ptr, adjacency_ptr, o_row, N, negative_slope, BLOCK_N
+    i_batch, i_head = i_graph // H, i_graph % H
+    o_n = tl.arange(0, BLOCK_N)
+    o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    p_score = i_batch * score_stride_b + i_head * score_stride_h
+    target_ptr += p_score
+    source_ptr += p_score
+    adjacency_ptr += i_batch * adjacency_stride_b
+    # [BLOCK_N, BLOCK_N]
+    b_weight, _, _, b_max, b_sum = graph_weights(
+        target_ptr, source_ptr, adjacency_ptr, o_n, N, score_stride_n, negative_slope
     )
-    b_out = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
-    b_broken = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
-    for n0 in range(0, N, BLOCK_N):
-        o_col = n0 + tl.arange(0, BLOCK_N)
-        # [BLOCK_N, BLOCK_N]
-        b_weight, _, m_edge = weight_tile(
+    value_ptr += i_batch * value_stride_b + i_head * value_stride_h
+    # [BLOCK_N, BLOCK_C]
+    b_value = node_tile(value_ptr, o_n, o_c, N, C, value_stride_n).to(tl.float32)
+    b_out = tl.dot(b_weight, b_value, input_precision=PRECISION)
+    if not all_finite(b_out):
+        b_out = sum_over_sources(
+            value_ptr,
             target_ptr,
             source_ptr,
             adjacency_ptr,
-            o_row[:, None],
-            o_col[None, :],
-            b_max[:, None],
-            b_sum[:, None],
+            b_max,
+            b_sum,
+            o_n,
+            o_c,
+            value_stride_n,
             N,
+            C,
+            score_stride_n,
             negative_slope,
         )
-        # [BLOCK_N, BLOCK_C]
-        b_value = tl.load(
-            value_ptr + o_col[:, None] * C + o_c[None, :],
-            mask=(o_col < N)[:, None] & (o_c < C)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        b_out, b_broken = weighted_sum(b_weight, m_edge, b_value, b_out, b_broken)
-        if WEIGHTS:
-            m_weight = (o_row < N)[:, None] & (o_col < N)[None, :] & (tl.program_id(2) == 0)
-            tl.store(
-                weight_ptr + i_graph * N * N + o_row[:, None] * N + o_col[None, :],
-                b_weight.to(weight_ptr.dtype.element_ty),
-                mask=m_weight,
-            )
-    b_out = tl.where(b_broken > 0, float("nan"), b_out)
     tl.store(
-        out_ptr + i_graph * N * C + o_row[:, None] * C + o_c[None, :],
+        out_ptr + i_graph * N * C + o_n[:, None] * C + o_c[None, :],
         b_out.to(out_ptr.dtype.element_ty),
-        mask=(o_row < N)[:, None] & (o_c < C)[None, :],
+        mask=(o_n < N)[:, None] & (o_c < C)[None, :],
     )
+    if WEIGHTS:
+        tl.store(
+            weight_ptr + i_graph * N * N + o_n[:, None] * N + o_n[None, :],
+            b_weight.to(weight_ptr.dtype.element_ty),
+            mask=(o_n < N)[:, None] & (o_n < N)[None, :] & (tl.program_id(1) == 0),
+        )
 
 
 @triton.jit
-def row_kernel(
+def backward_kernel(
     grad_ptr,
     grad_weight_ptr,
     value_ptr,
     target_ptr,
     source_ptr,
     adjacency_ptr,
-    statistic_ptr,
-    grad_target_ptr,
-    adjacency_stride_b,
-    statistic_stride,
-    H,
-    N,
-    C,
-    negative_slope,
-    WEIGHTS: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """Own a block of rows of one head: write dt, and three statistics for the others."""
-    i_graph = tl.program_id(0).to(tl.int64)
-    o_row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    m_row = o_row < N
-    target_ptr += i_graph * N
-    source_ptr += i_graph * N
-    adjacency_ptr += i_graph // H * adjacency_stride_b
-    grad_ptr += i_graph * N * C
-    value_ptr += i_graph * N * C
-    b_max, b_sum = row_statistics(
-        target_ptr, source_ptr, adjacency_ptr, o_row, N, negative_slope, BLOCK_N
-    )
-    b_mean = tl.zeros((BLOCK_N,), tl.float32)
-    b_sloped_mean = tl.zeros((BLOCK_N,), tl.float32)
-    b_mean_slope = tl.zeros((BLOCK_N,), tl.float32)
-    for n0 in range(0, N, BLOCK_N):
-        o_col = n0 + tl.arange(0, BLOCK_N)
-        b_weight, b_slope, m_edge = weight_tile(
-            target_ptr,
-            source_ptr,
-            adjacency_ptr,
-            o_row[:, None],
-            o_col[None, :],
-            b_max[:, None],
-            b_sum[:, None],
-            N,
-            negative_slope,
-        )
-        b_grad = product_tile(grad_ptr, value_ptr, o_row, o_col, N, C, UPCAST, BLOCK_N, BLOCK_C)
-        if WEIGHTS:
-            p_weight = grad_weight_ptr + i_graph * N * N + o_row[:, None] * N + o_col[None, :]
-            b_grad += tl.load(p_weight, mask=m_edge, other=0.0).to(tl.float32)
-        b_grad = tl.where(m_edge, b_weight * b_grad, 0.0)
-        b_mean += tl.sum(b_grad, axis=1)
-        b_sloped_mean += tl.sum(b_grad * b_slope, axis=1)
-        b_mean_slope += tl.sum(b_weight * b_slope, axis=1)
-    statistic_ptr += i_graph * N + o_row
-    tl.store(statistic_ptr, b_max, mask=m_row)
-    tl.store(statistic_ptr + statistic_stride, b_sum, mask=m_row)
-    tl.store(statistic_ptr + statistic_stride + statistic_stride, b_mean, mask=m_row)
-    b_grad_target = b_sloped_mean - b_mean * b_mean_slope
-    tl.store(
-        grad_target_ptr + i_graph * N + o_row,
-        b_grad_target.to(grad_target_ptr.dtype.element_ty),
-        mask=m_row,
-    )
-
-
-@triton.jit
-def column_kernel(
-    grad_ptr,
-    grad_weight_ptr,
-    value_ptr,
-    target_ptr,
-    source_ptr,
-    adjacency_ptr,
-    statistic_ptr,
-    grad_source_ptr,
-    adjacency_stride_b,
-    statistic_stride,
-    H,
-    N,
-    C,
-    negative_slope,
-    WEIGHTS: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """Own a block of columns of one head: write ds."""
-    i_graph = tl.program_id(0).to(tl.int64)
-    o_col = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    m_col = o_col < N
-    target_ptr += i_graph * N
-    source_ptr += i_graph * N
-    adjacency_ptr += i_graph // H * adjacency_stride_b
-    grad_ptr += i_graph * N * C
-    value_ptr += i_graph * N * C
-    statistic_ptr += i_graph * N
-    b_grad_source = tl.zeros((BLOCK_N,), tl.float32)
-    for n0 in range(0, N, BLOCK_N):
-        o_row = n0 + tl.arange(0, BLOCK_N)
-        b_max = tl.load(statistic_ptr + o_row, mask=o_row < N, other=0.0)
-        b_sum = tl.load(statistic_ptr + statistic_stride + o_row, mask=o_row < N, other=1.0)
-        b_weight, b_slope, m_edge = weight_tile(
-            target_ptr,
-            source_ptr,
-            adjacency_ptr,
-            o_row[None, :],
-            o_col[:, None],
-            b_max[None, :],
-            b_sum[None, :],
-            N,
-            negative_slope,
-        )
-        b_grad = product_tile(value_ptr, grad_ptr, o_col, o_row, N, C, UPCAST, BLOCK_N, BLOCK_C)
-        if WEIGHTS:
-            p_weight = grad_weight_ptr + i_graph * N * N + o_row[None, :] * N + o_col[:, None]
-            b_grad += tl.load(p_weight, mask=m_edge, other=0.0).to(tl.float32)
-        b_mean = tl.load(
-            statistic_ptr + statistic_stride + statistic_stride + o_row, mask=o_row < N, other=0.0
-        )
-        b_grad = b_weight * (b_grad - b_mean[None, :]) * b_slope
-        b_grad_source += tl.sum(tl.where(m_edge, b_grad, 0.0), axis=1)
-    tl.store(
-        grad_source_ptr + i_graph * N + o_col,
-        b_grad_source.to(grad_source_ptr.dtype.element_ty),
-        mask=m_col,
-    )
-
-
-@triton.jit
-def value_kernel(
-    grad_ptr,
-    target_ptr,
-    source_ptr,
-    adjacency_ptr,
-    statistic_ptr,
     grad_value_ptr,
+    grad_target_ptr,
+    grad_source_ptr,
+    grad_stride_b,
+    grad_stride_h,
+    grad_stride_n,
+    value_stride_b,
+    value_stride_h,
+    value_stride_n,
+    score_stride_b,
+    score_stride_h,
+    score_stride_n,
     adjacency_stride_b,
-    statistic_stride,
     H,
     N,
     C,
     negative_slope,
+    OUT: tl.constexpr,
+    WEIGHTS: tl.constexpr,
+    UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Own a block of columns of one head and a strip of channels of dz."""
+    """Own a head of one graph; OUT and WEIGHTS: there is a gradient of y, and of w."""
     i_graph = tl.program_id(0).to(tl.int64)
-    o_col = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    o_c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    target_ptr += i_graph * N
-    source_ptr += i_graph * N
-    adjacency_ptr += i_graph // H * adjacency_stride_b
-    statistic_ptr += i_graph * N
-    grad_ptr += i_graph * N * C
-    b_out = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
-    b_broken = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
-    for n0 in range(0, N, BLOCK_N):
-        o_row = n0 + tl.arange(0, BLOCK_N)
-        b_max = tl.load(statistic_ptr + o_row, mask=o_row < N, other=0.0)
-        b_sum = tl.load(statistic_ptr + statistic_stride + o_row, mask=o_row < N, other=1.0)
-        # [BLOCK_N, BLOCK_N]
-        b_weight, _, m_edge = weight_tile(
-            target_ptr,
-            source_ptr,
-            adjacency_ptr,
-            o_row[None, :],
-            o_col[:, None],
-            b_max[None, :],
-            b_sum[None, :],
-            N,
-            negative_slope,
-        )
-        # [BLOCK_N, BLOCK_C]
-        b_grad = tl.load(
-            grad_ptr + o_row[:, None] * C + o_c[None, :],
-            mask=(o_row < N)[:, None] & (o_c < C)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        b_out, b_broken = weighted_sum(b_weight, m_edge, b_grad, b_out, b_broken)
-    b_out = tl.where(b_broken > 0, float("nan"), b_out)
-    tl.store(
-        grad_value_ptr + i_graph * N * C + o_col[:, None] * C + o_c[None, :],
-        b_out.to(grad_value_ptr.dtype.element_ty),
-        mask=(o_col < N)[:, None] & (o_c < C)[None, :],
+    i_batch, i_head = i_graph // H, i_graph % H
+    o_n = tl.arange(0, BLOCK_N)
+    m_n = o_n < N
+    p_score = i_batch * score_stride_b + i_head * score_stride_h
+    target_ptr += p_score
+    source_ptr += p_score
+    adjacency_ptr += i_batch * adjacency_stride_b
+    # [BLOCK_N, BLOCK_N]
+    b_weight, b_slope, m_edge, b_max, b_sum = graph_weights(
+        target_ptr, source_ptr, adjacency_ptr, o_n, N, score_stride_n, negative_slope
     )
+    b_grad_weight = tl.zeros((BLOCK_N, BLOCK_N), tl.float32)
+    grad_ptr += i_batch * grad_stride_b + i_head * grad_stride_h
+    if OUT:
+        value_ptr += i_batch * value_stride_b + i_head * value_stride_h
+        for c0 in range(0, C, BLOCK_C):
+            o_c = c0 + tl.arange(0, BLOCK_C)
+            # [BLOCK_N, BLOCK_C]
+            b_grad = node_tile(grad_ptr, o_n, o_c, N, C, grad_stride_n)
+            b_value = node_tile(value_ptr, o_n, o_c, N, C, value_stride_n)
+            b_grad_weight = inner_products(b_grad, b_value, b_grad_weight, UPCAST, PRECISION)
+    if WEIGHTS:
+        p_weight = grad_weight_ptr + i_graph * N * N + o_n[:, None] * N + o_n[None, :]
+        b_grad_weight += tl.load(p_weight, mask=m_edge, other=0.0).to(tl.float32)
+    b_mean = tl.sum(tl.where(m_edge, b_weight * b_grad_weight, 0.0), axis=1)
+    b_grad_score = b_weight * (b_grad_weight - b_mean[:, None]) * b_slope
+    b_grad_score = tl.where(m_edge, b_grad_score, 0.0)
+    p_node = i_graph * N + o_n
+    b_grad_target = tl.sum(b_grad_score, axis=1).to(grad_target_ptr.dtype.element_ty)
+    tl.store(grad_target_ptr + p_node, b_grad_target, mask=m_n)
+    b_grad_source = tl.sum(b_grad_score, axis=0).to(grad_source_ptr.dtype.element_ty)
+    tl.store(grad_source_ptr + p_node, b_grad_source, mask=m_n)
+    if OUT:
+        b_transposed = tl.trans(b_weight)
+        for c0 in range(0, C, BLOCK_C):
+            o_c = c0 + tl.arange(0, BLOCK_C)
+            # [BLOCK_N, BLOCK_C]
+            b_grad = node_tile(grad_ptr, o_n, o_c, N, C, grad_stride_n).to(tl.float32)
+            b_grad_value = tl.dot(b_transposed, b_grad, input_precision=PRECISION)
+            if not all_finite(b_grad_value):
+                b_grad_value = sum_over_targets(
+                    grad_ptr,
+                    target_ptr,
+                    source_ptr,
+                    adjacency_ptr,
+                    b_max,
+                    b_sum,
+                    o_n,
+                    o_c,
+                    grad_stride_n,
+                    N,
+                    C,
+                    score_stride_n,
+                    negative_slope,
+                )
+            tl.store(
+                grad_value_ptr + i_graph * N * C + o_n[:, None] * C + o_c[None, :],
+                b_grad_value.to(grad_value_ptr.dtype.element_ty),
+                mask=m_n[:, None] & (o_c < C)[None, :],
+            )
 
 
-# Small blocks: graphs are small, so there are few programs, and larger ones spill.
-OPTIONS: dict[str, Any] = {"BLOCK_N": 16, "BLOCK_C": 32, "num_warps": 4, "num_stages": 2}
+def plan(nodes: int, channels: int, widest: int) -> dict[str, Any]:
+    """Return the launch options: as many channels at a time as do not spill."""
+    block_n = power_of_two(nodes)
+    return {
+        "BLOCK_N": block_n,
+        "BLOCK_C": min(widest, power_of_two(channels)),
+        "num_warps": 4 if block_n <= 32 else 8,
+        "num_stages": 1,
+    }
 
 
 def forward(
@@ -312,35 +298,30 @@ def forward(
         negative_slope: of the leaky ReLU.
         return_weights: write the weights.
     """
-    values, target_score, source_score, adjacency = (
-        tensor.contiguous() for tensor in (values, target_score, source_score, adjacency)
-    )
-    batch, heads, nodes, channels = values.shape
-    out = torch.empty_like(values)
-    weights = values.new_empty((batch, heads, nodes, nodes) if return_weights else (0,))
-    strips = max(1, triton.cdiv(channels, OPTIONS["BLOCK_C"]))
+    heads = Heads(values, target_score, source_score, adjacency, negative_slope)
+    out = values.new_empty(values.shape)
+    weights = values.new_empty((*values.shape[:3], heads.nodes) if return_weights else (0,))
+    if heads.nodes > whole_graph():
+        graph_attention_large.forward(heads, out, weights, return_weights)
+        return out, weights
+    options = plan(heads.nodes, heads.channels, widest=64)
     launch(
         forward_kernel,
-        (batch * heads, triton.cdiv(nodes, OPTIONS["BLOCK_N"]), strips),
-        values,
-        target_score,
-        source_score,
-        adjacency,
+        (heads.count, max(1, triton.cdiv(heads.channels, options["BLOCK_C"]))),
+        *heads.inputs,
         out,
         weights,
-        nodes * nodes if adjacency.dim() == 3 else 0,
-        heads,
-        nodes,
-        channels,
-        negative_slope,
+        *heads.value_strides,
+        *heads.sizes,
         WEIGHTS=return_weights,
-        **OPTIONS,
+        PRECISION=heads.precision,
+        **options,
     )
     return out, weights
 
 
 def backward(
-    grad_out: Tensor,
+    grad_out: Tensor | None,
     grad_weights: Tensor | None,
     values: Tensor,
     target_score: Tensor,
@@ -351,55 +332,62 @@ def backward(
     """Return the gradients of values and both scores.
 
     Args:
-        grad_out: (B, H, N, C).
-        grad_weights: (B, H, N, N), or None if the weights were not asked for.
+        grad_out: (B, H, N, C), or None if only the weights were used.
+        grad_weights: (B, H, N, N), or None if the weights were not used.
         values: as in `forward`, like the rest.
         target_score: (B, H, N).
         source_score: (B, H, N).
         adjacency: (N, N) or (B, N, N), bool.
         negative_slope: of the leaky ReLU.
     """
-    weights = grad_weights is not None
-    unread = grad_out if grad_weights is None else grad_weights
-    grad_out, grad_each, values, target_score, source_score, adjacency = (
-        tensor.contiguous()
-        for tensor in (grad_out, unread, values, target_score, source_score, adjacency)
+    heads = Heads(values, target_score, source_score, adjacency, negative_slope)
+    new = values.new_empty if grad_out is not None else values.new_zeros
+    grads = (
+        new(values.shape),
+        target_score.new_empty(target_score.shape),
+        source_score.new_empty(source_score.shape),
     )
-    batch, heads, nodes, channels = values.shape
-    statistics = values.new_empty((3, batch, heads, nodes), dtype=torch.float32)
-    grads = tuple(torch.empty_like(tensor) for tensor in (values, target_score, source_score))
-    grad_values, grad_target, grad_source = grads
-    graph = (target_score, source_score, adjacency, statistics)
-    sizes = (
-        nodes * nodes if adjacency.dim() == 3 else 0,
-        batch * heads * nodes,
-        heads,
-        nodes,
-        channels,
-        negative_slope,
+    grad_out = None if grad_out is None else rows(grad_out)
+    grad_weights = None if grad_weights is None else grad_weights.contiguous()
+    if heads.nodes > whole_graph():
+        graph_attention_large.backward(heads, grad_out, grad_weights, grads)
+        return grads
+    unread = heads.inputs[0]
+    launch(
+        backward_kernel,
+        (heads.count,),
+        unread if grad_out is None else grad_out,
+        unread if grad_weights is None else grad_weights,
+        *heads.inputs,
+        *grads,
+        *(heads.value_strides if grad_out is None else grad_out.stride()[:3]),
+        *heads.value_strides,
+        *heads.sizes,
+        OUT=grad_out is not None,
+        WEIGHTS=grad_weights is not None,
+        UPCAST=heads.upcast,
+        PRECISION=heads.precision,
+        **plan(heads.nodes, heads.channels, widest=32),
     )
-    given = (grad_out, grad_each, values)
-    grid = (batch * heads, triton.cdiv(nodes, OPTIONS["BLOCK_N"]))
-    upcast = values.dtype == torch.float32 or INTERPRETED
-    options = OPTIONS | {"WEIGHTS": weights, "UPCAST": upcast}
-    launch(row_kernel, grid, *given, *graph, grad_target, *sizes, **options)
-    launch(column_kernel, grid, *given, *graph, grad_source, *sizes, **options)
-    strips = triton.cdiv(channels, OPTIONS["BLOCK_C"])
-    launch(value_kernel, (*grid, strips), grad_out, *graph, grad_values, *sizes, **OPTIONS)
-    return grad_values, grad_target, grad_source
+    return grads
 
 
 def examples() -> Iterator[Callable[[], object]]:
     """Yield calls with every kernel and option, on CPU tensors, to be compiled."""
     for nodes, channels, dtype, weighted in (
         (12, 512, torch.float32, False),
-        (27, 16, torch.bfloat16, False),
-        (196, 40, torch.float32, True),
-        (41, 64, torch.float16, True),
+        (17, 40, torch.bfloat16, False),
+        (41, 128, torch.float32, False),
+        (41, 65, torch.float16, True),
+        (196, 65, torch.float32, True),
+        (100, 64, torch.bfloat16, False),
     ):
-        values = torch.empty(2, 2, nodes, channels, dtype=dtype)
-        score = values.new_empty(2, 2, nodes)
+        values = torch.empty(2, nodes, 2, channels, dtype=dtype).transpose(1, 2)
+        score = values.new_empty(2, nodes, 2).transpose(1, 2)
         edges = torch.empty(2, nodes, nodes, dtype=torch.bool)
-        weights = values.new_empty(2, 2, nodes, nodes) if weighted else None
+        weights = torch.empty(2, 2, nodes, nodes, dtype=dtype) if weighted else None
         yield partial(forward, values, score, score, edges, 0.2, weighted)
         yield partial(backward, values, weights, values, score, score, edges, 0.2)
+    values, score = torch.empty(2, 2, 41, 64), torch.empty(2, 2, 41)
+    edges = torch.empty(41, 41, dtype=torch.bool)
+    yield partial(backward, None, values[..., :41], values, score, score, edges, 0.2)

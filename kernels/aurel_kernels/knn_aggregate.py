@@ -1,131 +1,164 @@
-"""A graph of nearest neighbours, and a reduction over it, in one launch.
+"""A graph of nearest neighbors, and a reduction over it.
 
-x (B, N, C), values (B, N, C') -> neighbors (B, N, K), and either
+x (B, N, C), values (B, M, C') -> neighbors (B, N, K), and either
 
-    max   out_i = max_s values[neighbors[i, s]] - values_i, with the winning slots (one byte each)
+    max   out_i = max_s values[neighbors[i, s]] - x_i, with the winning nodes
     mean  out_i = mean_s values[neighbors[i, s]]
 
-The choice is that of `knn`; it never leaves the registers of the program that made it, which then
-gathers rows of `values` from cache, one strip of channels after the other. Backward is that of
-`neighbor_aggregate`. The operators built on this are `knn_max_relative` and `topk_aggregate`.
+Up to WHOLE_GRAPH sources, one program does both: the choice never leaves its registers. Beyond,
+`knn_graph` and `gather` follow each other. Backward is that of `neighbor_aggregate`. The operators
+built on this are `knn_max_relative` and `topk_aggregate`.
 """
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel_kernels.knn import column_shift, nearest, plan, store_neighbors
+from aurel_kernels.gather import fold_node, gather, start_fold, store_fold, winner_dtype
+from aurel_kernels.knn_exact import nearest, plan, store_neighbors, tiles_of
+from aurel_kernels.knn_graph import neighbors_of
+from aurel_kernels.knn_problem import Problem
 from aurel_kernels.launch import launch
-from aurel_kernels.neighbor_aggregate import finish_fold, fold_slot, start_fold
+from aurel_kernels.sizes import WHOLE_GRAPH, power_of_two
 
 
 @triton.jit
 def knn_aggregate_kernel(
-    x_ptr,
-    shift_ptr,
+    row_tile_ptr,
+    row_square_ptr,
+    tile_ptr,
+    square_ptr,
+    bias_ptr,
     mask_ptr,
+    source_mask_ptr,
+    x_ptr,
     values_ptr,
     neighbor_ptr,
     out_ptr,
     winner_ptr,
     N,
+    M,
     C,
+    bias_step,
     CV,
     K: tl.constexpr,
+    DILATION: tl.constexpr,
     BLOCK_K: tl.constexpr,
     LOOP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     HAS_MASK: tl.constexpr,
-    WHOLE: tl.constexpr,
+    HAS_SOURCE_MASK: tl.constexpr,
     METRIC: tl.constexpr,
+    WHOLE: tl.constexpr,
     REDUCE: tl.constexpr,
     KEEP_WINNER: tl.constexpr,
+    ROW_WIDTH: tl.constexpr,
+    WIDTH: tl.constexpr,
     BLOCK_ROW: tl.constexpr,
-    BLOCK_COL: tl.constexpr,
-    BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    UPCAST: tl.constexpr,
 ):
     i_batch = tl.program_id(0).to(tl.int64)
-    o_row = tl.program_id(1) * BLOCK_ROW + tl.arange(0, BLOCK_ROW)
+    row0 = tl.program_id(1) * BLOCK_ROW
+    o_row = row0 + tl.arange(0, BLOCK_ROW)
     b_neighbor = nearest(
-        x_ptr + i_batch * N * C,
-        shift_ptr + i_batch * C,
-        mask_ptr + i_batch * N,
-        o_row,
+        row_tile_ptr,
+        row_square_ptr,
+        tile_ptr,
+        square_ptr,
+        bias_ptr,
+        mask_ptr,
+        source_mask_ptr,
+        i_batch,
+        row0,
         N,
+        M,
         C,
-        K,
+        bias_step,
+        1,
+        K * DILATION,
         BLOCK_K,
         LOOP,
+        HAS_BIAS,
         HAS_MASK,
-        WHOLE,
+        HAS_SOURCE_MASK,
         METRIC,
+        WHOLE,
+        ROW_WIDTH,
+        WIDTH,
         BLOCK_ROW,
-        BLOCK_COL,
-        BLOCK_C,
-        UPCAST,
     )
-    store_neighbors(neighbor_ptr + i_batch * N * K, b_neighbor, o_row, N, K, BLOCK_K)
-    o_k = tl.arange(0, BLOCK_K)
-    b_degree = tl.sum((b_neighbor >= 0).to(tl.float32), axis=1)
-    values_ptr += i_batch * N * CV
+    store_neighbors(
+        neighbor_ptr + i_batch * N * K, b_neighbor, o_row, o_row < N, K, DILATION, BLOCK_K
+    )
+    o_k = tl.arange(0, BLOCK_K)[None, :]
+    m_kept = (b_neighbor >= 0) & (o_k % DILATION == 0)
+    b_degree = tl.sum(m_kept.to(tl.float32), axis=1)
+    b_first = tl.max(tl.where(o_k == 0, b_neighbor, -1), axis=1)
+    values_ptr += i_batch * M * CV
     for c0 in range(0, CV, BLOCK_D):
         o_c = c0 + tl.arange(0, BLOCK_D)
         b_acc, b_winner = start_fold(REDUCE, BLOCK_ROW, BLOCK_D)
         for slot in range(K):
-            b_j = tl.max(tl.where(o_k[None, :] == slot, b_neighbor, -1), axis=1)
-            b_acc, b_winner = fold_slot(values_ptr, b_j, o_c, CV, slot, b_acc, b_winner, REDUCE)
-        p_out = o_row[:, None] * CV + o_c[None, :]
-        m_out = (o_row < N)[:, None] & (o_c < CV)[None, :]
-        if REDUCE == "max":
-            b_acc -= tl.load(values_ptr + p_out, mask=m_out, other=0.0).to(tl.float32)
-        b_out = finish_fold(b_acc, b_degree, REDUCE)
-        p_out += i_batch * N * CV
-        tl.store(out_ptr + p_out, b_out.to(out_ptr.dtype.element_ty), mask=m_out)
-        if KEEP_WINNER:
-            tl.store(winner_ptr + p_out, b_winner.to(tl.uint8), mask=m_out)
+            o_slot = tl.full((BLOCK_ROW, 1), 0, tl.int32) + slot * DILATION
+            b_j = tl.reshape(tl.gather(b_neighbor, o_slot, axis=1), (BLOCK_ROW,))
+            b_acc, b_winner = fold_node(values_ptr, b_j, o_c, CV, b_acc, b_winner, REDUCE)
+        store_fold(
+            x_ptr,
+            out_ptr,
+            winner_ptr,
+            b_acc,
+            b_winner,
+            b_degree,
+            b_first,
+            i_batch,
+            o_row,
+            o_c,
+            N,
+            CV,
+            REDUCE,
+            REDUCE == "max",
+            KEEP_WINNER,
+        )
 
 
 def knn_aggregate(
-    x: Tensor,
-    values: Tensor,
-    k: int,
-    metric: str,
-    loop: bool,
-    mask: Tensor | None,
-    reduce: str,
-    keep_winner: bool = False,
+    stated: Problem, values: Tensor, reduce: str, keep_winner: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the reduction (B, N, C'), the neighbours (B, N, K), and the winning slots.
+    """Return the reduction (B, N, C'), the neighbors (B, N, K), and the winning nodes.
 
-    The slots, (B, N, C') uint8, are empty unless `keep_winner`.
+    The winners, (B, N, C'), are empty unless `keep_winner`. "max" is relative to x.
     """
-    x, values = x.contiguous(), values.contiguous()
-    mask = None if mask is None else mask.contiguous()
-    batch, nodes, channels = x.shape
-    neighbors = x.new_empty((batch, nodes, k), dtype=torch.int64)
-    out = torch.empty_like(values)
-    winner = values.new_empty(values.shape if keep_winner else (0,), dtype=torch.uint8)
-    options = plan(x, k, metric, loop, mask)
+    x = stated.x
+    if stated.sources.shape[1] > WHOLE_GRAPH:
+        neighbors = neighbors_of(stated)
+        own = x if reduce == "max" else None
+        out, winner = gather(values, neighbors, reduce, keep_winner, own)
+        return out, neighbors, winner
+    batch, nodes, channels = *x.shape[:2], values.shape[2]
+    neighbors = stated.empty_neighbors()
+    out = values.new_empty((batch, nodes, channels))
+    winner = values.new_empty(
+        out.shape if keep_winner else (0,), dtype=winner_dtype(values.shape[1])
+    )
+    options = plan(stated)
     launch(
         knn_aggregate_kernel,
         (batch, triton.cdiv(nodes, options["BLOCK_ROW"])),
+        *tiles_of(stated),
+        *stated.tensors(),
         x,
-        column_shift(x, mask, metric),
-        x if mask is None else mask,
         values,
         neighbors,
         out,
         winner,
-        nodes,
+        *stated.sizes(),
         channels,
-        values.shape[2],
         REDUCE=reduce,
         KEEP_WINNER=keep_winner,
-        BLOCK_D=64,
+        # single loads need more addresses
+        BLOCK_D=min(128 if channels % 16 == 0 else 64, power_of_two(channels)),
         **options,
     )
     return out, neighbors, winner

@@ -1,37 +1,121 @@
-"""The one door that every kernel is launched through: a check can compile instead of run."""
+"""The launch of every kernel: from a cache of compiled kernels, or compiled and not run at all.
+
+`kernel[grid](...)` of Triton binds, specializes and looks up at every call, in Python, which takes
+longer than a small kernel runs. A launch whose like was seen before skips that: the compiled kernel
+is found by all that Triton specializes for, and called directly.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+from triton import knobs
 
 Compiled = tuple[str, dict[str, Any], Any]
+Direct = tuple[Any, Any, tuple[Any, ...]]  # kernel, compiled kernel, its last arguments
 
 # Triton decides at its own import, by TRITON_INTERPRET, whether kernels run in its interpreter.
 INTERPRETED = not isinstance(tl.sum, triton.JITFunction)
 
+# Versions in which `CompiledKernel.run` takes the arguments that `launch` gives it.
+OLDEST, NEWEST = (3, 4), (3, 9)
+VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+
+# On AMD's GPUs Triton also specializes for the size of the storage behind a pointer.
+DIRECT = not INTERPRETED and torch.version.hip is None and OLDEST <= VERSION <= NEWEST
+
 _record: list[Compiled] | None = None
+_direct: dict[tuple[Any, ...], Direct] = {}
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
-    """Run `kernel` over `grid`, on the device of its first tensor.
+    """Run `kernel` over `grid`, on the device of its first argument, a tensor.
 
     Inside `compile_only`, compile it for the active target instead.
     """
     if 0 in grid:
         return
-    if "maxnreg" in meta and not INTERPRETED and target() != "cuda":
-        del meta["maxnreg"]  # an option of NVIDIA's assembler
     if _record is not None:
+        meta = _available(meta)
         _record.append((kernel.__name__, meta, kernel.warmup(*args, grid=grid, **meta)))
         return
-    with torch.cuda.device_of(args[0]):
-        kernel[grid](*args, **meta)
+    index = args[0].get_device()
+    if index >= 0 and index != torch.cuda.current_device():
+        with torch.cuda.device(index):
+            launch(kernel, grid, *args, **meta)
+        return
+    if not DIRECT or _hooked():
+        kernel[grid](*args, **_available(meta))
+        return
+    driver = triton.runtime.driver.active
+    device = driver.get_current_device() if index < 0 else index
+    key = (id(kernel), device, *specialization(args), *meta, *meta.values())
+    found = _direct.get(key)
+    if found is None:
+        compiled = kernel[grid](*args, **_available(meta))
+        constants = trailing_constants(kernel, len(args), meta)
+        if compiled is not None and constants is not None:
+            _direct[key] = kernel, compiled, constants
+        return
+    _, compiled, constants = found
+    x, y, z = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
+    stream = driver.get_current_stream(device)
+    function, metadata = compiled.function, compiled.packed_metadata
+    compiled.run(x, y, z, stream, function, metadata, None, None, None, *args, *constants)
+
+
+def _hooked() -> bool:
+    """Return whether a profiler wants to be called at every launch, which `kernel[grid]` does."""
+    enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
+
+
+def specialization(args: Sequence[Any]) -> list[Any]:
+    """Return what a compiled kernel depends on in the arguments that are no constants.
+
+    That is at least as fine as Triton's own rule: the dtype of a tensor and whether its address is
+    divisible by 16; whether an int is 1, is divisible by 16, and fits 32 bits; else the type.
+    """
+    key: list[Any] = []
+    addresses = 0
+    for arg in args:
+        kind = type(arg)
+        if kind is int:
+            key.append(1 if arg == 1 else 0 if arg & 15 else 16)
+            if not -(2**31) <= arg < 2**31:
+                key.append(arg.bit_length() > 63)
+        elif kind is Tensor or isinstance(arg, Tensor):
+            key.append(arg.dtype)
+            addresses |= arg.data_ptr()
+        else:
+            key.append(kind)
+    if addresses & 15:
+        key.append(tuple(arg.data_ptr() % 16 == 0 for arg in args if isinstance(arg, Tensor)))
+    return key
+
+
+def trailing_constants(kernel: Any, count: int, meta: dict[str, Any]) -> tuple[Any, ...] | None:
+    """Return the values of a kernel's parameters after the first `count`, in their order.
+
+    None if these are not all constants, or if there are constants among the first: the key of such
+    a launch would not tell their values apart.
+    """
+    if any(p.is_constexpr != (i >= count) for i, p in enumerate(kernel.params)):
+        return None
+    return tuple(meta.get(p.name, p.default) for p in kernel.params[count:])
+
+
+def _available(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the options without those that the active target does not have."""
+    if "maxnreg" in meta and not INTERPRETED and target() != "cuda":
+        return {name: value for name, value in meta.items() if name != "maxnreg"}
+    return meta
 
 
 def target() -> str:

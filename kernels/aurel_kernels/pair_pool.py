@@ -32,8 +32,9 @@ import triton.language as tl
 from torch import Tensor
 
 from aurel_kernels import pair_pool_large
-from aurel_kernels.launch import INTERPRETED, launch, target
-from aurel_kernels.pair_tiles import PRECISION, matrix_tile, score_tile, square_tile
+from aurel_kernels.launch import launch
+from aurel_kernels.pair_tiles import matrix_tile, score_tile, square_tile
+from aurel_kernels.precision import product_precision
 from aurel_kernels.sizes import WHOLE_PAIR, power_of_two
 
 
@@ -48,12 +49,13 @@ def attend(
     D: tl.constexpr,
     E: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Return rows o_d of the attention, zero outside; the tiles will do where E is one strip."""
     if E <= BLOCK_E:
         b_score = tl.dot(b_query, tl.trans(b_key), input_precision=PRECISION)
     else:
-        b_score = score_tile(query_ptr, key_ptr, o_d, o_p, D, E, BLOCK_E)
+        b_score = score_tile(query_ptr, key_ptr, o_d, o_p, D, E, BLOCK_E, PRECISION)
     b_score = tl.where((o_p < D)[None, :], b_score, -float("inf"))
     b_weight = tl.exp(b_score - tl.max(b_score, axis=1)[:, None])
     b_weight = b_weight / tl.sum(b_weight, axis=1)[:, None]
@@ -71,6 +73,7 @@ def score_gradient(
     o_p,
     D: tl.constexpr,
     GRAM: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Return rows of dS and X of one pair; b_gram is G + G^T."""
     b_mean = tl.load(mean_ptr + o_p, mask=o_p < D, other=0.0)
@@ -97,6 +100,7 @@ def forward_kernel(
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Own a target node."""
     i_batch = tl.program_id(0).to(tl.int64)
@@ -116,7 +120,9 @@ def forward_kernel(
             o_d = d0 + tl.arange(0, BLOCK_ROW)
             b_query = matrix_tile(p_query, o_d, o_e, D, E)
             # [BLOCK_ROW, BLOCK_D]
-            b_attention = attend(b_query, b_key, p_query, key_ptr, o_d, o_p, D, E, BLOCK_E)
+            b_attention = attend(
+                b_query, b_key, p_query, key_ptr, o_d, o_p, D, E, BLOCK_E, PRECISION
+            )
             b_sum += tl.sum(b_attention, axis=0)
             if GRAM:
                 b_shift = tl.where(d0 == 0, b_sum / min(BLOCK_ROW, D), b_shift)
@@ -126,9 +132,11 @@ def forward_kernel(
         b_mean = b_sum / D
         tl.store(mean_ptr + i_pair * D + o_p, b_mean, mask=o_p < D)
         if GRAM:
-            b_shift = b_mean - b_shift
-            b_excess = b_shift[:, None] * b_gram * b_shift[None, :]
-            tl.store(scatter_ptr + i_pair, tl.sum(b_scatter) - D * tl.sum(b_excess))
+            scatter = tl.sum(b_scatter)
+            if BLOCK_ROW < D:
+                b_shift = b_mean - b_shift
+                scatter -= D * tl.sum(b_shift[:, None] * b_gram * b_shift[None, :])
+            tl.store(scatter_ptr + i_pair, scatter)
 
 
 @triton.jit
@@ -148,6 +156,7 @@ def target_kernel(
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Own a target node and a strip of E; the first strip's program also writes dG."""
     i_batch = tl.program_id(0).to(tl.int64)
@@ -166,7 +175,7 @@ def target_kernel(
         i_pair = i_target * N + j
         p_query = query_ptr + (i_batch * N + j) * D * E
         b_query = matrix_tile(p_query, o_d, o_e, D, E)
-        b_attention = attend(b_query, b_key, p_query, key_ptr, o_d, o_p, D, E, BLOCK_E)
+        b_attention = attend(b_query, b_key, p_query, key_ptr, o_d, o_p, D, E, BLOCK_E, PRECISION)
         b_grad, b_deviation = score_gradient(
             b_attention,
             b_gram,
@@ -177,6 +186,7 @@ def target_kernel(
             o_p,
             D,
             GRAM,
+            PRECISION,
         )
         b_grad_key = tl.dot(tl.trans(b_grad), b_query, b_grad_key, input_precision=PRECISION)
         if GRAM:
@@ -212,6 +222,7 @@ def source_kernel(
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Own BLOCK_ROW tokens of a source node and a strip of E."""
     blocks = tl.cdiv(D, BLOCK_ROW)
@@ -229,7 +240,7 @@ def source_kernel(
         p_key = key_ptr + i_target * D * E
         b_key = matrix_tile(p_key, o_p, o_e, D, E)
         b_gram = square_tile(gram_ptr, i_target, BLOCK_D) if GRAM else b_key
-        b_attention = attend(b_query, b_key, query_ptr, p_key, o_d, o_p, D, E, BLOCK_E)
+        b_attention = attend(b_query, b_key, query_ptr, p_key, o_d, o_p, D, E, BLOCK_E, PRECISION)
         b_grad, _ = score_gradient(
             b_attention,
             b_gram,
@@ -240,6 +251,7 @@ def source_kernel(
             o_p,
             D,
             GRAM,
+            PRECISION,
         )
         b_grad_query = tl.dot(b_grad, b_key, b_grad_query, input_precision=PRECISION)
     tl.store(
@@ -249,12 +261,20 @@ def source_kernel(
     )
 
 
-def plan(tokens: int, width: int) -> dict[str, Any]:
-    """Return the launch options: rows in sixteens, more at a time spill."""
+def plan(tokens: int, width: int, block_row: int, num_warps: int) -> dict[str, Any]:
+    """Return the launch options, with as many rows at a time as do not spill.
+
+    The arguments are those for NVIDIA's tensor cores; without them rows come in sixteens.
+    """
+    block_d = power_of_two(tokens)
+    tensor_cores = product_precision() == "tf32x3"
     return {
-        "BLOCK_ROW": 16,
-        "BLOCK_D": power_of_two(tokens),
+        "BLOCK_ROW": min(block_d, block_row) if tensor_cores else 16,
+        "BLOCK_D": block_d,
         "BLOCK_E": min(WHOLE_PAIR, power_of_two(width)),
+        "PRECISION": product_precision(),
+        "num_warps": num_warps,
+        "num_stages": 1,
     }
 
 
@@ -281,12 +301,10 @@ def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Te
         mean,
         scatter,
         nodes,
-        tokens,
-        width,
+        D=tokens,
+        E=width,
         GRAM=gram is not None,
-        num_warps=4,
-        num_stages=1,
-        **plan(tokens, width),
+        **plan(tokens, width, block_row=64 if width <= WHOLE_PAIR else 16, num_warps=4),
     )
     return mean, scatter
 
@@ -312,41 +330,36 @@ def backward(
     batch, nodes, tokens, width = query.shape
     if tokens > WHOLE_PAIR:
         return pair_pool_large.backward(grad_mean, grad_scatter, mean, query, key, gram)
-    options = plan(tokens, width)
+    of_targets = plan(tokens, width, block_row=16, num_warps=4)
+    of_sources = plan(tokens, width, block_row=32, num_warps=8)
     both = key
     if gram is not None:
         # Read for every pair, and faster without ragged rows.
-        both = gram.new_zeros((batch, nodes, options["BLOCK_D"], options["BLOCK_D"]))
+        both = gram.new_zeros((batch, nodes, *[of_targets["BLOCK_D"]] * 2))
         torch.add(gram, gram.mT, out=both[..., :tokens, :tokens])
     inputs = [tensor.contiguous() for tensor in (grad_mean, grad_scatter, mean, query, key, both)]
     grad_query, grad_key = query.new_empty(query.shape), key.new_empty(key.shape)
     grad_gram = query.new_empty((0,) if gram is None else gram.shape)
-    sizes = (nodes, tokens, width, gram is not None)
-    strips = triton.cdiv(width, options["BLOCK_E"])
-    # What spills nowhere: AMD's compiler runs out of registers with more warps or stages, NVIDIA's
-    # stops short of what there are unless told.
-    nvidia = INTERPRETED or target() == "cuda"
+    sizes = {"D": tokens, "E": width, "GRAM": gram is not None}
+    strips = triton.cdiv(width, of_targets["BLOCK_E"])
     launch(
         target_kernel,
         (batch, nodes, strips),
         *inputs,
         grad_key,
         grad_gram,
-        *sizes,
-        num_warps=8 if nvidia else 4,
-        num_stages=2 if nvidia else 1,
-        maxnreg=128,
-        **options,
+        nodes,
+        **sizes,
+        **of_targets,
     )
     launch(
         source_kernel,
-        (batch, nodes * triton.cdiv(tokens, options["BLOCK_ROW"]), strips),
+        (batch, nodes * triton.cdiv(tokens, of_sources["BLOCK_ROW"]), strips),
         *inputs,
         grad_query,
-        *sizes,
-        num_warps=8,
-        num_stages=2 if nvidia and gram is not None else 1,
-        **options,
+        nodes,
+        **sizes,
+        **of_sources,
     )
     return grad_query, grad_key, grad_gram
 
@@ -357,6 +370,7 @@ def examples() -> Iterator[Callable[[], object]]:
         (49, 49, True),
         (64, 64, True),
         (25, 25, True),
+        (17, 1, True),
         (16, 16, True),
         (49, 70, True),
         (49, 256, False),

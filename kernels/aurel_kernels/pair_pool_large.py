@@ -25,12 +25,12 @@ from torch import Tensor
 
 from aurel_kernels.launch import launch
 from aurel_kernels.pair_tiles import (
-    PRECISION,
     attention_tile,
     deviation_tile,
     matrix_tile,
     row_statistics,
 )
+from aurel_kernels.precision import product_precision
 from aurel_kernels.sizes import power_of_two
 
 
@@ -63,12 +63,15 @@ def mixed_tile(
     E: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Return a tile of X times a matrix (D, D)."""
     b_mixed = tl.zeros((o_d.shape[0], o_p.shape[0]), tl.float32)
     for q0 in range(0, D, BLOCK_D):
         o_q = q0 + tl.arange(0, BLOCK_D)
-        b_attention = attention_tile(query_ptr, key_ptr, b_max, b_sum, o_d, o_q, D, E, BLOCK_E)
+        b_attention = attention_tile(
+            query_ptr, key_ptr, b_max, b_sum, o_d, o_q, D, E, BLOCK_E, PRECISION
+        )
         b_deviation = deviation_tile(b_attention, mean_ptr, o_d, o_q, D)
         b_matrix = matrix_tile(matrix_ptr, o_q, o_p, D, D)
         b_mixed = tl.dot(b_deviation, b_matrix, b_mixed, input_precision=PRECISION)
@@ -92,15 +95,30 @@ def gradient_tile(
     GRAM: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Return tiles of A and of dA of one pair."""
     b_grad = tl.load(grad_mean_ptr + o_p, mask=o_p < D, other=0.0)[None, :] / D
     if GRAM:
         b_mixed = mixed_tile(
-            query_ptr, key_ptr, both_ptr, mean_ptr, b_max, b_sum, o_d, o_p, D, E, BLOCK_D, BLOCK_E
+            query_ptr,
+            key_ptr,
+            both_ptr,
+            mean_ptr,
+            b_max,
+            b_sum,
+            o_d,
+            o_p,
+            D,
+            E,
+            BLOCK_D,
+            BLOCK_E,
+            PRECISION,
         )
         b_grad = b_grad + tl.load(grad_scatter_ptr) * b_mixed
-    return attention_tile(query_ptr, key_ptr, b_max, b_sum, o_d, o_p, D, E, BLOCK_E), b_grad
+    return attention_tile(
+        query_ptr, key_ptr, b_max, b_sum, o_d, o_p, D, E, BLOCK_E, PRECISION
+    ), b_grad
 
 
 @triton.jit
@@ -115,13 +133,21 @@ def statistic_kernel(
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Own rows of one pair: write their statistics."""
     i_pair = tl.program_id(0).to(tl.int64)
     i_target, i_source = pair_of(i_pair, N)
     o_d = tl.program_id(1) * BLOCK_ROW + tl.arange(0, BLOCK_ROW)
     b_max, b_sum = row_statistics(
-        query_ptr + i_source * D * E, key_ptr + i_target * D * E, o_d, D, E, BLOCK_D, BLOCK_E
+        query_ptr + i_source * D * E,
+        key_ptr + i_target * D * E,
+        o_d,
+        D,
+        E,
+        BLOCK_D,
+        BLOCK_E,
+        PRECISION,
     )
     p_statistic = statistic_ptr + i_pair * D + o_d
     tl.store(p_statistic, b_max, mask=o_d < D)
@@ -141,6 +167,7 @@ def mean_kernel(
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Own columns of one pair."""
     i_pair = tl.program_id(0).to(tl.int64)
@@ -153,7 +180,9 @@ def mean_kernel(
     for d0 in range(0, D, BLOCK_ROW):
         o_d = d0 + tl.arange(0, BLOCK_ROW)
         b_max, b_sum = load_statistics(statistic_ptr, statistic_stride, o_d, D)
-        b_attention = attention_tile(query_ptr, key_ptr, b_max, b_sum, o_d, o_p, D, E, BLOCK_E)
+        b_attention = attention_tile(
+            query_ptr, key_ptr, b_max, b_sum, o_d, o_p, D, E, BLOCK_E, PRECISION
+        )
         b_sum_rows += tl.sum(b_attention, axis=0)
     tl.store(mean_ptr + i_pair * D + o_p, b_sum_rows / D, mask=o_p < D)
 
@@ -173,6 +202,7 @@ def scatter_kernel(
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Own one pair."""
     i_pair = tl.program_id(0).to(tl.int64)
@@ -202,8 +232,11 @@ def scatter_kernel(
                 E,
                 BLOCK_D,
                 BLOCK_E,
+                PRECISION,
             )
-            b_attention = attention_tile(query_ptr, key_ptr, b_max, b_sum, o_d, o_p, D, E, BLOCK_E)
+            b_attention = attention_tile(
+                query_ptr, key_ptr, b_max, b_sum, o_d, o_p, D, E, BLOCK_E, PRECISION
+            )
             b_scatter += b_mixed * deviation_tile(b_attention, mean_ptr, o_d, o_p, D)
     tl.store(scatter_ptr + i_pair, tl.sum(b_scatter))
 
@@ -225,6 +258,7 @@ def row_kernel(
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Own rows of one pair: write their statistics and rowsum(A * dA) for the others."""
     i_pair = tl.program_id(0).to(tl.int64)
@@ -232,7 +266,7 @@ def row_kernel(
     o_d = tl.program_id(1) * BLOCK_ROW + tl.arange(0, BLOCK_ROW)
     query_ptr += i_source * D * E
     key_ptr += i_target * D * E
-    b_max, b_sum = row_statistics(query_ptr, key_ptr, o_d, D, E, BLOCK_D, BLOCK_E)
+    b_max, b_sum = row_statistics(query_ptr, key_ptr, o_d, D, E, BLOCK_D, BLOCK_E, PRECISION)
     b_shared = tl.zeros((BLOCK_ROW,), tl.float32)
     for p0 in range(0, D, BLOCK_D):
         o_p = p0 + tl.arange(0, BLOCK_D)
@@ -252,6 +286,7 @@ def row_kernel(
             GRAM,
             BLOCK_D,
             BLOCK_E,
+            PRECISION,
         )
         b_shared += tl.sum(b_attention * b_grad, axis=1)
     p_statistic = statistic_ptr + i_pair * D + o_d
@@ -281,6 +316,7 @@ def score_gradient(
     GRAM: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Return a tile of dS of one pair."""
     statistic_ptr += i_pair * D
@@ -304,6 +340,7 @@ def score_gradient(
         GRAM,
         BLOCK_D,
         BLOCK_E,
+        PRECISION,
     )
     return b_attention * (b_grad - b_shared[:, None])
 
@@ -327,6 +364,7 @@ def target_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Own tokens of a target node and a strip of E: write dR."""
     i_target = tl.program_id(0).to(tl.int64)
@@ -357,6 +395,7 @@ def target_kernel(
                 GRAM,
                 BLOCK_D,
                 BLOCK_E,
+                PRECISION,
             )
             b_query = matrix_tile(query_ptr + i_source * D * E, o_d, o_e, D, E)
             b_grad_key = tl.dot(tl.trans(b_grad), b_query, b_grad_key, input_precision=PRECISION)
@@ -386,6 +425,7 @@ def source_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Own tokens of a source node and a strip of E: write dL."""
     i_source = tl.program_id(0).to(tl.int64)
@@ -416,6 +456,7 @@ def source_kernel(
                 GRAM,
                 BLOCK_D,
                 BLOCK_E,
+                PRECISION,
             )
             b_key = matrix_tile(key_ptr + i_target * D * E, o_p, o_e, D, E)
             b_grad_query = tl.dot(b_grad, b_key, b_grad_query, input_precision=PRECISION)
@@ -441,6 +482,7 @@ def gram_kernel(
     BLOCK_ROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Own a tile of one target's dG."""
     i_target = tl.program_id(0).to(tl.int64)
@@ -456,10 +498,14 @@ def gram_kernel(
             o_d = d0 + tl.arange(0, BLOCK_ROW)
             b_max, b_sum = load_statistics(statistic_ptr + i_pair * D, statistic_stride, o_d, D)
             # [BLOCK_ROW, BLOCK_D]
-            b_left = attention_tile(p_query, key_ptr, b_max, b_sum, o_d, o_p, D, E, BLOCK_E)
+            b_left = attention_tile(
+                p_query, key_ptr, b_max, b_sum, o_d, o_p, D, E, BLOCK_E, PRECISION
+            )
             b_left = deviation_tile(b_left, p_mean, o_d, o_p, D)
             b_left = b_left * tl.load(grad_scatter_ptr + i_pair)
-            b_right = attention_tile(p_query, key_ptr, b_max, b_sum, o_d, o_q, D, E, BLOCK_E)
+            b_right = attention_tile(
+                p_query, key_ptr, b_max, b_sum, o_d, o_q, D, E, BLOCK_E, PRECISION
+            )
             b_right = deviation_tile(b_right, p_mean, o_d, o_q, D)
             b_out = tl.dot(tl.trans(b_left), b_right, b_out, input_precision=PRECISION)
     tl.store(
@@ -469,7 +515,7 @@ def gram_kernel(
     )
 
 
-# NVIDIA's assembler would rather spill than use the registers that there are.
+# NVIDIA's assembler spills before it has used all registers, unless it is given their number.
 OPTIONS: dict[str, Any] = {
     "BLOCK_ROW": 16,
     "BLOCK_D": 64,
@@ -488,13 +534,14 @@ def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Te
     mean = query.new_empty((batch, nodes, nodes, tokens))
     scatter = query.new_empty((0,) if gram is None else (batch, nodes, nodes))
     statistics = query.new_empty((2, *mean.shape))
+    options = OPTIONS | {"D": tokens, "E": width, "PRECISION": product_precision()}
     rows, columns = (triton.cdiv(tokens, OPTIONS[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
-    sizes = (mean.numel(), nodes, tokens, width)
-    launch(statistic_kernel, (pairs, rows), query, key, statistics, *sizes, **OPTIONS)
-    launch(mean_kernel, (pairs, columns), query, key, statistics, mean, *sizes, **OPTIONS)
+    sizes = (mean.numel(), nodes)
+    launch(statistic_kernel, (pairs, rows), query, key, statistics, *sizes, **options)
+    launch(mean_kernel, (pairs, columns), query, key, statistics, mean, *sizes, **options)
     if gram is not None:
         inputs = (query, key, gram.contiguous(), statistics, mean)
-        launch(scatter_kernel, (pairs,), *inputs, scatter, *sizes, **OPTIONS)
+        launch(scatter_kernel, (pairs,), *inputs, scatter, *sizes, **options)
     return mean, scatter
 
 
@@ -514,28 +561,34 @@ def backward(
     statistics = query.new_empty((3, *mean.shape))
     grad_query, grad_key = torch.empty_like(query), torch.empty_like(key)
     grad_gram = query.new_empty((0,) if gram is None else gram.shape)
-    sizes = (mean.numel(), nodes, tokens, width)
+    sizes = (mean.numel(), nodes)
+    options = OPTIONS | {"D": tokens, "E": width, "PRECISION": product_precision()}
     rows, columns = (triton.cdiv(tokens, OPTIONS[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
     pairs = batch * nodes * nodes
-    launch(row_kernel, (pairs, rows), *inputs, statistics, *sizes, GRAM=gram is not None, **OPTIONS)
+    launch(row_kernel, (pairs, rows), *inputs, statistics, *sizes, GRAM=gram is not None, **options)
     out = min(128, power_of_two(width))
-    options = OPTIONS | {"GRAM": gram is not None, "BLOCK_OUT": out}
+    strip_options = options | {"GRAM": gram is not None, "BLOCK_OUT": out}
     strips = triton.cdiv(width, out)
     for kernel, blocks, grad in (
         (target_kernel, columns, grad_key),
         (source_kernel, rows, grad_query),
     ):
         grid = (batch * nodes, blocks, strips)
-        launch(kernel, grid, *inputs, statistics, grad, *sizes, **options)
+        launch(kernel, grid, *inputs, statistics, grad, *sizes, **strip_options)
     if gram is not None:
         given = (grad_scatter, mean, query, key, statistics, grad_gram)
-        launch(gram_kernel, (batch * nodes, columns, columns), *given, *sizes, **OPTIONS)
+        launch(gram_kernel, (batch * nodes, columns, columns), *given, *sizes, **options)
     return grad_query, grad_key, grad_gram
 
 
 def examples() -> Iterator[Callable[[], object]]:
     """Yield calls with every kernel and option, on CPU tensors, to be compiled."""
-    for tokens, width, scattered in ((144, 144, True), (100, 40, True), (81, 256, False)):
+    for tokens, width, scattered in (
+        (144, 144, True),
+        (100, 40, True),
+        (65, 1, True),
+        (81, 256, False),
+    ):
         query = torch.empty(2, 3, tokens, width)
         gram = query.new_empty(2, 3, tokens, tokens) if scattered else None
         mean = query.new_empty(2, 3, 3, tokens)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# "tf32x3" would use tensor cores, with errors some times larger.
-PRECISION = tl.constexpr("ieee")
-
 
 @triton.jit
 def matrix_tile(ptr, o_row, o_col, rows: tl.constexpr, columns: tl.constexpr):
@@ -28,7 +25,14 @@ def square_tile(ptr, i_matrix, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def score_tile(
-    query_ptr, key_ptr, o_d, o_p, D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr
+    query_ptr,
+    key_ptr,
+    o_d,
+    o_p,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Return products of queries o_d with keys o_p, strip by strip of E."""
     b_score = tl.zeros((o_d.shape[0], o_p.shape[0]), tl.float32)
@@ -49,13 +53,14 @@ def row_statistics(
     E: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Return the largest score of each row o_d and the sum of exponentials of the rest to it."""
     b_max = tl.full((o_d.shape[0],), -float("inf"), tl.float32)
     b_sum = tl.zeros((o_d.shape[0],), tl.float32)
     for p0 in range(0, D, BLOCK_D):
         o_p = p0 + tl.arange(0, BLOCK_D)
-        b_score = score_tile(query_ptr, key_ptr, o_d, o_p, D, E, BLOCK_E)
+        b_score = score_tile(query_ptr, key_ptr, o_d, o_p, D, E, BLOCK_E, PRECISION)
         b_score = tl.where((o_p < D)[None, :], b_score, -float("inf"))
         b_before = b_max
         b_max = tl.maximum(b_before, tl.max(b_score, axis=1))
@@ -75,9 +80,10 @@ def attention_tile(
     D: tl.constexpr,
     E: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Return a tile of the attention, zero outside, from the statistics of its rows."""
-    b_score = score_tile(query_ptr, key_ptr, o_d, o_p, D, E, BLOCK_E)
+    b_score = score_tile(query_ptr, key_ptr, o_d, o_p, D, E, BLOCK_E, PRECISION)
     b_weight = tl.exp(b_score - b_max[:, None]) / b_sum[:, None]
     return tl.where((o_d < D)[:, None] & (o_p < D)[None, :], b_weight, 0.0)
 

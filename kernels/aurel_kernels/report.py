@@ -1,9 +1,10 @@
-"""Compile every kernel for every target, without a GPU, and print what the compilers made of it.
+"""Compile every kernel for every target, without a GPU, and print the resources that it takes.
 
     python -m aurel_kernels.report
 
-Each module's `examples` go through the launches of production; a stand-in for the driver names the
-target. Exit status 1 if a kernel spills registers or needs more shared memory than there is.
+The `examples` of each module go through the same launches as any call; a stand-in for the driver
+names the target. Exit status 1 if a kernel spills registers or needs more shared memory than there
+is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import pkgutil
 import re
 import sys
 import tempfile
@@ -20,18 +22,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-MODULES = (
-    "knn",
-    "neighbor_aggregate",
-    "knn_max_relative",
-    "topk_aggregate",
-    "graph_attention",
-    "pair_pool",
-    "pair_pool_large",
-    "gated_edge_aggregate",
-    "edge_update",
-)
-
 # target: backend, architecture, lanes of a warp, shared memory that a block may have (KiB)
 TARGETS: dict[str, tuple[str, int | str, int, int]] = {
     "sm_80": ("cuda", 80, 32, 163),
@@ -40,13 +30,13 @@ TARGETS: dict[str, tuple[str, int | str, int, int]] = {
     "gfx942": ("hip", "gfx942", 64, 64),
 }
 
-# what `plan`s leave out of the printed options: the same for all, or told elsewhere
-UNTOLD = ("num_stages", "LOOP", "UPCAST")
+# options that are not printed: the same for all kernels, or printed in another column
+HIDDEN = ("num_stages", "LOOP", "UPCAST")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the compiler for one target made of one kernel; memory in bytes."""
+    """Resources of one kernel for one target; memory in bytes."""
 
     kernel: str
     target: str
@@ -56,7 +46,7 @@ class Row:
     shared: int
 
     def defect(self) -> str | None:
-        """Return what makes this kernel unfit to ship, if anything does."""
+        """Return why this kernel is unfit to ship, or None."""
         limit = TARGETS[self.target][3] * 1024
         if self.spills:
             return "spills"
@@ -64,7 +54,7 @@ class Row:
 
 
 class StandInDriver:
-    """What Triton asks of a driver in order to compile; each target is a device of its own."""
+    """As much of a driver as Triton needs to compile; each target is a device of its own."""
 
     def __init__(self, target: str) -> None:
         self.target = target
@@ -81,8 +71,16 @@ class StandInDriver:
         return 0
 
 
+def modules() -> list[Any]:
+    """Return the modules of this package that have `examples`."""
+    package = import_module("aurel_kernels")
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    found = [import_module(f"aurel_kernels.{name}") for name in names]
+    return [module for module in found if hasattr(module, "examples")]
+
+
 def compile_for(target: str) -> list[Row]:
-    """Compile the examples of all modules for one target; a kernel met again does not count."""
+    """Compile the examples of all modules for one target; a kernel that occurs again does not count."""
     import triton
 
     from aurel_kernels.launch import compile_only
@@ -92,8 +90,8 @@ def compile_for(target: str) -> list[Row]:
     triton.runtime.driver.set_active(StandInDriver(target))
     log = io.StringIO()
     with compile_only() as record, redirect_stdout(log):
-        for name in MODULES:
-            for example in import_module(f"aurel_kernels.{name}").examples():
+        for module in modules():
+            for example in module.examples():
                 example()
     kernels = {id(compiled): (name, meta, compiled) for name, meta, compiled in record}.values()
     if TARGETS[target][0] == "hip":
@@ -133,9 +131,9 @@ def amd_usage(compiled: Any) -> tuple[int, int]:
 
 def describe(meta: dict[str, Any], compiled: Any) -> str:
     """Return the launch options in short, with the type of the first argument."""
-    told = {name: value for name, value in meta.items() if name not in UNTOLD}
+    shown = {name: value for name, value in meta.items() if name not in HIDDEN}
     kind = next(iter(compiled.src.signature.values()))
-    return " ".join([kind, *(f"{name}={value}" for name, value in told.items())])
+    return " ".join([kind, *(f"{name}={value}" for name, value in shown.items())])
 
 
 def compile_all(workers: int = 2) -> list[Row]:

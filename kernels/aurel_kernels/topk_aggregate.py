@@ -1,14 +1,15 @@
-"""Aggregation over the graph of the K best scores, normalised by degree, in one launch.
+"""Aggregation over the graph of the K best scores, normalized by degree.
 
     out = D^-1/2 A D^-1/2 values,  D_ii = sum_j A_ij  (row degrees on both sides)
 
-ties="exact": A holds exactly the K neighbours of `knn`, loops included, so that the product is the
-mean over them (`knn_aggregate`); nothing else is saved, and backward is that of
+ties="exact": A holds exactly the K neighbors of `knn_graph`, loops included, so that the product is
+the mean over them (`knn_aggregate`); nothing else is saved, and backward is that of
 `neighbor_aggregate`.
 
-ties="all": A_ij = 1 where the score of j is no worse than that of the K-th neighbour of i. Degrees
-of other rows enter, so a program holds a whole graph, of at most WHOLE_GRAPH nodes. Saved: the
-normalised adjacency W, (B, N, N) float32. Backward: grad_values = W^T grad.
+ties="all": A_ij = 1 where the score of j is no worse than that of the K-th neighbor of i. Degrees
+of other rows enter, so graphs have at most WHOLE_GRAPH nodes. `tie_kernel` writes each row of A in
+the bits of one word, `average_kernel` weighs the values. Saved: the normalized adjacency W,
+(B, N, N) float32. Backward: grad_values = W^T grad.
 
 Where a weight is 0, whatever stands at the other node, NaN included, has no effect. No gradient
 flows to x: a choice has none.
@@ -24,12 +25,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel_kernels import neighbor_aggregate
-from aurel_kernels.knn import candidates, plan, store_neighbors
 from aurel_kernels.knn_aggregate import knn_aggregate
+from aurel_kernels.knn_exact import column_tile, plan, store_neighbors, tiles_of
+from aurel_kernels.knn_graph import example
+from aurel_kernels.knn_problem import problem
 from aurel_kernels.launch import launch
+from aurel_kernels.scatter import scatter
+from aurel_kernels.selection import select_nearest
 from aurel_kernels.sizes import power_of_two
-from aurel_kernels.tiles import select_nearest
 
 
 @triton.jit
@@ -40,76 +43,116 @@ def contribution(row_ptr, o_c, C):
 
 
 @triton.jit
-def all_ties_kernel(
-    x_ptr,
+def tie_kernel(
+    row_tile_ptr,
+    row_square_ptr,
+    tile_ptr,
+    square_ptr,
+    bias_ptr,
     mask_ptr,
-    values_ptr,
+    source_mask_ptr,
     neighbor_ptr,
+    word_ptr,
+    N,
+    C,
+    K: tl.constexpr,
+    DILATION: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    LOOP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    HAS_SOURCE_MASK: tl.constexpr,
+    METRIC: tl.constexpr,
+    WHOLE: tl.constexpr,
+    ROW_WIDTH: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_ROW: tl.constexpr,
+):
+    i_batch = tl.program_id(0).to(tl.int64)
+    row0 = tl.program_id(1) * BLOCK_ROW
+    o_row = row0 + tl.arange(0, BLOCK_ROW)
+    o_k = tl.arange(0, BLOCK_K)
+    o_col = tl.arange(0, WIDTH)
+    b_score, m_free = column_tile(
+        row_tile_ptr + i_batch * C * WIDTH + row0,
+        row_square_ptr + i_batch * WIDTH + row0,
+        tile_ptr + i_batch * C * WIDTH,
+        square_ptr + i_batch * WIDTH,
+        bias_ptr,
+        mask_ptr + i_batch * N,
+        source_mask_ptr + i_batch * N,
+        o_row,
+        0,
+        N,
+        N,
+        C,
+        LOOP,
+        HAS_BIAS,
+        HAS_MASK,
+        HAS_SOURCE_MASK,
+        METRIC,
+        ROW_WIDTH,
+        WIDTH,
+        BLOCK_ROW,
+    )
+    b_neighbor = select_nearest(b_score, m_free, K, BLOCK_K, BLOCK_ROW, WIDTH)
+    store_neighbors(
+        neighbor_ptr + i_batch * N * K, b_neighbor, o_row, o_row < N, K, DILATION, BLOCK_K
+    )
+    b_last = tl.max(tl.where(o_k[None, :] == K - 1, b_neighbor, -1), axis=1)
+    m_last = o_col[None, :] == b_last[:, None]
+    b_threshold = tl.max(tl.where(m_last, b_score, float("-inf")), axis=1)
+    b_threshold = tl.where(b_last >= 0, b_threshold, float("inf"))
+    m_edge = m_free & (b_score <= b_threshold[:, None])
+    b_word = tl.sum(tl.where(m_edge, tl.full((), 1, tl.int64) << o_col[None, :], 0), axis=1)
+    tl.store(word_ptr + i_batch * N + o_row, b_word, mask=o_row < N)
+
+
+@triton.jit
+def row_scales(word_ptr, o_n, N, WIDTH: tl.constexpr):
+    """Return 1 / sqrt(degree) [nodes] of nodes of one graph."""
+    b_word = tl.load(word_ptr + o_n, mask=o_n < N, other=0)
+    b_bit = (b_word[:, None] >> tl.arange(0, WIDTH)[None, :]) & 1
+    b_degree = tl.sum(b_bit.to(tl.float32), axis=1)
+    return 1.0 / tl.sqrt(tl.maximum(b_degree, 1.0))
+
+
+@triton.jit
+def average_kernel(
+    values_ptr,
+    word_ptr,
     weight_ptr,
     out_ptr,
     N,
     C,
-    CV,
-    K: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    LOOP: tl.constexpr,
-    HAS_MASK: tl.constexpr,
-    WHOLE: tl.constexpr,
-    METRIC: tl.constexpr,
+    WIDTH: tl.constexpr,
     BLOCK_ROW: tl.constexpr,
-    BLOCK_COL: tl.constexpr,
     BLOCK_C: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    UPCAST: tl.constexpr,
 ):
+    """Write rows of the weights, and of their product with a strip of the values."""
     i_batch = tl.program_id(0).to(tl.int64)
-    o_n = tl.arange(0, BLOCK_COL)
-    o_k = tl.arange(0, BLOCK_K)
-    b_score, m_free = candidates(
-        x_ptr + i_batch * N * C,
-        x_ptr,
-        mask_ptr + i_batch * N,
-        o_n,
-        o_n,
-        N,
-        C,
-        LOOP,
-        HAS_MASK,
-        WHOLE,
-        METRIC,
-        BLOCK_ROW,
-        BLOCK_COL,
-        BLOCK_C,
-        UPCAST,
-    )
-    b_neighbor = select_nearest(b_score, m_free, o_n, K, BLOCK_K, BLOCK_ROW, BLOCK_COL)
-    store_neighbors(neighbor_ptr + i_batch * N * K, b_neighbor, o_n, N, K, BLOCK_K)
-    b_last = tl.max(tl.where(o_k[None, :] == K - 1, b_neighbor, -1), axis=1)
-    m_last = o_n[None, :] == b_last[:, None]
-    b_threshold = tl.sum(tl.where(m_last, b_score, 0.0), axis=1)
-    b_threshold = tl.where(b_last >= 0, b_threshold, float("inf"))
-    m_edge = m_free & (b_score <= b_threshold[:, None])
-    b_degree = tl.sum(m_edge.to(tl.float32), axis=1)
-    b_scale = 1.0 / tl.sqrt(tl.maximum(b_degree, 1.0))
-    b_weight = tl.where(m_edge, b_scale[:, None] * b_scale[None, :], 0.0)
-    m_pair = (o_n < N)[:, None] & (o_n < N)[None, :]
-    p_weight = i_batch * N * N + o_n[:, None] * N + o_n[None, :]
-    tl.store(weight_ptr + p_weight, b_weight, mask=m_pair)
-    # A row of A in the bits of one word: a column of A is then at hand without a reduction.
-    b_word = tl.sum(tl.where(m_edge, tl.full((), 1, tl.int64) << o_n[None, :], 0), axis=1)
-    values_ptr += i_batch * N * CV
-    for c0 in range(0, CV, BLOCK_D):
-        o_c = c0 + tl.arange(0, BLOCK_D)
-        b_acc = tl.zeros((BLOCK_COL, BLOCK_D), tl.float32)
-        for j in range(N):
-            b_scale_j = tl.sum(tl.where(o_n == j, b_scale, 0.0), axis=0)
-            b_value = b_scale_j * contribution(values_ptr + j * CV, o_c, CV)
-            m_edge_j = ((b_word >> j) & 1) != 0
-            b_acc += tl.where(m_edge_j[:, None], b_value[None, :], 0.0)
-        b_acc = b_acc * b_scale[:, None]
-        p_out = i_batch * N * CV + o_n[:, None] * CV + o_c[None, :]
-        m_out = (o_n < N)[:, None] & (o_c < CV)[None, :]
-        tl.store(out_ptr + p_out, b_acc.to(out_ptr.dtype.element_ty), mask=m_out)
+    o_row = tl.program_id(1) * BLOCK_ROW + tl.arange(0, BLOCK_ROW)
+    o_c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    o_n = tl.arange(0, WIDTH)
+    word_ptr += i_batch * N
+    values_ptr += i_batch * N * C
+    b_word = tl.load(word_ptr + o_row, mask=o_row < N, other=0)
+    b_row_scale = row_scales(word_ptr, o_row, N, WIDTH)
+    b_scale = row_scales(word_ptr, o_n, N, WIDTH)
+    if tl.program_id(2) == 0:
+        m_edge = ((b_word[:, None] >> o_n[None, :]) & 1) != 0
+        b_weight = tl.where(m_edge, b_row_scale[:, None] * b_scale[None, :], 0.0)
+        p_weight = i_batch * N * N + o_row[:, None] * N + o_n[None, :]
+        tl.store(weight_ptr + p_weight, b_weight, mask=(o_row < N)[:, None] & (o_n < N)[None, :])
+    b_acc = tl.zeros((BLOCK_ROW, BLOCK_C), tl.float32)
+    for j in range(N):
+        b_scale_j = tl.sum(tl.where(o_n == j, b_scale, 0.0), axis=0)
+        b_value = b_scale_j * contribution(values_ptr + j * C, o_c, C)
+        b_acc += tl.where((((b_word >> j) & 1) != 0)[:, None], b_value[None, :], 0.0)
+    p_out = i_batch * N * C + o_row[:, None] * C + o_c[None, :]
+    m_out = (o_row < N)[:, None] & (o_c < C)[None, :]
+    b_out = b_acc * b_row_scale[:, None]
+    tl.store(out_ptr + p_out, b_out.to(out_ptr.dtype.element_ty), mask=m_out)
 
 
 @triton.jit
@@ -138,47 +181,54 @@ def all_ties_backward_kernel(
 
 
 def forward(
-    x: Tensor, values: Tensor, k: int, metric: str, ties: str, mask: Tensor | None
+    x: Tensor, values: Tensor, mask: Tensor | None, k: int, metric: str, ties: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the aggregate (B, N, C'), the neighbours (B, N, K) int64, and what backward needs.
+    """Return the aggregate (B, N, C'), the neighbors (B, N, K) int64, and what backward needs.
 
     Args:
         x: node features that are compared, (B, N, C), float32, float16 or bfloat16.
         values: node features that are averaged, (B, N, C').
-        k: number of neighbours.
+        mask: (B, N) bool, True where the node exists, or None.
+        k: number of neighbors.
         metric: "dot", "cosine", "l1" or "l2".
         ties: "exact" or "all"; the third result is (B, N, N) float32 for "all" and empty otherwise.
-        mask: (B, N) bool, True where the node exists, or None.
     """
+    stated = problem(x, None, None, mask, None, k, metric, True, 1)
+    values = values.contiguous()
     if ties == "exact":
-        out, neighbors, _ = knn_aggregate(x, values, k, metric, True, mask, "mean")
+        out, neighbors, _ = knn_aggregate(stated, values, "mean")
         return out, neighbors, x.new_empty(0, dtype=torch.float32)
-    x, values = x.contiguous(), values.contiguous()
-    mask = None if mask is None else mask.contiguous()
-    batch, nodes, channels = x.shape
-    neighbors = x.new_empty((batch, nodes, k), dtype=torch.int64)
+    batch, nodes, channels = values.shape
+    neighbors = stated.empty_neighbors()
+    words = x.new_empty((batch, nodes), dtype=torch.int64)
     weights = x.new_empty((batch, nodes, nodes), dtype=torch.float32)
     out = torch.empty_like(values)
-    options = plan(x, k, metric, True, mask)
-    columns = options["BLOCK_COL"]
-    options["BLOCK_ROW"] = columns
-    if columns == 64:
-        # Triton 3.6 fails to compile a 64 x 64 product of halves, for Blackwell, with 4 or 8 warps.
-        options["num_warps"] = 16
+    options = plan(stated)
     launch(
-        all_ties_kernel,
-        (batch,),
-        x,
-        x if mask is None else mask,
-        values,
+        tie_kernel,
+        (batch, triton.cdiv(nodes, options["BLOCK_ROW"])),
+        *tiles_of(stated),
+        *stated.tensors(),
         neighbors,
+        words,
+        nodes,
+        x.shape[2],
+        **options,
+    )
+    block_c = min(64, power_of_two(channels))
+    launch(
+        average_kernel,
+        (batch, triton.cdiv(nodes, 16), max(1, triton.cdiv(channels, block_c))),
+        values,
+        words,
         weights,
         out,
         nodes,
         channels,
-        values.shape[2],
-        BLOCK_D=64,
-        **options,
+        WIDTH=options["WIDTH"],
+        BLOCK_ROW=16,
+        BLOCK_C=block_c,
+        num_warps=4,
     )
     return out, neighbors, weights
 
@@ -186,7 +236,7 @@ def forward(
 def backward(grad: Tensor, neighbors: Tensor, weights: Tensor, ties: str) -> Tensor:
     """Return the gradient of `values`, (B, N, C')."""
     if ties == "exact":
-        return neighbor_aggregate.backward(grad, neighbors, neighbors, "mean")
+        return scatter(grad, neighbors, neighbors, grad.shape[1], "mean")
     grad = grad.contiguous()
     batch, nodes, channels = grad.shape
     grad_values = torch.empty_like(grad)
@@ -207,15 +257,15 @@ def backward(grad: Tensor, neighbors: Tensor, weights: Tensor, ties: str) -> Ten
 
 
 def examples() -> Iterator[Callable[[], object]]:
-    """Yield calls that cover the tables of both directions, on CPU tensors, to be compiled."""
-    for nodes, channels, k, dtype in (
-        (12, 512, 4, torch.float32),
-        (41, 512, 9, torch.float32),
-        (41, 40, 9, torch.bfloat16),
+    """Yield calls that cover the plans of both directions, on CPU tensors, to be compiled."""
+    for nodes, channels, k, metric, dtype in (
+        (17, 512, 4, "l2", torch.float32),
+        (41, 40, 9, "dot", torch.bfloat16),
     ):
-        x = torch.empty(2, nodes, channels, dtype=dtype)
+        x, _, _, mask, *_ = example(nodes, channels, k, metric, dtype, masked=metric == "l2")
         neighbors = torch.zeros(2, nodes, k, dtype=torch.int64)
         weights = torch.empty(2, nodes, nodes)
-        yield partial(forward, x, x, k, "dot", "exact", None)
-        yield partial(forward, x, x, k, "dot", "all", None)
+        yield partial(forward, x, x, mask, k, "dot", "exact")
+        yield partial(forward, x, x, mask, k, metric, "all")
         yield partial(backward, x, neighbors, weights, "all")
+    yield partial(backward, x, neighbors, weights, "exact")

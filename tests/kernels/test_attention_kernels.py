@@ -1,9 +1,11 @@
-"""graph_attention kernels: the definition, its gradients, lone nodes, broken nodes, tiles."""
+"""graph_attention kernels: the definition, its gradients, isolated and non-finite nodes, tiles."""
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from agreement import check
@@ -25,7 +27,7 @@ triton = functools.partial(graph_attention, backend="triton")
 def problem(
     batch: int, heads: int, nodes: int, channels: int, dtype: torch.dtype = torch.float32
 ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """Inputs, a graph in which node 0 listens to nobody, and cotangents of both outputs."""
+    """Inputs, a graph in which node 0 has no source, and cotangents of both outputs."""
     shapes = ((batch, heads, nodes, channels), (batch, heads, nodes), (batch, heads, nodes))
     inputs = [torch.randn(shape, device=DEVICE).to(dtype) for shape in shapes]
     adjacency = torch.rand(batch, nodes, nodes, device=DEVICE) < 0.4
@@ -71,18 +73,118 @@ def test_equals_the_definition(
     compare(inputs, adjacency, cotangents, slope)
 
 
-def test_several_tiles_and_strips() -> None:
-    compare(*problem(1, 2, 33, 70))
+def edge_sums(weights: Tensor, connected: Tensor, values: Tensor) -> np.ndarray:
+    """Sum weight times value over the edges of each row, term by term in float64.
+
+    Args:
+        weights: (N, N).
+        connected: (N, N) bool.
+        values: (N, C).
+    """
+    out = np.zeros(values.shape)
+    wide = values.double().cpu().numpy()
+    with np.errstate(invalid="ignore"):
+        for i, j in connected.nonzero().tolist():
+            out[i] += float(weights[i, j]) * wide[j]
+    return out
 
 
-def test_weights_that_nobody_asked_for() -> None:
+def small_tiles(patch: pytest.MonkeyPatch, wanted: bool) -> None:
+    """Let few nodes count as many."""
+    if wanted:
+        patch.setattr(kernels, "whole_graph", lambda: 0)
+
+
+tiled_or_not = pytest.mark.parametrize("tiled", [False, True], ids=["whole", "tiles"])
+
+
+@tiled_or_not
+def test_several_tiles_and_strips(tiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_tiles(monkeypatch, tiled)
+    compare(*problem(1, 2, 41, 70))
+
+
+@tiled_or_not
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision(tiled: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_tiles(monkeypatch, tiled)
+    compare(*problem(2, 1, 17, 5, dtype))
+
+
+@pytest.mark.parametrize("nodes", [1, 65])
+def test_one_node_and_more_than_a_tile(nodes: int) -> None:
+    inputs, adjacency, cotangents = problem(1, 1, nodes, 1)
+    adjacency[:] |= torch.eye(nodes, dtype=torch.bool, device=DEVICE)
+    compare(inputs, adjacency, cotangents)
+
+
+@tiled_or_not
+def test_heads_split_off_the_channels_are_read_in_place(
+    tiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_tiles(monkeypatch, tiled)
+    monkeypatch.setattr(Tensor, "contiguous", lambda x: x if x.is_contiguous() else pytest.fail())
+    wide = torch.randn(2, 7, 20, device=DEVICE)
+    values = wide[..., :12].view(2, 7, 3, 4).transpose(1, 2)
+    target, source = torch.randn(2, 2, 7, 3, device=DEVICE).transpose(2, 3)
+    grad = torch.randn(2, 7, 3, 4, device=DEVICE).transpose(1, 2)
+    adjacency = torch.rand(2, 7, 7, device=DEVICE) < 0.6
+    out, _ = kernels.forward(values, target, source, adjacency, 0.2, False)
+    grads = kernels.backward(grad, None, values, target, source, adjacency, 0.2)
+    monkeypatch.undo()
+    leaves = [each.double().clone().requires_grad_() for each in (values, target, source)]
+    want, _ = graph_attention_reference(*leaves, adjacency)
+    wanted = torch.autograd.grad(want, leaves, grad.double())
+    for got, exact in zip((out, *grads), (want.detach(), *wanted), strict=True):
+        assert got.is_contiguous()
+        torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@tiled_or_not
+@pytest.mark.parametrize("used", [(True, False), (False, True), (True, True)])
+def test_outputs_that_were_not_used(
+    used: tuple[bool, bool], tiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_tiles(monkeypatch, tiled)
     inputs, adjacency, cotangents = problem(2, 2, 18, 9)
-    check(
-        lambda *tensors: triton(*tensors, adjacency, return_weights=False),
-        lambda *tensors: graph_attention_reference(*tensors, adjacency)[0],
-        inputs,
-        cotangents[:1],
+    given = [grad if wanted else None for grad, wanted in zip(cotangents, used, strict=True)]
+    got = kernels.backward(*given, *inputs, adjacency, 0.2)
+    leaves = [each.double().requires_grad_() for each in inputs]
+    outputs = graph_attention_reference(*leaves, adjacency)
+    kept = [(out, grad) for out, grad in zip(outputs, given, strict=True) if grad is not None]
+    want = torch.autograd.grad(
+        [out for out, _ in kept],
+        leaves,
+        [grad.double() for _, grad in kept],
+        allow_unused=True,
+        materialize_grads=True,
     )
+    for ours, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
+@tiled_or_not
+def test_infinities_go_along_edges_as_in_a_sum(
+    tiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_tiles(monkeypatch, tiled)
+    (values, target, source), adjacency, _ = problem(1, 1, 18, 5)
+    adjacency = adjacency[0]
+    source[..., 11] = -1e4  # its weight is zero where a row has another source
+    values[0, 0, [2, 7, 11], 0] = torch.tensor([torch.inf, -torch.inf, torch.inf], device=DEVICE)
+    values[0, 0, 5, 1], values[0, 0, 9, 2] = torch.nan, -torch.inf
+    out, weights = kernels.forward(values, target, source, adjacency, 0.2, True)
+    want = edge_sums(weights[0, 0], adjacency, values[0, 0])
+    assert np.isposinf(want).any() and np.isneginf(want).any() and np.isnan(want).any()
+    np.testing.assert_allclose(out[0, 0].cpu().numpy(), want, rtol=1e-5, atol=1e-5)
+    # dz sums over targets in the same way.
+    grad = values.roll(3, 2)
+    grad_values, _, _ = kernels.backward(
+        grad, None, torch.randn_like(values), target, source, adjacency, 0.2
+    )
+    want = edge_sums(weights[0, 0].mT, adjacency.mT, grad[0, 0])
+    assert np.isinf(want).any() and np.isnan(want).any()
+    np.testing.assert_allclose(grad_values[0, 0].cpu().numpy(), want, rtol=1e-5, atol=1e-5)
 
 
 def test_large_scores_do_not_overflow() -> None:
@@ -90,16 +192,20 @@ def test_large_scores_do_not_overflow() -> None:
     compare([values, 1e4 * target, 1e4 * source], adjacency, cotangents)
 
 
+@tiled_or_not
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
 @pytest.mark.parametrize("where", ["values", "scores", "gradient"])
-def test_a_broken_node_reaches_only_who_listens(where: str, poison: float) -> None:
+def test_a_value_that_is_not_finite_stays_with_its_edges(
+    where: str, poison: float, tiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_tiles(monkeypatch, tiled)
     inputs, _, (grad, grad_weights) = problem(2, 1, 18, 5)
-    listens = torch.eye(18, dtype=torch.bool, device=DEVICE)
-    listens[[1, 17], 4] = True
+    connected = torch.eye(18, dtype=torch.bool, device=DEVICE)
+    connected[[1, 17], 4] = True
 
     def run(values: Tensor, target: Tensor, source: Tensor, grad: Tensor) -> list[Tensor]:
         leaves = [tensor.detach().requires_grad_() for tensor in (values, target, source)]
-        out, weights = triton(*leaves, listens)
+        out, weights = triton(*leaves, connected)
         grads = torch.autograd.grad((out, weights), leaves, (grad, grad_weights))
         return [out.detach(), weights.detach(), *grads]
 
@@ -113,7 +219,7 @@ def test_a_broken_node_reaches_only_who_listens(where: str, poison: float) -> No
     else:
         grad[0, :, 17, 2] = poison
     broken = run(values, target, source, grad)
-    # 4 itself, who listens to it, and, going back from 17, nobody but 17 and 4.
+    # Hit are 4 itself and the targets of its edges; backward from 17, only 17 and 4.
     spared = [i for i in range(18) if i not in (1, 4, 17)]
     for before, after in zip(clean, broken, strict=True):
         assert torch.equal(after[1], before[1])
@@ -123,14 +229,17 @@ def test_a_broken_node_reaches_only_who_listens(where: str, poison: float) -> No
 
 
 def test_nothing_to_do() -> None:
-    for shape in ((0, 2, 4, 3), (2, 0, 4, 3), (2, 2, 0, 3)):
+    for shape in ((0, 2, 4, 3), (2, 0, 4, 3), (2, 2, 0, 3), (2, 2, 4, 0), (1, 1, 70, 0)):
         inputs = [torch.randn(s, device=DEVICE) for s in (shape, shape[:3], shape[:3])]
         adjacency = torch.ones(shape[2], shape[2], dtype=torch.bool, device=DEVICE)
-        out, weights = triton(*inputs, adjacency)
+        out, weights = kernels.forward(*inputs, adjacency, 0.2, True)
         assert out.shape == shape and weights.shape == (*shape[:3], shape[2])
+        torch.testing.assert_close(weights.sum(-1), torch.ones(shape[:3], device=DEVICE))
+        grads = kernels.backward(out, weights, *inputs, adjacency, 0.2)
+        assert [grad.shape for grad in grads] == [each.shape for each in inputs]
 
 
-def test_weights_take_no_memory_where_nobody_asks() -> None:
+def test_weights_take_no_memory_unless_wanted() -> None:
     inputs, adjacency, _ = problem(2, 2, 5, 3)
     assert kernels.forward(*inputs, adjacency, 0.2, False)[1].numel() == 0
     assert kernels.forward(*inputs, adjacency, 0.2, True)[1].shape == (2, 2, 5, 5)
@@ -138,11 +247,13 @@ def test_weights_take_no_memory_where_nobody_asks() -> None:
 
 def test_cross_region_gat_runs_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
     launched = []
-    for name in ("forward", "backward"):
-        kernel = getattr(kernels, name)
-        monkeypatch.setattr(
-            kernels, name, lambda *args, kernel=kernel: launched.append(kernel) or kernel(*args)
-        )
+
+    def launch(kernel: Any, *args: Any, **meta: Any) -> None:
+        launched.append(kernel)
+        kernels_launch(kernel, *args, **meta)
+
+    kernels_launch = kernels.launch
+    monkeypatch.setattr(kernels, "launch", launch)
     layer = CrossRegionGAT(8, (0, 0, 1, 1, 2), heads=2).to(DEVICE)
     x = torch.randn(2, 5, 8, device=DEVICE, requires_grad=True)
     active, mask = torch.rand(2, 2, 5, device=DEVICE) < 0.7

@@ -1,14 +1,17 @@
-"""What only a GPU can show: large sizes, graphs, compilation, streams, runs that repeat."""
+"""Properties that only a GPU can show: large sizes, graphs, compilation, streams, equal runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
 from plain import METRICS
-from torch import Tensor
+from torch import Tensor, nn
 
+from aurel.cuda_graphs import capture
+from aurel.graph import RelationGraph
 from aurel.ops.edge_update import edge_update
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
 from aurel.ops.graph_attention import graph_attention
@@ -17,6 +20,7 @@ from aurel.ops.knn_max_relative import knn_max_relative
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 from aurel.ops.pair_pool import pair_pool
 from aurel.ops.topk_aggregate import topk_aggregate
+from aurel.output import AUOutput
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -351,3 +355,78 @@ def test_triton_is_the_default() -> None:
 def test_a_device_that_is_not_current() -> None:
     x = nodes(2, 12, 16)
     assert torch.equal(max_relative(x.to("cuda:1")).cpu(), max_relative(x).cpu())
+
+
+class TwoLayers(nn.Module):
+    """Neighbors, attention and batch statistics in one module that returns a nested output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(32, 32), nn.Linear(32, 1)
+        self.norm = nn.BatchNorm1d(32)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> AUOutput:
+        h = self.norm(self.first(x).mT).mT
+        relative, neighbors = knn_max_relative(h, 3, mask=mask)
+        logits = self.last(relative + h).squeeze(-1)
+        graph = RelationGraph(neighbors=neighbors)
+        return AUOutput(logits.sigmoid(), logits=logits, graphs=(graph,))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_captured_inference(masked: bool) -> None:
+    model = TwoLayers().cuda().eval()
+    shape = (4, 12, 32)
+    mask = torch.rand(shape[:2], device="cuda") < 0.8 if masked else None
+    with torch.no_grad():
+        step = capture(model, torch.zeros(shape, device="cuda"), mask)
+        for _ in range(3):
+            x = torch.randn(shape, device="cuda")
+            got, want = step(x, mask), model(x, mask)
+            torch.testing.assert_close(got.probs, want.probs)
+            assert torch.equal(got.graphs[0].neighbors, want.graphs[0].neighbors)
+            assert got.edge_logits is None
+    with pytest.raises(ValueError, match="argument 0 must be"):
+        step(torch.zeros(5, 12, 32, device="cuda"), mask)
+    with pytest.raises(ValueError, match="no backward pass was captured"):
+        step(torch.zeros(shape, device="cuda", requires_grad=True), mask)
+
+
+def test_captured_training() -> None:
+    model = TwoLayers().cuda()
+    plain = deepcopy(model)
+    step = capture(model, torch.zeros(4, 12, 32, device="cuda", requires_grad=True))
+    assert all(map(torch.equal, model.buffers(), plain.buffers()))
+    for _ in range(3):
+        x = torch.randn(4, 12, 32, device="cuda")
+        results = []
+        for run, owner in ((step, model), (plain, plain)):
+            leaf = x.clone().requires_grad_()
+            owner.zero_grad(set_to_none=True)
+            out = run(leaf)
+            out.logits.square().sum().backward()
+            grads = [leaf.grad, *(parameter.grad for parameter in owner.parameters())]
+            results.append([out.probs.detach().clone(), *(grad.clone() for grad in grads)])
+        for got, want in zip(*results, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.norm.running_mean, plain.norm.running_mean)
+
+
+def test_a_launch_from_the_cache_on_another_stream() -> None:
+    x = torch.randn(8, 41, 64, device="cuda")
+    want = max_relative(x)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        got = max_relative(x)
+    torch.cuda.synchronize()
+    assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_an_address_that_is_not_aligned(offset: int) -> None:
+    """Each alignment has a compiled kernel of its own; both are called from the cache."""
+    storage = nodes(4 * 12 * 16 + 1)
+    x = storage[offset : offset + 4 * 12 * 16].view(4, 12, 16)
+    for _ in range(2):
+        assert torch.equal(max_relative(x), max_relative(x.clone()))

@@ -1,4 +1,4 @@
-"""edge_update kernels: the definition, its gradients, statistics, absent nodes, broken edges."""
+"""edge_update kernels: the definition, its gradients, statistics, absent nodes, NaN."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from copy import deepcopy
 import pytest
 import torch
 from agreement import assert_agree, check
+from aurel_kernels import edge_update as kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import DEVICE, DTYPES, QUIET
@@ -87,7 +88,7 @@ def test_equals_the_definition(
     dtype: torch.dtype,
     masked: bool,
     strided: bool,
-    told: bool,
+    known: bool,
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
@@ -95,16 +96,23 @@ def test_equals_the_definition(
     mask = torch.rand(shape[:2], device=DEVICE) < 0.7 if masked else None
     if strided:
         tensors = [tensor.mT.contiguous().mT for tensor in tensors]
-    compare(tensors, grad, moments(shape[1]) if told else None, mask)
+    compare(tensors, grad, moments(shape[1]) if known else None, mask)
 
 
-@pytest.mark.parametrize("nodes", [17, 33])
-def test_larger_blocks(nodes: int) -> None:
-    compare(*problem(1, nodes, 5))
+def test_more_nodes_than_the_smallest_tile() -> None:
+    compare(*problem(2, 17, 5))
 
 
-def test_more_channels_than_a_strip_and_more_images_than_a_block() -> None:
-    compare(*problem(17, 2, 130))
+def test_one_node_and_one_channel() -> None:
+    compare(*problem(9, 1, 1))
+
+
+def test_more_channels_than_a_strip_and_more_images_than_a_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(kernels.JOIN, "BLOCK_B", 4)
+    mask = torch.rand(9, 2, device=DEVICE) < 0.7
+    compare(*problem(9, 2, 130), mask=mask)
 
 
 def test_ends_as_parts_of_wider_rows() -> None:
@@ -133,54 +141,67 @@ def test_a_large_common_value_costs_the_variance_no_digits() -> None:
     torch.testing.assert_close(var.double(), want_var, rtol=1e-5, atol=0)
 
 
-def test_where_no_node_exists_all_is_zero() -> None:
-    tensors, grad = problem(2, 5, 3)
-    mask = torch.zeros(2, 5, dtype=torch.bool, device=DEVICE)
-    mask[1, [1, 4]] = True
-    for tensor in tensors[:4]:
-        tensor[0] = tensor[1, 0] = torch.nan
-    leaves = [tensor.requires_grad_() for tensor in tensors]
-    out, mean, var = triton(*leaves, mask=mask)
-    pairs = mask[1][:, None] & mask[1]
-    assert out.isfinite().all() and not out[0].any() and not out[1][~pairs].any()
-    assert out[1][pairs].all()
-    assert not mean[~pairs].any() and not var[~pairs].any() and var[pairs].all()
-    grads = torch.autograd.grad(out, leaves, grad)
-    assert all(each.isfinite().all() for each in grads)
-    assert not any(each[0].any() for each in grads[:4])
-    assert not any(each[~pairs].any() for each in grads[4:])
+@pytest.mark.parametrize("known", [False, True], ids=["batch", "given"])
+def test_absent_pairs_are_not_read_and_get_zeros(known: bool) -> None:
+    tensors, grad = problem(3, 5, 3)
+    mask = torch.zeros(3, 5, dtype=torch.bool, device=DEVICE)
+    mask[1, [1, 4]] = mask[2, [1, 2, 4]] = True
+    absent = ~(mask[:, :, None] & mask[:, None])
+    statistics = moments(5) if known else None
+    clean = [each.clone() for each in tensors]
+    wide = None if statistics is None else tuple(each.double() for each in statistics)
+    leaves = [each.double().requires_grad_() for each in clean]
+    want = edge_update_reference(*leaves, wide, mask=mask)
+    wanted = torch.autograd.grad(want[0], leaves[1:], grad.double())
+    for each in (*tensors[:2], grad):
+        each[absent] = torch.nan
+    for each in tensors[2:4]:
+        each[~mask] = torch.nan
+    given = statistics or (None, None)
+    out, mean, var = kernels.forward(*tensors, *given, mask, 1e-5)
+    assert_agree(out, want[0].detach())
+    assert not out[absent].any() and out[~absent].all()
+    if known:
+        assert mean.shape == var.shape == (0,)
+    else:
+        assert_agree(mean, want[1])
+        assert_agree(var, want[2])
+    used = statistics or (mean, var)
+    grads = kernels.backward(grad, *tensors[1:], *used, mask, 1e-5, known)
+    for ours, theirs in zip(grads, wanted, strict=True):
+        assert_agree(ours, theirs)
+    assert not grads[0][absent].any()
 
 
-@pytest.mark.parametrize("told", [False, True], ids=["batch", "given"])
-def test_a_broken_edge_stays_with_its_pair(told: bool) -> None:
+@pytest.mark.parametrize("known", [False, True], ids=["batch", "given"])
+def test_nan_of_an_edge_stays_with_its_pair(known: bool) -> None:
     tensors, grad = problem(2, 4, 3)
     tensors[1][0, 2, 1, 0] = torch.nan
     leaves = [tensor.requires_grad_() for tensor in tensors]
-    out, _, _ = triton(*leaves, moments(4) if told else None)
+    out, _, _ = triton(*leaves, moments(4) if known else None)
     bad = torch.zeros_like(out, dtype=torch.bool)
-    bad[:, 2, 1] = not told
+    bad[:, 2, 1] = not known
     bad[0, 2, 1, 0] = True
     assert torch.equal(out.isnan(), bad)
     grad_edges, grad_projected, *_ = torch.autograd.grad(out, leaves, grad)
     assert grad_edges.isfinite().all()
-    assert torch.equal(grad_projected.isnan(), bad & (not told))
+    assert torch.equal(grad_projected.isnan(), bad & (not known))
 
 
-@pytest.mark.parametrize("told", [False, True], ids=["batch, mask", "given"])
-def test_opcheck(told: bool) -> None:
-    tensors, grad = problem(2, 4, 3)
-    statistics = moments(4)
-    mask = None if told else torch.tensor([[True, False, True, True]] * 2, device=DEVICE)
-    _, *update, weight, bias = tensors
-    pairs = (weight, bias, *statistics, mask, 1e-5)
-    opcheck(_edge_update_backward, (grad, update, *pairs, told, "triton"))
+@pytest.mark.parametrize("known", [False, True], ids=["batch, mask", "given"])
+def test_opcheck(known: bool) -> None:
+    tensors, grad = problem(1, 2, 3)
+    statistics = moments(2)
+    mask = None if known else torch.tensor([[True, False]], device=DEVICE)
+    rest = (*statistics, mask, 1e-5, known, "triton")
+    opcheck(_edge_update_backward.op, (grad, *tensors[1:], *rest))
     leaves = [tensor.requires_grad_() for tensor in tensors]
-    known = statistics if told else (None, None)
-    opcheck(_edge_update, (*leaves, *known, mask, 1e-5, True, "triton"))
+    given = statistics if known else (None, None)
+    opcheck(_edge_update.op, (*leaves, *given, mask, 1e-5, "triton"))
 
 
 def test_nothing_to_do() -> None:
-    for shape in ((0, 3, 4), (2, 0, 4)):
+    for shape in ((0, 3, 4), (2, 0, 4), (2, 3, 0)):
         tensors, grad = problem(*shape)
         leaves = [tensor.requires_grad_() for tensor in tensors]
         out, mean, _ = triton(*leaves)

@@ -1,4 +1,4 @@
-"""gated_edge_aggregate kernels: the definition, its gradients, absent nodes, broken edges."""
+"""gated_edge_aggregate kernels: the formula and its gradients, absent nodes, NaN, sizes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import functools
 
 import pytest
 import torch
-from agreement import check
+from agreement import assert_agree
+from aurel_kernels import gated_edge_aggregate as kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import DEVICE, DTYPES, QUIET
@@ -17,7 +18,6 @@ from aurel.ops.gated_edge_aggregate import (
     _gated_edge_aggregate,
     _gated_edge_aggregate_backward,
     gated_edge_aggregate,
-    gated_edge_aggregate_reference,
 )
 
 pytestmark = QUIET
@@ -28,60 +28,103 @@ triton = functools.partial(gated_edge_aggregate, backend="triton")
 def problem(
     batch: int, nodes: int, channels: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Edges, values and a cotangent."""
+    """Edges, values and the gradient of the output."""
     edge = 3 * torch.randn(batch, nodes, nodes, channels, device=DEVICE)
     values, grad = torch.randn(2, batch, nodes, channels, device=DEVICE)
-    return edge.to(dtype), values.to(dtype), grad
+    return edge.to(dtype), values.to(dtype), grad.to(dtype)
 
 
-def compare(edge: Tensor, values: Tensor, grad: Tensor, mask: Tensor | None = None) -> None:
-    check(
-        lambda e, v: triton(e, v, mask=mask),
-        lambda e, v: gated_edge_aggregate_reference(e, v, mask),
-        [edge, values],
-        [grad],
-    )
+def valid_only(
+    edge: Tensor, values: Tensor, grad: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output and gradients of edges and values in float64; graphs of valid nodes, one by one."""
+    edge, values = (each.double().requires_grad_() for each in (edge, values))
+    out = torch.zeros_like(values)
+    for b, graph in enumerate(edge):
+        there = (
+            torch.arange(edge.shape[1], device=DEVICE) if mask is None else mask[b].nonzero()[:, 0]
+        )
+        weights = graph[there][:, there].sigmoid().softmax(1)
+        out[b, there] = (weights * values[b, there]).sum(1)
+    grad = grad.double() if mask is None else grad.double().where(mask[..., None], 0.0)
+    return out.detach(), *torch.autograd.grad(out, (edge, values), grad)
 
 
-@settings(max_examples=15, deadline=None)
+def fill_absent(edge: Tensor, values: Tensor, grad: Tensor, mask: Tensor) -> None:
+    """Write NaN wherever a node is absent."""
+    edge[~(mask[:, :, None] & mask[:, None])] = torch.nan
+    values[~mask] = grad[~mask] = torch.nan
+
+
+def check(edge: Tensor, values: Tensor, grad: Tensor, mask: Tensor | None = None) -> None:
+    got = kernels.forward(edge, values, mask), *kernels.backward(grad, edge, values, mask)
+    want = valid_only(edge, values, grad, mask)
+    for ours, theirs, like in zip(got, want, (values, edge, values), strict=True):
+        assert ours.is_contiguous() and ours.dtype == like.dtype
+        assert_agree(ours, theirs)
+
+
+@settings(max_examples=12, deadline=None)
 @given(
-    st.tuples(st.integers(1, 2), st.integers(1, 20), st.integers(1, 40)),
+    st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 40)),
     st.sampled_from(DTYPES),
     st.booleans(),
     st.booleans(),
     st.integers(0, 2**31),
 )
-def test_equals_the_definition(
+def test_equals_the_formula_whatever_lies_at_absent_nodes(
     shape: tuple[int, int, int], dtype: torch.dtype, masked: bool, strided: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    edge, values, grad = problem(*shape, dtype)
-    mask = torch.rand(shape[:2], device=DEVICE) < 0.7 if masked else None
+    tensors = problem(*shape, dtype)
+    mask = torch.rand(shape[:2], device=DEVICE) < 0.6 if masked else None
     if mask is not None:
-        mask[:, 0] = True  # the definition has no softmax over nothing
+        fill_absent(*tensors, mask)
     if strided:
-        edge, values = edge.mT.contiguous().mT, values.mT.contiguous().mT
-    compare(edge, values, grad, mask)
+        edge, values, grad = (each.mT.contiguous().mT for each in tensors)
+        tensors = edge, values, grad
+    check(*tensors, mask)
 
 
-@pytest.mark.parametrize("nodes", [33, 70])
-def test_larger_blocks(nodes: int) -> None:
-    compare(*problem(1, nodes, 5))
+@pytest.mark.parametrize("channels", [130, 300])
+def test_several_strips(channels: int) -> None:
+    check(*problem(1, 3, channels))
 
 
-def test_where_no_node_exists_all_is_zero() -> None:
+def test_a_number_of_sources_that_no_step_of_the_walk_divides() -> None:
+    tensors = problem(1, 17, 3)
+    mask = torch.arange(17, device=DEVICE)[None] % 5 != 1
+    fill_absent(*tensors, mask)
+    check(*tensors, mask)
+
+
+@pytest.mark.parametrize("nodes", [41, 70, 130])
+def test_gradients_of_larger_graphs(nodes: int) -> None:
+    edge, values, grad = problem(1, nodes, 3)
+    _, *want = valid_only(edge, values, grad, None)
+    for ours, theirs in zip(kernels.backward(grad, edge, values, None), want, strict=True):
+        assert_agree(ours, theirs)
+
+
+def test_edges_and_values_of_different_dtypes() -> None:
+    edge, values, grad = problem(1, 5, 7)
+    check(edge.bfloat16(), values, grad)
+
+
+def test_graphs_without_nodes_give_zeros() -> None:
     edge, values, grad = problem(2, 5, 3)
     mask = torch.zeros(2, 5, dtype=torch.bool, device=DEVICE)
     mask[1, [1, 4]] = True
-    edge[0] = values[0] = torch.nan
+    fill_absent(edge, values, grad, mask)
     leaves = [tensor.requires_grad_() for tensor in (edge, values)]
     out = triton(*leaves, mask=mask)
     grads = torch.autograd.grad(out, leaves, grad)
     assert not out[0].any() and not any(each[0].any() for each in grads)
     assert out[1, [1, 4]].all() and not out[1, [0, 2, 3]].any()
+    assert all(each.isfinite().all() for each in grads)
 
 
-def test_a_broken_edge_stays_with_its_target_and_channel() -> None:
+def test_nan_of_an_edge_stays_with_its_target_and_channel() -> None:
     edge, values, grad = problem(2, 6, 4)
     edge[0, 2, 1, 3] = torch.nan
     leaves = [tensor.requires_grad_() for tensor in (edge, values)]
@@ -97,24 +140,25 @@ def test_a_broken_edge_stays_with_its_target_and_channel() -> None:
 def test_saturated_gates() -> None:
     edge, values, grad = problem(1, 4, 3)
     edge[0, 1], edge[0, 2] = 1e4, -1e4
-    compare(edge, values, grad)
+    edge[0, 3, 0], edge[0, 3, 1] = torch.inf, -torch.inf
+    check(edge, values, grad)
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_opcheck(masked: bool) -> None:
-    edge, values, grad = problem(2, 4, 3)
-    mask = torch.tensor([[True, False, True, True]] * 2, device=DEVICE) if masked else None
-    opcheck(_gated_edge_aggregate_backward, (grad, edge, values, mask, "triton"))
+    edge, values, grad = problem(1, 2, 3)
+    mask = torch.tensor([[False, True]], device=DEVICE) if masked else None
+    opcheck(_gated_edge_aggregate_backward.op, (grad, edge, values, mask, "triton"))
     leaves = (edge.requires_grad_(), values.requires_grad_())
-    opcheck(_gated_edge_aggregate, (*leaves, mask, "triton"))
+    opcheck(_gated_edge_aggregate.op, (*leaves, mask, "triton"))
 
 
-def test_nothing_to_do() -> None:
-    for shape in ((0, 3, 4), (2, 0, 4), (2, 3, 0)):
-        edge, values, grad = (tensor.requires_grad_() for tensor in problem(*shape))
-        out = triton(edge, values)
-        grads = torch.autograd.grad(out, (edge, values), grad)
-        assert out.shape == shape and grads[0].shape == edge.shape
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0)])
+def test_nothing_to_do(shape: tuple[int, int, int]) -> None:
+    edge, values, grad = problem(*shape)
+    assert kernels.forward(edge, values, None).shape == shape
+    grads = kernels.backward(grad, edge, values, None)
+    assert [each.shape for each in grads] == [edge.shape, values.shape]
 
 
 def test_sizes_that_are_not_served() -> None:

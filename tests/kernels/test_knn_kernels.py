@@ -1,112 +1,137 @@
-"""knn kernels: exact neighbours, ties included, whole graphs and tiles of larger ones."""
+"""knn kernels on small graphs: exact neighbors, ties included, by any option."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from aurel_kernels import knn
+from aurel_kernels import knn_graph
 from hypothesis import given, settings
-from plain import DEVICE, DTYPES, METRICS, QUIET, Case, cases, integers, neighbors, scores
-from torch import Tensor
-
-from aurel.ops.knn_graph import knn_graph
+from plain import (
+    DEVICE,
+    DTYPES,
+    METRICS,
+    QUIET,
+    Case,
+    assert_nearest,
+    case,
+    cases,
+    integers,
+)
 
 pytestmark = QUIET
 
 
-def triton(x: Tensor, k: int, metric: str, loop: bool = True, mask: Tensor | None = None) -> Tensor:
-    return knn_graph(x, k, metric, loop=loop, mask=mask, backend="triton")
-
-
-def check(x: Tensor, k: int, metric: str, loop: bool = True, mask: Tensor | None = None) -> None:
-    got = triton(x, k, metric, loop, mask)
-    assert got.dtype == torch.int64 and got.device == x.device and got.is_contiguous()
-    assert torch.equal(got.cpu(), neighbors(x, k, metric, loop, mask))
+def check(wanted: Case) -> None:
+    got = knn_graph.forward(*wanted.arguments())
+    assert got.dtype == torch.int64 and got.device == wanted.x.device and got.is_contiguous()
+    assert torch.equal(got.cpu(), wanted.neighbors())
 
 
 @settings(max_examples=40, deadline=None)
 @given(cases())
-def test_equals_the_definition(case: Case) -> None:
-    check(case.x, case.k, case.metric, case.loop, case.mask)
+def test_equals_the_definition(wanted: Case) -> None:
+    check(wanted)
 
 
-@settings(max_examples=10, deadline=None)
-@given(cases(most_nodes=12))
-def test_tiles_equal_the_definition(case: Case) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knn, "WHOLE_GRAPH", 0)
-        check(case.x, case.k, case.metric, case.loop, case.mask)
+@pytest.mark.parametrize("nodes", [1, 2, 12, 17, 41, 64])
+def test_k_from_1_to_n(nodes: int) -> None:
+    for k in {1, nodes}:
+        check(case(integers(1, nodes, 5), k))
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_several_tiles(metric: str) -> None:
-    x = integers(1, 70, 9)
-    present = torch.arange(70, device=DEVICE)[None] % 5 != 0
-    loop = metric in ("l1", "cosine")
-    check(x, 9 if loop else 5, metric, loop, present if loop else None)
-
-
-def test_most_neighbors() -> None:
-    check(integers(1, 64, 6), 64, "l2")
-    check(integers(1, 66, 6), 64, "dot", loop=False)
-
-
-@pytest.mark.parametrize("nodes", [1, 2, 17, 41])
-def test_k_from_1_to_n(nodes: int) -> None:
-    for k in {1, nodes}:
-        check(integers(1, nodes, 5), k, "l2")
+def test_sources_of_another_number(metric: str) -> None:
+    x, few, many = integers(2, 23, 7), integers(2, 5, 7, seed=1), integers(2, 40, 7, seed=2)
+    check(case(x, 5, metric, sources=few))
+    check(case(few, 9, metric, sources=many, dilation=2))
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_too_few_nodes_leave_empty_slots(metric: str) -> None:
     mask = torch.zeros(2, 6, dtype=torch.bool, device=DEVICE)
     mask[0, [1, 4]] = True
-    got = triton(integers(2, 6, 4), 3, metric, False, mask)
+    got = knn_graph.forward(*case(integers(2, 6, 4), 3, metric, loop=False, mask=mask).arguments())
     assert got[0, 1].tolist() == [4, -1, -1] and got[0, 4].tolist() == [1, -1, -1]
     assert (got[1] == -1).all() and (got[0, [0, 2, 3, 5]] == -1).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_broken_node_comes_last(metric: str, whole: bool, monkeypatch) -> None:
-    if not whole:
-        monkeypatch.setattr(knn, "WHOLE_GRAPH", 0)
+def test_a_node_that_is_not_finite_comes_last(metric: str) -> None:
     x = integers(3, 8, 5)
     x[0, 2, 3], x[1, 4, 0], x[1, 5], x[2, 6, 1] = torch.nan, torch.inf, torch.nan, -torch.inf
-    check(x, 8, metric)
-    healthy = [i for i in range(8) if i != 2]
-    assert (triton(x, 8, metric)[0, healthy, -1] == 2).all()
+    check(case(x, 8, metric))
+    valid = [i for i in range(8) if i != 2]
+    assert (knn_graph.forward(*case(x, 8, metric).arguments())[0, valid, -1] == 2).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_what_an_absent_node_holds_does_not_matter(metric: str) -> None:
+def test_features_of_an_absent_node_have_no_effect(metric: str) -> None:
     x = integers(2, 9, 5)
     mask = torch.ones(2, 9, dtype=torch.bool, device=DEVICE)
     mask[:, ::3] = False
     spoiled = x.masked_fill(~mask[..., None], torch.nan)
-    assert torch.equal(triton(x, 4, metric, True, mask), triton(spoiled, 4, metric, True, mask))
+    check(case(spoiled, 4, metric, mask=mask))
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_nodes_far_from_the_origin(whole: bool, monkeypatch) -> None:
-    if not whole:
-        monkeypatch.setattr(knn, "WHOLE_GRAPH", 0)
-    x = 1000 + torch.randn(1, 20, 33, device=DEVICE)
-    x[:, 0] = 0  # and one that is not
-    distance = scores(x, "l2").sqrt()
-    got = distance.gather(2, triton(x, 5, "l2"))
-    assert torch.allclose(got[:, 1:], distance.sort(-1).values[:, 1:, :5], rtol=1e-4)
+@pytest.mark.parametrize("metric", METRICS)
+def test_infinite_and_nan_biases(metric: str) -> None:
+    bias = torch.zeros(6, 6, device=DEVICE)
+    bias[0, 1], bias[1, 2], bias[2, 3] = -torch.inf, torch.inf, torch.nan
+    x = integers(1, 6, 4)
+    x[0, 5, 0] = torch.nan
+    check(case(x, 6, metric, bias=bias))
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_duplicates_tie_to_the_lowest_index(metric: str, dtype: torch.dtype) -> None:
     x = torch.randn(1, 5, 24, device=DEVICE).to(dtype).repeat(1, 3, 1)
-    got = triton(x, 15, metric)
+    got = knn_graph.forward(*case(x, 15, metric).arguments())
     order = got.view(1, 15, 5, 3)
     assert (order % 5 == order[..., :1] % 5).all()
     assert (order.diff(dim=-1) == 5).all()
 
 
-def test_empty_batch() -> None:
-    assert triton(integers(0, 5, 3), 2, "l2").shape == (0, 5, 2)
+def test_signed_zeros_tie() -> None:
+    x = integers(1, 8, 4)
+    x[0, 1], x[0, 2] = -0.0, 0.0
+    for metric in METRICS:
+        check(case(x, 8, metric))
+
+
+@pytest.mark.parametrize("distance", [100.0, 1000.0])
+def test_two_clusters_far_apart(distance: float) -> None:
+    x = torch.randn(1, 40, 33, device=DEVICE)
+    x[:, 20:] += distance
+    wanted = case(x, 9)
+    assert_nearest(knn_graph.forward(*wanted.arguments()), wanted)
+
+
+def test_one_outlier_far_from_the_origin() -> None:
+    x = 1000 + torch.randn(1, 20, 33, device=DEVICE)
+    x[:, 0] = 0
+    wanted = case(x, 5)
+    assert_nearest(knn_graph.forward(*wanted.arguments()), wanted)
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_cosines_of_nodes_of_any_norm(size: float) -> None:
+    x = torch.randn(1, 12, 16, dtype=torch.float64, device=DEVICE).mul(size).float()
+    wanted = case(x, 4, "cosine")
+    assert_nearest(knn_graph.forward(*wanted.arguments()), wanted, rtol=1e-4)
+    mixed = case(integers(1, 12, 5) * torch.tensor([1.0, 2.0**90, 2.0**-90]).repeat(4)[:, None], 12)
+    mixed.metric = "cosine"
+    check(mixed)
+
+
+def test_cosine_distance_with_a_bias() -> None:
+    bias = torch.randn(2, 12, 12, device=DEVICE)
+    wanted = case(torch.randn(2, 12, 16, device=DEVICE) * 1e20, 4, "cosine", bias=bias)
+    got = knn_graph.forward(*wanted.arguments())
+    assert torch.equal(got.cpu(), wanted.neighbors())
+
+
+def test_empty_batch_and_no_channels() -> None:
+    assert knn_graph.forward(*case(integers(0, 5, 3), 2).arguments()).shape == (0, 5, 2)
+    for metric in METRICS:
+        check(case(integers(1, 5, 0), 3, metric))

@@ -1,4 +1,4 @@
-"""pair_pool kernels: the definition, its gradients, close rows, broken pairs, many tokens."""
+"""pair_pool kernels: the definition, its gradients, close rows, NaN, many tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -79,12 +80,10 @@ def test_equals_the_definition(
     check(triton, pair_pool_reference, inputs, grads)
 
 
-@settings(max_examples=4, deadline=None)
-@given(st.integers(1, 2), st.integers(1, 20), st.integers(1, 12), st.integers(0, 2**31))
-def test_tiles_equal_the_definition(nodes: int, tokens: int, width: int, seed: int) -> None:
-    torch.manual_seed(seed)
+@pytest.mark.parametrize("shape", [(1, 2, 18, 5), (2, 1, 3, 1)])
+def test_tiles_equal_the_definition(shape: tuple[int, int, int, int]) -> None:
     with small_tiles():
-        compare((1, nodes, tokens, width))
+        compare(shape)
 
 
 def test_tiles_without_a_scatter_and_of_wide_queries() -> None:
@@ -92,7 +91,7 @@ def test_tiles_without_a_scatter_and_of_wide_queries() -> None:
         compare((2, 1, 18, 70), scattered=False)
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 49, 49), (1, 2, 33, 64), (1, 2, 9, 70), (1, 1, 65, 3)])
+@pytest.mark.parametrize("shape", [(1, 2, 49, 49), (1, 2, 33, 64), (1, 2, 9, 70), (1, 1, 65, 1)])
 def test_sizes_of_models_and_wide_queries(shape: tuple[int, int, int, int]) -> None:
     compare(shape)
 
@@ -122,12 +121,12 @@ def test_large_scores_do_not_overflow(tiled: bool) -> None:
 
 
 @tiled_or_not
-def test_a_broken_token_stays_with_its_pairs(tiled: bool) -> None:
+def test_nan_of_a_token_stays_with_its_pairs(tiled: bool) -> None:
     with small_tiles(tiled):
-        check_broken_tokens()
+        check_tokens_with_nan()
 
 
-def check_broken_tokens() -> None:
+def check_tokens_with_nan() -> None:
     inputs, grads = problem(2, 3, 5, 3)
     clean = triton(*inputs)
     inputs[0][0, 1, 0, 0] = torch.nan
@@ -175,11 +174,13 @@ def test_multi_dimensional_edges_run_through_them(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched = []
-    for name in ("forward", "backward"):
-        kernel = getattr(kernels, name)
-        monkeypatch.setattr(
-            kernels, name, lambda *args, kernel=kernel: launched.append(kernel) or kernel(*args)
-        )
+
+    def launch(kernel: Any, *args: Any, **meta: Any) -> None:
+        launched.append(kernel)
+        kernels_launch(kernel, *args, **meta)
+
+    kernels_launch = kernels.launch
+    monkeypatch.setattr(kernels, "launch", launch)
     nodes, tokens = torch.randn(2, 3, 9, 8, device=DEVICE), torch.randn(2, 9, 8, device=DEVICE)
     cotangent = torch.randn(2, 3, 3, 8, device=DEVICE)
     layer = MultiDimensionalEdges(8, 3).to(DEVICE).train(mode == "train")
@@ -191,6 +192,6 @@ def test_multi_dimensional_edges_run_through_them(
             out = own(*leaves)
             grads = torch.autograd.grad(out, [*leaves, *own.parameters()], cotangent)
         results.append([out, *grads, *own.buffers()])
-        assert len(launched) == (2 if backend == "triton" else 0)
+        assert len(launched) == (3 if backend == "triton" else 0)
     for got, want in zip(*results[::-1], strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

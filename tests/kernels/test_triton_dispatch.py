@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -19,20 +19,27 @@ from torch.library import opcheck
 from aurel.ops import backend
 from aurel.ops.edge_update import edge_update
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
-from aurel.ops.graph_attention import (
-    _graph_attention,
-    _graph_attention_backward,
-    graph_attention,
-)
-from aurel.ops.knn_graph import _knn_graph, knn_graph
-from aurel.ops.knn_max_relative import _knn_max_relative, knn_max_relative
-from aurel.ops.neighbor_aggregate import _neighbor_aggregate, neighbor_aggregate
-from aurel.ops.pair_pool import _pair_pool, _pair_pool_backward, pair_pool
+from aurel.ops.graph_attention import graph_attention
+from aurel.ops.knn_graph import knn_graph
+from aurel.ops.knn_max_relative import knn_max_relative
+from aurel.ops.neighbor_aggregate import neighbor_aggregate
+from aurel.ops.pair_pool import pair_pool
 from aurel.ops.pairwise_cross_attention import pairwise_cross_attention
-from aurel.ops.topk_aggregate import _topk_aggregate, topk_aggregate
-from aurel.ops.triton_support import environment_obstacle, triton_obstacle
+from aurel.ops.registration import OPERATORS, kernel
+from aurel.ops.topk_aggregate import topk_aggregate
+from aurel.ops.triton_support import _cached_obstacle, environment_obstacle, triton_obstacle
 
 pytestmark = QUIET
+
+
+@pytest.fixture(autouse=True)
+def _no_answers_kept() -> Iterator[None]:
+    """Here the environment changes within a process."""
+    for cached in (_cached_obstacle, kernel):
+        cached.cache_clear()
+    yield
+    for cached in (_cached_obstacle, kernel):
+        cached.cache_clear()
 
 
 def refusal(op, *args, **options) -> str:
@@ -80,13 +87,18 @@ def test_sizes_and_dtypes_that_are_not_served() -> None:
 def test_devices_and_versions_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
     import triton
 
-    assert triton_obstacle(integers(1, 2, 2)) is None
+    x = integers(1, 2, 2)
+    assert triton_obstacle((x,), lambda: None) is None
+    assert triton_obstacle((x,), lambda: "too many nodes") == "too many nodes"
+    assert triton_obstacle((x,), None) == "there is no Triton kernel for it"
     obstacle = environment_obstacle(torch.device("mps"))
     assert obstacle == "the kernels need a CUDA or ROCm device, got mps"
     monkeypatch.setattr(triton, "__version__", "3.3.1")
+    _cached_obstacle.cache_clear()
     assert environment_obstacle(torch.device(DEVICE)) == "the kernels need Triton 3.4, got 3.3.1"
     for version in ("3.4.0", "3.10.1+git0123abcd", "4.0"):
         monkeypatch.setattr(triton, "__version__", version)
+        _cached_obstacle.cache_clear()
         assert environment_obstacle(torch.device(DEVICE)) is None
     monkeypatch.setitem(sys.modules, "triton", None)
     obstacle = environment_obstacle(torch.device("cuda"))
@@ -99,6 +111,7 @@ def test_processors_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(launch, "INTERPRETED", True)
     assert environment_obstacle(cpu) is None
     monkeypatch.setattr(launch, "INTERPRETED", False)
+    _cached_obstacle.cache_clear()
     assert environment_obstacle(cpu) == "Triton was imported before TRITON_INTERPRET was set"
     wanted = (
         "the tensors are on a CPU; the kernels need a GPU, or Triton's interpreter "
@@ -128,11 +141,11 @@ def test_graphics_processors_that_are_not_served(
     assert environment_obstacle(torch.device("cuda", 1)) == (None if served else wanted)
 
 
-def test_auto_falls_back_with_one_line(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_falls_back_with_one_warning_a_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_reported", set())
-    with FakeTensorMode(), caplog.at_level(logging.DEBUG, "aurel"):
+    monkeypatch.setattr(backend._default, "backend", "auto")
+    with FakeTensorMode(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         tokens = torch.empty(1, 1, 1025, 1, device="cuda")
         values = torch.empty(1, 1, 3, 2049, device="cuda")
         score = values[..., 0]
@@ -141,10 +154,12 @@ def test_auto_falls_back_with_one_line(
             pair_pool(tokens, tokens)
             gated_edge_aggregate(edges, edges[:, 0])
             graph_attention(values, score, score, torch.empty(3, 3, device="cuda"))
-    assert caplog.messages == [
-        "pair_pool: falling back to torch: the kernels serve up to 1024 tokens, got 1025",
-        "gated_edge_aggregate: falling back to torch: the kernels serve up to 256 nodes, got 257",
-        "graph_attention: falling back to torch: the kernels serve up to 2048 channels, got 2049",
+    assert [str(warning.message) for warning in caught] == [
+        "pair_pool runs without its Triton kernel: the kernels serve up to 1024 tokens, got 1025",
+        "gated_edge_aggregate runs without its Triton kernel: "
+        "the kernels serve up to 256 nodes, got 257",
+        "graph_attention runs without its Triton kernel: "
+        "the kernels serve up to 2048 channels, got 2049",
     ]
 
 
@@ -189,7 +204,7 @@ def kernel_runs() -> dict[str, Callable[[], torch.Tensor]]:
     lists = torch.zeros(1, 4, 2, dtype=torch.int64, device=DEVICE)
     weight, score = leaf(4, 4), leaf(1, 1, 4)
     return {
-        "knn": lambda: knn_graph(x, 2, **served),
+        "knn_graph": lambda: knn_graph(x, 2, **served),
         "knn_max_relative": lambda: knn_max_relative(x, 2, **served)[0],
         "neighbor_aggregate": lambda: neighbor_aggregate(x, lists, **served),
         "topk_aggregate": lambda: topk_aggregate(x, x, 2, **served)[0],
@@ -208,17 +223,19 @@ def test_a_call_for_triton_reaches_the_kernels(name: str, monkeypatch: pytest.Mo
     run, kernels = kernel_runs()[name], import_module(f"aurel_kernels.{name}")
     out = run()
     for half in ("forward", "backward"):
-        if name != "knn" or half == "forward":  # the choice has no gradient
+        if name != "knn_graph" or half == "forward":  # the choice has no gradient
             monkeypatch.setattr(kernels, half, reached)
+            kernel.cache_clear()
             with pytest.raises(RuntimeError, match="^reached$"):
                 run() if half == "forward" else out.sum().backward()
 
 
 def calls() -> list:
-    x = torch.randn(2, 6, 5, device=DEVICE)
+    """One call of each operator for the kernels, and of its gradient where shapes differ."""
+    x, source = torch.randn(2, 6, 5, device=DEVICE), torch.randn(2, 8, 5, device=DEVICE)
     lists = torch.randint(-1, 6, (2, 6, 3), device=DEVICE)
     mask = torch.rand(2, 6, device=DEVICE) < 0.8
-    leaf = x.clone().requires_grad_()
+    leaf, source_leaf = x.clone().requires_grad_(), source.clone().requires_grad_()
     edges = torch.rand(1, 4, 4, device=DEVICE) < 0.5
     shapes = ((1, 2, 4, 3), (1, 2, 4), (1, 2, 4))
     attention = [torch.randn(shape, device=DEVICE) for shape in shapes]
@@ -228,49 +245,31 @@ def calls() -> list:
     pair_leaves = [tensor.clone().requires_grad_() for tensor in pair]
     mean, scatter = torch.rand(1, 2, 2, 3, device=DEVICE), torch.rand(1, 2, 2, device=DEVICE)
     nothing = grad.new_empty(0)
+    own, other = (None, None, mask, None), (source, None, mask, None)
+    chosen = (3, "l2", True, 1)
     return [
-        pytest.param(_knn_graph, (x, mask, 3, "l2", True, "triton"), id="knn"),
-        pytest.param(
-            _knn_max_relative, (leaf, mask, 3, "l2", True, True, "triton"), id="max_relative"
-        ),
-        pytest.param(_neighbor_aggregate, (leaf, lists, "max", True, "triton"), id="max"),
-        pytest.param(_neighbor_aggregate, (leaf, lists, "mean", True, "triton"), id="mean"),
-        pytest.param(_topk_aggregate, (x, leaf, None, 3, "dot", "exact", "triton"), id="exact"),
-        pytest.param(_topk_aggregate, (x, leaf, mask, 3, "dot", "all", "triton"), id="all"),
-        pytest.param(
-            _graph_attention, (*attention_leaves, edges, 0.2, True, "triton"), id="attention"
-        ),
-        pytest.param(
-            _graph_attention,
-            (*attention_leaves, edges[0], 0.2, False, "triton"),
-            id="attention_alone",
-        ),
-        pytest.param(
-            _graph_attention_backward,
-            (grad, each, *attention, edges, None, 0.2, True, "triton"),
-            id="attention_backward",
-        ),
-        pytest.param(
-            _graph_attention_backward,
-            (grad, nothing, *attention, edges[0], None, 0.2, False, "triton"),
-            id="attention_alone_backward",
-        ),
-        pytest.param(_pair_pool, (*pair_leaves, "triton"), id="pair"),
-        pytest.param(_pair_pool, (*pair_leaves[:2], None, "triton"), id="pair_mean"),
-        pytest.param(
-            _pair_pool_backward, (mean, scatter, mean, *pair, "triton"), id="pair_backward"
-        ),
-        pytest.param(
-            _pair_pool_backward,
-            (mean, nothing, mean, *pair[:2], None, "triton"),
-            id="pair_mean_backward",
-        ),
+        ("knn_graph", (x, *own, *chosen)),
+        ("knn_graph", (x, *other, *chosen)),
+        ("knn_max_relative", (leaf, *own, *chosen, True)),
+        ("knn_max_relative", (leaf, source_leaf, *other[1:], *chosen, True)),
+        ("neighbor_aggregate", (leaf, lists, "max", True)),
+        ("neighbor_aggregate", (leaf, lists, "mean", False)),
+        ("topk_aggregate", (x, leaf, None, 3, "dot", "exact")),
+        ("topk_aggregate", (x, leaf, mask, 3, "dot", "all")),
+        ("graph_attention", (*attention_leaves, edges, 0.2, True)),
+        ("graph_attention", (*attention_leaves, edges[0], 0.2, False)),
+        ("graph_attention_backward", (grad, each, *attention, edges, 0.2)),
+        ("graph_attention_backward", (grad, None, *attention, edges[0], 0.2)),
+        ("pair_pool", tuple(pair_leaves)),
+        ("pair_pool", (*pair_leaves[:2], None)),
+        ("pair_pool_backward", (mean, scatter, mean, *pair)),
+        ("pair_pool_backward", (mean, nothing, mean, *pair[:2], None)),
     ]
 
 
-@pytest.mark.parametrize(("op", "args"), calls())
-def test_opcheck(op, args) -> None:
-    opcheck(op, args)
+@pytest.mark.parametrize(("name", "args"), calls())
+def test_opcheck(name: str, args: tuple) -> None:
+    opcheck(OPERATORS[name].op, (*args, "triton"))
 
 
 def neighbor_layer(x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The neighbourhood ops in float64 numpy, one node at a time."""
+"""The neighborhood ops in float64 numpy, one node at a time."""
 
 from __future__ import annotations
 
@@ -7,46 +7,66 @@ import numpy as np
 Array = np.ndarray
 
 
-def scores(x: Array, metric: str) -> Array:
-    """(N, N) scores of one graph, smaller is nearer; NaN where not known."""
+def scores(x: Array, metric: str, sources: Array | None = None, bias: Array | None = None) -> Array:
+    """(N, M) scores of one graph, smaller is nearer; NaN where not known."""
     x = x.astype(np.float64)
-    out = np.empty((len(x), len(x)))
+    sources = x if sources is None else sources.astype(np.float64)
+    out = np.empty((len(x), len(sources)))
     with np.errstate(all="ignore"):
         for i, a in enumerate(x):
-            for j, b in enumerate(x):
+            for j, b in enumerate(sources):
                 if metric == "l2":
                     out[i, j] = ((a - b) ** 2).sum()
                 elif metric == "l1":
                     out[i, j] = np.abs(a - b).sum()
-                elif metric == "cosine":
+                elif metric == "dot":
+                    out[i, j] = -(a @ b)
+                elif bias is None:
                     # cos |cos| |a|^2: the order of cos in each row, without a root to round.
                     out[i, j] = -(a @ b) * abs(a @ b) / max(b @ b, 1e-24)
                 else:
-                    out[i, j] = -(a @ b)
-    return out
+                    out[i, j] = 1 - (a @ b) / max(np.sqrt((a @ a) * (b @ b)), 1e-24)
+        if metric == "cosine":
+            out[~np.isfinite(out)] = np.nan
+        return out if bias is None else out + bias
 
 
 def neighbors(
-    x: Array, k: int, metric: str = "l2", loop: bool = True, mask: Array | None = None
+    x: Array,
+    k: int,
+    metric: str = "l2",
+    loop: bool = True,
+    mask: Array | None = None,
+    sources: Array | None = None,
+    source_mask: Array | None = None,
+    bias: Array | None = None,
+    dilation: int = 1,
 ) -> Array:
     """(B, N, K) nearest nodes, ties to the lowest index, -1 where there is none."""
     batch, nodes, _ = x.shape
+    others = x if sources is None else sources
     present = np.ones((batch, nodes), bool) if mask is None else mask
+    if sources is None:
+        source_mask = mask
+    known = np.ones(others.shape[:2], bool) if source_mask is None else source_mask
     out = np.full((batch, nodes, k), -1)
     for b in range(batch):
-        distance = np.nan_to_num(scores(x[b], metric), nan=np.inf, posinf=np.inf, neginf=-np.inf)
+        shift = bias if bias is None or bias.ndim == 2 else bias[b]
+        distance = scores(x[b], metric, others[b], shift)
+        distance = np.nan_to_num(distance, nan=np.inf, posinf=np.inf, neginf=-np.inf)
         for i in range(nodes):
             if not present[b, i]:
                 continue
             order = np.argsort(distance[i], kind="stable")
-            chosen = [j for j in order if present[b, j] and (loop or j != i)][:k]
+            chosen = [j for j in order if known[b, j] and (loop or j != i)]
+            chosen = chosen[: k * dilation : dilation]
             out[b, i, : len(chosen)] = chosen
     return out
 
 
 def aggregate(x: Array, lists: Array, reduce: str) -> Array:
-    """(B, N, C) reductions over the listed nodes, 0 where there is none."""
-    out = np.zeros(x.shape)
+    """(B, N, C) reductions over the listed nodes of (B, M, C), 0 where there is none."""
+    out = np.zeros((*lists.shape[:2], x.shape[2]))
     for b, i in np.ndindex(*lists.shape[:2]):
         chosen = [j for j in lists[b, i] if j >= 0]
         if chosen:
@@ -54,24 +74,31 @@ def aggregate(x: Array, lists: Array, reduce: str) -> Array:
     return out
 
 
-def max_relative(x: Array, lists: Array) -> Array:
-    """(B, N, C) maxima of x_j - x_i."""
+def max_relative(x: Array, lists: Array, sources: Array | None = None) -> Array:
+    """(B, N, C) maxima of s_j - x_i."""
     some = (lists >= 0).any(2, keepdims=True)
-    return np.where(some, aggregate(x, lists, "max") - x, 0)
+    return np.where(some, aggregate(x if sources is None else sources, lists, "max") - x, 0)
 
 
 def max_gradient(x: Array, lists: Array, grad: Array, relative: bool) -> Array:
-    """Gradient of the maximum (or of max-relative): to the first neighbour that attains it."""
-    out = np.zeros(x.shape)
+    """Gradient of the maximum (or of max-relative) with respect to the nodes that are listed."""
+    out = source_gradient(x, lists, grad)
+    return out + node_gradient(lists, grad) if relative else out
+
+
+def source_gradient(sources: Array, lists: Array, grad: Array) -> Array:
+    """Gradient of the maximum: to the first neighbor that attains it."""
+    out = np.zeros(sources.shape)
     for b, i in np.ndindex(*lists.shape[:2]):
         chosen = [j for j in lists[b, i] if j >= 0]
-        if not chosen:
-            continue
-        for c in range(x.shape[2]):
-            out[b, chosen[int(np.argmax(x[b, chosen, c]))], c] += grad[b, i, c]
-        if relative:
-            out[b, i] -= grad[b, i]
+        for c in range(sources.shape[2]) if chosen else ():
+            out[b, chosen[int(np.argmax(sources[b, chosen, c]))], c] += grad[b, i, c]
     return out
+
+
+def node_gradient(lists: Array, grad: Array) -> Array:
+    """Gradient of max-relative with respect to the node that is subtracted."""
+    return np.where((lists >= 0).any(2, keepdims=True), -grad, 0.0)
 
 
 def topk(

@@ -1,4 +1,4 @@
-"""Random graphs for the tests of the neighbourhood ops."""
+"""Random graphs for the tests of the neighborhood ops."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class RaggedCase:
         return x, mask, row
 
     def to_rows(self, lists: Tensor, row: Tensor) -> Tensor:
-        """Neighbour lists of the dense form, (B, N, K), as rows of x, (M, K)."""
+        """Neighbor lists of the dense form, (B, N, K), as rows of x, (M, K)."""
         graphs = torch.arange(len(lists))[:, None, None]
         return row[graphs, lists.clamp_min(0)].where(lists >= 0, -1)[row >= 0]
 

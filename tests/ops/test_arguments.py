@@ -61,7 +61,7 @@ def test_devices() -> None:
     assert message(arguments.check_device, "y", X, X.to("meta")) == "y must be on meta, got cpu"
 
 
-def test_counts_of_neighbours() -> None:
+def test_counts_of_neighbors() -> None:
     for k, loop in ((1, True), (5, True), (1, False), (4, False)):
         arguments.check_k(k, 5, loop)
     arguments.check_k(5, 5)

@@ -77,14 +77,6 @@ def test_gradcheck() -> None:
     )
 
 
-def test_opcheck() -> None:
-    edge, values = (tensor.requires_grad_() for tensor in inputs(2, 3, 4, torch.float32))
-    for mask in (None, torch.tensor([[True, False, True]] * 2)):
-        torch.library.opcheck(torch.ops.aurel.gated_edge_aggregate, (edge, values, mask, "torch"))
-        given = (torch.randn(2, 3, 4), edge.detach(), values.detach(), mask, "torch")
-        torch.library.opcheck(torch.ops.aurel.gated_edge_aggregate_backward, given)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_dtypes(dtype: torch.dtype) -> None:
     edge, values = (tensor.to(dtype).requires_grad_() for tensor in inputs(2, 5, 3))

@@ -1,7 +1,8 @@
-"""ragged_knn_graph: the dense op's neighbours with a mask, by padding and by torch-cluster."""
+"""ragged_knn_graph: the dense op's neighbors with a mask, by padding and by torch-cluster."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from aurel.ops import pyg_support
 from aurel.ops.backend import use_backend
 from aurel.ops.knn_graph import knn_graph
 from aurel.ops.ragged_knn_graph import (
-    _ragged_knn_graph,
     ragged_knn_graph,
     ragged_knn_graph_reference,
 )
@@ -52,15 +52,14 @@ def test_equals_oracle_and_dense_op(
     np.testing.assert_array_equal(got.numpy(), numpy_lists(case, metric))
     dense = knn_graph(x.to(dtype), case.k, metric, loop=case.loop, mask=mask)
     assert torch.equal(got, case.to_rows(dense, row))
-    if metric != "cosine":  # the reference rounds norms, which settles ties by chance
-        want = ragged_knn_graph_reference(case.x, case.batch, case.k, metric, loop=case.loop)
-        assert torch.equal(got, want)
+    want = ragged_knn_graph_reference(case.x, case.batch, case.k, metric, loop=case.loop)
+    assert torch.equal(got, want)
 
 
 @every_backend
 @settings(max_examples=50, deadline=None)
 @given(case=ragged_cases(integers=False))
-def test_graphs_do_not_meet(backend: str, case: RaggedCase) -> None:
+def test_graphs_are_independent(backend: str, case: RaggedCase) -> None:
     """What one graph holds, and how many empty ones lie before it, is nothing to the others."""
     want = ragged_knn_graph(case.x, case.batch, case.k, loop=case.loop, backend=backend)
     moved = torch.where((case.batch == 0)[:, None], case.x + 1000, case.x)
@@ -103,8 +102,6 @@ def test_shapes_and_layouts(backend: str) -> None:
 
 
 def test_sizes_far_apart_are_not_padded_to_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib import import_module
-
     module = import_module("aurel.ops.ragged_knn_graph")
     shapes = []
 
@@ -114,7 +111,7 @@ def test_sizes_far_apart_are_not_padded_to_the_largest(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(module, "knn_graph", spy)
     batch = torch.arange(5).repeat_interleave(torch.tensor([100, 3, 4, 1, 0]))
-    ragged_knn_graph(torch.randn(108, 2), batch, 3)
+    ragged_knn_graph(torch.randn(108, 2), batch, 3, backend="torch")
     assert sorted(shapes) == [(1, 128, 2), (3, 4, 2)]
 
 
@@ -158,27 +155,34 @@ def test_routing(monkeypatch: pytest.MonkeyPatch) -> None:
     with use_backend("pyg"):
         ragged_knn_graph(x, batch, 2)
         assert calls
-        with pytest.raises(ValueError, match="backend='pyg' serves ragged graphs"):
+        with pytest.raises(
+            ValueError, match="backend='pyg' cannot serve this call: serves ragged graphs"
+        ):
             knn_graph(x[None], 2)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyg_support, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"backend='pyg' needs torch-cluster: pip install .*pyg-e"):
+    with pytest.raises(
+        ValueError, match=r"cannot serve .*: needs torch-cluster: pip install .*pyg-e"
+    ):
         ragged_knn_graph(torch.randn(3, 2), torch.zeros(3, dtype=torch.int64), 1, backend="pyg")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"x": torch.zeros(2, 5, 3)}, r"x must have shape \(M, C\), got \(2, 5, 3\)"),
+        ({"x": torch.zeros(2, 5, 3)}, r"x must have shape \(P, C\), got \(2, 5, 3\)"),
         ({"x": torch.zeros(5, 3, dtype=torch.int64)}, "x must be floating point"),
         (
             {"batch": torch.zeros(4, dtype=torch.int64)},
-            r"batch must have shape \(M=5\), got \(4,\)",
+            r"batch must have shape \(P=5\), got \(4,\)",
         ),
         ({"batch": torch.zeros(5)}, r"batch must be int64 .*, got torch.float32"),
-        ({"batch": torch.tensor([0, 1, 0, 1, 1])}, "batch must number graphs .* and be sorted"),
+        (
+            {"batch": torch.tensor([0, 1, 0, 1, 1])},
+            "batch must be sorted, got a smaller number after",
+        ),
         ({"batch": torch.tensor([-1, 0, 0, 1, 1])}, "batch must number graphs from 0 on"),
         ({"batch": torch.zeros(5, dtype=torch.int64, device="meta")}, "^batch must be on cpu"),
         ({"k": 0}, "k must be 1 or more, got 0"),
@@ -190,9 +194,3 @@ def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
     good = {"x": torch.zeros(5, 3), "batch": torch.zeros(5, dtype=torch.int64), "k": 2}
     with pytest.raises(ValueError, match=message):
         ragged_knn_graph(**good | arguments)
-
-
-def test_opcheck() -> None:
-    x, batch = torch.randn(6, 4), torch.tensor([0, 0, 1, 1, 1, 3])
-    torch.library.opcheck(_ragged_knn_graph, (x, batch, 3, "l2", True, "torch"))
-    torch.library.opcheck(_ragged_knn_graph, (x, batch, 3, "l1", False, "auto"))

@@ -70,6 +70,13 @@ KINDS = {
         },
         call=lambda layer, *maps: layer(maps),
     ),
+    "Grapher": Kind(
+        lambda conv, dilation: layers.Grapher(8, 2, conv, dilation=dilation),
+        MAP,
+        ("BCHW",),
+        {"conv": st.sampled_from(["mr", "edge", "sage", "gin"]), "dilation": st.integers(1, 3)},
+        anywhere=True,
+    ),
     "LandmarkPredictor": Kind(
         lambda: layers.LandmarkPredictor(3, NODES, (4, 6), 4),
         {"BCHW": (3, 4, 4)},

@@ -62,7 +62,7 @@ class Case:
         return lambda *tensors, mask=None: self.call(size, *tensors, mask=mask)
 
     def packed(self, size: Size, nodes: Tensor) -> Callable[..., Sequence[Part]] | None:
-        """For graphs of some of the nodes, if there is anybody to choose."""
+        """For graphs of some of the nodes, or None if there is no candidate."""
         candidates = len(nodes) if size.loop else len(nodes) - 1
         if candidates == 0:
             return None
@@ -140,7 +140,7 @@ def pairwise(
 def pool(
     size: Size, query: Tensor, key: Tensor, gram: Tensor, mask: Tensor | None = None
 ) -> list[Part]:
-    """The op has no mask: a pair is its two nodes' affair."""
+    """The op has no mask: absence is applied here."""
     if mask is not None:
         pairs = mask[:, :, None] & mask[:, None]
         query, key, gram = (t.where(mask[:, :, None, None], 0) for t in (query, key, gram))
@@ -207,7 +207,7 @@ def test_permuted_nodes_have_permuted_results(name: str, size: Size) -> None:
 
 @every_op
 @given(size=sizes())
-def test_graphs_of_a_batch_do_not_meet(name: str, size: Size) -> None:
+def test_graphs_of_a_batch_are_independent(name: str, size: Size) -> None:
     inputs = CASES[name].inputs(size)
     forms.assert_independent(CASES[name].of(size), inputs)
 
@@ -221,7 +221,7 @@ def test_absent_nodes_might_as_well_not_be_there(name: str, size: Size) -> None:
 
 
 @given(size=sizes())
-def test_edges_normalised_by_their_batch_do_not_see_the_absent(size: Size) -> None:
+def test_edges_normalized_by_their_batch_do_not_see_the_absent(size: Size) -> None:
     """Of graphs with the same nodes and without the others: the same edges and statistics."""
     order = torch.randperm(size.nodes)
     kept = order[: int(torch.randint(1, size.nodes + 1, ()))]
@@ -229,8 +229,8 @@ def test_edges_normalised_by_their_batch_do_not_see_the_absent(size: Size) -> No
     mask[:, kept] = True
     exists = forms.existing(mask)
     inputs = update_inputs(size)[:-2]
-    spoilt = [forms.spoil(part, exists[part[1]]) for part in inputs]
-    outs = update(size, *spoilt, mask=mask)
+    spoiled = [forms.spoil(part, exists[part[1]]) for part in inputs]
+    outs = update(size, *spoiled, mask=mask)
     wants = update(size, *(forms.pick(part, kept) for part in inputs))
     forms.assert_equal(forms.picked(outs, kept), wants)
 
@@ -265,7 +265,7 @@ def test_ragged_graphs_may_come_in_any_order(size: Size) -> None:
 
 
 @given(size=sizes())
-def test_ragged_graphs_do_not_meet(size: Size) -> None:
+def test_ragged_graphs_are_independent(size: Size) -> None:
     """A graph gets what it gets alone, whatever the others hold, NaN for one."""
     x, batch = ragged(size)
     graph = int(torch.randint(size.batch, ()))
@@ -345,7 +345,7 @@ def test_distances_do_not_see_a_common_shift(name: str, size: Size, step: int) -
 
 
 @given(size=sizes(), step=st.integers(-1000, 1000), power=st.integers(-8, 8))
-def test_how_far_neighbours_reach_grows_with_the_scale_alone(
+def test_how_far_neighbors_reach_grows_with_the_scale_alone(
     size: Size, step: int, power: int
 ) -> None:
     size.metric = "l1" if size.metric in ("l1", "dot") else "l2"
@@ -368,7 +368,7 @@ def test_cosine_does_not_see_the_length_of_a_node(name: str, size: Size) -> None
 
 
 @given(size=sizes())
-def test_rotations_and_signs_change_no_neighbour(size: Size) -> None:
+def test_rotations_and_signs_change_no_neighbor(size: Size) -> None:
     """All metrics but Manhattan's are blind to rotations, and that one to signs of channels."""
     x = size.normal(size.channels)
     want = knn(size, x)[0][0]
@@ -381,7 +381,7 @@ def test_rotations_and_signs_change_no_neighbour(size: Size) -> None:
 
 @every_chooser
 @given(size=sizes())
-def test_more_neighbours_extend_the_list(name: str, size: Size) -> None:
+def test_more_neighbors_extend_the_list(name: str, size: Size) -> None:
     """The first K of K + 1 are the K, and all differ."""
     size.loop |= name == "topk_aggregate"  # the only way it has
     x = integers(size)
@@ -396,7 +396,7 @@ def test_more_neighbours_extend_the_list(name: str, size: Size) -> None:
 
 
 @given(size=sizes())
-def test_a_maximum_over_more_neighbours_is_no_smaller(size: Size) -> None:
+def test_a_maximum_over_more_neighbors_is_no_smaller(size: Size) -> None:
     x = integers(size)
     most = size.nodes if size.loop else size.nodes - 1
     outs = [max_relative(replace(size, k=k), x)[0][0] for k in (size.k, most)]

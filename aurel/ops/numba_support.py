@@ -1,0 +1,23 @@
+"""Whether the CPU kernels, which numba compiles, can serve a call: one answer for all ops."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+# Why there are no CPU kernels in this environment, or None.
+MISSING = None if find_spec("numba") else "numba is not installed: pip install 'aurel-au[cpu]'"
+
+
+def numba_obstacle(tensors: tuple[Tensor, ...]) -> str | None:
+    """Return why the CPU kernels cannot serve a call on these tensors, or None if they can."""
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            return f"the CPU kernels need tensors on a CPU, got {tensor.device}"
+        if tensor.dtype not in DTYPES:
+            return f"the CPU kernels serve float32, float64 and halves, got {tensor.dtype}"
+    return MISSING

@@ -1,0 +1,250 @@
+"""One declaration makes an operator: schema, shapes, kernels, gradient, export, FLOP count.
+
+An operator has two callers. A program that is captured (`torch.compile`, `torch.export`, any
+dispatch mode, such as a FLOP counter) sees the `torch.library` operator ``aurel::<name>``. An eager
+call skips it: an `autograd.Function`, or nothing at all, around the same implementation, which
+costs a fraction of the host time.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aurel.ops.backend import is_transformed
+from aurel.ops.precision import without_autocast
+
+PACKAGES = {"triton": "aurel_kernels", "numba": "aurel_cpu_kernels"}
+
+Rule = Callable[[Any], Any]
+
+OPERATORS: dict[str, Operator] = {}
+"""Every operator that was declared, by name."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The derivative of an operator.
+
+    Attributes:
+        save: keeps on the context what `backward` reads; takes context, call and outputs.
+        backward: gradients of all arguments, from the context and the gradients of the outputs,
+            of which those of unused outputs are None.
+        twice: the same in plain torch, which can be differentiated again.
+    """
+
+    save: Callable[[Any, Any, Any], None]
+    backward: Callable[..., tuple[Any, ...]]
+    twice: Callable[..., tuple[Any, ...]]
+
+
+class Call:
+    """The arguments of a call as attributes."""
+
+    def __init__(self, names: Sequence[str], values: Sequence[Any]) -> None:
+        for name, value in zip(names, values, strict=True):
+            setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"there is no argument {name!r}")
+
+
+class Operator:
+    """An operator and the short way to it; see `operator`."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        shapes: Rule,
+        definition: Rule | None,
+        flops: Rule | None,
+        kernels: Sequence[str],
+        gradient: Gradient | None,
+        check: Rule | None,
+    ) -> None:
+        self.name = function.__name__.removeprefix("_")
+        self.parameters = tuple(inspect.signature(function).parameters)
+        self.function, self.kernels, self.gradient = function, tuple(kernels), gradient
+        self.definition = None if definition is None else self.bind(definition)
+        self.check = None if check is None else self.bind(check)
+        self.flops = None if flops is None else self.bind_shapes(flops)
+        schema = torch.library.infer_schema(function, mutates_args=())
+        self.custom_op = torch.library.custom_op(
+            f"aurel::{self.name}", self.run, mutates_args=(), schema=schema
+        )
+        self.custom_op.register_fake(self.bind(shapes))
+        if gradient is not None:
+            self.custom_op.register_autograd(self.backward, setup_context=self.save)
+        self.op = getattr(torch.ops.aurel, self.name).default
+
+    def bind(self, rule: Rule) -> Callable[..., Any]:
+        """Return `rule` as a function of the operator's arguments in their order."""
+        return lambda *args: rule(Call(self.parameters, args))
+
+    def bind_shapes(self, rule: Rule) -> Callable[..., int]:
+        """Return `rule` as torch's FLOP counter calls it: with shapes in place of tensors."""
+        bound = self.bind(rule)
+        return lambda *args, out_shape=None, **_: bound(*args)
+
+    def __call__(self, *args: Any) -> Any:
+        """Compute the outputs; the last argument names the backend."""
+        if args[-1] == "definition" and self.definition is not None:
+            return self.define(*args)
+        if torch.compiler.is_compiling() or _is_captured(args):
+            return self.op(*args)
+        if self.gradient is not None and torch.is_grad_enabled():
+            for arg in args:
+                if isinstance(arg, Tensor) and arg.requires_grad:
+                    return self.eager.apply(*args)
+        return self.run(*args)
+
+    def define(self, *args: Any) -> Any:
+        """Compute the outputs by the definition, which autograd and transforms see into."""
+        assert self.definition is not None
+        traced = torch.compiler.is_compiling() or _is_captured(args) or is_transformed()
+        if self.check is not None and not traced:
+            self.check(*args)
+        with without_autocast(_device_type(args)):
+            return self.definition(*args)
+
+    def run(self, *args: Any) -> Any:
+        """Compute the outputs by the backend that the last argument names."""
+        impl = args[-1]
+        if self.check is not None:
+            self.check(*args)
+        with without_autocast(_device_type(args)):
+            if impl in self.kernels:
+                return kernel(impl, self.name)(*args[:-1])
+            return self.function(*args)
+
+    def save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep on `ctx` what the gradient needs."""
+        assert self.gradient is not None
+        ctx.set_materialize_grads(False)
+        ctx.impl = inputs[-1]
+        self.gradient.save(ctx, Call(self.parameters, inputs), output)
+
+    def backward(self, ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        """Return the gradients of all arguments."""
+        assert self.gradient is not None
+        if all(grad is None for grad in grads):
+            return (None,) * len(self.parameters)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return self.gradient.twice(ctx, *grads)
+        return self.gradient.backward(ctx, *grads)
+
+    @cached_property
+    def eager(self) -> type[torch.autograd.Function]:
+        """The function that eager calls with a gradient apply."""
+        operator = self
+
+        class Eager(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                output = operator.run(*args)
+                operator.save(ctx, args, output)
+                return output
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Any) -> Any:
+                return operator.backward(ctx, *grads)
+
+        Eager.__name__ = Eager.__qualname__ = self.name
+        return Eager
+
+
+def operator(
+    *,
+    shapes: Rule,
+    definition: Rule | None,
+    flops: Rule | None,
+    kernels: Sequence[str] = ("triton", "numba"),
+    gradient: Gradient | None,
+    check: Rule | None = None,
+) -> Callable[[Callable[..., Any]], Operator]:
+    """Declare the operator ``aurel::<function>``; the function is its path in plain torch.
+
+    The rules take a `Call`.
+
+    Args:
+        shapes: empty outputs of a call.
+        definition: outputs of a call in plain torch, for backend "definition" and for export. What
+            is only kept for a gradient is left empty. None for the operator of a gradient.
+        flops: operations in matrix products; the call holds shapes in place of tensors. None
+            where there are none.
+        kernels: backends with kernels: ``forward`` (``backward`` for an operator of that ending) of
+            the module with the operator's name takes the arguments but the last.
+        gradient: its derivative, or None.
+        check: raises ValueError for values, not shapes, that no backend serves.
+    """
+
+    def register(function: Callable[..., Any]) -> Operator:
+        declared = Operator(function, shapes, definition, flops, kernels, gradient, check)
+        OPERATORS[declared.name] = declared
+        return declared
+
+    return register
+
+
+@cache
+def kernel(backend: str, name: str) -> Callable[..., Any]:
+    """Return the function of a kernel package that serves operator `name`."""
+    base = name.removesuffix("_backward")
+    module = import_module(f"{PACKAGES[backend]}.{base}")
+    function = module.forward if base == name else module.backward
+    assert callable(function)
+    return function
+
+
+def gradients_of_definition(
+    definition: Callable[..., Any],
+    inputs: Sequence[Tensor | None],
+    grads: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of `inputs` through `definition`, themselves differentiable.
+
+    Args:
+        definition: function of the inputs; returns a tuple of tensors.
+        inputs: saved inputs of an operator.
+        grads: gradients of the outputs; None where an output was not used.
+    """
+    # Views: so that an input that was computed from another keeps its own gradient.
+    copies = [
+        each.view_as(each) if each is not None and each.requires_grad else each for each in inputs
+    ]
+    outputs = definition(*copies)
+    used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if grad is not None]
+    wanted = [each for each in copies if each is not None and each.requires_grad]
+    found = iter(
+        torch.autograd.grad(
+            [out for out, _ in used],
+            wanted,
+            [grad for _, grad in used],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return tuple(
+        next(found) if each is not None and each.requires_grad else None for each in copies
+    )
+
+
+def _is_captured(args: Sequence[Any]) -> bool:
+    """Return whether a dispatch mode or a tensor subclass must see the call."""
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    return any(
+        isinstance(arg, Tensor) and type(arg) is not Tensor and type(arg) is not torch.nn.Parameter
+        for arg in args
+    )
+
+
+def _device_type(args: Sequence[Any]) -> str:
+    return next(arg.device.type for arg in args if isinstance(arg, Tensor))

@@ -1,0 +1,98 @@
+"""The graph convolutions on edges of the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aurel.layers.edge_graph_conv import EdgeGraphConv
+from aurel.layers.gin_graph_conv import GINGraphConv
+from aurel.layers.linear_norm import grouped_linear, interleave
+from aurel.layers.masked_norm import batch_norm
+from aurel.layers.max_relative_graph_conv import MaxRelativeGraphConv
+from aurel.layers.sage_graph_conv import SAGEGraphConv
+from aurel.ops.arguments import check_shape
+from aurel.pyg.edges import by_target, targets
+from aurel.pyg.reduce_edges import reduce_edges
+
+
+class OnEdges(nn.Module):
+    r"""Run a graph convolution on edges of the caller's, as PyTorch Geometric's own layers do.
+
+    Parallel edges and loops count as they are given. Work and memory grow with the nodes and the
+    edges, not with the most edges that lead to one node.
+
+    Args:
+        layer: `MaxRelativeGraphConv`, `EdgeGraphConv`, `GINGraphConv` or `SAGEGraphConv`.
+
+    Raises:
+        ValueError: the layer is none of these.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        if type(layer) not in _CONVOLVE:
+            names = ", ".join(known.__name__ for known in _CONVOLVE)
+            raise ValueError(f"layer must be one of {names}, got {type(layer).__name__}")
+        self.layer = layer
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Convolve.
+
+        Args:
+            x: (M, C).
+            edge_index: (2, E) int64, from source to target.
+
+        Returns:
+            (M, out_channels).
+
+        Raises:
+            ValueError: an argument has the wrong shape, dtype or value.
+        """
+        check_shape("x", x, "M C", C=self.layer.in_channels)
+        return _CONVOLVE[type(self.layer)](self.layer, x, *by_target(edge_index, len(x)))
+
+
+def _max_relative(layer: MaxRelativeGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Tensor:
+    relative = reduce_edges(x, source, degree, "max") - x
+    relative = relative.masked_fill((degree == 0)[:, None], 0)
+    return F.gelu(layer.project(interleave(x, relative), _all_present(x)))
+
+
+def _edge(layer: EdgeGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Tensor:
+    """Map both ends as nodes, then add them edge by edge: the sum is W [x_i ; x_j - x_i] + b."""
+    part = layer.project
+    center, difference = part.weight[:, ::2], part.weight[:, 1::2]
+    own = grouped_linear(x, center - difference, part.bias, part.groups)
+    other = grouped_linear(x, difference.contiguous(), None, part.groups)
+    edges = F.embedding(targets(source, degree), own) + F.embedding(source, other)
+    edges = F.gelu(batch_norm(part.norm, edges, _all_present(edges)))
+    return reduce_edges(edges, torch.arange(len(edges), device=edges.device), degree, "max")
+
+
+def _gin(layer: GINGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Tensor:
+    total = (1 + layer.epsilon) * x + reduce_edges(x, source, degree, "sum")
+    return F.gelu(layer.project(total, _all_present(x)))
+
+
+def _sage(layer: SAGEGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Tensor:
+    messages = F.gelu(layer.message(x, _all_present(x)))
+    largest = reduce_edges(messages, source, degree, "max")
+    return F.gelu(layer.project(interleave(x, largest), _all_present(x)))
+
+
+def _all_present(x: Tensor) -> Tensor:
+    """Return a mask of all rows: it keeps statistics those of a dense batch with a mask."""
+    return torch.ones(len(x), dtype=torch.bool, device=x.device)
+
+
+_CONVOLVE: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
+    MaxRelativeGraphConv: _max_relative,
+    EdgeGraphConv: _edge,
+    GINGraphConv: _gin,
+    SAGEGraphConv: _sage,
+}

@@ -1,0 +1,51 @@
+"""Tensors as the arrays that kernels take: flat, contiguous, float32 or float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray[Any, Any]
+
+_NO_BOOL = np.empty(0, np.bool_)
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return `tensor` contiguous, without gradient, halves as float32."""
+    tensor = tensor.detach()
+    if tensor.dtype in _HALVES:
+        tensor = tensor.float()
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
+
+
+def flat(tensor: Tensor) -> Array:
+    """Return the elements of a tensor as a flat array; for a contiguous one, of the same memory."""
+    array: Array = wide(tensor).numpy().reshape(-1)
+    return array
+
+
+def flags(mask: Tensor | None) -> Array:
+    """Return a bool mask as a flat array, or an empty one for None."""
+    return _NO_BOOL if mask is None else flat(mask)
+
+
+def result(like: Tensor, *shape: int) -> Tensor:
+    """Return an empty tensor to compute in: the dtype of `like`, halves as float32."""
+    dtype = torch.float32 if like.dtype in _HALVES else like.dtype
+    return torch.empty(shape, dtype=dtype)
+
+
+def narrow(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a result in the dtype of `like`."""
+    return tensor if tensor.dtype == like.dtype else tensor.to(like.dtype)
+
+
+def winners(nodes: int, *shape: int) -> Tensor:
+    """Return an empty tensor for numbers of `nodes` nodes, in the smallest dtype for them."""
+    if nodes <= 256:
+        return torch.empty(shape, dtype=torch.uint8)
+    return torch.empty(shape, dtype=torch.int16 if nodes <= 32_767 else torch.int32)

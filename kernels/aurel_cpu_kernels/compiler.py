@@ -1,0 +1,44 @@
+"""How kernels are compiled: without the interpreter lock, kept on disk where that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+# Sums may be reordered and fused; NaN and infinities keep their meaning.
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "nsz"},
+}
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls, at its first call."""
+    try:
+        compiled = njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # no folder can be written
+        return njit(**_OPTIONS)(function)
+    # A kernel contains the functions that it calls. Numba compiles anew where the kernel's own file
+    # has changed; with this it does where any file of the package has.
+    compiled._cache._cache_file._source_stamp = _digest()
+    return compiled
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a function into each kernel that calls it."""
+    return njit(forceinline=True, **_OPTIONS)(function)
+
+
+@cache
+def _digest() -> str:
+    """Return a number that changes with the sources of this package."""
+    digest = sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""Sum of all nodes' values, gated channel by channel by the edges; no gate is kept in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from aurel_cpu_kernels.arrays import flags, flat, narrow, result
+from aurel_cpu_kernels.compiler import kernel
+from aurel_cpu_kernels.rows import row_part
+from aurel_cpu_kernels.threads import run
+from aurel_cpu_kernels.vector_math import exp_of_unit, prefer_wide_vectors, sigmoid
+
+_BLOCK = 128  # channels computed together: the gates of one target stay in the nearest cache
+_WORK = 8  # operations for each channel of an edge
+
+
+@kernel
+def _aggregate(start, stop, edge, values, mask, nodes, channels, out):
+    """Write the sums of some blocks of channels."""
+    prefer_wide_vectors()
+    total = np.empty(_BLOCK, values.dtype)
+    sums = np.empty(_BLOCK, values.dtype)
+    blocks = (channels + _BLOCK - 1) // _BLOCK
+    for part in range(start, stop):
+        target, first = part // blocks, part % blocks * _BLOCK
+        width = min(_BLOCK, channels - first)
+        total[:] = 0
+        sums[:] = 0
+        graph = target // nodes * nodes
+        if mask.size == 0 or mask[target]:
+            for j in range(nodes):
+                if mask.size > 0 and not mask[graph + j]:
+                    continue
+                e = row_part(edge, target * nodes + j, channels, first, width)
+                v = row_part(values, graph + j, channels, first, width)
+                for c in range(width):
+                    weight = exp_of_unit(sigmoid(e[c]))
+                    total[c] += weight
+                    sums[c] += weight * v[c]
+        else:
+            total[:] = 1
+        o = row_part(out, target, channels, first, width)
+        for c in range(width):
+            o[c] = sums[c] / total[c]
+
+
+@kernel
+def _gates(edge, values, mask, target, graph, first, width, nodes, channels, gate, weight, mean):
+    """Fill the gates and weights (N, C) of one target, its mean and its sum of weights."""
+    total = np.zeros(_BLOCK, values.dtype)
+    mean[:] = 0
+    for j in range(nodes):
+        if mask.size > 0 and not mask[graph + j]:
+            continue
+        e = row_part(edge, target * nodes + j, channels, first, width)
+        v = row_part(values, graph + j, channels, first, width)
+        g, w = gate[j], weight[j]
+        # Loops over few arrays: LLVM vectorizes them only where it can tell that none overlap.
+        for c in range(width):
+            g[c] = sigmoid(e[c])
+        for c in range(width):
+            w[c] = exp_of_unit(g[c])
+        for c in range(width):
+            total[c] += w[c]
+            mean[c] += w[c] * v[c]
+    for c in range(width):
+        mean[c] /= total[c]
+    return total
+
+
+@kernel
+def _differentiate(
+    start, stop, grad_out, edge, values, mask, nodes, channels, grad_edge, grad_values
+):
+    """Write the gradients of some blocks of channels of some graphs."""
+    prefer_wide_vectors()
+    # Arrays of their own, or LLVM takes them for one and does not vectorize.
+    gate = np.empty((nodes, _BLOCK), values.dtype)
+    weight = np.empty((nodes, _BLOCK), values.dtype)
+    mean = np.empty(_BLOCK, values.dtype)
+    blocks = (channels + _BLOCK - 1) // _BLOCK
+    for part in range(start, stop):
+        graph, first = part // blocks * nodes, part % blocks * _BLOCK
+        width = min(_BLOCK, channels - first)
+        for j in range(nodes):
+            row_part(grad_values, graph + j, channels, first, width)[:] = 0
+        for target in range(graph, graph + nodes):
+            present = mask.size == 0 or mask[target]
+            if present:
+                share = _gates(
+                    edge, values, mask, target, graph, first, width, nodes, channels,
+                    gate, weight, mean,
+                )
+                o = row_part(grad_out, target, channels, first, width)
+                for c in range(width):
+                    share[c] = o[c] / share[c]
+            for j in range(nodes):
+                e = row_part(grad_edge, target * nodes + j, channels, first, width)
+                if not present or (mask.size > 0 and not mask[graph + j]):
+                    e[:] = 0
+                    continue
+                v = row_part(values, graph + j, channels, first, width)
+                grad = row_part(grad_values, graph + j, channels, first, width)
+                g, w = gate[j], weight[j]
+                for c in range(width):
+                    w[c] *= share[c]
+                    grad[c] += w[c]
+                for c in range(width):
+                    e[c] = w[c] * (v[c] - mean[c]) * (g[c] - g[c] * g[c])
+
+
+def forward(edge: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the gated sums, (B, N, C), in the dtype of values; zeros for absent targets."""
+    batch, nodes, channels = values.shape
+    out = result(values, batch, nodes, channels)
+    run(
+        _aggregate,
+        batch * nodes * -(-channels // _BLOCK),
+        _WORK * edge.numel(),
+        flat(edge),
+        flat(values),
+        flags(mask),
+        nodes,
+        channels,
+        flat(out),
+    )
+    return narrow(out, values)
+
+
+def backward(
+    grad_out: Tensor, edge: Tensor, values: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of edge and values; zeros where a node is absent."""
+    batch, nodes, channels = values.shape
+    grad_edge, grad_values = result(edge, *edge.shape), result(values, *values.shape)
+    run(
+        _differentiate,
+        batch * -(-channels // _BLOCK),
+        2 * _WORK * edge.numel(),
+        flat(grad_out),
+        flat(edge),
+        flat(values),
+        flags(mask),
+        nodes,
+        channels,
+        flat(grad_edge),
+        flat(grad_values),
+    )
+    return narrow(grad_edge, edge), narrow(grad_values, values)

@@ -1,0 +1,222 @@
+"""Graph attention on a given graph; sums run over the edges, so nothing else reaches a node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from aurel_cpu_kernels.arrays import flags, flat, narrow, result
+from aurel_cpu_kernels.compiler import inlined, kernel
+from aurel_cpu_kernels.row_sums import multiply_rows_of, sum_rows
+from aurel_cpu_kernels.rows import row_part
+from aurel_cpu_kernels.threads import run
+from aurel_cpu_kernels.tile_products import LANES
+from aurel_cpu_kernels.vector_math import exp_of_nonpositive, prefer_wide_vectors
+
+_BLOCK = 16  # scores whose exponential is computed together
+
+
+@inlined
+def _weigh(target_score, source_scores, edges, slope, row, columns):
+    """Write softmax weights and columns of the edges of one target, and return their number."""
+    count = 0
+    for j in range(source_scores.size):
+        # Without a branch, which would be mispredicted every other time.
+        score = target_score + source_scores[j]
+        row[count] = score * slope if score < 0 else score
+        columns[count] = j
+        count += edges[j]
+    largest = row.dtype.type(-np.inf)
+    for n in range(count):
+        largest = row[n] if row[n] > largest else largest
+    for first in range(0, count, _BLOCK):
+        block = row[first : first + _BLOCK]
+        for n in range(_BLOCK):
+            block[n] = exp_of_nonpositive(block[n] - largest)
+    total = row.dtype.type(0)
+    for n in range(count):
+        total += row[n]
+    share = row.dtype.type(1) / total
+    for n in range(count):
+        row[n] *= share
+    return count
+
+
+@inlined
+def _scratch(nodes, values):
+    """Return weights and columns of a row, with space for whole blocks."""
+    size = (nodes // _BLOCK + 1) * _BLOCK
+    return np.zeros(size, values.dtype), np.zeros(size, np.int64)
+
+
+@inlined
+def _edges(adjacency, shared, graph, target, nodes):
+    """Return the row of the adjacency of a target, with one adjacency for all graphs or each."""
+    return row_part(adjacency, target if shared else graph * nodes + target, nodes, 0, nodes)
+
+
+@kernel
+def _attend(
+    start,
+    stop,
+    values,
+    target_score,
+    source_score,
+    adjacency,
+    shared,
+    heads,
+    nodes,
+    channels,
+    lanes,
+    slope,
+    out,
+    weights,
+):
+    """Write the aggregates of some targets, and their weights where there is a place for them."""
+    prefer_wide_vectors()
+    row, columns = _scratch(nodes, values)
+    for target in range(start, stop):
+        head = target // nodes
+        edges = _edges(adjacency, shared, head // heads, target % nodes, nodes)
+        sources = row_part(source_score, head, nodes, 0, nodes)
+        count = _weigh(target_score[target], sources, edges, slope, row, columns)
+        sum_rows(row, columns, count, values, head * nodes, channels, lanes, out, target)
+        if weights.size > 0:
+            all_weights = row_part(weights, target, nodes, 0, nodes)
+            all_weights[:] = 0
+            for n in range(count):
+                all_weights[columns[n]] = row[n]
+
+
+@inlined
+def _differentiate_scores(
+    row, columns, count, grads, target_score, source_scores, slope, grad_sources
+):
+    """Add the gradients of the sources' scores, and return that of the target's."""
+    mean = row.dtype.type(0)
+    for n in range(count):
+        mean += row[n] * grads[n]
+    total = row.dtype.type(0)
+    for n in range(count):
+        grad = row[n] * (grads[n] - mean)
+        if not target_score + source_scores[columns[n]] > 0:
+            grad *= slope
+        total += grad
+        grad_sources[columns[n]] += grad
+    return total
+
+
+@kernel
+def _differentiate(
+    start,
+    stop,
+    grad_out,
+    grad_weights,
+    values,
+    target_score,
+    source_score,
+    adjacency,
+    shared,
+    heads,
+    nodes,
+    channels,
+    lanes,
+    slope,
+    grad_values,
+    grad_target,
+    grad_source,
+):
+    """Write the gradients of some heads of some graphs."""
+    prefer_wide_vectors()
+    weights = np.empty((nodes, nodes), values.dtype)
+    row, columns = _scratch(nodes, values)
+    grads = np.zeros_like(row)
+    for head in range(start, stop):
+        sources = row_part(source_score, head, nodes, 0, nodes)
+        grad_sources = row_part(grad_source, head, nodes, 0, nodes)
+        grad_sources[:] = 0
+        for i in range(nodes):
+            target = head * nodes + i
+            edges = _edges(adjacency, shared, head // heads, i, nodes)
+            count = _weigh(target_score[target], sources, edges, slope, row, columns)
+            grads[:] = 0
+            if grad_out.size > 0:
+                multiply_rows_of(
+                    grad_out, target, columns, count, values, head * nodes, channels, lanes, grads
+                )
+            for n in range(count):
+                weights[i, columns[n]] = row[n]
+                if grad_weights.size > 0:
+                    grads[n] += grad_weights[target * nodes + columns[n]]
+            grad_target[target] = _differentiate_scores(
+                row, columns, count, grads, target_score[target], sources, slope, grad_sources
+            )
+        for j in range(nodes):
+            count = 0
+            for i in range(nodes):
+                row[count] = weights[i, j]
+                columns[count] = i
+                count += _edges(adjacency, shared, head // heads, i, nodes)[j]
+            count = count if grad_out.size > 0 else 0
+            v = head * nodes + j
+            sum_rows(row, columns, count, grad_out, head * nodes, channels, lanes, grad_values, v)
+
+
+def _graphs(
+    values: Tensor, target_score: Tensor, source_score: Tensor, adjacency: Tensor, slope: float
+) -> tuple[Any, ...]:
+    """Return what both kernels take."""
+    _, heads, nodes, channels = values.shape
+    x = flat(values)
+    scores = (flat(target_score), flat(source_score))
+    sizes = (adjacency.dim() == 2, heads, nodes, channels, LANES[x.dtype.name])
+    return (x, *scores, flags(adjacency), *sizes, x.dtype.type(slope))
+
+
+def _work(values: Tensor) -> int:
+    return values.numel() * values.shape[2]
+
+
+def forward(
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    adjacency: Tensor,
+    negative_slope: float,
+    return_weights: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the aggregates (B, H, N, C) and the weights (B, H, N, N), or (0,) if not wanted."""
+    batch, heads, nodes, channels = values.shape
+    out = result(values, *values.shape)
+    weights = result(values, *((batch, heads, nodes, nodes) if return_weights else (0,)))
+    graphs = _graphs(values, target_score, source_score, adjacency, negative_slope)
+    run(_attend, batch * heads * nodes, _work(values), *graphs, flat(out), flat(weights))
+    return narrow(out, values), narrow(weights, values)
+
+
+def backward(
+    grad_out: Tensor | None,
+    grad_weights: Tensor | None,
+    values: Tensor,
+    target_score: Tensor,
+    source_score: Tensor,
+    adjacency: Tensor,
+    negative_slope: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of values and both scores, from those of the outputs that were used."""
+    inputs = (values, target_score, source_score)
+    grads = [result(each, *each.shape) for each in inputs]
+    unused = np.empty(0, flat(grads[0]).dtype)
+    run(
+        _differentiate,
+        values.shape[0] * values.shape[1],
+        2 * _work(values),
+        unused if grad_out is None else flat(grad_out),
+        unused if grad_weights is None else flat(grad_weights),
+        *_graphs(*inputs, adjacency, negative_slope),
+        *(flat(grad) for grad in grads),
+    )
+    wide, target, source = (narrow(grad, of) for grad, of in zip(grads, inputs, strict=True))
+    return wide, target, source

@@ -1,0 +1,155 @@
+"""Nearest sources of the nodes of many graphs, dense or ragged.
+
+Small graphs by exact scores of all pairs, each pair once; large ones by products of matrices first
+(`preselection`). All rows of a graph lie one after the other in x, and all its sources in y.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aurel_cpu_kernels.arrays import Array
+from aurel_cpu_kernels.compiler import kernel
+from aurel_cpu_kernels.preselection import search_by_products
+from aurel_cpu_kernels.problem import Problem
+from aurel_cpu_kernels.scores import METRICS, scale_nodes, sums_between, sums_within
+from aurel_cpu_kernels.selection import choose, finish_scores
+from aurel_cpu_kernels.threads import run
+
+SMALL = 64  # sources up to which the scores of all pairs are the fastest way
+_ROWS = 16  # of a part of a larger graph
+
+
+def prepare(problem: Problem) -> tuple[Array, Array, Array, Array]:
+    """Return x and y as the products of the cosine take them, and the squares of their rows."""
+    if problem.metric != "cosine":
+        none = np.empty(0, problem.x.dtype)
+        return problem.x, problem.y, none, none
+    x, squares = _scaled(problem.x, problem.channels)
+    if problem.y is problem.x:
+        return x, x, squares, squares
+    y, source_squares = _scaled(problem.y, problem.channels)
+    return x, y, squares, source_squares
+
+
+def _scaled(x: Array, channels: int) -> tuple[Array, Array]:
+    nodes = len(x) // max(channels, 1)
+    scaled, squares = np.empty_like(x), np.empty(nodes, x.dtype)
+    run(scale_nodes, nodes, 4 * len(x), x, channels, scaled, squares)
+    return scaled, squares
+
+
+def parts(problem: Problem, graphs: Array) -> tuple[Array, bool]:
+    """Return graph, first row and number of rows of each part, (P, 3), and if these are graphs.
+
+    A part of the work is a whole graph, or a block of its rows where there are large ones.
+    """
+    counts = problem.rows[graphs, 1]
+    if len(graphs) == 0 or max(counts.max(), problem.sources[graphs, 1].max()) <= SMALL:
+        return np.stack((graphs, np.zeros_like(graphs), counts), 1), True
+    blocks = -(-counts // _ROWS)
+    graph = np.repeat(np.arange(len(graphs)), blocks)
+    first = (np.arange(len(graph)) - np.repeat(np.cumsum(blocks) - blocks, blocks)) * _ROWS
+    size = np.minimum(_ROWS, counts[graph] - first)
+    return np.stack((graphs[graph], first, size), 1), False
+
+
+@kernel
+def search_parts(
+    start,
+    stop,
+    table,
+    x,
+    y,
+    own,
+    squares,
+    source_squares,
+    channels,
+    rows,
+    sources,
+    valid,
+    source_valid,
+    bias,
+    bias_stride,
+    metric,
+    k,
+    dilation,
+    loop,
+    local,
+    whole,
+    neighbors,
+):
+    """Write the neighbors of the nodes of some parts."""
+    most, height = 1, 1
+    for part in range(start, stop):
+        most = max(most, sources[table[part, 0], 1])
+        height = max(height, table[part, 2])
+    sums = np.empty((height, most), x.dtype)
+    scores = np.empty(most, x.dtype)
+    best = np.empty(k * dilation, x.dtype)
+    chosen = np.empty(k * dilation, np.int64)
+    for part in range(start, stop):
+        graph = table[part, 0]
+        row = rows[graph, 0] + table[part, 1]
+        size = table[part, 2]
+        first = sources[graph, 0]
+        nodes = sources[graph, 1]
+        if own and whole:
+            sums_within(x, row, nodes, channels, metric, sums)
+        else:
+            sums_between(x, y, row, size, first, nodes, channels, metric, sums)
+        offset = 0 if local else first
+        for i in range(size):
+            found = 0
+            itself = table[part, 1] + i
+            if valid.size == 0 or valid[row + i]:
+                square = squares[row + i] if squares.size > 0 else x.dtype.type(0)
+                bias_row = graph * bias_stride + itself * nodes
+                finish_scores(
+                    sums[i], nodes, metric, square, source_squares, first, bias, bias_row, scores
+                )
+                excluded = -1 if loop else itself
+                found = choose(
+                    scores, nodes, source_valid, first, excluded, k * dilation, best, chosen
+                )
+            place = (row + i) * k
+            for s in range(k):
+                rank = s * dilation
+                neighbors[place + s] = chosen[rank] + offset if rank < found else -1
+
+
+def search(problem: Problem, neighbors: Array) -> None:
+    """Write the neighbors of all nodes into a flat array, K a node."""
+    x, y, squares, source_squares = prepare(problem)
+    large = problem.sources[:, 1] > SMALL
+    if problem.metric == "l1":
+        large[:] = False
+    table, whole = parts(problem, np.flatnonzero(~large))
+    run(
+        search_parts,
+        len(table),
+        problem.work(),
+        table,
+        x,
+        y,
+        problem.y is problem.x,
+        squares,
+        source_squares,
+        problem.channels,
+        problem.rows,
+        problem.sources,
+        problem.valid,
+        problem.source_valid,
+        problem.bias,
+        problem.bias_stride,
+        METRICS[problem.metric],
+        problem.k,
+        problem.dilation,
+        problem.loop,
+        problem.local,
+        whole,
+        neighbors,
+    )
+    if large.any():
+        graphs = np.flatnonzero(large)
+        search_by_products(problem, graphs, x, y, squares, source_squares, neighbors)
