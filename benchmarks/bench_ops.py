@@ -70,9 +70,7 @@ def distance_operations(size: dict[str, int]) -> int:
     return 2 * count(size, "B", "N", "N", "C")
 
 
-@pytest.mark.sizes(
-    cpu=[SMALL, *AU_GRAPHS, *FEATURE_MAPS], cuda=[*GPU_AU_GRAPHS, *GPU_FEATURE_MAPS]
-)
+@pytest.mark.sizes(cpu=[SMALL, *AU_GRAPHS, *FEATURE_MAPS], cuda=[*GPU_AU_GRAPHS, *GPU_FEATURE_MAPS])
 def test_knn_graph(size: dict[str, int], bench: Any, versus_functions: Any) -> None:
     k = size["K"]
     moved = FLOAT * count(size, "B", "N", "C") + INDEX * count(size, "B", "N", "K")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class OnEdges(nn.Module):
         Raises:
             ValueError: an argument has the wrong shape, dtype or value.
         """
-        check_shape("x", x, "M C", C=self.layer.in_channels)
+        check_shape("x", x, "M C", C=cast(int, self.layer.in_channels))
         return _CONVOLVE[type(self.layer)](self.layer, x, *by_target(edge_index, len(x)))
 
 

@@ -1,1 +1,1 @@
-"""Kernels for a CPU, compiled by numba at their first call; see `aurel.ops` for what they compute."""
+"""Kernels for a CPU, compiled by numba at their first call; `aurel.ops` defines their results."""

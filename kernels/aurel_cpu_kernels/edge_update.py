@@ -285,8 +285,8 @@ def backward(
     work = projected.numel()
     deviation = _deviation(var, eps)
     scale = flat(weight) * deviation
-    inputs = (flat(grad_out), flat(projected), flat(target), flat(source), flags(mask))
-    inputs = (*inputs, nodes, channels, flat(mean), scale, flat(bias))
+    tensors = (flat(grad_out), flat(projected), flat(target), flat(source), flags(mask))
+    inputs = (*tensors, nodes, channels, flat(mean), scale, flat(bias))
     sums = np.empty((2, batch * nodes * nodes), scale.dtype)
     run(_sum_gradients, batch * nodes, 2 * work, *inputs, *sums)
     pairs, shares = result(weight, 2, nodes, nodes), np.empty((2, nodes * nodes), scale.dtype)

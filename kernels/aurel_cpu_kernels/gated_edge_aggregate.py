@@ -89,8 +89,18 @@ def _differentiate(
             present = mask.size == 0 or mask[target]
             if present:
                 share = _gates(
-                    edge, values, mask, target, graph, first, width, nodes, channels,
-                    gate, weight, mean,
+                    edge,
+                    values,
+                    mask,
+                    target,
+                    graph,
+                    first,
+                    width,
+                    nodes,
+                    channels,
+                    gate,
+                    weight,
+                    mean,
                 )
                 o = row_part(grad_out, target, channels, first, width)
                 for c in range(width):

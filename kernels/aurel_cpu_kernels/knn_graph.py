@@ -1,4 +1,4 @@
-"""The K nearest nodes: squared or absolute distances, cosines or products, ties to the lowest index."""
+"""The K nearest nodes by distances, cosines or products, ties to the lowest index."""
 
 from __future__ import annotations
 
@@ -73,9 +73,7 @@ def forward(
         loop: a node may choose itself.
         dilation: d, to keep every d-th of the nearest.
     """
-    problem = dense_problem(
-        wide(x), sources, bias, mask, source_mask, k, metric, loop, dilation
-    )
+    problem = dense_problem(wide(x), sources, bias, mask, source_mask, k, metric, loop, dilation)
     neighbors = torch.empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
     search(problem, flat(neighbors))
     return neighbors

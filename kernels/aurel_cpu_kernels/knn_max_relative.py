@@ -58,9 +58,7 @@ def forward(
 
     The winners are empty unless `keep_winner`. Arguments: see `knn_graph.forward`.
     """
-    problem = dense_problem(
-        wide(x), sources, bias, mask, source_mask, k, metric, loop, dilation
-    )
+    problem = dense_problem(wide(x), sources, bias, mask, source_mask, k, metric, loop, dilation)
     neighbors = torch.empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
     search(problem, flat(neighbors))
     features = x if sources is None else sources

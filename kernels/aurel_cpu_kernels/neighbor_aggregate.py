@@ -106,9 +106,7 @@ def backward_channels(
                 add_multiple(total[first + low : first + high], given, factor)
 
 
-def forward(
-    x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool
-) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool) -> tuple[Tensor, Tensor]:
     """Return the reduction (B, N, C) and, for "max" and if `keep_winner`, the winning nodes."""
     return reduce_lists(x, neighbors, reduce, keep_winner)
 

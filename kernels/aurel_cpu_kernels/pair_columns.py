@@ -70,7 +70,9 @@ def multiply(a, b, c, rows, steps, stride, lanes, clear):
     for first in range(0, stride - lanes * VECTORS + 1, lanes * VECTORS):
         for row in range(0, rows, ROWS):
             place = row * stride + first
-            add_tile_product(a, row * steps, steps, b, first, stride, c, place, stride, steps, clear)
+            add_tile_product(
+                a, row * steps, steps, b, first, stride, c, place, stride, steps, clear
+            )
 
 
 @kernel
@@ -83,7 +85,9 @@ def multiply_rows(a, b, rows, columns, stride, lanes, symmetric, tiles, out):
         for column in range(row if symmetric else 0, columns, SIDE):
             place = row * width + column
             left, right = row * stride, column * stride
-            add_row_products(a, left, stride, b, right, stride, tiles, place, width, stride // lanes)
+            add_row_products(
+                a, left, stride, b, right, stride, tiles, place, width, stride // lanes
+            )
     for row in range(rows):
         for column in range(columns):
             mirrored = symmetric and column < row

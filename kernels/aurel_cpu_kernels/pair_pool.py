@@ -120,7 +120,9 @@ def _pool(
                     padded_gram[:size] = row_part(gram, target, size, 0, size)
                     _subtract_mean(attention, tokens, stride, sources, mean, pair, ones, attention)
                     multiply(padded_gram, attention, moved, tokens, tokens, stride, lanes, True)
-                    _write_scatter(attention, moved, tokens, stride, sources, pair, squares, scatter)
+                    _write_scatter(
+                        attention, moved, tokens, stride, sources, pair, squares, scatter
+                    )
 
 
 @kernel

@@ -115,9 +115,7 @@ def _blocks(problem: Problem, graphs: Array) -> Iterator[_Block]:
         for start in range(0, len(run_of_graphs), together):
             count = min(together, len(run_of_graphs) - start)
             for row in range(0, rows, height):
-                yield _Block(
-                    int(run_of_graphs[start, 2]), count, row, min(height, rows - row)
-                )
+                yield _Block(int(run_of_graphs[start, 2]), count, row, min(height, rows - row))
 
 
 @kernel
@@ -240,9 +238,7 @@ def choose_candidates(
                 exists = source_valid.size == 0 or source_valid[first + j]
                 doubtful = doubtful or (exists and not abs(scores[j]) < np.inf)
             if not doubtful:
-                found = choose(
-                    scores, count, source_valid, first, excluded, wanted, best, chosen
-                )
+                found = choose(scores, count, source_valid, first, excluded, wanted, best, chosen)
                 chosen[:found].sort()
                 last = -np.inf
                 bias_size = x.dtype.type(0)
@@ -297,7 +293,15 @@ def choose_candidates(
             if doubtful:
                 sums_between(x, y, row, 1, first, count, channels, metric, sums)
                 finish_scores(
-                    sums[0], count, metric, own_square, source_squares, first, bias, bias_row, scores
+                    sums[0],
+                    count,
+                    metric,
+                    own_square,
+                    source_squares,
+                    first,
+                    bias,
+                    bias_row,
+                    scores,
                 )
                 found = choose(
                     scores, count, source_valid, first, excluded, rank, few_best, few_chosen

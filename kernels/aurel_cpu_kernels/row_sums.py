@@ -53,7 +53,9 @@ def _sum_intrinsic(vectors: int) -> Any:
                     multiply_add(
                         builder,
                         factor,
-                        load_vector(builder, builder.gep(first, [ir.Constant(row.type, v * lanes)]), vector),
+                        load_vector(
+                            builder, builder.gep(first, [ir.Constant(row.type, v * lanes)]), vector
+                        ),
                         held,
                     )
                     for v, held in enumerate(sums)
@@ -97,7 +99,7 @@ def sum_rows(weights, rows, count, x, first, channels, lanes, out, out_row):
 def _four_products(  # type: ignore[no-untyped-def]
     typing_context, x, x_at, rows, first, y, start, row, steps, out
 ):
-    """Write to out[first : first + 4] the products of `steps` vectors of x with chosen rows of y."""
+    """Write to out[first : first + 4] the products of `steps` vectors of x with rows of y."""
     signature = types.void(x, x_at, rows, first, y, start, row, steps, out)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

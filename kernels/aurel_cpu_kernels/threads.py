@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-_WORTH = 30_000  # elementary operations, some ten microseconds, below which a second thread costs more
+_WORTH = (
+    30_000  # elementary operations, some ten microseconds, below which a second thread costs more
+)
 _SHARES = 3  # ranges a thread, so that one that started late takes fewer
 
 

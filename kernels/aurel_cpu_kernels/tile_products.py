@@ -23,7 +23,9 @@ SIDE = 5 if _WIDE else 3
 Value = ir.Value
 
 
-def place_of(context: Any, builder: ir.IRBuilder, array_type: Any, array: Value, at: Value) -> Value:
+def place_of(
+    context: Any, builder: ir.IRBuilder, array_type: Any, array: Value, at: Value
+) -> Value:
     """Return the pointer to an element of a flat array."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [at])
@@ -81,7 +83,9 @@ def accumulate(
     states = [builder.phi(value.type) for value in sums]
     updated = step(index, states)
     following = builder.add(index, one)
-    for phi, first, value in zip([index, *states], [zero, *sums], [following, *updated], strict=True):
+    for phi, first, value in zip(
+        [index, *states], [zero, *sums], [following, *updated], strict=True
+    ):
         phi.add_incoming(first, before)
         phi.add_incoming(value, builder.block)
     last = builder.block

@@ -12,7 +12,6 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 
-
 @intrinsic
 def prefer_wide_vectors(typing_context: Any) -> Any:
     """Let LLVM use vectors of 512 bits in the calling function where the CPU has them."""

@@ -119,7 +119,8 @@ def disassemble(cubin: bytes) -> str:
 def count(assembly: str) -> Counts:
     """Return the instructions of a kernel, padding left out, and how many of them lie in loops."""
     labels: dict[str, int] = {}
-    total, looped = 0, set()
+    total = 0
+    looped: set[int] = set()
     for line in assembly.splitlines():
         label, instruction = LABEL.match(line), INSTRUCTION.search(line)
         if label:

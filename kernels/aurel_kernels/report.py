@@ -80,7 +80,7 @@ def modules() -> list[Any]:
 
 
 def compile_for(target: str) -> list[Row]:
-    """Compile the examples of all modules for one target; a kernel that occurs again does not count."""
+    """Compile the examples of all modules for one target, each kernel once."""
     import triton
 
     from aurel_kernels.launch import compile_only

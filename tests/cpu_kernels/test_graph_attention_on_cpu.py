@@ -126,9 +126,7 @@ def test_scores_that_are_not_finite(score: float) -> None:
     inputs[2][0, 0, 2] = score
     with np.errstate(invalid="ignore"):
         want = oracle(*wide(*inputs, adjacency))
-    for ours, theirs in zip(
-        kernels.forward(*inputs, adjacency, SLOPE, True), want, strict=True
-    ):
+    for ours, theirs in zip(kernels.forward(*inputs, adjacency, SLOPE, True), want, strict=True):
         assert_close(ours, theirs)
 
 
@@ -163,9 +161,7 @@ def test_strided_inputs() -> None:
     gradients = kernels.backward(grad, None, *inputs, adjacency, SLOPE)
     moved = [strided(x) for x in inputs]
     turned = adjacency.mT.contiguous().mT
-    for ours, theirs in zip(
-        kernels.forward(*moved, turned, SLOPE, True), want, strict=True
-    ):
+    for ours, theirs in zip(kernels.forward(*moved, turned, SLOPE, True), want, strict=True):
         assert torch.equal(ours, theirs)
     for ours, theirs in zip(
         kernels.backward(strided(grad), None, *moved, turned, SLOPE), gradients, strict=True
