@@ -108,3 +108,10 @@ THEIRS: dict[type[nn.Module], Apply] = {
     GINGraphConv: gin,
     SAGEGraphConv: sage,
 }
+
+
+def star(leaves: int) -> Tensor:
+    """Edges from every leaf to the hub, node 0, and from the hub to the first leaf."""
+    source = torch.arange(1, leaves + 1)
+    edges = torch.stack((source, torch.zeros_like(source)))
+    return torch.cat((edges, torch.tensor([[0], [1]])), dim=1)

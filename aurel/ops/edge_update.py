@@ -114,9 +114,12 @@ def edge_update(
     check_shape("projected", projected, "B N N C", B=batch, N=nodes, C=channels)
     for name, ends in (("target", target), ("source", source)):
         check_shape(name, ends, "B N C", B=batch, N=nodes, C=channels)
-    mean, var = (None, None) if statistics is None else statistics
+    mean = var = None
     pairs = {"weight": weight, "bias": bias}
-    if mean is not None and var is not None:
+    if statistics is not None:
+        if not isinstance(statistics, tuple) or len(statistics) != 2:
+            raise TypeError(f"statistics must be a pair of tensors or None, got {statistics!r}")
+        mean, var = statistics
         pairs |= {"mean": mean, "var": var}
     for name, tensor in pairs.items():
         check_shape(name, tensor, "N N", N=nodes)

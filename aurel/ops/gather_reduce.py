@@ -42,7 +42,7 @@ def max_over_neighbors(x: Tensor, neighbors: Tensor, keep_winner: bool) -> tuple
             torch.maximum(best, rows.index_select(0, slot), out=best)
     else:
         node = neighbors.clamp_min(0).to(winner.dtype).flatten(0, 1)
-        won = winner.view(-1, channels).copy_(node[:, :1].expand(-1, channels))
+        won = winner.flatten(0, 1).copy_(node[:, :1].expand(-1, channels))
         none_yet = slots[0] == batch * nodes
         for j in range(1, len(slots)):
             candidate = rows.index_select(0, slots[j])
@@ -58,6 +58,8 @@ def max_over_neighbors(x: Tensor, neighbors: Tensor, keep_winner: bool) -> tuple
 
 def add_to_winner(total: Tensor, grad: Tensor, neighbors: Tensor, winner: Tensor) -> Tensor:
     """Return (B, M, C) `total` plus the gradients, (B, N, C), at the nodes that won the maxima."""
+    if total.shape[1] == 0:
+        return total
     grad = grad.masked_fill(without_neighbors(neighbors), 0)
     return total.scatter_add(1, winner.long(), grad)
 

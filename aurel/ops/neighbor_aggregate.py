@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from aurel_kernels.sizes import graph_obstacle
 from torch import Tensor
+from torch.nn import functional as F
 
 from aurel.ops.arguments import check_choice, check_device, check_nodes, check_shape
 from aurel.ops.backend import Backend, resolve_backend
@@ -28,8 +29,9 @@ REDUCTIONS = ("max", "mean", "sum")
 def neighbor_aggregate_reference(x: Tensor, neighbors: Tensor, reduce: Reduce = "max") -> Tensor:
     """Define `neighbor_aggregate`: gather (B, N, K, C), then reduce over K."""
     samples = torch.arange(x.shape[0], device=x.device)[:, None, None]
-    gathered = x[samples, neighbors.clamp_min(0)]
     empty = (neighbors < 0)[..., None]
+    # Empty slots hold a last row of zeros.
+    gathered = F.pad(x, (0, 0, 0, 1))[samples, neighbors.where(neighbors >= 0, x.shape[1])]
     if reduce == "max":
         slot = gathered.detach().masked_fill(empty, -torch.inf).argmax(2, keepdim=True)
         return gathered.gather(2, slot).squeeze(2).masked_fill(empty.all(2), 0)

@@ -95,8 +95,11 @@ def nearest(
         missing, given = ("batch_x", batch_y) if batch_x is None else ("batch_y", batch_x)
         if given is not None and bool((given != 0).any()):
             raise ValueError(f"{missing} must be given where there are several graphs, got None")
+    own = x is y and batch_x is batch_y
     batch_x = one_graph(x) if batch_x is None else batch_x
     batch_y = one_graph(y) if batch_y is None else batch_y
+    if own:  # backends and kernels can do more with these
+        return ragged_knn_graph(x, batch_x, k, metric)
     return ragged_knn_graph(y, batch_y, k, metric, sources=x, source_batch=batch_x)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from aurel.layers.gin_graph_conv import GINGraphConv
 from aurel.layers.linear_norm import grouped_linear, interleave
 from aurel.layers.masked_norm import batch_norm
 from aurel.layers.max_relative_graph_conv import MaxRelativeGraphConv
+from aurel.layers.neighborhood import NeighborGraphConv
 from aurel.layers.sage_graph_conv import SAGEGraphConv
 from aurel.ops.arguments import check_shape
 from aurel.pyg.edges import by_target, targets
@@ -33,9 +34,11 @@ class OnEdges(nn.Module):
         ValueError: the layer is none of these.
     """
 
+    layer: NeighborGraphConv
+
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        if type(layer) not in _CONVOLVE:
+        if not isinstance(layer, NeighborGraphConv) or type(layer) not in _CONVOLVE:
             names = ", ".join(known.__name__ for known in _CONVOLVE)
             raise ValueError(f"layer must be one of {names}, got {type(layer).__name__}")
         self.layer = layer
@@ -53,7 +56,7 @@ class OnEdges(nn.Module):
         Raises:
             ValueError: an argument has the wrong shape, dtype or value.
         """
-        check_shape("x", x, "M C", C=cast(int, self.layer.in_channels))
+        check_shape("x", x, "M C", C=self.layer.in_channels)
         return _CONVOLVE[type(self.layer)](self.layer, x, *by_target(edge_index, len(x)))
 
 

@@ -31,7 +31,7 @@ from aurel_kernels import (
     pair_pool,
 )
 from aurel_kernels.launch import compile_only
-from aurel_kernels.report import StandInDriver
+from aurel_kernels.stand_in import StandInDriver
 
 TARGET = "sm_90"
 BATCH = 64
@@ -105,7 +105,7 @@ def count_call(call: Callable[[], object]) -> Counts:
 
 
 def disassemble(cubin: bytes) -> str:
-    """Return the assembly text of a kernel, by the disassembler that Triton brings along."""
+    """Return the assembly text of a kernel, by the disassembler in Triton's package."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"

@@ -118,6 +118,11 @@ def _available(meta: dict[str, Any]) -> dict[str, Any]:
     return meta
 
 
+def cdiv(x: int, y: int) -> int:
+    """Return x / y, rounded up: as `triton.cdiv` does, which takes microseconds on the host."""
+    return -(-x // y)
+
+
 def target() -> str:
     """Return what kernels are compiled for: "cuda" or "hip"."""
     return triton.runtime.driver.active.get_current_target().backend

@@ -22,13 +22,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-# target: backend, architecture, lanes of a warp, shared memory that a block may have (KiB)
-TARGETS: dict[str, tuple[str, int | str, int, int]] = {
-    "sm_80": ("cuda", 80, 32, 163),
-    "sm_90": ("cuda", 90, 32, 227),
-    "sm_100": ("cuda", 100, 32, 227),
-    "gfx942": ("hip", "gfx942", 64, 64),
-}
+from aurel_kernels.stand_in import TARGETS, StandInDriver
 
 # options that are not printed: the same for all kernels, or printed in another column
 HIDDEN = ("num_stages", "LOOP", "UPCAST")
@@ -51,24 +45,6 @@ class Row:
         if self.spills:
             return "spills"
         return "too much shared memory" if self.shared > limit else None
-
-
-class StandInDriver:
-    """As much of a driver as Triton needs to compile; each target is a device of its own."""
-
-    def __init__(self, target: str) -> None:
-        self.target = target
-
-    def get_current_target(self) -> Any:
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget(*TARGETS[self.target][:3])
-
-    def get_current_device(self) -> int:
-        return list(TARGETS).index(self.target)
-
-    def get_current_stream(self, device: int | None = None) -> int:
-        return 0
 
 
 def modules() -> list[Any]:

@@ -13,30 +13,47 @@ KERNELS = [
     "tests/kernels/test_edge_update_kernels.py",
     "tests/kernels/test_gated_edge_kernels.py",
 ]
-# Which of their runs of kernels, in Triton's interpreter, concern an op.
+# Which of their runs of kernels, in Triton's interpreter, concern an op; "" for none.
 RUNS = {
     "edge_update": "edge_update",
     "gated_edge_aggregate": "gated",
     "graph_attention": "attention",
-    "knn_graph": "knn",
+    "knn_graph": "knn_graph",
     "knn_max_relative": "max_relative",
-    "neighbor_aggregate": "max or mean",
+    "neighbor_aggregate": "neighbor",
     "pair_pool": "pair",
     "pairwise_cross_attention": "pair",
-    "topk_aggregate": "exact or all",
+    "ragged_knn_graph": "",
+    "topk_aggregate": "topk",
 }
+# Tests of every op, of which a file of an op takes those with its name.
+EVERY_OP = [
+    f"tests/ops/test_{subject}.py"
+    for subject in (
+        "operators",
+        "derivatives",
+        "memory_of_gradients",
+        "arguments_of_ops",
+        "dispatch",
+    )
+]
 # Whose tests concern a file that has none of its own, or others' too.
 KNN = ["knn_graph", "knn_max_relative", "topk_aggregate"]
-RAGGED = ["ragged_knn_graph", "ragged_aggregate"]
+RAGGED = ["ragged_knn_graph", "ragged_aggregate", "work_of_ragged_graphs"]
 USERS = {
     "__init__": [],
-    "distances": KNN,
-    "gather_reduce": ["neighbor_aggregate", *KNN],
+    "distances": [*KNN, "exact_choice", "ties", "sources_bias_dilation"],
+    "gather_reduce": ["neighbor_aggregate", *KNN, "sources_bias_dilation"],
     "image_blocks": ["edge_update", "gated_edge_aggregate"],
-    "neighbor_aggregate": ["neighbor_aggregate", "ragged_aggregate"],
+    "knn_graph": ["knn_graph", "sources_bias_dilation", "ties"],
+    "knn_max_relative": ["knn_max_relative", "sources_bias_dilation"],
+    "neighbor_aggregate": ["neighbor_aggregate", "ragged_aggregate", "arguments_of_ops"],
+    "numba_support": ["backend"],
     "precision": ["pair_pool", "graph_attention", "pairwise_cross_attention"],
     "pyg_support": RAGGED,
-    "selection": KNN,
+    "ragged_knn_graph": [*RAGGED, "sources_bias_dilation"],
+    "registration": ["operators", "dispatch", "memory_of_gradients", "derivatives", "backend"],
+    "selection": [*KNN, "exact_choice", "ties", "sources_bias_dilation"],
     "triton_support": ["backend"],
 }
 
@@ -52,6 +69,8 @@ def tests_of(path: str) -> list[tuple[str, list[str]]]:
     if name == "triton_support":
         stages += [("", [DISPATCH])]
     if name in RUNS:
+        stages += [(name, [*EVERY_OP, PROPERTIES])]
+    if RUNS.get(name):
         runs = f"not_served or falls_back or not_chosen or reaches or opcheck and ({RUNS[name]})"
-        stages += [(name, [PROPERTIES]), (runs, KERNELS)]
+        stages += [(runs, KERNELS)]
     return stages

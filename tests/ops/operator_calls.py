@@ -83,7 +83,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
         ],
         "knn_max_relative": [
             (2, (x, None, None, None, None, K, "l2", True, 1, True)),
-            (2, (x, None, None, MASK, None, K, "l1", False, 1, False)),
+            (2, (node, None, None, MASK, None, K, "l1", False, 1, False)),
             (2, (x, sources, bias, MASK, source_mask, K, "dot", True, 2, True)),
         ],
         "knn_max_relative_backward": [
@@ -93,7 +93,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
         ],
         "neighbor_aggregate": [
             *((1, (sources, lists, reduce, True)) for reduce in ("max", "mean", "sum")),
-            (1, (sources, lists, "max", False)),
+            (1, (other, lists, "max", False)),
         ],
         "neighbor_aggregate_backward": [
             *((1, (grad, lists, winner, SOURCES, reduce)) for reduce in ("max", "mean", "sum")),

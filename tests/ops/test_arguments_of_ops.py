@@ -67,7 +67,7 @@ WRONG: dict[type, list[Any]] = {
     float: ["0.1", None, True, torch.tensor(0.5), [0.5]],
     str: ["euclid", 1, None, ["l2"], True],
     bool: [1, 0, None, "True", torch.tensor(True)],
-    tuple: [1.0, WEIGHT[0, 0], "ab", (WEIGHT,), [[1.0], [2.0]], (None, WEIGHT)],
+    tuple: [1.0, WEIGHT, "ab", (WEIGHT,), [1.0, 2.0], (None, WEIGHT), (WEIGHT, 1.0)],
 }
 
 

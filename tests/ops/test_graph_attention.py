@@ -7,6 +7,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from every_backend import every_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -146,6 +147,42 @@ def test_nan_follows_the_edges(function, where: str, poison: float) -> None:
     torch.testing.assert_close(weights[0][:, spared], clean_weights[0][:, spared])
     torch.testing.assert_close(out[1], clean[1])
     assert not out[0][:, hit].isfinite().all(-1).any()
+
+
+@every_backend
+def test_infinities_and_nan_are_those_of_the_definition(backend: str) -> None:
+    """Infinite values meet weights that are positive, underflow to zero or lack an edge."""
+    specials = (torch.inf, -torch.inf, torch.nan)
+    for seed in range(12):
+        torch.manual_seed(seed)
+        values, target, source = inputs(2, 2, 7, 3, torch.float32)
+        adjacency = edges(2, 7, 7)
+        for value in specials[: 1 + seed % 3]:
+            values[torch.rand(values.shape) < 0.1] = value
+        if seed % 2:
+            source[:, :, 4] = -1e4  # whose weight is zero beside any other
+        if seed % 4 == 3:
+            source[0, 0, 2] = specials[seed % 3]
+        want, want_weights = graph_attention_reference(values, target, source, adjacency)
+        out, weights = graph_attention(values, target, source, adjacency, backend=backend)
+        alone, _ = graph_attention(
+            values, target, source, adjacency, return_weights=False, backend=backend
+        )
+        torch.testing.assert_close(out, want, equal_nan=True)
+        torch.testing.assert_close(alone, want, equal_nan=True)
+        torch.testing.assert_close(weights, want_weights, equal_nan=True)
+
+
+@every_backend
+def test_infinite_gradients_are_those_of_the_definition(backend: str) -> None:
+    leaves = [tensor.requires_grad_() for tensor in inputs(1, 1, 5, 2, torch.float32)]
+    adjacency, cotangent = edges(5, 5), torch.randn(1, 1, 5, 2)
+    cotangent[0, 0, 2, 1], cotangent[0, 0, 3, 0] = torch.inf, torch.nan
+    results = []
+    for name in (backend, "definition"):
+        out, _ = graph_attention(*leaves, adjacency, backend=name)
+        results.append(torch.autograd.grad(out, leaves, cotangent)[0])
+    torch.testing.assert_close(*results, equal_nan=True)
 
 
 def test_nan_spoils_no_gradient_without_an_edge() -> None:

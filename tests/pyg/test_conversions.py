@@ -171,6 +171,64 @@ def test_data_of_theirs() -> None:
         from_batch(Data(x=torch.ones(1, 3), slot=torch.tensor([5])), 4)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    edges=st.integers(0, 12),
+    seed=st.integers(0, 10**6),
+)
+def test_parallel_edges_and_weights_of_0_come_back(sizes: list[int], edges: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    graphs = []
+    for size in sizes:
+        edge_index = torch.randint(size, (2, edges))
+        weight = torch.randint(-1, 2, (edges,)).float()
+        graphs.append(Data(x=torch.randn(size, 2), edge_index=edge_index, edge_weight=weight))
+    data = Batch.from_data_list(graphs)
+    x, mask, graph = from_batch(data)
+    again = to_batch(x, mask, graph)
+    assert torch.equal(again.x, data.x) and torch.equal(again.batch, data.batch)
+    assert edge_list(again) == edge_list(data)
+    dense = torch.zeros(len(data.x), len(data.x))
+    for source, target, weight in edge_list(data):
+        dense[target, source] += weight
+    blocks = [a[m][:, m] for a, m in zip(graph.adjacency(), mask, strict=True)]
+    torch.testing.assert_close(torch.block_diag(*blocks), dense)
+
+
+def edge_list(data: Data) -> list[tuple[int, int, float]]:
+    return sorted(zip(*data.edge_index.tolist(), data.edge_weight.tolist(), strict=True))
+
+
+def test_features_of_edges_of_weight_0_come_back() -> None:
+    edges = torch.tensor([[1, 2, 0], [0, 0, 2]])
+    weight, features = torch.tensor([0.0, 0.5, 0.0]), torch.randn(3, 2)
+    data = Data(x=torch.eye(3), edge_index=edges, edge_weight=weight, edge_attr=features)
+    again = to_batch(*from_batch(data))
+    assert again.edge_index.tolist() == edges.tolist()
+    assert torch.equal(again.edge_weight, weight) and torch.equal(again.edge_attr, features)
+
+
+def test_features_of_parallel_edges_are_refused() -> None:
+    edges = torch.tensor([[1, 2, 1], [0, 0, 0]])
+    data = Data(x=torch.eye(3), edge_index=edges, edge_attr=torch.tensor([[1.0], [2.0], [3.0]]))
+    with pytest.raises(ValueError, match="no parallel edges .* edge_attr, got 3 .* 2 pairs"):
+        from_batch(data)
+    _, _, graph = from_batch(data.coalesce())
+    assert graph.edge_features[0, 0, :, 0].tolist() == [0, 4, 2]
+
+
+def test_lists_come_back_whatever_the_dense_form_would_lose() -> None:
+    lists = torch.tensor([[[1, 1], [2, -1], [-1, -1]]])
+    weights = torch.tensor([[[0.5, 0.25], [0.0, 9.0], [9.0, 9.0]]], requires_grad=True)
+    data = to_batch(torch.randn(1, 3, 2), graph=RelationGraph(neighbors=lists, weights=weights))
+    assert edge_list(data) == [(1, 0, 0.25), (1, 0, 0.5), (2, 1, 0.0)]
+    _, _, graph = from_batch(data)
+    assert torch.equal(graph.neighbors, lists)
+    (grad,) = torch.autograd.grad(graph.weights.sum(), weights)
+    assert torch.equal(grad, (lists >= 0).float())
+
+
 def test_gradients_flow() -> None:
     x, graph = random_graph(MASK)
     x.requires_grad_()
@@ -201,7 +259,10 @@ def test_messages() -> None:
     ("fields", "message"),
     [
         ({"x": None}, "data must have x"),
-        ({"batch": torch.tensor([1, 0, 0])}, "batch must number graphs .* and be sorted"),
+        (
+            {"batch": torch.tensor([1, 0, 0])},
+            "batch must be sorted",
+        ),
         (
             {"edge_index": torch.tensor([[0], [3]])},
             r"edge_index must name nodes 0\.\.2, got 0\.\.3",

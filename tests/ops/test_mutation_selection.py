@@ -1,0 +1,32 @@
+"""The mutation tests run tests that exist, for every op."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from aurel.ops.registration import OPERATORS
+
+ROOT = Path(__file__).resolve().parents[2]
+SELECTION = runpy.run_path(str(ROOT / "tests/mutation/selection.py"))
+FILES = sorted(str(file.relative_to(ROOT)) for file in ROOT.glob("aurel/ops/*.py"))
+
+
+@pytest.mark.parametrize("path", [*FILES, "aurel/losses.py"])
+def test_every_file_has_tests_and_all_of_them_exist(path: str) -> None:
+    stages = SELECTION["tests_of"](path)
+    assert stages
+    for _, files in stages:
+        assert files
+        for file in files:
+            assert (ROOT / file).is_file(), f"{file}, for {path}, does not exist"
+
+
+def test_every_operator_is_named() -> None:
+    ops = {name for name in OPERATORS if not name.endswith("_backward")}
+    lacking = sorted(ops - SELECTION["RUNS"].keys())
+    assert not lacking, f"RUNS of tests/mutation/selection.py lacks {lacking}"
+    kernels = {name for name in ops if "triton" in OPERATORS[name].kernels}
+    assert {name for name, runs in SELECTION["RUNS"].items() if runs} >= kernels
