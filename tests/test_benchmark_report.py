@@ -1,4 +1,4 @@
-"""What is made of benchmark results: the table, the page with its plots, the regression check."""
+"""Benchmark results: the table, the page with its plots, the regression check, the floors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_slower_machine_is_no_regression(tmp_path: Path, capsys: Any, monkeypa
     assert status == 0 and said.startswith("8 ratios compared, 0 shrank")
 
 
-def test_a_lead_that_shrinks_is_one(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_a_lead_that_shrinks_is_a_regression(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     new = deepcopy(RUN)
     new["rows"][1]["ms"]["aurel"] *= 1.4  # what noise explains
     assert compare(new, tmp_path, capsys, monkeypatch)[0] == 0
@@ -79,7 +79,7 @@ def test_a_lead_that_shrinks_is_one(tmp_path: Path, capsys: Any, monkeypatch: An
     assert "knn graph | B=2 N=8 | training | eager: 3.00x before, 1.53x now" in said
 
 
-def test_rows_that_are_missing_are_told(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_rows_that_are_missing_are_counted(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     new = deepcopy(RUN)
     del new["rows"][2:], new["rows"][0]["ms"]["cluster"]
     status, said = compare(new, tmp_path, capsys, monkeypatch)
@@ -94,6 +94,55 @@ def test_the_table_has_a_line_a_row() -> None:
     assert head.split("  ")[0] == "op" and head.endswith("peak MiB")
     assert "3.000 (1.5x)" in first and "4.0" in first and first.endswith("4.0 / 6.0")
     assert "0.0500" in second and "20.0 (400.0x)" in second and second.endswith("0.1 / 40.0")
+
+
+def test_the_table_says_what_differs_and_where_the_floor_is() -> None:
+    rows = [
+        row(4, 2.0, eager=3.0) | {"differing": {"eager": 0.0}, "floor_level": "L2"},
+        row(8, 2.0, eager=3.0) | {"differing": {"eager": 2e-5}, "floor_level": "memory"},
+    ]
+    gpu = {
+        "threads": None,
+        "cache_size": 2**25,
+        "cache_bytes_per_second": 8e12,
+        "tensor_operations_per_second": 150e12,
+    }
+    about, head, first, second = (
+        module("table").text_table({"run": ABOUT | gpu, "rows": rows}).splitlines()
+    )
+    assert "150.0 TFLOP/s by three tf32 products, 8000 GB/s in L2 up to 32 MiB" in about
+    assert head.split("  ")[-1] == "peak MiB" and "  differ  " in head
+    assert first.split()[-6:] == ["4.0", "(L2)", "0", "4.0", "/", "6.0"]
+    assert second.split()[-5:] == ["4.0", "2e-05", "4.0", "/", "6.0"]
+
+
+def test_floors_are_taken_at_the_memory_that_holds_the_tensors() -> None:
+    ceilings = module("ceilings")
+    floor = ceilings.Floor
+    plain = ceilings.Ceilings(bytes=1e12, operations=5e13)
+    assert plain.milliseconds(floor(1e9)) == 1.0 and plain.level(floor(1.0)) == "memory"
+    assert plain.milliseconds(floor(1e9, 1e11)) == 2.0
+    gpu = ceilings.Ceilings(1e12, 5e13, 1e14, cache_bytes=4e12, cache_size=1e7)
+    assert gpu.level(floor(1e7)) == "L2" and gpu.milliseconds(floor(1e7)) == 0.0025
+    assert gpu.level(floor(2e7)) == "memory" and gpu.milliseconds(floor(2e7)) == 0.02
+    assert gpu.milliseconds(floor(1e7, 1e12)) == 10.0
+
+
+def test_the_time_of_a_step_is_that_of_one_of_many() -> None:
+    measure = module("measure")
+    timer = measure.Timer(torch.device("cpu"))
+    ticks = iter([0.0, 6.0])
+    timer.clock = lambda: next(ticks)
+    assert timer.seconds(measure.Prepared(lambda: None, steps=3)) == 2.0
+
+
+def test_a_run_is_never_half_written(tmp_path: Path) -> None:
+    write_run, path = module("journal").write_run, tmp_path / "new" / "run.json"
+    write_run(path, ABOUT, RUN["rows"])
+    assert json.loads(path.read_text()) == RUN
+    with pytest.raises(TypeError):
+        write_run(path, ABOUT, [{"op": object()}])
+    assert json.loads(path.read_text()) == RUN
 
 
 def test_the_page_has_plots_of_sizes_that_vary(tmp_path: Path) -> None:
@@ -125,6 +174,19 @@ def test_sides_that_disagree_are_found() -> None:
     assert disagreement([torch.arange(8.0), (torch.tensor([1.0, 2.0]),)], wanted, 1e-3) == 0.1
     spoilt = torch.arange(8.0).where(torch.arange(8) != 3, torch.nan)
     assert disagreement([spoilt, (torch.ones(2),)], wanted, 1e-3) == 0.1
+
+
+def test_host_times_stand_beside_saved_ones() -> None:
+    host_time = module("host_time")
+    short = {"op": {"forward": 10.0, "training": 50.0}}
+    slow = {"op": {"forward": 20.0, "training": 75.0}}
+    saved = [{"label": "before", "us": {"op": {"training": 100.0}}}]
+    lines = host_time.table(short, slow, {"op": (1, 3)}, saved).splitlines()
+    assert lines[0].split() == ["op", "pass", "launches", "short", "operator", "before"]
+    assert lines[1].split() == ["op", "forward", "1", "10.0", "20.0", "(2.0x)"]
+    assert lines[2].split() == ["op", "training", "3", "50.0", "75.0", "(1.5x)", "100.0", "(2.0x)"]
+    for line in host_time.SAVED.read_text().splitlines():
+        assert set(json.loads(line)["us"]) == {name for name, *_ in host_time.cases()}
 
 
 @pytest.mark.parametrize("op", [name for name in ops.__all__ if name.islower()])

@@ -214,7 +214,9 @@ def _differentiate(
             for c in range(width):
                 gap = p[c] + t[c] + s[c] - m
                 grad = mean.dtype.type(0) if gap * a + b <= 0 else g[c]
-                u[c] = grad * a - constant - gap * slope
+                # A NaN in u passes through statistics alone, and given ones have no slope.
+                through = gap * slope if slope != 0 else mean.dtype.type(0)
+                u[c] = grad * a - constant - through
             t = row_part(grad_target, i, channels, first, width)
             s = row_part(grad_source, j, channels, first, width)
             for c in range(width):
@@ -310,6 +312,6 @@ def backward(
         narrow(update, projected),
         narrow(ends, target),
         narrow(starts, source),
-        pairs[0],
-        pairs[1],
+        pairs[0].clone(),  # outputs of an operator share no memory
+        pairs[1].clone(),
     )

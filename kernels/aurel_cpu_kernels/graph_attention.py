@@ -12,7 +12,7 @@ from aurel_cpu_kernels.compiler import inlined, kernel
 from aurel_cpu_kernels.row_sums import multiply_rows_of, sum_rows
 from aurel_cpu_kernels.rows import row_part
 from aurel_cpu_kernels.threads import run
-from aurel_cpu_kernels.tile_products import LANES
+from aurel_cpu_kernels.tile_products import VECTOR_BYTES
 from aurel_cpu_kernels.vector_math import exp_of_nonpositive, prefer_wide_vectors
 
 _BLOCK = 16  # scores whose exponential is computed together
@@ -171,12 +171,13 @@ def _graphs(
     _, heads, nodes, channels = values.shape
     x = flat(values)
     scores = (flat(target_score), flat(source_score))
-    sizes = (adjacency.dim() == 2, heads, nodes, channels, LANES[x.dtype.name])
+    sizes = (adjacency.dim() == 2, heads, nodes, channels, VECTOR_BYTES // x.itemsize)
     return (x, *scores, flags(adjacency), *sizes, x.dtype.type(slope))
 
 
 def _work(values: Tensor) -> int:
-    return values.numel() * values.shape[2]
+    """Return the elementary operations, of which a vector product makes a twelfth of one."""
+    return values.numel() * values.shape[2] // 12
 
 
 def forward(
@@ -189,10 +190,14 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Return the aggregates (B, H, N, C) and the weights (B, H, N, N), or (0,) if not wanted."""
     batch, heads, nodes, channels = values.shape
-    out = result(values, *values.shape)
-    weights = result(values, *((batch, heads, nodes, nodes) if return_weights else (0,)))
+    out = result(values, batch, heads, nodes, channels)
     graphs = _graphs(values, target_score, source_score, adjacency, negative_slope)
-    run(_attend, batch * heads * nodes, _work(values), *graphs, flat(out), flat(weights))
+    if return_weights:
+        weights = result(values, batch, heads, nodes, nodes)
+        written = flat(weights)
+    else:
+        weights, written = values.new_empty(0), graphs[0][:0]
+    run(_attend, batch * heads * nodes, _work(values), *graphs, flat(out), written)
     return narrow(out, values), narrow(weights, values)
 
 
@@ -208,14 +213,15 @@ def backward(
     """Return the gradients of values and both scores, from those of the outputs that were used."""
     inputs = (values, target_score, source_score)
     grads = [result(each, *each.shape) for each in inputs]
-    unused = np.empty(0, flat(grads[0]).dtype)
+    graphs = _graphs(*inputs, adjacency, negative_slope)
+    unused = graphs[0][:0]
     run(
         _differentiate,
         values.shape[0] * values.shape[1],
         2 * _work(values),
         unused if grad_out is None else flat(grad_out),
         unused if grad_weights is None else flat(grad_weights),
-        *_graphs(*inputs, adjacency, negative_slope),
+        *graphs,
         *(flat(grad) for grad in grads),
     )
     wide, target, source = (narrow(grad, of) for grad, of in zip(grads, inputs, strict=True))

@@ -13,9 +13,9 @@ import numpy as np
 from aurel_cpu_kernels.compiler import inlined, kernel
 from aurel_cpu_kernels.rows import row_part
 from aurel_cpu_kernels.tile_products import (
-    LANES,
     ROWS,
     SIDE,
+    VECTOR_BYTES,
     VECTORS,
     add_row_products,
     add_tile_product,
@@ -34,7 +34,7 @@ def group_size(nodes: int, tokens: int) -> int:
 
 def stride_of(columns: int, dtype: np.dtype[Any]) -> int:
     """Return the places from one row to the next: whole panels, rows not all in one cache set."""
-    lanes = LANES[dtype.name]
+    lanes = VECTOR_BYTES // dtype.itemsize
     stride = -(-columns // (VECTORS * lanes)) * VECTORS * lanes
     return stride + lanes if stride * dtype.itemsize % 1024 == 0 else stride
 

@@ -25,7 +25,7 @@ from aurel_cpu_kernels.pair_columns import (
 )
 from aurel_cpu_kernels.rows import row_part
 from aurel_cpu_kernels.threads import run
-from aurel_cpu_kernels.tile_products import LANES
+from aurel_cpu_kernels.tile_products import VECTOR_BYTES
 from aurel_cpu_kernels.vector_math import prefer_wide_vectors
 
 _PARTS = 12  # of a batch at least, however many threads there are, so that these change no result
@@ -232,7 +232,8 @@ def _sizes(query: Tensor) -> tuple[int, ...]:
     group = group_size(nodes, tokens)
     dtype = flat(query).dtype
     stride = stride_of(group * tokens, dtype)
-    return nodes, tokens, width, _blocks(batch, nodes), group, stride, LANES[dtype.name]
+    lanes = VECTOR_BYTES // dtype.itemsize
+    return nodes, tokens, width, _blocks(batch, nodes), group, stride, lanes
 
 
 def _optional(gram: Tensor | None, like: Tensor) -> Tensor:

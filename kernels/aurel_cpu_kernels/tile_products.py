@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 _WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))
 
-LANES = {"float32": 16, "float64": 8} if _WIDE else {"float32": 8, "float64": 4}
+VECTOR_BYTES = 64 if _WIDE else 32
 # As many sums as the registers hold beside the operands of one step.
 ROWS, VECTORS = (7, 3) if _WIDE else (4, 3)
 SIDE = 5 if _WIDE else 3
@@ -32,7 +32,7 @@ def place_of(
 
 
 def lanes_of(array_type: Any) -> int:
-    return LANES[str(array_type.dtype)]
+    return VECTOR_BYTES * 8 // int(array_type.dtype.bitwidth)
 
 
 def vector_of(context: Any, array_type: Any) -> ir.VectorType:

@@ -34,7 +34,7 @@ from torch import Tensor
 from aurel_kernels import pair_pool_large
 from aurel_kernels.launch import launch
 from aurel_kernels.pair_tiles import matrix_tile, score_tile, square_tile
-from aurel_kernels.precision import product_precision
+from aurel_kernels.precision import wide_products
 from aurel_kernels.sizes import WHOLE_PAIR, power_of_two
 
 
@@ -264,15 +264,15 @@ def source_kernel(
 def plan(tokens: int, width: int, block_row: int, num_warps: int) -> dict[str, Any]:
     """Return the launch options, with as many rows at a time as do not spill.
 
-    The arguments are those for NVIDIA's tensor cores; without them rows come in sixteens.
+    The arguments hold where products are wide; elsewhere rows come in sixteens.
     """
     block_d = power_of_two(tokens)
-    tensor_cores = product_precision() == "tf32x3"
+    wide = wide_products()
     return {
-        "BLOCK_ROW": min(block_d, block_row) if tensor_cores else 16,
+        "BLOCK_ROW": min(block_d, block_row) if wide else 16,
         "BLOCK_D": block_d,
         "BLOCK_E": min(WHOLE_PAIR, power_of_two(width)),
-        "PRECISION": product_precision(),
+        "PRECISION": "tf32x3" if wide else "ieee",
         "num_warps": num_warps,
         "num_stages": 1,
     }

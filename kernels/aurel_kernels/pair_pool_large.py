@@ -30,7 +30,7 @@ from aurel_kernels.pair_tiles import (
     matrix_tile,
     row_statistics,
 )
-from aurel_kernels.precision import product_precision
+from aurel_kernels.precision import wide_products
 from aurel_kernels.sizes import power_of_two
 
 
@@ -526,6 +526,11 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+def precision() -> str:
+    """Return the `input_precision` of products."""
+    return "tf32x3" if wide_products() else "ieee"
+
+
 def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return mean and scatter, as `pair_pool.forward` does."""
     query, key = query.contiguous(), key.contiguous()
@@ -534,7 +539,7 @@ def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Te
     mean = query.new_empty((batch, nodes, nodes, tokens))
     scatter = query.new_empty((0,) if gram is None else (batch, nodes, nodes))
     statistics = query.new_empty((2, *mean.shape))
-    options = OPTIONS | {"D": tokens, "E": width, "PRECISION": product_precision()}
+    options = OPTIONS | {"D": tokens, "E": width, "PRECISION": precision()}
     rows, columns = (triton.cdiv(tokens, OPTIONS[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
     sizes = (mean.numel(), nodes)
     launch(statistic_kernel, (pairs, rows), query, key, statistics, *sizes, **options)
@@ -562,7 +567,7 @@ def backward(
     grad_query, grad_key = torch.empty_like(query), torch.empty_like(key)
     grad_gram = query.new_empty((0,) if gram is None else gram.shape)
     sizes = (mean.numel(), nodes)
-    options = OPTIONS | {"D": tokens, "E": width, "PRECISION": product_precision()}
+    options = OPTIONS | {"D": tokens, "E": width, "PRECISION": precision()}
     rows, columns = (triton.cdiv(tokens, OPTIONS[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
     pairs = batch * nodes * nodes
     launch(row_kernel, (pairs, rows), *inputs, statistics, *sizes, GRAM=gram is not None, **options)

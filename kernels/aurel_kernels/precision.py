@@ -17,13 +17,18 @@ def product_precision() -> str:
     return "tf32x3" if INTERPRETED or target() == "cuda" else "ieee"
 
 
-def whole_graph() -> int:
-    """Return how many nodes a program can hold the weights of all pairs of.
+def wide_products() -> bool:
+    """Return whether tensor cores read matrices from shared memory: on Hopper and Blackwell.
 
-    Hopper and Blackwell (9.0 and 10.x) multiply from shared memory, and AMD in one pass; others
-    would run out of registers.
+    Others hold both matrices, and what "tf32x3" makes of them, in registers, of which there are too
+    few for tiles of 64 rows and columns.
     """
-    if INTERPRETED or target() != "cuda":
-        return WHOLE_GRAPH
-    architecture = triton.runtime.driver.active.get_current_target().arch
-    return WHOLE_GRAPH if 90 <= architecture < 110 else WHOLE_GRAPH // 2
+    if INTERPRETED:
+        return True
+    current = triton.runtime.driver.active.get_current_target()
+    return current.backend == "cuda" and 90 <= current.arch < 110
+
+
+def whole_graph() -> int:
+    """Return how many nodes a program can hold the attention weights of."""
+    return WHOLE_GRAPH if wide_products() or target() != "cuda" else WHOLE_GRAPH // 2

@@ -1,8 +1,9 @@
-"""Every kernel compiles for every target, without spilling, with the shared memory there is."""
+"""Every kernel compiles for every target, without spilling, within the shared memory of a GPU."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 import aurel_kernels
 import pytest
 import triton
-from aurel_kernels.report import MODULES, TARGETS, Row, ptxas_usage
+from aurel_kernels.instruction_counts import BEFORE, beside, calls, count, table
+from aurel_kernels.report import Row, modules, ptxas_usage
+from aurel_kernels.stand_in import TARGETS
 
 
 def sources() -> str:
-    """Return a digest of all that decides what the compilers answer."""
+    """Return a digest of all that the output of the compilers depends on."""
     digest = hashlib.sha256(triton.__version__.encode())
     for file in sorted(Path(aurel_kernels.__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
@@ -36,7 +39,7 @@ def test_every_kernel_for_every_target(pytestconfig: pytest.Config) -> None:
     rows = [line.split() for line in report.splitlines() if "_kernel" in line]
     kernels = {row[0] for row in rows}
     assert {(row[0], row[1]) for row in rows} == {(k, t) for k in kernels for t in TARGETS}
-    assert len(kernels) >= len(MODULES)
+    assert len(kernels) >= len(modules())
     assert all(int(registers) > 0 for _, _, registers, *_ in rows)
     if cache:
         cache.set("aurel/kernels", {"sources": key, "report": report})
@@ -59,3 +62,56 @@ ptxas info    : Used 40 registers, used 1 barriers
     16 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads
 ptxas info    : Used 128 registers, used 1 barriers"""
     assert ptxas_usage(log) == [(40, 0), (128, 12)]
+
+
+def test_modules_with_examples_are_found() -> None:
+    names = {module.__name__.rsplit(".", 1)[1] for module in modules()}
+    folder = Path(aurel_kernels.__file__).parent
+    launching = {path.stem for path in folder.glob("*.py") if "@triton.jit" in path.read_text()}
+    assert {"knn_max_relative", "graph_attention", "pair_pool", "edge_update"} <= names
+    assert names & launching and "report" not in names and "launch" not in names
+
+
+ASSEMBLY = """
+        .section        .text.kernel,"ax",@progbits
+kernel:
+.text.kernel:
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+        /*0010*/               @P0 EXIT ;
+.L_x_1:
+        /*0020*/                   LDG.E.64 R2, desc[UR4][R2.64] ;
+.L_x_0:
+        /*0030*/                   FFMA R0, R2, R3, R0 ;
+        /*0040*/              @!P1 BRA `(.L_x_0) ;
+        /*0050*/               @P2 BRA `(.L_x_1) ;
+        /*0060*/               @P3 BRA `(.L_x_2) ;
+        /*0070*/                   STG.E desc[UR4][R4.64], R0 ;
+.L_x_2:
+        /*0080*/                   EXIT ;
+.L_x_3:
+        /*0090*/                   BRA `(.L_x_3);
+        /*00a0*/                   NOP;
+"""
+
+
+def test_instructions_are_counted_and_those_in_loops() -> None:
+    """Two nested loops hold four instructions; a branch ahead and the last one close none."""
+    assert count(ASSEMBLY) == (10, 4)
+    assert count("") == (0, 0)
+
+
+def test_counts_stand_beside_those_of_a_past_version() -> None:
+    assert beside(200, 50).split() == ["200", "50", "0.25"]
+    assert beside(None, 50).split() == ["50"] and beside(0, 5).split() == ["0", "5"]
+    before = {"revision": "abc", "date": "2026-01-01", "triton": "3.6.0", "counts": {}}
+    before["counts"] = {"op": {"N=4": [100, 40]}}
+    text = table({("op", "N=4"): (50, 10), ("op_backward", "N=4"): (7, 0)}, before).splitlines()
+    assert text[3].split() == ["op", "N=4", "100", "50", "0.50", "40", "10", "0.25"]
+    assert text[4].split() == ["op_backward", "N=4", "7", "0"]
+
+
+def test_every_headline_has_a_count_of_a_past_version() -> None:
+    counts = json.loads(BEFORE.read_text())["counts"]
+    assert {(op, size) for op, sizes in counts.items() for size in sizes} == {
+        name for name, _ in calls()
+    }

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from every_backend import NUMBA
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,7 +17,7 @@ needs_extensions = pytest.mark.skipif(
     NO_EXTENSIONS, reason="torch-cluster and torch-scatter: make test-pyg"
 )
 every_backend = pytest.mark.parametrize(
-    "backend", ["torch", pytest.param("pyg", marks=needs_extensions)]
+    "backend", ["definition", "torch", NUMBA, pytest.param("pyg", marks=needs_extensions)]
 )
 
 

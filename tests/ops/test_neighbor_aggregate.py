@@ -6,6 +6,7 @@ import numpy as np
 import oracle_knn as oracle
 import pytest
 import torch
+from every_backend import every_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -30,19 +31,20 @@ def random_graph(seed: int, empty: float) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(x).double(), torch.from_numpy(lists)
 
 
+@every_backend
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 2**32 - 1),
-    st.sampled_from([0.0, 0.4]),
-    st.sampled_from(REDUCTIONS),
-    st.sampled_from(DTYPES),
+    seed=st.integers(0, 2**32 - 1),
+    empty=st.sampled_from([0.0, 0.4]),
+    reduce=st.sampled_from(REDUCTIONS),
+    dtype=st.sampled_from(DTYPES),
 )
 def test_equals_oracle_and_definition(
-    seed: int, empty: float, reduce: str, dtype: torch.dtype
+    backend: str, seed: int, empty: float, reduce: str, dtype: torch.dtype
 ) -> None:
     x, lists = random_graph(seed, empty)
     leaf = x.to(dtype, copy=True).requires_grad_()
-    out = neighbor_aggregate(leaf, lists, reduce)
+    out = neighbor_aggregate(leaf, lists, reduce, backend=backend)
     want = oracle.aggregate(x.numpy(), lists.numpy(), reduce)
     tolerance = 2 * torch.finfo(dtype).eps if reduce == "mean" else 0
     assert out.dtype == dtype

@@ -41,10 +41,12 @@ class Choice:
 @st.composite
 def choices(draw: st.DrawFn) -> Choice:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    batch, nodes, channels = draw(st.integers(1, 3)), draw(st.integers(1, 9)), rng.integers(1, 7)
     other, metric = draw(st.booleans()), draw(st.sampled_from(METRICS))
-    sources = draw(st.integers(1, 12)) if other else nodes
-    k = draw(st.integers(1, sources))
+    loop = other or draw(st.booleans())
+    batch, nodes = draw(st.integers(1, 3)), draw(st.integers(1 if loop else 2, 9))
+    channels, sources = rng.integers(1, 7), draw(st.integers(1, 12)) if other else nodes
+    candidates = sources if loop else sources - 1
+    k = draw(st.integers(1, candidates))
 
     def features(*shape: int) -> Tensor:
         return torch.from_numpy(rng.integers(-4, 5, shape)).double()
@@ -61,11 +63,12 @@ def choices(draw: st.DrawFn) -> Choice:
     options = {
         "k": k,
         "metric": metric,
+        "loop": loop,
         "mask": some(batch, nodes),
         "sources": features(batch, sources, channels) if other else None,
         "source_mask": some(batch, sources) if other else None,
         "bias": bias,
-        "dilation": draw(st.integers(1, sources // k)),
+        "dilation": draw(st.integers(1, candidates // k)),
     }
     return Choice(features(batch, nodes, channels), options, rng)
 

@@ -9,6 +9,7 @@ import numpy as np
 import oracle_knn as oracle
 import pytest
 import torch
+from every_backend import every_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies_knn import METRICS, Case, cases
@@ -23,14 +24,21 @@ def values_for(case: Case) -> Tensor:
     return torch.from_numpy(case.rng.integers(-4, 5, (*case.x.shape[:2], 6))).double()
 
 
+@every_backend
 @settings(max_examples=80, deadline=None)
-@given(cases(), st.sampled_from(TIES), st.sampled_from(DTYPES))
-def test_equals_the_oracle(case: Case, ties: str, dtype: torch.dtype) -> None:
+@given(case=cases(), ties=st.sampled_from(TIES), dtype=st.sampled_from(DTYPES))
+def test_equals_the_oracle(backend: str, case: Case, ties: str, dtype: torch.dtype) -> None:
     values = values_for(case)
     mask = None if case.mask is None else case.mask.numpy()
     want = oracle.topk(case.x.numpy(), values.numpy(), case.k, case.metric, ties, mask)
     got, neighbors = topk_aggregate(
-        case.x.to(dtype), values.to(dtype), case.k, case.metric, ties=ties, mask=case.mask
+        case.x.to(dtype),
+        values.to(dtype),
+        case.k,
+        case.metric,
+        ties=ties,
+        mask=case.mask,
+        backend=backend,
     )
     lists = oracle.neighbors(case.x.numpy(), case.k, case.metric, mask=mask)
     np.testing.assert_array_equal(neighbors.numpy(), lists)
