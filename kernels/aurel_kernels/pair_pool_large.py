@@ -526,9 +526,13 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def precision() -> str:
-    """Return the `input_precision` of products."""
-    return "tf32x3" if wide_products() else "ieee"
+def plan(tokens: int, width: int) -> dict[str, Any]:
+    """Return the launch options; rows that are not aligned need more registers, so smaller tiles."""
+    wide = wide_products()
+    options = OPTIONS | {"D": tokens, "E": width, "PRECISION": "tf32x3" if wide else "ieee"}
+    if tokens % 4 and not wide:
+        options["BLOCK_D"] = min(32, options["BLOCK_D"])
+    return options
 
 
 def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -539,8 +543,8 @@ def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Te
     mean = query.new_empty((batch, nodes, nodes, tokens))
     scatter = query.new_empty((0,) if gram is None else (batch, nodes, nodes))
     statistics = query.new_empty((2, *mean.shape))
-    options = OPTIONS | {"D": tokens, "E": width, "PRECISION": precision()}
-    rows, columns = (triton.cdiv(tokens, OPTIONS[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
+    options = plan(tokens, width)
+    rows, columns = (triton.cdiv(tokens, options[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
     sizes = (mean.numel(), nodes)
     launch(statistic_kernel, (pairs, rows), query, key, statistics, *sizes, **options)
     launch(mean_kernel, (pairs, columns), query, key, statistics, mean, *sizes, **options)
@@ -567,8 +571,8 @@ def backward(
     grad_query, grad_key = torch.empty_like(query), torch.empty_like(key)
     grad_gram = query.new_empty((0,) if gram is None else gram.shape)
     sizes = (mean.numel(), nodes)
-    options = OPTIONS | {"D": tokens, "E": width, "PRECISION": precision()}
-    rows, columns = (triton.cdiv(tokens, OPTIONS[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
+    options = plan(tokens, width)
+    rows, columns = (triton.cdiv(tokens, options[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
     pairs = batch * nodes * nodes
     launch(row_kernel, (pairs, rows), *inputs, statistics, *sizes, GRAM=gram is not None, **options)
     out = min(128, power_of_two(width))
