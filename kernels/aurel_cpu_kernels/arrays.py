@@ -45,6 +45,15 @@ def narrow(tensor: Tensor, like: Tensor) -> Tensor:
     return tensor if tensor.dtype == like.dtype else tensor.to(like.dtype)
 
 
+def check_winner(winner: Tensor, grad: Tensor) -> None:
+    """Raise ValueError unless there is a winner for each element of `grad`."""
+    if winner.shape != grad.shape:
+        raise ValueError(
+            f"winner must have shape {tuple(grad.shape)}, got {tuple(winner.shape)}; "
+            "a gradient needs keep_winner=True"
+        )
+
+
 def winners(nodes: int, *shape: int) -> Tensor:
     """Return an empty tensor for numbers of `nodes` nodes, in the smallest dtype for them."""
     if nodes <= 256:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurel_cpu_kernels.arrays import flat, narrow, result, wide
+from aurel_cpu_kernels.arrays import check_winner, flat, narrow, result, wide
 from aurel_cpu_kernels.compiler import kernel
 from aurel_cpu_kernels.knn_graph import dense_problem
 from aurel_cpu_kernels.neighbor_aggregate import reduce_lists
@@ -70,6 +70,7 @@ def backward(
     grad: Tensor, neighbors: Tensor, winner: Tensor, nodes: int, own: bool
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of the nodes (B, N, C) and of the sources (B, M, C), empty if `own`."""
+    check_winner(winner, grad)
     batch, rows, channels = grad.shape
     grad_x = result(grad, batch, rows, channels)
     grad_sources = result(grad, *((0,) if own else (batch, nodes, channels)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from aurel_cpu_kernels.arrays import flat, narrow, result, winners
+from aurel_cpu_kernels.arrays import check_winner, flat, narrow, result, winners
 from aurel_cpu_kernels.compiler import kernel
 from aurel_cpu_kernels.reduce import (
     add_multiple,
@@ -145,6 +145,8 @@ def reduce_lists(
 
 def backward(grad: Tensor, neighbors: Tensor, winner: Tensor, nodes: int, reduce: str) -> Tensor:
     """Return the gradient of x, (B, M, C)."""
+    if reduce == "max":
+        check_winner(winner, grad)
     batch, rows, channels = grad.shape
     k = neighbors.shape[2]
     total = result(grad, batch, nodes, channels)

@@ -527,7 +527,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def plan(tokens: int, width: int) -> dict[str, Any]:
-    """Return the launch options; rows that are not aligned need more registers, so smaller tiles."""
+    """Return the launch options: smaller tiles for rows that are not aligned, which need more."""
     wide = wide_products()
     options = OPTIONS | {"D": tokens, "E": width, "PRECISION": "tf32x3" if wide else "ieee"}
     if tokens % 4 and not wide:

@@ -1,0 +1,67 @@
+"""Compiled kernels on disk: found again, made anew after a change, and not needed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import aurel_cpu_kernels
+import pytest
+from aurel_cpu_kernels import neighbor_aggregate
+
+PACKAGE = Path(aurel_cpu_kernels.__file__).parent
+
+CODE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from aurel_cpu_kernels import neighbor_aggregate
+out, _ = neighbor_aggregate.forward(
+    torch.tensor([[[1.0], [3.0]]]), torch.tensor([[[0, 1], [1, 1]]]), "sum", False
+)
+print(out.flatten().tolist(), sum(neighbor_aggregate.forward_rows.stats.cache_hits.values()))
+"""
+
+
+def run_copy(folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_change_of_any_file_compiles_anew(tmp_path: Path) -> None:
+    copy = tmp_path / "aurel_cpu_kernels"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    assert run_copy(tmp_path) == "[4.0, 6.0] 0"
+    assert run_copy(tmp_path) == "[4.0, 6.0] 1"
+    text = (copy / "reduce.py").read_text()
+    assert "out[c] += row[c]" in text
+    (copy / "reduce.py").write_text(text.replace("out[c] += row[c]", "out[c] += 10 * row[c]"))
+    assert run_copy(tmp_path) == "[31.0, 33.0] 0"
+
+
+def test_a_kernel_releases_the_interpreter() -> None:
+    assert neighbor_aggregate.forward_rows.targetoptions["nogil"]
+
+
+def test_without_a_folder_to_write_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aurel_cpu_kernels import compiler
+
+    real = compiler.njit
+
+    def refuse(cache: bool = False, **options: object) -> object:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(compiler, "njit", refuse)
+    double = compiler.kernel(lambda x: 2 * x)
+    assert double(3) == 6
