@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from aurel.ops.backend import use_backend
 from aurel.ops.graph_attention import graph_attention, graph_attention_reference
 from aurel.ops.registration import OPERATORS
 
@@ -304,9 +305,10 @@ def test_routing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         module, "_graph_attention", lambda *args: (taken.append(args[-1]), real(*args))[1]
     )
-    graph_attention(*inputs(1, 1, 3, 2), edges(3, 3))
-    graph_attention(*inputs(1, 1, 3, 2), edges(3, 3), backend="torch")
-    assert taken == ["torch", "torch"]
+    with use_backend("torch"):
+        graph_attention(*inputs(1, 1, 3, 2), edges(3, 3))
+        graph_attention(*inputs(1, 1, 3, 2), edges(3, 3), backend="definition")
+    assert taken == ["torch", "definition"]
     with pytest.raises(ValueError, match="graph_attention: backend='pyg'"):
         graph_attention(*inputs(1, 1, 3, 2), edges(3, 3), backend="pyg")
     with pytest.raises(ValueError, match="cannot serve this call: .*got torch.float64"):

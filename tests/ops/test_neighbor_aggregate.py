@@ -49,7 +49,8 @@ def test_equals_oracle_and_definition(
     tolerance = 2 * torch.finfo(dtype).eps if reduce == "mean" else 0
     assert out.dtype == dtype
     np.testing.assert_allclose(out.detach().double().numpy(), want, rtol=tolerance)
-    grad = torch.randint(-3, 4, x.shape).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    grad = torch.randint(-3, 4, x.shape, generator=generator).to(dtype)
     (got,) = torch.autograd.grad(out, leaf, grad)
     if reduce == "max":
         expected = oracle.max_gradient(
@@ -60,9 +61,9 @@ def test_equals_oracle_and_definition(
     reference = neighbor_aggregate_reference(exact, lists, reduce)
     np.testing.assert_allclose(reference.detach().numpy(), want, rtol=1e-14)
     (expected,) = torch.autograd.grad(reference, exact, grad.double())
-    torch.testing.assert_close(
-        got.double(), expected, rtol=torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps
-    )
+    eps = torch.finfo(dtype).eps
+    # Some terms of up to 3 that may cancel, each rounded once.
+    torch.testing.assert_close(got.double(), expected, rtol=eps, atol=8 * eps)
 
 
 def test_gradcheck() -> None:
