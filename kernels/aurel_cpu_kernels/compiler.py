@@ -31,8 +31,12 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a function into each kernel that calls it."""
-    return njit(forceinline=True, **_OPTIONS)(function)
+    """Compile a function into each kernel that calls it; it may create no array.
+
+    It does not count references to its arrays, which its caller holds: that would take longer than
+    the work on a row of a small graph.
+    """
+    return njit(forceinline=True, _nrt=False, **_OPTIONS)(function)
 
 
 @cache

@@ -15,7 +15,6 @@ from aurel_cpu_kernels.reduce import (
     pack,
     reduce_maximum,
     reduce_sum,
-    row_of,
 )
 from aurel_cpu_kernels.threads import run
 
@@ -49,7 +48,7 @@ def forward_rows(
         if not safe:
             safe = True
             for s in range(found):
-                safe = safe and is_finite(row_of(x, base, packed[s], channels))
+                safe = safe and is_finite(x[base + packed[s] * channels :][:channels])
         kept = winner[row * channels : (row + 1) * channels] if keep else winner[:0]
         reduce_maximum(x, base, packed, found, channels, safe, keep, won, target, kept)
         if relative.size > 0 and found > 0:
@@ -76,7 +75,7 @@ def backward_graphs(start, stop, grad, lists, winner, k, rows, nodes, channels, 
                 continue
             factor = grad.dtype.type(1) / grad.dtype.type(found if reduce == MEAN else 1)
             for s in range(found):
-                add_multiple(row_of(total, base, packed[s], channels), given, factor)
+                add_multiple(total[base + packed[s] * channels :][:channels], given, factor)
 
 
 @kernel

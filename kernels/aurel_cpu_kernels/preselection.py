@@ -15,8 +15,8 @@ from torch import Tensor
 from aurel_cpu_kernels.arrays import Array, flat
 from aurel_cpu_kernels.compiler import kernel
 from aurel_cpu_kernels.problem import Problem
-from aurel_cpu_kernels.scores import COSINE, L2, METRICS, four_sums, sums_between
-from aurel_cpu_kernels.selection import choose, finish_scores
+from aurel_cpu_kernels.scores import COSINE, L2, METRICS, sums_between, sums_of_chosen
+from aurel_cpu_kernels.selection import choose, finish_scores, scratch_of
 from aurel_cpu_kernels.threads import run
 
 _SPARE = 4  # candidates beyond the neighbors
@@ -200,13 +200,12 @@ def choose_candidates(
     eps = np.finfo(x.dtype).eps
     scores = np.empty(count, x.dtype)
     sums = np.empty((2, count), x.dtype)
-    best = np.empty(wanted, x.dtype)
+    best, values, places, ranks, taken = scratch_of(scores, wanted)
     chosen = np.empty(wanted, np.int64)
-    few_sums = np.empty(wanted + 1, x.dtype)
+    few_sums = np.empty((1, wanted), x.dtype)
     few_squares = np.empty(wanted, x.dtype)
     few_bias = np.empty(wanted if bias.size > 0 else 0, x.dtype)
     few_scores = np.empty(wanted, x.dtype)
-    few_best = np.empty(wanted, x.dtype)
     few_chosen = np.empty(wanted, np.int64)
     all_valid = np.empty(0, np.bool_)
     for each in range(start, stop):
@@ -238,7 +237,20 @@ def choose_candidates(
                 exists = source_valid.size == 0 or source_valid[first + j]
                 doubtful = doubtful or (exists and not abs(scores[j]) < np.inf)
             if not doubtful:
-                found = choose(scores, count, source_valid, first, excluded, wanted, best, chosen)
+                found = choose(
+                    scores,
+                    count,
+                    source_valid,
+                    first,
+                    excluded,
+                    wanted,
+                    best,
+                    values,
+                    places,
+                    ranks,
+                    taken,
+                    chosen,
+                )
                 chosen[:found].sort()
                 last = -np.inf
                 bias_size = x.dtype.type(0)
@@ -247,27 +259,27 @@ def choose_candidates(
                     if bias.size > 0:
                         few_bias[c] = bias[bias_row + chosen[c]]
                         bias_size = max(bias_size, abs(few_bias[c]))
-                for c in range(0, found, 2):
-                    c1 = min(c + 1, found - 1)
-                    pair = four_sums(
-                        x,
-                        y,
-                        row * channels,
-                        row * channels,
-                        (first + chosen[c]) * channels,
-                        (first + chosen[c1]) * channels,
-                        channels,
-                        metric,
-                    )
-                    few_sums[c] = pair[0]
-                    few_sums[c + 1] = pair[1]
+                sums_of_chosen(x, y, row, first, chosen, found, channels, metric, few_sums[0])
                 if source_squares.size > 0:
                     for c in range(found):
                         few_squares[c] = source_squares[first + chosen[c]]
                 finish_scores(
-                    few_sums, found, metric, own_square, few_squares, 0, few_bias, 0, few_scores
+                    few_sums, 0, found, metric, own_square, few_squares, 0, few_bias, 0, few_scores
                 )
-                kept = choose(few_scores, found, all_valid, 0, -1, rank, few_best, few_chosen)
+                kept = choose(
+                    few_scores,
+                    found,
+                    all_valid,
+                    0,
+                    -1,
+                    rank,
+                    best,
+                    values,
+                    places,
+                    ranks,
+                    taken,
+                    few_chosen,
+                )
                 if found == wanted:
                     centered = largest[graph - graph0]
                     spread = largest[graphs + graph - graph0]
@@ -293,7 +305,8 @@ def choose_candidates(
             if doubtful:
                 sums_between(x, y, row, 1, first, count, channels, metric, sums)
                 finish_scores(
-                    sums[0],
+                    sums,
+                    0,
                     count,
                     metric,
                     own_square,
@@ -304,7 +317,18 @@ def choose_candidates(
                     scores,
                 )
                 found = choose(
-                    scores, count, source_valid, first, excluded, rank, few_best, few_chosen
+                    scores,
+                    count,
+                    source_valid,
+                    first,
+                    excluded,
+                    rank,
+                    best,
+                    values,
+                    places,
+                    ranks,
+                    taken,
+                    few_chosen,
                 )
         offset = 0 if local else first
         for s in range(k):

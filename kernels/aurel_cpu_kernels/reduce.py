@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aurel_cpu_kernels.compiler import inlined, kernel
+from aurel_cpu_kernels.compiler import inlined
 
 
 @inlined
@@ -24,13 +24,6 @@ def pack(lists, place, slots, nodes, packed):
 
 
 @inlined
-def row_of(x, base, j, channels):
-    """Return row j of the graph whose rows begin at `base`."""
-    start = base + j * channels
-    return x[start : start + channels]
-
-
-@inlined
 def is_finite(x):
     """Return whether an array holds neither NaN nor infinities."""
     zero = x.dtype.type(0)
@@ -40,15 +33,15 @@ def is_finite(x):
     return total == 0
 
 
-@kernel
+@inlined
 def maximum(x, base, packed, found, channels, out):
     """Write the maximum of finite rows, four at a time."""
     last = packed[found - 1]
     for s in range(0, found, 4):
-        r0 = row_of(x, base, packed[s], channels)
-        r1 = row_of(x, base, packed[s + 1] if s + 1 < found else last, channels)
-        r2 = row_of(x, base, packed[s + 2] if s + 2 < found else last, channels)
-        r3 = row_of(x, base, packed[s + 3] if s + 3 < found else last, channels)
+        r0 = x[base + packed[s] * channels :][:channels]
+        r1 = x[base + (packed[s + 1] if s + 1 < found else last) * channels :][:channels]
+        r2 = x[base + (packed[s + 2] if s + 2 < found else last) * channels :][:channels]
+        r3 = x[base + (packed[s + 3] if s + 3 < found else last) * channels :][:channels]
         if s == 0:
             for c in range(channels):
                 u = r1[c] if r1[c] > r0[c] else r0[c]
@@ -62,10 +55,10 @@ def maximum(x, base, packed, found, channels, out):
                 out[c] = u if u > out[c] else out[c]
 
 
-@kernel
+@inlined
 def maximum_and_winner(x, base, packed, found, channels, out, won):
     """Write the maximum of finite rows, and which of them attains it first."""
-    first = row_of(x, base, packed[0], channels)
+    first = x[base + packed[0] * channels :][:channels]
     j = np.int32(packed[0])
     for c in range(channels):
         out[c] = first[c]
@@ -75,9 +68,9 @@ def maximum_and_winner(x, base, packed, found, channels, out, won):
         jb = packed[s + 1] if s + 1 < found else ja
         jc = packed[s + 2] if s + 2 < found else ja
         take_larger(
-            row_of(x, base, ja, channels),
-            row_of(x, base, jb, channels),
-            row_of(x, base, jc, channels),
+            x[base + ja * channels :][:channels],
+            x[base + jb * channels :][:channels],
+            x[base + jc * channels :][:channels],
             np.int32(ja),
             np.int32(jb),
             np.int32(jc),
@@ -105,7 +98,7 @@ def take_larger(ra, rb, rc, ja, jb, jc, out, won):
         won[c] = j
 
 
-@kernel
+@inlined
 def any_maximum(x, base, packed, found, channels, out, won):
     """Write the maximum of rows that may hold NaN, and which of them attains it first."""
     for c in range(channels):
@@ -144,7 +137,7 @@ def reduce_maximum(x, base, packed, found, channels, finite, keep, won, out, win
         winner[c] = won[c]
 
 
-@kernel
+@inlined
 def reduce_sum(x, base, packed, found, channels, divisor, out):
     """Write the sum of the rows divided by a number."""
     if found == 0:
@@ -152,10 +145,10 @@ def reduce_sum(x, base, packed, found, channels, divisor, out):
         return
     whole = found - found % 4
     for s in range(0, whole, 4):
-        r0 = row_of(x, base, packed[s], channels)
-        r1 = row_of(x, base, packed[s + 1], channels)
-        r2 = row_of(x, base, packed[s + 2], channels)
-        r3 = row_of(x, base, packed[s + 3], channels)
+        r0 = x[base + packed[s] * channels :][:channels]
+        r1 = x[base + (packed[s + 1]) * channels :][:channels]
+        r2 = x[base + (packed[s + 2]) * channels :][:channels]
+        r3 = x[base + (packed[s + 3]) * channels :][:channels]
         if s == 0:
             for c in range(channels):
                 out[c] = (r0[c] + r1[c]) + (r2[c] + r3[c])
@@ -163,7 +156,7 @@ def reduce_sum(x, base, packed, found, channels, divisor, out):
             for c in range(channels):
                 out[c] += (r0[c] + r1[c]) + (r2[c] + r3[c])
     for s in range(whole, found):
-        row = row_of(x, base, packed[s], channels)
+        row = x[base + packed[s] * channels :][:channels]
         if s == 0:
             for c in range(channels):
                 out[c] = row[c]

@@ -1,10 +1,4 @@
-"""Scores of pairs of nodes; each pair is one sum over the channels, in one order for all pairs.
-
-Loops run over slices: over ``x[start + c]`` the compiler makes no vector instructions.
-
-Pairs are computed four at a time, two nodes by two, by one function: a node that has no partner is
-its own. So equal nodes have bit-equal scores, and the score of (i, j) is that of (j, i).
-"""
+"""Scores of pairs of nodes; each pair is one sum over the channels, in one order for all pairs."""
 
 from __future__ import annotations
 
@@ -13,144 +7,72 @@ import math
 import numpy as np
 
 from aurel_cpu_kernels.compiler import inlined, kernel
+from aurel_cpu_kernels.pair_sums import SIDE, tile_absolutes, tile_products, tile_squares
+from aurel_cpu_kernels.vector_math import prefer_wide_vectors
 
 METRICS = {"l2": 0, "l1": 1, "cosine": 2, "dot": 3}
 L2, L1, COSINE, DOT = 0, 1, 2, 3
 
 
 @inlined
-def squared_distances(x, y, i0, i1, j0, j1, channels):
-    """Return the sums of squared differences of rows i0, i1 of x and j0, j1 of y."""
-    zero = x.dtype.type(0)
-    s00 = zero
-    s01 = zero
-    s10 = zero
-    s11 = zero
-    xa, xb = x[i0 : i0 + channels], x[i1 : i1 + channels]
-    yp, yq = y[j0 : j0 + channels], y[j1 : j1 + channels]
-    for c in range(channels):
-        a = xa[c]
-        b = xb[c]
-        p = yp[c]
-        q = yq[c]
-        d = p - a
-        s00 += d * d
-        d = q - a
-        s01 += d * d
-        d = p - b
-        s10 += d * d
-        d = q - b
-        s11 += d * d
-    return s00, s01, s10, s11
-
-
-@inlined
-def absolute_distances(x, y, i0, i1, j0, j1, channels):
-    """Return the sums of absolute differences of rows i0, i1 of x and j0, j1 of y."""
-    zero = x.dtype.type(0)
-    s00 = zero
-    s01 = zero
-    s10 = zero
-    s11 = zero
-    xa, xb = x[i0 : i0 + channels], x[i1 : i1 + channels]
-    yp, yq = y[j0 : j0 + channels], y[j1 : j1 + channels]
-    for c in range(channels):
-        a = xa[c]
-        b = xb[c]
-        p = yp[c]
-        q = yq[c]
-        s00 += abs(p - a)
-        s01 += abs(q - a)
-        s10 += abs(p - b)
-        s11 += abs(q - b)
-    return s00, s01, s10, s11
-
-
-@inlined
-def products(x, y, i0, i1, j0, j1, channels):
-    """Return the sums of products of rows i0, i1 of x and j0, j1 of y."""
-    zero = x.dtype.type(0)
-    s00 = zero
-    s01 = zero
-    s10 = zero
-    s11 = zero
-    xa, xb = x[i0 : i0 + channels], x[i1 : i1 + channels]
-    yp, yq = y[j0 : j0 + channels], y[j1 : j1 + channels]
-    for c in range(channels):
-        a = xa[c]
-        b = xb[c]
-        p = yp[c]
-        q = yq[c]
-        s00 += a * p
-        s01 += a * q
-        s10 += b * p
-        s11 += b * q
-    return s00, s01, s10, s11
-
-
-@inlined
-def four_sums(x, y, i0, i1, j0, j1, channels, metric):
-    """Return the sums of four pairs of rows: squares, absolute values or products."""
+def tile_sums(x, i, i_end, y, j, j_end, channels, metric, tile):
+    """Write the sums of a tile of pairs: squares, absolute values or products."""
     if metric == L2:
-        return squared_distances(x, y, i0, i1, j0, j1, channels)
-    if metric == L1:
-        return absolute_distances(x, y, i0, i1, j0, j1, channels)
-    return products(x, y, i0, i1, j0, j1, channels)
+        tile_squares(x, i, i_end, y, j, j_end, channels, tile)
+    elif metric == L1:
+        tile_absolutes(x, i, i_end, y, j, j_end, channels, tile)
+    else:
+        tile_products(x, i, i_end, y, j, j_end, channels, tile)
 
 
 @kernel
 def sums_within(x, first, nodes, channels, metric, out):
-    """Fill out[i, j] for all pairs of nodes of one graph, each computed once."""
-    for i in range(0, nodes, 2):
-        i1 = min(i + 1, nodes - 1)
-        for j in range(i, nodes, 2):
-            j1 = min(j + 1, nodes - 1)
-            s00, s01, s10, s11 = four_sums(
-                x,
-                x,
-                (first + i) * channels,
-                (first + i1) * channels,
-                (first + j) * channels,
-                (first + j1) * channels,
-                channels,
-                metric,
-            )
-            out[i, j] = s00
-            out[i, j1] = s01
-            out[i1, j] = s10
-            out[i1, j1] = s11
-            out[j, i] = s00
-            out[j1, i] = s01
-            out[j, i1] = s10
-            out[j1, i1] = s11
+    """Fill out[i, j] for all pairs of nodes of one graph, each pair of tiles computed once."""
+    prefer_wide_vectors()
+    tile = np.empty(SIDE * SIDE, x.dtype)
+    end = first + nodes
+    for i in range(0, nodes, SIDE):
+        height = min(SIDE, nodes - i)
+        for j in range(i, nodes, SIDE):
+            tile_sums(x, first + i, end, x, first + j, end, channels, metric, tile)
+            width = min(SIDE, nodes - j)
+            for a in range(height):
+                for b in range(width):
+                    value = tile[SIDE * a + b]
+                    out[i + a, j + b] = value
+                    out[j + b, i + a] = value
 
 
 @kernel
 def sums_between(x, y, row, rows, first, nodes, channels, metric, out):
     """Fill out[i, j] for `rows` rows of x from `row` on, and `nodes` rows of y from `first` on."""
-    for i in range(0, rows, 2):
-        i1 = min(i + 1, rows - 1)
-        for j in range(0, nodes, 2):
-            j1 = min(j + 1, nodes - 1)
-            s00, s01, s10, s11 = four_sums(
-                x,
-                y,
-                (row + i) * channels,
-                (row + i1) * channels,
-                (first + j) * channels,
-                (first + j1) * channels,
-                channels,
-                metric,
-            )
-            out[i, j] = s00
-            out[i, j1] = s01
-            out[i1, j] = s10
-            out[i1, j1] = s11
+    prefer_wide_vectors()
+    tile = np.empty(SIDE * SIDE, x.dtype)
+    for i in range(0, rows, SIDE):
+        height = min(SIDE, rows - i)
+        for j in range(0, nodes, SIDE):
+            tile_sums(x, row + i, row + rows, y, first + j, first + nodes, channels, metric, tile)
+            for a in range(height):
+                for b in range(min(SIDE, nodes - j)):
+                    out[i + a, j + b] = tile[SIDE * a + b]
+
+
+@kernel
+def sums_of_chosen(x, y, row, first, chosen, count, channels, metric, out):
+    """Fill out[c] for one row of x and some rows of y, numbered from `first` on."""
+    prefer_wide_vectors()
+    tile = np.empty(SIDE * SIDE, x.dtype)
+    for c in range(count):
+        j = first + chosen[c]
+        tile_sums(x, row, row + 1, y, j, j + 1, channels, metric, tile)
+        out[c] = tile[0]
 
 
 @kernel
 def scale_nodes(start, stop, x, channels, scaled, squares):
     """Scale nodes by a power of two that brings the largest channel to about 1, and square them."""
+    prefer_wide_vectors()
+    tile = np.empty(SIDE * SIDE, x.dtype)
     for i in range(start, stop):
         row = i * channels
         node, out = x[row : row + channels], scaled[row : row + channels]
@@ -165,4 +87,5 @@ def scale_nodes(start, stop, x, channels, scaled, squares):
         second = x.dtype.type(math.ldexp(1.0, half - exponent))
         for c in range(channels):
             out[c] = (node[c] * first) * second
-        squares[i] = products(scaled, scaled, row, row, row, row, channels)[0]
+        tile_products(scaled, i, i + 1, scaled, i, i + 1, channels, tile)
+        squares[i] = tile[0]

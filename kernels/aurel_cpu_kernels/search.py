@@ -13,7 +13,7 @@ from aurel_cpu_kernels.compiler import kernel
 from aurel_cpu_kernels.preselection import search_by_products
 from aurel_cpu_kernels.problem import Problem
 from aurel_cpu_kernels.scores import METRICS, scale_nodes, sums_between, sums_within
-from aurel_cpu_kernels.selection import choose, finish_scores
+from aurel_cpu_kernels.selection import choose, finish_scores, scratch_of
 from aurel_cpu_kernels.threads import run
 
 SMALL = 64  # sources up to which the scores of all pairs are the fastest way
@@ -86,7 +86,7 @@ def search_parts(
         height = max(height, table[part, 2])
     sums = np.empty((height, most), x.dtype)
     scores = np.empty(most, x.dtype)
-    best = np.empty(k * dilation, x.dtype)
+    best, values, places, ranks, taken = scratch_of(scores, k * dilation)
     chosen = np.empty(k * dilation, np.int64)
     for part in range(start, stop):
         graph = table[part, 0]
@@ -106,11 +106,22 @@ def search_parts(
                 square = squares[row + i] if squares.size > 0 else x.dtype.type(0)
                 bias_row = graph * bias_stride + itself * nodes
                 finish_scores(
-                    sums[i], nodes, metric, square, source_squares, first, bias, bias_row, scores
+                    sums, i, nodes, metric, square, source_squares, first, bias, bias_row, scores
                 )
                 excluded = -1 if loop else itself
                 found = choose(
-                    scores, nodes, source_valid, first, excluded, k * dilation, best, chosen
+                    scores,
+                    nodes,
+                    source_valid,
+                    first,
+                    excluded,
+                    k * dilation,
+                    best,
+                    values,
+                    places,
+                    ranks,
+                    taken,
+                    chosen,
                 )
             place = (row + i) * k
             for s in range(k):

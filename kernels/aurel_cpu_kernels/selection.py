@@ -8,14 +8,16 @@ from aurel_cpu_kernels.compiler import inlined, kernel
 from aurel_cpu_kernels.scores import COSINE, DOT
 
 FEW = 64  # candidates up to which they are inserted into a sorted list
+LESS, MANY = 48, 64  # scores up to which each is compared with all others
+GROUPS, MOST = 32, 24  # groups of a row of more, and candidates up to which these help
 
 
 @inlined
-def finish_scores(sums, nodes, metric, square, squares, first, bias, bias_row, scores):
+def finish_scores(sums, row, nodes, metric, square, squares, first, bias, bias_row, scores):
     """Turn the sums of one row into its scores; NaN, and infinities but of products, are +inf.
 
     Args:
-        sums, nodes: of the row, for that many sources.
+        sums, row, nodes: sums[row] has those of the row, with so many sources.
         metric: of the sums.
         square, squares, first: for the cosine, |x_i|^2, all |s_j|^2, and the first source's place.
         bias, bias_row: flat, and the place of the row's first; an empty array for none.
@@ -24,7 +26,7 @@ def finish_scores(sums, nodes, metric, square, squares, first, bias, bias_row, s
     one = sums.dtype.type(1)
     tiny = sums.dtype.type(1e-30)
     for j in range(nodes):
-        s = sums[j]
+        s = sums[row, j]
         if metric == COSINE:
             q = max(squares[first + j], tiny)
             if bias.size == 0:
@@ -70,24 +72,191 @@ def insert_smallest(scores, nodes, valid, first, excluded, rank, best, chosen):
     return found
 
 
-@kernel
-def sort_smallest(scores, nodes, valid, first, excluded, rank, chosen):
+@inlined
+def sift(best, chosen, root, size):
+    """Restore the order of a heap, the farthest candidate first, below one place."""
+    while True:
+        child = 2 * root + 1
+        if child >= size:
+            return
+        other = child + 1
+        if other < size and (
+            best[other] > best[child]
+            or (best[other] == best[child] and chosen[other] > chosen[child])
+        ):
+            child = other
+        farther = best[child] > best[root] or (
+            best[child] == best[root] and chosen[child] > chosen[root]
+        )
+        if not farther:
+            return
+        best[root], best[child] = best[child], best[root]
+        chosen[root], chosen[child] = chosen[child], chosen[root]
+        root = child
+
+
+@inlined
+def heap_smallest(scores, nodes, valid, first, excluded, rank, best, chosen):
     """Do what `insert_smallest` does, for many candidates."""
     found = 0
-    order = np.argsort(scores[:nodes], kind="mergesort")
-    for j in order:
-        if found == rank:
-            break
+    for j in range(nodes):
         if j == excluded or (valid.size > 0 and not valid[first + j]):
             continue
-        chosen[found] = j
-        found += 1
+        if found < rank:
+            best[found] = scores[j]
+            chosen[found] = j
+            found += 1
+            if found == rank:
+                for root in range(rank // 2 - 1, -1, -1):
+                    sift(best, chosen, root, rank)
+        elif scores[j] < best[0]:
+            best[0] = scores[j]
+            chosen[0] = j
+            sift(best, chosen, 0, rank)
+    if found < rank:
+        for root in range(found // 2 - 1, -1, -1):
+            sift(best, chosen, root, found)
+    for size in range(found - 1, 0, -1):
+        best[0], best[size] = best[size], best[0]
+        chosen[0], chosen[size] = chosen[size], chosen[0]
+        sift(best, chosen, 0, size)
     return found
 
 
 @inlined
-def choose(scores, nodes, valid, first, excluded, rank, best, chosen):
-    """Write the places of the `rank` smallest scores into `chosen`, and return their number."""
+def count_smaller(values, count, ranks):
+    """Write how many of `count` values are smaller than each, without a branch.
+
+    The values are padded with +inf: loops of a fixed length become vector instructions.
+    """
+    for j in range(count, MANY):
+        values[j] = np.inf
+    if count <= LESS:
+        for j in range(LESS):
+            ranks[j] = 0
+        for i in range(count):
+            value = values[i]
+            for j in range(LESS):
+                ranks[j] += np.int32(value < values[j])
+    else:
+        for j in range(MANY):
+            ranks[j] = 0
+        for i in range(count):
+            value = values[i]
+            for j in range(MANY):
+                ranks[j] += np.int32(value < values[j])
+
+
+@inlined
+def place_ranked(places, count, rank, ranks, taken, chosen):
+    """Write the places of the smallest values, ascending, ties in their order; return how many."""
+    for r in range(rank):
+        taken[r] = 0
+    found = 0
+    for j in range(count):
+        r = ranks[j]
+        if r < rank and places[j] >= 0:
+            at = r + taken[r]
+            taken[r] += 1
+            if at < rank:
+                chosen[at] = places[j]
+                found += 1
+    return found
+
+
+@inlined
+def rank_few(scores, nodes, valid, first, excluded, rank, values, places, ranks, taken, chosen):
+    """Do what `insert_smallest` does for up to MANY scores, by counting the smaller ones."""
+    for j in range(nodes):
+        free = j != excluded and (valid.size == 0 or valid[first + j])
+        values[j] = scores[j] if free else np.inf
+        places[j] = j if free else -1
+    count_smaller(values, nodes, ranks)
+    return place_ranked(places, nodes, rank, ranks, taken, chosen)
+
+
+@inlined
+def rank_many(scores, nodes, valid, first, excluded, rank, values, places, ranks, taken, chosen):
+    """Do what `rank_few` does for any number of scores; return -1 where it cannot.
+
+    The `rank`-th smallest of the minima of GROUPS groups is a bound: only scores up to it count.
+    """
+    if excluded >= 0:
+        scores[excluded] = np.inf
+    if valid.size > 0:
+        for j in range(nodes):
+            if not valid[first + j]:
+                scores[j] = np.inf
+    for g in range(GROUPS):
+        values[g] = np.inf
+    for start in range(0, nodes - GROUPS + 1, GROUPS):
+        part = scores[start : start + GROUPS]
+        for g in range(GROUPS):
+            values[g] = part[g] if part[g] < values[g] else values[g]
+    for j in range(nodes - nodes % GROUPS, nodes):
+        g = j % GROUPS
+        values[g] = min(values[g], scores[j])
+    count_smaller(values, GROUPS, ranks)
+    bound = scores.dtype.type(-np.inf)
+    for g in range(GROUPS):  # the largest with fewer than `rank` smaller ones
+        if ranks[g] < rank and values[g] > bound:
+            bound = values[g]
+    if bound == np.inf:
+        return -1
+    found = 0
+    for j in range(nodes):
+        if scores[j] <= bound:
+            if found == MANY:
+                return -1
+            values[found] = scores[j]
+            places[found] = j
+            found += 1
+    count_smaller(values, found, ranks)
+    return place_ranked(places, found, rank, ranks, taken, chosen)
+
+
+@inlined
+def choose_among_many(
+    scores, nodes, valid, first, excluded, rank, best, values, places, ranks, taken, chosen
+):
+    """Do what `choose` does for more than MANY scores."""
+    if rank <= MOST:
+        found = rank_many(
+            scores, nodes, valid, first, excluded, rank, values, places, ranks, taken, chosen
+        )
+        if found >= 0:
+            return found
     if rank <= FEW:
         return insert_smallest(scores, nodes, valid, first, excluded, rank, best, chosen)
-    return sort_smallest(scores, nodes, valid, first, excluded, rank, chosen)
+    return heap_smallest(scores, nodes, valid, first, excluded, rank, best, chosen)
+
+
+@inlined
+def choose(scores, nodes, valid, first, excluded, rank, best, values, places, ranks, taken, chosen):
+    """Write the places of the `rank` smallest scores into `chosen`, and return their number.
+
+    The scores of sources that may not be chosen are lost.
+
+    Args:
+        scores, nodes, valid, first, excluded, rank, chosen: as for `insert_smallest`.
+        best, values, places, ranks, taken: see `scratch_of`.
+    """
+    if nodes <= 16 and rank <= 4:
+        found = insert_smallest(scores, nodes, valid, first, excluded, rank, best, chosen)
+    elif nodes <= MANY:
+        found = rank_few(
+            scores, nodes, valid, first, excluded, rank, values, places, ranks, taken, chosen
+        )
+    else:
+        found = choose_among_many(
+            scores, nodes, valid, first, excluded, rank, best, values, places, ranks, taken, chosen
+        )
+    return found
+
+
+@kernel
+def scratch_of(scores, rank):
+    """Return scratch arrays for `choose`."""
+    values = np.empty(MANY, scores.dtype)
+    places, ranks = np.empty(MANY, np.int64), np.empty(MANY, np.int32)
+    return np.empty(rank, scores.dtype), values, places, ranks, np.empty(rank, np.int64)

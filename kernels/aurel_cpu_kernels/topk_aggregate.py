@@ -13,7 +13,7 @@ from aurel_cpu_kernels.knn_graph import dense_problem
 from aurel_cpu_kernels.reduce import add_multiple, fill
 from aurel_cpu_kernels.scores import METRICS, sums_within
 from aurel_cpu_kernels.search import prepare, search
-from aurel_cpu_kernels.selection import choose, finish_scores
+from aurel_cpu_kernels.selection import choose, finish_scores, scratch_of
 from aurel_cpu_kernels.threads import run
 
 
@@ -24,7 +24,7 @@ def adjacency_of_graphs(
     """Choose, and write D^-1/2 A D^-1/2 with a one for every score no worse than the K-th."""
     sums = np.empty((nodes, nodes), x.dtype)
     scores = np.empty(nodes, x.dtype)
-    best = np.empty(k, x.dtype)
+    best, values, places, ranks, taken = scratch_of(scores, k)
     chosen = np.empty(k, np.int64)
     scale = np.empty(nodes, x.dtype)
     for graph in range(start, stop):
@@ -37,8 +37,10 @@ def adjacency_of_graphs(
             degree = 0
             if valid.size == 0 or valid[first + i]:
                 square = squares[first + i] if squares.size > 0 else x.dtype.type(0)
-                finish_scores(sums[i], nodes, metric, square, squares, first, bias, 0, scores)
-                found = choose(scores, nodes, valid, first, -1, k, best, chosen)
+                finish_scores(sums, i, nodes, metric, square, squares, first, bias, 0, scores)
+                found = choose(
+                    scores, nodes, valid, first, -1, k, best, values, places, ranks, taken, chosen
+                )
                 last = scores[chosen[found - 1]] if found == k else np.inf
                 for j in range(nodes):
                     if (valid.size == 0 or valid[first + j]) and scores[j] <= last:
