@@ -28,6 +28,8 @@ from aurel_cpu_kernels.tile_products import (
 # As many sums as the registers hold beside the rows of one step.
 SIDE = 4 if binding.get_host_cpu_features().get("avx512f", False) else 3
 
+LISTED = 8  # rows of a list that are taken at a time
+
 Term = Callable[[ir.IRBuilder, Value, Value, Value], Value]
 
 
@@ -82,7 +84,65 @@ def _rows(
     return places
 
 
-def _intrinsic(term: Term) -> Any:
+def _listed_rows(
+    context: Any, builder: ir.IRBuilder, kind: Any, array: Value, rows: Any, width: Value
+) -> list[Value]:
+    """Return the places of LISTED rows, whose numbers lie in an array of int64."""
+    list_kind, numbers = rows
+    zero = ir.Constant(width.type, 0)
+    start = place_of(context, builder, list_kind, numbers, zero)
+    places = []
+    for step in range(LISTED):
+        number = builder.load(builder.gep(start, [ir.Constant(width.type, step)]))
+        places.append(place_of(context, builder, kind, array, builder.mul(number, width)))
+    return places
+
+
+def _write_sums(
+    context: Any,
+    builder: ir.IRBuilder,
+    term: Term,
+    left: list[Value],
+    right: list[Value],
+    kinds: tuple[Any, Any],
+    channels: Value,
+    out: Value,
+) -> None:
+    """Write the sums of the terms of all pairs of rows, right ones within left ones."""
+    kind, out_kind = kinds
+    vector, lanes = vector_of(context, kind), lanes_of(kind)
+    integer, small = channels.type, ir.IntType(32)
+
+    def add(load: Callable[[Value], Value], sums: list[Value]) -> list[Value]:
+        columns = [load(row) for row in right]
+        updated = []
+        for a, row in enumerate(left):
+            value = load(row)
+            for b, column in enumerate(columns):
+                updated.append(term(builder, value, column, sums[a * len(right) + b]))
+        return updated
+
+    def step(index: Value, sums: list[Value]) -> list[Value]:
+        offset = builder.mul(index, ir.Constant(integer, lanes))
+        return add(lambda row: load_vector(builder, builder.gep(row, [offset]), vector), sums)
+
+    steps = builder.sdiv(channels, ir.Constant(integer, lanes))
+    nothing = [ir.Constant(vector, None)] * (len(left) * len(right))
+    sums = accumulate(builder, nothing, steps, step)
+    done = builder.mul(steps, ir.Constant(integer, lanes))
+    rest = builder.trunc(builder.sub(channels, done), small)
+    left_over = everywhere(builder, rest, ir.VectorType(small, lanes))
+    places = ir.Constant(ir.VectorType(small, lanes), list(range(lanes)))
+    mask = builder.icmp_signed("<", places, left_over)
+    sums = add(lambda row: _masked_load(builder, builder.gep(row, [done]), vector, mask), sums)
+    start = place_of(context, builder, out_kind, out, ir.Constant(integer, 0))
+    zero = ir.Constant(vector.element, 0.0)
+    for number, total in enumerate(sums):
+        place = builder.gep(start, [ir.Constant(integer, number)])
+        builder.store(sum_lanes(builder, total, zero), place)
+
+
+def _tile_intrinsic(term: Term) -> Any:
     @intrinsic
     def tile_sums(typing_context, x, i, i_end, y, j, j_end, channels, out):
         """Write to out[SIDE * a + b] the sum of the terms of row i + a of x and row j + b of y.
@@ -94,45 +154,10 @@ def _intrinsic(term: Term) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             x, i, i_end, y, j, j_end, channels, out = args
             kinds = signature.args
-            vector, lanes = vector_of(context, kinds[0]), lanes_of(kinds[0])
-            integer = channels.type
             left = _rows(context, builder, kinds[0], x, i, i_end, channels)
             right = _rows(context, builder, kinds[3], y, j, j_end, channels)
-
-            def add(load: Callable[[Value], Value], sums: list[Value]) -> list[Value]:
-                columns = [load(row) for row in right]
-                updated = []
-                for a, row in enumerate(left):
-                    value = load(row)
-                    for b, column in enumerate(columns):
-                        updated.append(term(builder, value, column, sums[a * SIDE + b]))
-                return updated
-
-            def step(index: Value, sums: list[Value]) -> list[Value]:
-                offset = builder.mul(index, ir.Constant(integer, lanes))
-                return add(
-                    lambda row: load_vector(builder, builder.gep(row, [offset]), vector), sums
-                )
-
-            steps = builder.sdiv(channels, ir.Constant(integer, lanes))
-            sums = accumulate(builder, [ir.Constant(vector, None)] * SIDE**2, steps, step)
-            done = builder.mul(steps, ir.Constant(integer, lanes))
-            small = ir.IntType(32)
-            left_over = everywhere(
-                builder,
-                builder.trunc(builder.sub(channels, done), small),
-                ir.VectorType(small, lanes),
-            )
-            places = ir.Constant(ir.VectorType(small, lanes), list(range(lanes)))
-            mask = builder.icmp_signed("<", places, left_over)
-            sums = add(
-                lambda row: _masked_load(builder, builder.gep(row, [done]), vector, mask), sums
-            )
-            start = place_of(context, builder, kinds[7], out, ir.Constant(integer, 0))
-            zero = ir.Constant(vector.element, 0.0)
-            for number, total in enumerate(sums):
-                place = builder.gep(start, [ir.Constant(integer, number)])
-                builder.store(sum_lanes(builder, total, zero), place)
+            of = kinds[0], kinds[7]
+            _write_sums(context, builder, term, left, right, of, channels, out)
             return context.get_dummy_value()
 
         return signature, generate
@@ -140,6 +165,25 @@ def _intrinsic(term: Term) -> Any:
     return tile_sums
 
 
-tile_squares = _intrinsic(_square)
-tile_absolutes = _intrinsic(_absolute)
-tile_products = _intrinsic(_product)
+def _list_intrinsic(term: Term) -> Any:
+    @intrinsic
+    def list_sums(typing_context, x, i, y, rows, channels, out):
+        """Write to out[b] the sum of the terms of row i of x and row rows[b] of y."""
+        signature = types.void(x, i, y, rows, channels, out)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, i, y, rows, channels, out = args
+            kinds = signature.args
+            left = [place_of(context, builder, kinds[0], x, builder.mul(i, channels))]
+            right = _listed_rows(context, builder, kinds[2], y, (kinds[3], rows), channels)
+            of = kinds[0], kinds[5]
+            _write_sums(context, builder, term, left, right, of, channels, out)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return list_sums
+
+
+tile_squares, tile_absolutes, tile_products = map(_tile_intrinsic, (_square, _absolute, _product))
+list_squares, list_products = map(_list_intrinsic, (_square, _product))

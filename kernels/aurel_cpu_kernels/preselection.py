@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from aurel_cpu_kernels.arrays import Array, flat
-from aurel_cpu_kernels.compiler import kernel
+from aurel_cpu_kernels.compiler import inlined, kernel
+from aurel_cpu_kernels.pair_sums import LISTED
 from aurel_cpu_kernels.problem import Problem
 from aurel_cpu_kernels.scores import COSINE, L2, METRICS, sums_between, sums_of_chosen
 from aurel_cpu_kernels.selection import choose, finish_scores, scratch_of
 from aurel_cpu_kernels.threads import run
+from aurel_cpu_kernels.vector_math import prefer_wide_vectors
 
 _SPARE = 4  # candidates beyond the neighbors
 _PRODUCTS = 2**21  # at a time
@@ -118,7 +120,7 @@ def _blocks(problem: Problem, graphs: Array) -> Iterator[_Block]:
                 yield _Block(int(run_of_graphs[start, 2]), count, row, min(height, rows - row))
 
 
-@kernel
+@inlined
 def approximate_scores(products, norms, square, count, metric, bias, bias_row, scores):
     """Write approximate scores of one row; for l2, without |x_i|^2."""
     two = scores.dtype.type(2)
@@ -141,7 +143,7 @@ def approximate_scores(products, norms, square, count, metric, bias, bias_row, s
             scores[j] += row[j]
 
 
-@kernel
+@inlined
 def rounding_bound(square, centered, spread, largest, last, channels, metric, bias_size, eps):
     """Return how far approximate and exact scores of a row may lie apart, both ways.
 
@@ -203,6 +205,8 @@ def choose_candidates(
     best, values, places, ranks, taken = scratch_of(scores, wanted)
     chosen = np.empty(wanted, np.int64)
     few_sums = np.empty((1, wanted), x.dtype)
+    listed, some = np.empty(LISTED, np.int64), np.empty(LISTED, x.dtype)
+    prefer_wide_vectors()
     few_squares = np.empty(wanted, x.dtype)
     few_bias = np.empty(wanted if bias.size > 0 else 0, x.dtype)
     few_scores = np.empty(wanted, x.dtype)
@@ -259,7 +263,9 @@ def choose_candidates(
                     if bias.size > 0:
                         few_bias[c] = bias[bias_row + chosen[c]]
                         bias_size = max(bias_size, abs(few_bias[c]))
-                sums_of_chosen(x, y, row, first, chosen, found, channels, metric, few_sums[0])
+                sums_of_chosen(
+                    x, y, row, first, chosen, found, channels, metric, listed, some, few_sums
+                )
                 if source_squares.size > 0:
                     for c in range(found):
                         few_squares[c] = source_squares[first + chosen[c]]

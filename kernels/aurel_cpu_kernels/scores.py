@@ -7,7 +7,15 @@ import math
 import numpy as np
 
 from aurel_cpu_kernels.compiler import inlined, kernel
-from aurel_cpu_kernels.pair_sums import SIDE, tile_absolutes, tile_products, tile_squares
+from aurel_cpu_kernels.pair_sums import (
+    LISTED,
+    SIDE,
+    list_products,
+    list_squares,
+    tile_absolutes,
+    tile_products,
+    tile_squares,
+)
 from aurel_cpu_kernels.vector_math import prefer_wide_vectors
 
 METRICS = {"l2": 0, "l1": 1, "cosine": 2, "dot": 3}
@@ -57,15 +65,21 @@ def sums_between(x, y, row, rows, first, nodes, channels, metric, out):
                     out[i + a, j + b] = tile[SIDE * a + b]
 
 
-@kernel
-def sums_of_chosen(x, y, row, first, chosen, count, channels, metric, out):
-    """Fill out[c] for one row of x and some rows of y, numbered from `first` on."""
-    prefer_wide_vectors()
-    tile = np.empty(SIDE * SIDE, x.dtype)
-    for c in range(count):
-        j = first + chosen[c]
-        tile_sums(x, row, row + 1, y, j, j + 1, channels, metric, tile)
-        out[c] = tile[0]
+@inlined
+def sums_of_chosen(x, y, row, first, chosen, count, channels, metric, rows, some, out):
+    """Fill out[0, c] for one row of x and some rows of y, numbered from `first` on; not for l1.
+
+    `rows` and `some` are scratch of LISTED places.
+    """
+    for start in range(0, count, LISTED):
+        for c in range(LISTED):
+            rows[c] = first + chosen[min(start + c, count - 1)]
+        if metric == L2:
+            list_squares(x, row, y, rows, channels, some)
+        else:
+            list_products(x, row, y, rows, channels, some)
+        for c in range(min(LISTED, count - start)):
+            out[0, start + c] = some[c]
 
 
 @kernel

@@ -6,12 +6,14 @@ Small graphs by exact scores of all pairs, each pair once; large ones by product
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from aurel_cpu_kernels.arrays import Array
 from aurel_cpu_kernels.compiler import kernel
 from aurel_cpu_kernels.preselection import search_by_products
-from aurel_cpu_kernels.problem import Problem
+from aurel_cpu_kernels.problem import Problem, dense_rows
 from aurel_cpu_kernels.scores import METRICS, scale_nodes, sums_between, sums_within
 from aurel_cpu_kernels.selection import choose, finish_scores, scratch_of
 from aurel_cpu_kernels.threads import run
@@ -39,13 +41,31 @@ def _scaled(x: Array, channels: int) -> tuple[Array, Array]:
     return scaled, squares
 
 
-def parts(problem: Problem, graphs: Array) -> tuple[Array, bool]:
-    """Return graph, first row and number of rows of each part, (P, 3), and if these are graphs.
+def divide(problem: Problem) -> tuple[Array, bool, Array]:
+    """Return the parts of the work, whether these are whole graphs, and the larger graphs.
 
-    A part of the work is a whole graph, or a block of its rows where there are large ones.
+    A part, (P, 3), is a graph, the first of its rows in it, and the number of these.
     """
-    counts = problem.rows[graphs, 1]
-    if len(graphs) == 0 or max(counts.max(), problem.sources[graphs, 1].max()) <= SMALL:
+    if problem.local and len(problem.rows) > 0:  # a dense batch: all graphs are alike
+        nodes, count = int(problem.rows[0, 1]), int(problem.sources[0, 1])
+        large = count > SMALL and problem.metric != "l1"
+        return _divide_dense(len(problem.rows), nodes, count, large)
+    large = problem.sources[:, 1] > (SMALL if problem.metric != "l1" else np.inf)
+    return *_parts(problem.rows, problem.sources, np.flatnonzero(~large)), np.flatnonzero(large)
+
+
+@lru_cache(maxsize=64)
+def _divide_dense(batch: int, nodes: int, count: int, large: bool) -> tuple[Array, bool, Array]:
+    graphs, none = np.arange(batch), np.arange(0)
+    if large:
+        return np.empty((0, 3), np.int64), True, graphs
+    return *_parts(dense_rows(batch, nodes), dense_rows(batch, count), graphs), none
+
+
+def _parts(rows: Array, sources: Array, graphs: Array) -> tuple[Array, bool]:
+    """Return the parts, blocks of rows where there are large graphs, and if they are graphs."""
+    counts = rows[graphs, 1]
+    if len(graphs) == 0 or max(counts.max(), sources[graphs, 1].max()) <= SMALL:
         return np.stack((graphs, np.zeros_like(graphs), counts), 1), True
     blocks = -(-counts // _ROWS)
     graph = np.repeat(np.arange(len(graphs)), blocks)
@@ -132,10 +152,7 @@ def search_parts(
 def search(problem: Problem, neighbors: Array) -> None:
     """Write the neighbors of all nodes into a flat array, K a node."""
     x, y, squares, source_squares = prepare(problem)
-    large = problem.sources[:, 1] > SMALL
-    if problem.metric == "l1":
-        large[:] = False
-    table, whole = parts(problem, np.flatnonzero(~large))
+    table, whole, large = divide(problem)
     run(
         search_parts,
         len(table),
@@ -161,6 +178,5 @@ def search(problem: Problem, neighbors: Array) -> None:
         whole,
         neighbors,
     )
-    if large.any():
-        graphs = np.flatnonzero(large)
-        search_by_products(problem, graphs, x, y, squares, source_squares, neighbors)
+    if len(large) > 0:
+        search_by_products(problem, large, x, y, squares, source_squares, neighbors)

@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-_WORTH = (
-    30_000  # elementary operations, some ten microseconds, below which a second thread costs more
-)
+# Elementary operations, which take some 30 microseconds, that are worth another thread.
+_WORTH = 500_000
 _SHARES = 3  # ranges a thread, so that one that started late takes fewer
 
 
