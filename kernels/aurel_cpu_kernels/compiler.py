@@ -31,12 +31,17 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a function into each kernel that calls it; it may create no array.
+    """Compile a function into each kernel that calls it."""
+    return njit(forceinline=True, **_OPTIONS)(function)
+
+
+def uncounted(function: Callable[..., Any]) -> Any:
+    """Compile a function, which creates and returns no array, into each kernel that calls it.
 
     It does not count references to its arrays, which its caller holds: that would take longer than
     the work on a row of a small graph.
     """
-    return njit(forceinline=True, _nrt=False, **_OPTIONS)(function)
+    return njit(forceinline=True, _nrt=False, **_OPTIONS)(function)  # type: ignore[call-overload]
 
 
 @cache

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aurel_cpu_kernels.arrays import Array, flat
-from aurel_cpu_kernels.compiler import inlined, kernel
+from aurel_cpu_kernels.compiler import kernel, uncounted
 from aurel_cpu_kernels.pair_sums import LISTED
 from aurel_cpu_kernels.problem import Problem
 from aurel_cpu_kernels.scores import COSINE, L2, METRICS, sums_between, sums_of_chosen
@@ -120,7 +120,7 @@ def _blocks(problem: Problem, graphs: Array) -> Iterator[_Block]:
                 yield _Block(int(run_of_graphs[start, 2]), count, row, min(height, rows - row))
 
 
-@inlined
+@uncounted
 def approximate_scores(products, norms, square, count, metric, bias, bias_row, scores):
     """Write approximate scores of one row; for l2, without |x_i|^2."""
     two = scores.dtype.type(2)
@@ -143,7 +143,7 @@ def approximate_scores(products, norms, square, count, metric, bias, bias_row, s
             scores[j] += row[j]
 
 
-@inlined
+@uncounted
 def rounding_bound(square, centered, spread, largest, last, channels, metric, bias_size, eps):
     """Return how far approximate and exact scores of a row may lie apart, both ways.
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from aurel_cpu_kernels.compiler import inlined
+from aurel_cpu_kernels.compiler import uncounted
 
 
-@inlined
+@uncounted
 def pack(lists, place, slots, nodes, packed):
     """Write the listed nodes without the empty slots, and return their number."""
     found = 0
@@ -23,7 +23,7 @@ def pack(lists, place, slots, nodes, packed):
     return found
 
 
-@inlined
+@uncounted
 def is_finite(x):
     """Return whether an array holds neither NaN nor infinities."""
     zero = x.dtype.type(0)
@@ -33,7 +33,7 @@ def is_finite(x):
     return total == 0
 
 
-@inlined
+@uncounted
 def maximum(x, base, packed, found, channels, out):
     """Write the maximum of finite rows, four at a time."""
     last = packed[found - 1]
@@ -55,7 +55,7 @@ def maximum(x, base, packed, found, channels, out):
                 out[c] = u if u > out[c] else out[c]
 
 
-@inlined
+@uncounted
 def maximum_and_winner(x, base, packed, found, channels, out, won):
     """Write the maximum of finite rows, and which of them attains it first."""
     first = x[base + packed[0] * channels :][:channels]
@@ -79,7 +79,7 @@ def maximum_and_winner(x, base, packed, found, channels, out, won):
         )
 
 
-@inlined
+@uncounted
 def take_larger(ra, rb, rc, ja, jb, jc, out, won):
     """Let three rows, one after the other, replace what they exceed."""
     for c in range(len(out)):
@@ -98,7 +98,7 @@ def take_larger(ra, rb, rc, ja, jb, jc, out, won):
         won[c] = j
 
 
-@inlined
+@uncounted
 def any_maximum(x, base, packed, found, channels, out, won):
     """Write the maximum of rows that may hold NaN, and which of them attains it first."""
     for c in range(channels):
@@ -113,14 +113,14 @@ def any_maximum(x, base, packed, found, channels, out, won):
         won[c] = j
 
 
-@inlined
+@uncounted
 def fill(out, value):
     """Write one value everywhere."""
     for c in range(len(out)):
         out[c] = value
 
 
-@inlined
+@uncounted
 def reduce_maximum(x, base, packed, found, channels, finite, keep, won, out, winner):
     """Write the maximum of one row and, if `keep`, its winners; 0 for an empty list."""
     if found == 0:
@@ -137,7 +137,7 @@ def reduce_maximum(x, base, packed, found, channels, finite, keep, won, out, win
         winner[c] = won[c]
 
 
-@inlined
+@uncounted
 def reduce_sum(x, base, packed, found, channels, divisor, out):
     """Write the sum of the rows divided by a number."""
     if found == 0:
@@ -169,14 +169,14 @@ def reduce_sum(x, base, packed, found, channels, divisor, out):
             out[c] *= factor
 
 
-@inlined
+@uncounted
 def add_multiple(out, row, factor):
     """Add a multiple of one row to another."""
     for c in range(len(out)):
         out[c] += factor * row[c]
 
 
-@inlined
+@uncounted
 def add_to_winners(out, base, grad, winner, channels):
     """Add each channel of one row of gradients to the node that won it."""
     for c in range(channels):

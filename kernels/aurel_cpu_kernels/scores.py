@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from aurel_cpu_kernels.compiler import inlined, kernel
+from aurel_cpu_kernels.compiler import kernel, uncounted
 from aurel_cpu_kernels.pair_sums import (
     LISTED,
     SIDE,
@@ -22,7 +22,7 @@ METRICS = {"l2": 0, "l1": 1, "cosine": 2, "dot": 3}
 L2, L1, COSINE, DOT = 0, 1, 2, 3
 
 
-@inlined
+@uncounted
 def tile_sums(x, i, i_end, y, j, j_end, channels, metric, tile):
     """Write the sums of a tile of pairs: squares, absolute values or products."""
     if metric == L2:
@@ -65,7 +65,7 @@ def sums_between(x, y, row, rows, first, nodes, channels, metric, out):
                     out[i + a, j + b] = tile[SIDE * a + b]
 
 
-@inlined
+@uncounted
 def sums_of_chosen(x, y, row, first, chosen, count, channels, metric, rows, some, out):
     """Fill out[0, c] for one row of x and some rows of y, numbered from `first` on; not for l1.
 

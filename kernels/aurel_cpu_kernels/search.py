@@ -50,8 +50,8 @@ def divide(problem: Problem) -> tuple[Array, bool, Array]:
         nodes, count = int(problem.rows[0, 1]), int(problem.sources[0, 1])
         large = count > SMALL and problem.metric != "l1"
         return _divide_dense(len(problem.rows), nodes, count, large)
-    large = problem.sources[:, 1] > (SMALL if problem.metric != "l1" else np.inf)
-    return *_parts(problem.rows, problem.sources, np.flatnonzero(~large)), np.flatnonzero(large)
+    beyond = problem.sources[:, 1] > (SMALL if problem.metric != "l1" else np.inf)
+    return *_parts(problem.rows, problem.sources, np.flatnonzero(~beyond)), np.flatnonzero(beyond)
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aurel_cpu_kernels.compiler import inlined, kernel
+from aurel_cpu_kernels.compiler import kernel, uncounted
 from aurel_cpu_kernels.scores import COSINE, DOT
 
 FEW = 64  # candidates up to which they are inserted into a sorted list
@@ -12,7 +12,7 @@ LESS, MANY = 48, 64  # scores up to which each is compared with all others
 GROUPS, MOST = 32, 24  # groups of a row of more, and candidates up to which these help
 
 
-@inlined
+@uncounted
 def finish_scores(sums, row, nodes, metric, square, squares, first, bias, bias_row, scores):
     """Turn the sums of one row into its scores; NaN, and infinities but of products, are +inf.
 
@@ -42,7 +42,7 @@ def finish_scores(sums, row, nodes, metric, square, squares, first, bias, bias_r
         scores[j] = np.inf if s != s else s
 
 
-@inlined
+@uncounted
 def insert_smallest(scores, nodes, valid, first, excluded, rank, best, chosen):
     """Write the `rank` smallest scores' places into `chosen`, ascending, and return their number.
 
@@ -72,7 +72,7 @@ def insert_smallest(scores, nodes, valid, first, excluded, rank, best, chosen):
     return found
 
 
-@inlined
+@uncounted
 def sift(best, chosen, root, size):
     """Restore the order of a heap, the farthest candidate first, below one place."""
     while True:
@@ -95,7 +95,7 @@ def sift(best, chosen, root, size):
         root = child
 
 
-@inlined
+@uncounted
 def heap_smallest(scores, nodes, valid, first, excluded, rank, best, chosen):
     """Do what `insert_smallest` does, for many candidates."""
     found = 0
@@ -123,7 +123,7 @@ def heap_smallest(scores, nodes, valid, first, excluded, rank, best, chosen):
     return found
 
 
-@inlined
+@uncounted
 def count_smaller(values, count, ranks):
     """Write how many of `count` values are smaller than each, without a branch.
 
@@ -147,7 +147,7 @@ def count_smaller(values, count, ranks):
                 ranks[j] += np.int32(value < values[j])
 
 
-@inlined
+@uncounted
 def place_ranked(places, count, rank, ranks, taken, chosen):
     """Write the places of the smallest values, ascending, ties in their order; return how many."""
     for r in range(rank):
@@ -164,7 +164,7 @@ def place_ranked(places, count, rank, ranks, taken, chosen):
     return found
 
 
-@inlined
+@uncounted
 def rank_few(scores, nodes, valid, first, excluded, rank, values, places, ranks, taken, chosen):
     """Do what `insert_smallest` does for up to MANY scores, by counting the smaller ones."""
     for j in range(nodes):
@@ -175,7 +175,7 @@ def rank_few(scores, nodes, valid, first, excluded, rank, values, places, ranks,
     return place_ranked(places, nodes, rank, ranks, taken, chosen)
 
 
-@inlined
+@uncounted
 def rank_many(scores, nodes, valid, first, excluded, rank, values, places, ranks, taken, chosen):
     """Do what `rank_few` does for any number of scores; return -1 where it cannot.
 
@@ -215,7 +215,7 @@ def rank_many(scores, nodes, valid, first, excluded, rank, values, places, ranks
     return place_ranked(places, found, rank, ranks, taken, chosen)
 
 
-@inlined
+@uncounted
 def choose_among_many(
     scores, nodes, valid, first, excluded, rank, best, values, places, ranks, taken, chosen
 ):
@@ -231,7 +231,7 @@ def choose_among_many(
     return heap_smallest(scores, nodes, valid, first, excluded, rank, best, chosen)
 
 
-@inlined
+@uncounted
 def choose(scores, nodes, valid, first, excluded, rank, best, values, places, ranks, taken, chosen):
     """Write the places of the `rank` smallest scores into `chosen`, and return their number.
 
