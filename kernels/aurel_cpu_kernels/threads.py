@@ -1,15 +1,21 @@
 """Work on ranges, shared among as many threads as torch uses.
 
-The kernels release the interpreter lock, so Python's own threads run them side by side. (The thread
+The kernels release the interpreter lock, so several threads run them side by side. Where torch has
+its threads from GNU's OpenMP library, kernels run in the same team: after an operator of torch, its
+threads wait busily for a while, and others would have to share the processor with them. Elsewhere,
+and after a fork, which that team does not survive, Python's own threads do the work. (The thread
 pools of numba abort the process when two Python threads call them at once, or after a fork.)
 """
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
+import re
 import threading
 from collections.abc import Callable
+from functools import cache
 from queue import SimpleQueue
 from typing import Any
 
@@ -38,40 +44,75 @@ class _Job:
             else:
                 self.results.put(None)
 
+    def finish(self) -> None:
+        """Wait for the last range, and raise the first error."""
+        errors = [self.results.get() for _ in range(len(self.ends) - 1)]
+        for error in errors:
+            if error is not None:
+                raise error
+
 
 class _Pool:
-    """Threads that wait for jobs; they end with the process."""
+    """Threads of Python that wait for jobs; they end with the process."""
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[_Job] = SimpleQueue()
         self.size = 0
         self.lock = threading.Lock()
 
-    def submit(self, job: _Job, helpers: int) -> None:
-        """Let up to `helpers` threads work on `job`."""
-        if self.size < helpers:
+    def work(self, job: _Job, threads: int) -> None:
+        """Let this thread and `threads` - 1 others work on `job`."""
+        if self.size < threads - 1:
             with self.lock:
-                while self.size < helpers:
+                while self.size < threads - 1:
                     threading.Thread(target=self._serve, daemon=True, name="aurel").start()
                     self.size += 1
-        for _ in range(helpers):
+        for _ in range(threads - 1):
             self.jobs.put(job)
+        job.work()
 
     def _serve(self) -> None:
         while True:
             self.jobs.get().work()
 
 
-_pool = _Pool()
+@ctypes.CFUNCTYPE(None, ctypes.py_object)
+def _member(job: _Job) -> None:
+    job.work()
 
 
-def _renew_pool() -> None:
-    global _pool
-    _pool = _Pool()  # a forked child has none of its parent's threads
+class _Team:
+    """The threads of GNU's OpenMP library that serve this thread's operators of torch."""
+
+    def __init__(self, path: str) -> None:
+        self.parallel = ctypes.CDLL(path).GOMP_parallel
+        self.parallel.restype = None
+        self.parallel.argtypes = (
+            type(_member),
+            ctypes.py_object,
+            ctypes.c_uint,
+            ctypes.c_uint,
+        )
+
+    def work(self, job: _Job, threads: int) -> None:
+        """Let this thread and `threads` - 1 others work on `job`."""
+        self.parallel(_member, job, threads, 0)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_pool)
+@cache
+def _threads_of(process: int) -> _Team | _Pool:
+    """Return who works in a process; a forked child has none of its parent's threads."""
+    if process != _FIRST_PROCESS:
+        return _Pool()
+    try:
+        with open("/proc/self/maps") as maps:
+            paths = set(re.findall(r"/\S*libgomp\S*", maps.read()))
+        return _Team(*paths)
+    except (OSError, TypeError, AttributeError):  # another system, or none or several libraries
+        return _Pool()
+
+
+_FIRST_PROCESS = os.getpid()
 
 
 def run(kernel: Callable[..., None], count: int, work: int, *args: Any) -> None:
@@ -92,8 +133,5 @@ def run(kernel: Callable[..., None], count: int, work: int, *args: Any) -> None:
         return
     ranges = min(count, _SHARES * threads)
     job = _Job(kernel, [count * i // ranges for i in range(ranges + 1)], args)
-    _pool.submit(job, threads - 1)
-    job.work()
-    for error in [job.results.get() for _ in range(ranges)]:
-        if error is not None:
-            raise error
+    _threads_of(os.getpid()).work(job, threads)
+    job.finish()
