@@ -38,7 +38,7 @@ from torch import Tensor
 
 OURS = "aurel"
 SELECTION = 0.01  # share of numbers that a near-tie between neighbors may settle differently
-ROUNDING = 1e-3  # share that values at the corners of ReLUs may settle differently, layer after layer
+ROUNDING = 1e-3  # share that ReLUs near 0 may settle differently, layer after layer
 PATIENCE = 6.0  # seconds for all rounds of a row, where two rounds do not take longer
 OUT_OF_TIME, BROKEN = 10, 11  # exit status of a process that leaves rows to the next
 # On a GPU, torch.compile is a peer at these numbers of nodes alone: compiling takes seconds a row.
