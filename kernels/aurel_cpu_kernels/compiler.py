@@ -30,6 +30,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return compiled
 
 
+def inner(function: Callable[..., Any]) -> Any:
+    """Compile a function that only kernels call."""
+    return njit(**_OPTIONS)(function)
+
+
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a function into each kernel that calls it."""
     return njit(forceinline=True, **_OPTIONS)(function)

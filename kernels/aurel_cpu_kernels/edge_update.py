@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aurel_cpu_kernels.arrays import flags, flat, narrow, result
 from aurel_cpu_kernels.compiler import kernel
+from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.rows import row_part
 from aurel_cpu_kernels.threads import run
 from aurel_cpu_kernels.vector_math import prefer_wide_vectors
@@ -29,7 +30,7 @@ def _fill_update(projected, target, source, update):
         update[c] = projected[c] + target[c] + source[c]
 
 
-@kernel
+@ranged
 def _measure(start, stop, projected, target, source, mask, nodes, channels, means, squares):
     """Write mean, and sum of squares about it, of the update of each pair of some targets."""
     prefer_wide_vectors()
@@ -79,7 +80,7 @@ def _join(means, squares, mask, batch, nodes, channels, mean, var):
             var[i * nodes + j] = total / (count * channels)
 
 
-@kernel
+@ranged
 def _normalize(
     start, stop, edges, projected, target, source, mask, nodes, channels, mean, scale, bias, out
 ):
@@ -103,7 +104,7 @@ def _normalize(
                 o[c] = e[c] + (out.dtype.type(0) if new <= 0 else new)
 
 
-@kernel
+@ranged
 def _sum_gradients(
     start,
     stop,
@@ -171,7 +172,7 @@ def _join_gradients(
                 shares[1, at] = share * product * deviation[at]
 
 
-@kernel
+@ranged
 def _differentiate(
     start,
     stop,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from aurel_cpu_kernels.arrays import flags, flat, narrow, result
 from aurel_cpu_kernels.compiler import kernel
+from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.rows import row_part
 from aurel_cpu_kernels.threads import run
 from aurel_cpu_kernels.vector_math import exp_of_unit, prefer_wide_vectors, sigmoid
@@ -15,7 +16,7 @@ _BLOCK = 128  # channels computed together: the gates of one target stay in the 
 _WORK = 8  # operations for each channel of an edge
 
 
-@kernel
+@ranged
 def _aggregate(start, stop, edge, values, mask, nodes, channels, out):
     """Write the sums of some blocks of channels."""
     prefer_wide_vectors()
@@ -69,7 +70,7 @@ def _gates(edge, values, mask, target, graph, first, width, nodes, channels, gat
     return total
 
 
-@kernel
+@ranged
 def _differentiate(
     start, stop, grad_out, edge, values, mask, nodes, channels, grad_edge, grad_values
 ):

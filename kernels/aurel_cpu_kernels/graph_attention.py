@@ -8,9 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from aurel_cpu_kernels.arrays import flags, flat, narrow, result
-from aurel_cpu_kernels.compiler import inlined, kernel
+from aurel_cpu_kernels.compiler import uncounted
+from aurel_cpu_kernels.ranges import ranged
+from aurel_cpu_kernels.reduce import fill
 from aurel_cpu_kernels.row_sums import multiply_rows_of, sum_rows
-from aurel_cpu_kernels.rows import row_part
 from aurel_cpu_kernels.threads import run
 from aurel_cpu_kernels.tile_products import VECTOR_BYTES
 from aurel_cpu_kernels.vector_math import exp_of_nonpositive, prefer_wide_vectors
@@ -18,7 +19,7 @@ from aurel_cpu_kernels.vector_math import exp_of_nonpositive, prefer_wide_vector
 _BLOCK = 16  # scores whose exponential is computed together
 
 
-@inlined
+@uncounted
 def _weigh(target_score, source_scores, edges, slope, row, columns):
     """Write softmax weights and columns of the edges of one target, and return their number."""
     count = 0
@@ -32,7 +33,7 @@ def _weigh(target_score, source_scores, edges, slope, row, columns):
     for n in range(count):
         largest = row[n] if row[n] > largest else largest
     for first in range(0, count, _BLOCK):
-        block = row[first : first + _BLOCK]
+        block = row[first:][:_BLOCK]
         for n in range(_BLOCK):
             block[n] = exp_of_nonpositive(block[n] - largest)
     total = row.dtype.type(0)
@@ -44,20 +45,40 @@ def _weigh(target_score, source_scores, edges, slope, row, columns):
     return count
 
 
-@inlined
-def _scratch(nodes, values):
-    """Return weights and columns of a row, with space for whole blocks."""
-    size = (nodes // _BLOCK + 1) * _BLOCK
-    return np.zeros(size, values.dtype), np.zeros(size, np.int64)
+@uncounted
+def _attend_rows(
+    start,
+    stop,
+    values,
+    target_score,
+    source_score,
+    adjacency,
+    shared,
+    heads,
+    nodes,
+    channels,
+    lanes,
+    slope,
+    out,
+    weights,
+    row,
+    columns,
+):
+    """Write the aggregates of some targets, and their weights where there is a place for them."""
+    for target in range(start, stop):
+        head, i = target // nodes, target % nodes
+        edges = adjacency[(i if shared else head // heads * nodes + i) * nodes :][:nodes]
+        sources = source_score[head * nodes :][:nodes]
+        count = _weigh(target_score[target], sources, edges, slope, row, columns)
+        sum_rows(row, columns, count, values, head * nodes, channels, lanes, out, target)
+        if weights.size > 0:
+            all_weights = weights[target * nodes :][:nodes]
+            fill(all_weights, 0)
+            for n in range(count):
+                all_weights[columns[n]] = row[n]
 
 
-@inlined
-def _edges(adjacency, shared, graph, target, nodes):
-    """Return the row of the adjacency of a target, with one adjacency for all graphs or each."""
-    return row_part(adjacency, target if shared else graph * nodes + target, nodes, 0, nodes)
-
-
-@kernel
+@ranged
 def _attend(
     start,
     stop,
@@ -74,23 +95,30 @@ def _attend(
     out,
     weights,
 ):
-    """Write the aggregates of some targets, and their weights where there is a place for them."""
     prefer_wide_vectors()
-    row, columns = _scratch(nodes, values)
-    for target in range(start, stop):
-        head = target // nodes
-        edges = _edges(adjacency, shared, head // heads, target % nodes, nodes)
-        sources = row_part(source_score, head, nodes, 0, nodes)
-        count = _weigh(target_score[target], sources, edges, slope, row, columns)
-        sum_rows(row, columns, count, values, head * nodes, channels, lanes, out, target)
-        if weights.size > 0:
-            all_weights = row_part(weights, target, nodes, 0, nodes)
-            all_weights[:] = 0
-            for n in range(count):
-                all_weights[columns[n]] = row[n]
+    size = (nodes // _BLOCK + 1) * _BLOCK
+    row, columns = np.zeros(size, values.dtype), np.zeros(size, np.int64)
+    _attend_rows(
+        start,
+        stop,
+        values,
+        target_score,
+        source_score,
+        adjacency,
+        shared,
+        heads,
+        nodes,
+        channels,
+        lanes,
+        slope,
+        out,
+        weights,
+        row,
+        columns,
+    )
 
 
-@inlined
+@uncounted
 def _differentiate_scores(
     row, columns, count, grads, target_score, source_scores, slope, grad_sources
 ):
@@ -108,7 +136,63 @@ def _differentiate_scores(
     return total
 
 
-@kernel
+@uncounted
+def _differentiate_head(
+    head,
+    grad_out,
+    grad_weights,
+    values,
+    target_score,
+    source_score,
+    adjacency,
+    shared,
+    heads,
+    nodes,
+    channels,
+    lanes,
+    slope,
+    grad_values,
+    grad_target,
+    grad_source,
+    weights,
+    row,
+    columns,
+    grads,
+):
+    """Write the gradients of one head of one graph."""
+    of_graph = adjacency[(0 if shared else head // heads) * nodes * nodes :][: nodes * nodes]
+    sources = source_score[head * nodes :][:nodes]
+    grad_sources = grad_source[head * nodes :][:nodes]
+    fill(grad_sources, 0)
+    for i in range(nodes):
+        target = head * nodes + i
+        count = _weigh(
+            target_score[target], sources, of_graph[i * nodes :][:nodes], slope, row, columns
+        )
+        fill(grads, 0)
+        if grad_out.size > 0:
+            multiply_rows_of(
+                grad_out, target, columns, count, values, head * nodes, channels, lanes, grads
+            )
+        for n in range(count):
+            weights[i * nodes + columns[n]] = row[n]
+            if grad_weights.size > 0:
+                grads[n] += grad_weights[target * nodes + columns[n]]
+        grad_target[target] = _differentiate_scores(
+            row, columns, count, grads, target_score[target], sources, slope, grad_sources
+        )
+    for j in range(nodes):
+        count = 0
+        for i in range(nodes):
+            row[count] = weights[i * nodes + j]
+            columns[count] = i
+            count += of_graph[i * nodes + j]
+        count = count if grad_out.size > 0 else 0
+        target = head * nodes + j
+        sum_rows(row, columns, count, grad_out, head * nodes, channels, lanes, grad_values, target)
+
+
+@ranged
 def _differentiate(
     start,
     stop,
@@ -128,40 +212,37 @@ def _differentiate(
     grad_target,
     grad_source,
 ):
-    """Write the gradients of some heads of some graphs."""
     prefer_wide_vectors()
-    weights = np.empty((nodes, nodes), values.dtype)
-    row, columns = _scratch(nodes, values)
-    grads = np.zeros_like(row)
+    weights = np.empty(nodes * nodes, values.dtype)
+    size = (nodes // _BLOCK + 1) * _BLOCK
+    row, columns, grads = (
+        np.zeros(size, values.dtype),
+        np.zeros(size, np.int64),
+        np.zeros(size, values.dtype),
+    )
     for head in range(start, stop):
-        sources = row_part(source_score, head, nodes, 0, nodes)
-        grad_sources = row_part(grad_source, head, nodes, 0, nodes)
-        grad_sources[:] = 0
-        for i in range(nodes):
-            target = head * nodes + i
-            edges = _edges(adjacency, shared, head // heads, i, nodes)
-            count = _weigh(target_score[target], sources, edges, slope, row, columns)
-            grads[:] = 0
-            if grad_out.size > 0:
-                multiply_rows_of(
-                    grad_out, target, columns, count, values, head * nodes, channels, lanes, grads
-                )
-            for n in range(count):
-                weights[i, columns[n]] = row[n]
-                if grad_weights.size > 0:
-                    grads[n] += grad_weights[target * nodes + columns[n]]
-            grad_target[target] = _differentiate_scores(
-                row, columns, count, grads, target_score[target], sources, slope, grad_sources
-            )
-        for j in range(nodes):
-            count = 0
-            for i in range(nodes):
-                row[count] = weights[i, j]
-                columns[count] = i
-                count += _edges(adjacency, shared, head // heads, i, nodes)[j]
-            count = count if grad_out.size > 0 else 0
-            v = head * nodes + j
-            sum_rows(row, columns, count, grad_out, head * nodes, channels, lanes, grad_values, v)
+        _differentiate_head(
+            head,
+            grad_out,
+            grad_weights,
+            values,
+            target_score,
+            source_score,
+            adjacency,
+            shared,
+            heads,
+            nodes,
+            channels,
+            lanes,
+            slope,
+            grad_values,
+            grad_target,
+            grad_source,
+            weights,
+            row,
+            columns,
+            grads,
+        )
 
 
 def _graphs(

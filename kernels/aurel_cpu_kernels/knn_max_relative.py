@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from aurel_cpu_kernels.arrays import check_winner, flat, narrow, result, wide
-from aurel_cpu_kernels.compiler import kernel
 from aurel_cpu_kernels.knn_graph import dense_problem
 from aurel_cpu_kernels.neighbor_aggregate import reduce_lists
+from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.reduce import add_to_winners, fill, pack
 from aurel_cpu_kernels.search import search
 from aurel_cpu_kernels.threads import run
 
 
-@kernel
+@ranged
 def backward_graphs(
     start, stop, grad, neighbors, winner, k, nodes, sources, channels, own, grad_x, grad_sources
 ):

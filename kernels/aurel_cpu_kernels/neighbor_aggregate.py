@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from aurel_cpu_kernels.arrays import check_winner, flat, narrow, result, winners
-from aurel_cpu_kernels.compiler import kernel
+from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.reduce import (
     add_multiple,
     add_to_winners,
@@ -23,7 +23,7 @@ WHOLE = 1024  # nodes up to which a whole graph is looked at for NaN
 _REDUCTIONS = {"max": MAX, "mean": MEAN, "sum": SUM}
 
 
-@kernel
+@ranged
 def forward_rows(
     start, stop, x, lists, relative, k, rows, nodes, channels, reduce, keep, out, winner
 ):
@@ -57,7 +57,7 @@ def forward_rows(
                 target[c] -= node[c]
 
 
-@kernel
+@ranged
 def backward_graphs(start, stop, grad, lists, winner, k, rows, nodes, channels, reduce, total):
     """Write the gradients of the nodes of some graphs."""
     packed = np.empty(k, np.int64)
@@ -78,7 +78,7 @@ def backward_graphs(start, stop, grad, lists, winner, k, rows, nodes, channels, 
                 add_multiple(total[base + packed[s] * channels :][:channels], given, factor)
 
 
-@kernel
+@ranged
 def backward_channels(
     start, stop, grad, lists, winner, k, rows, nodes, channels, reduce, width, total
 ):
@@ -126,7 +126,7 @@ def reduce_lists(
     run(
         forward_rows,
         batch * rows,
-        k * out.numel(),
+        k * out.numel() // 4,
         flat(x),
         flat(neighbors),
         flat(out[:0] if relative_to is None else relative_to),

@@ -23,6 +23,7 @@ from aurel_cpu_kernels.pair_columns import (
     stride_of,
     zeros,
 )
+from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.rows import row_part
 from aurel_cpu_kernels.threads import run
 from aurel_cpu_kernels.tile_products import VECTOR_BYTES
@@ -91,7 +92,7 @@ def _write_scatter(deviation, moved, tokens, stride, sources, first, squares, sc
         scatter[first + j] = total
 
 
-@kernel
+@ranged
 def _pool(
     start, stop, query, key, gram, nodes, tokens, width, blocks, group, stride, lanes, mean, scatter
 ):
@@ -147,7 +148,7 @@ def _both_ways(gram, target, tokens, out):
             out[p * tokens + q] = gram[first + p * tokens + q] + gram[first + q * tokens + p]
 
 
-@kernel
+@ranged
 def _differentiate(
     start,
     stop,

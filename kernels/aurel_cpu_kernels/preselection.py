@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from aurel_cpu_kernels.arrays import Array, flat
-from aurel_cpu_kernels.compiler import kernel, uncounted
+from aurel_cpu_kernels.compiler import uncounted
 from aurel_cpu_kernels.pair_sums import LISTED
 from aurel_cpu_kernels.problem import Problem
+from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.scores import COSINE, L2, METRICS, sums_between, sums_of_chosen
 from aurel_cpu_kernels.selection import choose, finish_scores, scratch_of
 from aurel_cpu_kernels.threads import run
@@ -165,7 +166,7 @@ def rounding_bound(square, centered, spread, largest, last, channels, metric, bi
     return factor * (np.sqrt(square * centered) + bias_size)
 
 
-@kernel
+@ranged
 def choose_candidates(
     start,
     stop,

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from aurel_cpu_kernels.compiler import inlined
+from aurel_cpu_kernels.compiler import uncounted
 from aurel_cpu_kernels.tile_products import (
     Value,
     accumulate,
@@ -76,7 +76,7 @@ _sum_block = _sum_intrinsic(_VECTORS)
 _sum_vector = _sum_intrinsic(1)
 
 
-@inlined
+@uncounted
 def sum_rows(weights, rows, count, x, first, channels, lanes, out, out_row):
     """Write the weighted sum of `count` rows of x, numbered from `first` on, into a row of out."""
     start, at = first * channels, out_row * channels
@@ -137,7 +137,7 @@ def _four_products(  # type: ignore[no-untyped-def]
     return signature, generate
 
 
-@inlined
+@uncounted
 def multiply_rows_of(x, row, rows, count, y, first, channels, lanes, out):
     """Write the products of a row of x with `count` chosen rows of y, numbered from `first` on.
 

@@ -16,6 +16,7 @@ from aurel_cpu_kernels.pair_sums import (
     tile_products,
     tile_squares,
 )
+from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.vector_math import prefer_wide_vectors
 
 METRICS = {"l2": 0, "l1": 1, "cosine": 2, "dot": 3}
@@ -82,7 +83,7 @@ def sums_of_chosen(x, y, row, first, chosen, count, channels, metric, rows, some
             out[0, start + c] = some[c]
 
 
-@kernel
+@ranged
 def scale_nodes(start, stop, x, channels, scaled, squares):
     """Scale nodes by a power of two that brings the largest channel to about 1, and square them."""
     prefer_wide_vectors()

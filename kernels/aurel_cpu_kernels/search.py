@@ -11,9 +11,9 @@ from functools import lru_cache
 import numpy as np
 
 from aurel_cpu_kernels.arrays import Array
-from aurel_cpu_kernels.compiler import kernel
 from aurel_cpu_kernels.preselection import search_by_products
 from aurel_cpu_kernels.problem import Problem, dense_rows
+from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.scores import METRICS, scale_nodes, sums_between, sums_within
 from aurel_cpu_kernels.selection import choose, finish_scores, scratch_of
 from aurel_cpu_kernels.threads import run
@@ -74,7 +74,7 @@ def _parts(rows: Array, sources: Array, graphs: Array) -> tuple[Array, bool]:
     return np.stack((graphs[graph], first, size), 1), False
 
 
-@kernel
+@ranged
 def search_parts(
     start,
     stop,

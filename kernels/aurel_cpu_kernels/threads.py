@@ -1,10 +1,10 @@
 """Work on ranges, shared among as many threads as torch uses.
 
-The kernels release the interpreter lock, so several threads run them side by side. Where torch has
-its threads from GNU's OpenMP library, kernels run in the same team: after an operator of torch, its
-threads wait busily for a while, and others would have to share the processor with them. Elsewhere,
-and after a fork, which that team does not survive, Python's own threads do the work. (The thread
-pools of numba abort the process when two Python threads call them at once, or after a fork.)
+Where torch has its threads from GNU's OpenMP library, kernels run in the same team: after an
+operator of torch, its threads wait busily for a while, and others would have to share the processor
+with them. Elsewhere, and after a fork, which that team does not survive, Python's own threads do
+the work, side by side, since kernels release the interpreter lock. (The thread pools of numba abort
+the process when two Python threads call them at once, or after a fork.)
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-# Elementary operations, which take some 30 microseconds, that are worth another thread.
-_WORTH = 500_000
+# Elementary operations, which take some 5 microseconds, that are worth another thread.
+_WORTH = 15_000
 _SHARES = 3  # ranges a thread, so that one that started late takes fewer
 
 
@@ -38,7 +38,7 @@ class _Job:
         """Compute ranges until none is left."""
         while (i := next(self.next_range)) < len(self.ends) - 1:
             try:
-                self.kernel(self.ends[i], self.ends[i + 1], *self.args)
+                self.kernel(0, 1, 1, self.ends[i], self.ends[i + 1], *self.args)
             except BaseException as error:
                 self.results.put(error)
             else:
@@ -76,62 +76,50 @@ class _Pool:
             self.jobs.get().work()
 
 
-@ctypes.CFUNCTYPE(None, ctypes.py_object)
-def _member(job: _Job) -> None:
-    job.work()
-
-
-class _Team:
-    """The threads of GNU's OpenMP library that serve this thread's operators of torch."""
-
-    def __init__(self, path: str) -> None:
-        self.parallel = ctypes.CDLL(path).GOMP_parallel
-        self.parallel.restype = None
-        self.parallel.argtypes = (
-            type(_member),
-            ctypes.py_object,
-            ctypes.c_uint,
-            ctypes.c_uint,
-        )
-
-    def work(self, job: _Job, threads: int) -> None:
-        """Let this thread and `threads` - 1 others work on `job`."""
-        self.parallel(_member, job, threads, 0)
-
-
 @cache
-def _threads_of(process: int) -> _Team | _Pool:
-    """Return who works in a process; a forked child has none of its parent's threads."""
+def _team(process: int) -> int:
+    """Return the address of GNU OpenMP's ``GOMP_parallel`` if it serves torch in a process, or 0.
+
+    A forked child has none of its parent's threads, so that its calls would wait forever.
+    """
     if process != _FIRST_PROCESS:
-        return _Pool()
+        return 0
     try:
         with open("/proc/self/maps") as maps:
-            paths = set(re.findall(r"/\S*libgomp\S*", maps.read()))
-        return _Team(*paths)
-    except (OSError, TypeError, AttributeError):  # another system, or none or several libraries
-        return _Pool()
+            (path,) = set(re.findall(r"/\S*libgomp\S*", maps.read()))
+        return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value or 0
+    except (OSError, ValueError, AttributeError):  # another system, or none or several libraries
+        return 0
 
 
 _FIRST_PROCESS = os.getpid()
+_pool = cache(lambda process: _Pool())
 
 
 def run(kernel: Callable[..., None], count: int, work: int, *args: Any) -> None:
-    """Call ``kernel(start, stop, *args)`` over ranges that make up ``0..count``.
+    """Call a kernel's ``function(start, stop, *args)`` over ranges that make up ``0..count``.
 
-    Which thread computes a range changes no result: a kernel writes to each address from one range.
+    Which thread computes a range changes no result: a function writes to each address from one
+    range.
 
     Args:
-        kernel: compiled with ``nogil=True``.
+        kernel: what `ranges.ranged` makes of the function.
         count: number of independent parts.
         work: elementary operations in all of them, roughly.
-        args: further arguments of the kernel.
+        args: further arguments of the function.
+
+    Raises:
+        MemoryError: there was not enough memory for a scratch array of the function.
     """
     threads = min(torch.get_num_threads(), count, work // _WORTH)
     if threads <= 1:
-        if count > 0:
-            kernel(0, count, *args)
+        kernel(0, 1, 1, 0, count, *args)
         return
     ranges = min(count, _SHARES * threads)
+    process = os.getpid()
+    if team := _team(process):
+        kernel(team, threads, ranges, 0, count, *args)
+        return
     job = _Job(kernel, [count * i // ranges for i in range(ranges + 1)], args)
-    _threads_of(os.getpid()).work(job, threads)
+    _pool(process).work(job, threads)
     job.finish()

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from aurel_cpu_kernels import neighbor_aggregate
 from aurel_cpu_kernels.arrays import Array, flags, flat, narrow, result, wide
-from aurel_cpu_kernels.compiler import kernel
 from aurel_cpu_kernels.knn_graph import dense_problem
+from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.reduce import add_multiple, fill
 from aurel_cpu_kernels.scores import METRICS, sums_within
 from aurel_cpu_kernels.search import prepare, search
@@ -17,7 +17,7 @@ from aurel_cpu_kernels.selection import choose, finish_scores, scratch_of
 from aurel_cpu_kernels.threads import run
 
 
-@kernel
+@ranged
 def adjacency_of_graphs(
     start, stop, x, squares, nodes, channels, valid, bias, metric, k, neighbors, weights
 ):
@@ -54,7 +54,7 @@ def adjacency_of_graphs(
                 weights[(first + i) * nodes + j] *= scale[i] * scale[j]
 
 
-@kernel
+@ranged
 def multiply_graphs(start, stop, weights, values, nodes, channels, transposed, out):
     """Write weights @ values; a weight of 0 adds nothing, not even NaN."""
     for graph in range(start, stop):
@@ -113,5 +113,5 @@ def _multiply(weights: Array, values: Tensor, nodes: int, transposed: bool) -> T
     batch, _, channels = values.shape
     out = result(values, batch, nodes, channels)
     given = (weights, flat(values), nodes, channels, transposed, flat(out))
-    run(multiply_graphs, batch, nodes * values.numel(), *given)
+    run(multiply_graphs, batch, nodes * values.numel() // 8, *given)
     return narrow(out, values)

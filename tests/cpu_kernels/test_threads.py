@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from aurel_cpu_kernels import threads
+from aurel_cpu_kernels.ranges import ranged
 from cpu_agreement import assert_same_on_more_threads, thread_count
 from torch import Tensor
 
@@ -45,31 +47,64 @@ def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
     assert_same_on_more_threads(monkeypatch, lambda: [knn_graph(large, 5, backend="numba")])
 
 
-def test_ranges_make_up_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+@ranged
+def count_visits(start, stop, visits):
+    for i in range(start, stop):
+        visits[i] += 1
+
+
+@ranged
+def demand_memory(start, stop, size, out):
+    out[start] = np.empty(size)[0]
+
+
+in_both = pytest.mark.parametrize("team", ["OpenMP", "Python"])
+
+
+def in_team(team: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all work be shared, by the threads of the OpenMP library of torch or by Python's."""
     monkeypatch.setattr(threads, "_WORTH", 1)
-    for count in (0, 1, 2, 5, 64):
-        seen: list[int] = []
-        with thread_count(3):
-            threads.run(lambda start, stop, seen=seen: seen.extend(range(start, stop)), count, 100)
-        assert sorted(seen) == list(range(count))
+    if team == "Python":
+        monkeypatch.setattr(threads, "_team", lambda process: 0)
 
 
-def test_an_error_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_WORTH", 1)
+@in_both
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 64])
+def test_ranges_make_up_the_whole(team: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_team(team, monkeypatch)
+    visits = np.zeros(count, np.int64)
+    with thread_count(3):
+        threads.run(count_visits, count, 100, visits)
+    assert (visits == 1).all()
 
-    def fail(start: int, stop: int) -> None:
-        raise ArithmeticError(f"{start}..{stop}")
 
-    with thread_count(3), pytest.raises(ArithmeticError):
-        threads.run(fail, 8, 100)
+@in_both
+def test_an_error_reaches_the_caller(team: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_team(team, monkeypatch)
+    with thread_count(3), pytest.raises(MemoryError):
+        threads.run(demand_memory, 8, 100, 1 << 58, np.zeros(8))
     assert_same_on_more_threads(monkeypatch, lambda: run_all(graphs()))
 
 
-def test_little_work_stays_in_the_calling_thread() -> None:
-    callers: set[int] = set()
+@in_both
+def test_results_are_those_of_one_thread(team: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    want = run_all(graphs())
+    in_team(team, monkeypatch)
     with thread_count(3):
-        threads.run(lambda start, stop: callers.add(threading.get_ident()), 8, 10)
-    assert callers == {threading.get_ident()}
+        got = run_all(graphs())
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_little_work_stays_in_the_calling_thread() -> None:
+    calls: list[tuple[int, ...]] = []
+    with thread_count(3):
+        threads.run(lambda *args: calls.append(args), 8, 10)
+    assert calls == [(0, 1, 1, 0, 8)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch has GNU's OpenMP library on Linux")
+def test_torch_shares_its_team() -> None:
+    assert threads._team(threads.os.getpid()) != 0
 
 
 def test_many_callers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
