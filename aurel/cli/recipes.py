@@ -18,7 +18,9 @@ def add_parser(subparsers: Any) -> None:
         help="list the recipes that --config takes by name",
         description="List the recipes that `aurel fit --config NAME` finds by name.",
     )
-    parser.add_argument("pattern", nargs="?", default="*", help="only these, such as '*_bp4d' (all)")
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="only these, such as '*_bp4d' (all)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
