@@ -10,8 +10,13 @@ Models, data, training, pictures and commands come with the extras of the distri
 
 from __future__ import annotations
 
+__distribution__ = "aurel-au"  # before the imports: `check_owner` reads it
+
+from aurel.name_clash import warn_of_other
 from aurel.ops.backend import use_backend
 
 __version__ = "0.1.0"
+
+warn_of_other()
 
 __all__ = ["__version__", "use_backend"]

@@ -6,7 +6,9 @@ import importlib.metadata as metadata
 import os
 import subprocess
 import sys
+import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -108,5 +110,25 @@ def test_layers_work_and_a_missing_extra_is_named(bare: Path) -> None:
 def test_help_works_without_extras(bare: Path) -> None:
     done = run(bare, "aurel", "--help")
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "fit", "test", "predict", "graph", "models"):
+    for command in ("demo", "fit", "test", "predict", "graph", "models", "recipes"):
         assert command in done.stdout
+
+
+def test_recipes_are_in_the_wheel(bare: Path) -> None:
+    done = run(bare, "aurel", "recipes")
+    listed = {line.split()[0] for line in done.stdout.partition("\n\n")[0].splitlines()}
+    assert listed == {path.stem for path in (ROOT / "aurel" / "recipes").glob("*.yaml")}
+
+
+def test_fit_finds_a_recipe_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    packages = sysconfig.get_paths()["purelib"]
+    fit = (
+        f"import sys; sys.path[:0] = [{str(tmp_path / 'site')!r}]; sys.path.append({packages!r});"
+        "from aurel.cli.main import main; sys.exit(main(['fit', '--config', 'sacl_bp4d']))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", fit]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "data.root must be given: the folder of BP4D" in done.stderr  # so the recipe was read

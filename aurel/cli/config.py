@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
+from aurel.cli.recipes import recipe_file
 from aurel.training.options import RunOptions
 
 try:
@@ -27,7 +28,7 @@ class _Parser(ArgumentParser):
 
 
 def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | None, str]:
-    """Read ``--config FILE`` and the options that override it.
+    """Read ``--config FILE``, or the name of a recipe, and the options that override it.
 
     Args:
         command: "fit", "test" or "graph"; the last takes no ``--ckpt_path``.
@@ -37,11 +38,11 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
         The options; the checkpoint asked for; and the options as YAML.
 
     Raises:
-        ValueError: an unknown option, or a value of the wrong kind.
+        ValueError: an unknown option or recipe, or a value of the wrong kind.
     """
     about, use = _ABOUT[command]
     parser = _Parser(prog=f"aurel {command}", description=about)
-    parser.add_argument("--config", action=ActionConfigFile, help="recipe file, YAML")
+    parser.add_argument("--config", action=ActionConfigFile, help="recipe: a YAML file, or a name")
     if use is not None:
         parser.add_argument(
             "--ckpt_path", type=str | None, help=f"a file, or 'last' or 'best' of the run, {use}"
@@ -61,9 +62,9 @@ def _config_first(arguments: Sequence[str]) -> list[str]:
     rest = iter(arguments)
     for argument in rest:
         if argument == "--config":
-            recipe += [argument, *([value] if (value := next(rest, None)) is not None else [])]
+            recipe += [argument, *([recipe_file(value)] if (value := next(rest, None)) else [])]
         elif argument.startswith("--config="):
-            recipe.append(argument)
+            recipe += ["--config", recipe_file(argument.removeprefix("--config="))]
         else:
             options.append(argument)
     return recipe + options

@@ -55,9 +55,8 @@ def add_parser(subparsers: Any) -> None:
     )
     faces.add_argument(
         "--config",
-        type=Path,
         metavar="RECIPE",
-        help="average over the test images that this recipe file and --data.NAME options name",
+        help="average over the test images that this recipe and --data.NAME options name",
     )
     parser.add_argument("--samples", type=int, default=200, help="number of synthetic faces (200)")
     parser.add_argument(
@@ -136,7 +135,7 @@ def _tested(args: argparse.Namespace, loaded: ImageModel) -> Iterator[Tensor]:
     from aurel.cli.config import parse
     from aurel.training.datasets import test_splits
 
-    options, _, _ = parse("graph", ["--config", str(args.config), *args.rest])
+    options, _, _ = parse("graph", ["--config", args.config, *args.rest])
     data = options.data
     if data.frames is not None:
         raise ValueError(f"data.frames must be null, got {data.frames}: graphs are of images")

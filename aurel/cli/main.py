@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "aurel.cli.export",
     "convert": "aurel.cli.convert",
     "models": "aurel.cli.models",
+    "recipes": "aurel.cli.recipes",
 }
 
 

@@ -40,6 +40,9 @@ from aurel.facs.sets import (
     default_au_set,
 )
 from aurel.facs.units import ACTION_UNITS, REGIONS, ActionUnit, Region, action_unit
+from aurel.name_clash import check_owner
+
+check_owner()
 
 __all__ = [
     "ACTION_UNITS",

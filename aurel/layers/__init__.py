@@ -42,6 +42,9 @@ from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
 from aurel.layers.token_fusion import TokenFusion
 from aurel.layers.token_projection import TokenProjection
 from aurel.layers.topk_graph_conv import TopKGraphConv
+from aurel.name_clash import check_owner
+
+check_owner()
 
 __all__ = [
     "AUMaskedFeatures",

@@ -67,8 +67,9 @@ class GraphBatchNorm(nn.Module):
         Raises:
             ValueError: x does not have these entries, or there is one value an entry to learn from.
         """
-        layout = " ".join(["B", *"NM"[: len(self.entries)], "C"])
-        check_shape("x", x, layout, **dict(zip("NM", self.entries, strict=False)))
+        letters = "NM"[: len(self.entries)]
+        layout = " ".join(["B", *letters, "C"])
+        check_shape("x", x, layout, **dict(zip(letters, self.entries, strict=True)))
         if mask is None and self.momentum is not None:
             return self._plain(x, self.momentum)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))

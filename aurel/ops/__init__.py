@@ -6,6 +6,7 @@ for the CPU, and a place for a Triton kernel behind the same `torch.library` ope
 
 from __future__ import annotations
 
+from aurel.name_clash import check_owner
 from aurel.ops.backend import Backend, use_backend
 from aurel.ops.edge_update import edge_update
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
@@ -18,6 +19,8 @@ from aurel.ops.pairwise_cross_attention import pairwise_cross_attention
 from aurel.ops.ragged_aggregate import ragged_knn_max_relative, ragged_neighbor_aggregate
 from aurel.ops.ragged_knn_graph import ragged_knn_graph
 from aurel.ops.topk_aggregate import topk_aggregate
+
+check_owner()
 
 __all__ = [
     "Backend",

@@ -29,13 +29,13 @@ def check_bool(name: str, value: Any) -> None:
 
 def check_integer(name: str, value: Any) -> None:
     """Raise TypeError unless `value` is an int, which a bool is not and a symbolic int is."""
-    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{name} must be an int, got {value!r}")
 
 
 def check_number(name: str, value: Any) -> None:
     """Raise TypeError unless `value` is a real number."""
-    numbers = int | float | torch.SymInt | torch.SymFloat
+    numbers = (int, float, torch.SymInt, torch.SymFloat)
     if isinstance(value, bool) or not isinstance(value, numbers):
         raise TypeError(f"{name} must be a number, got {value!r}")
 

@@ -8,12 +8,13 @@ import pytest
 
 from aurel.cli.config import parse
 from aurel.cli.demo import WITH, demo_options
+from aurel.cli.main import main
+from aurel.cli.recipes import FOLDER, title
 from aurel.data.lists import au_set_of
 from aurel.models.registry import make_config, model_info
 from aurel.training.objective import Objective, losses_of
 from aurel.training.schedules import schedule
 
-FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 
 
@@ -78,3 +79,39 @@ def test_the_demo_is_its_recipe() -> None:
     demo = demo_options(WITH, Path("d"), seed=0, quick=False)
     demo.out = options.out
     assert demo == options
+
+
+def test_a_recipe_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_path = parse("fit", ["--config", str(FOLDER / "sacl_bp4d.yaml")])[0]
+    (tmp_path / "sacl_bp4d").mkdir()  # a run's folder, say
+    monkeypatch.chdir(tmp_path)
+    assert parse("fit", ["--config", "sacl_bp4d"])[0] == by_path
+    assert parse("test", ["--config=sacl_bp4d"])[0] == by_path
+    (tmp_path / "mine.yaml").write_text("model: {name: macg}")
+    assert parse("fit", ["--config", "mine.yaml"])[0].model.name == "macg"
+    assert parse("fit", ["--config", "{model: {name: mdhr}}"])[0].model.name == "mdhr"
+
+
+@pytest.mark.parametrize("config", ["sacl_bp4", "recipes/sacl_bp4d.yaml", "sacl_bp4d.yaml"])
+def test_an_unknown_recipe_lists_the_nearest(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = f"config must be a file or the name of a recipe, got '{config}'; nearest: sacl_bp4d"
+    with pytest.raises(ValueError, match=message):
+        parse("fit", ["--config", config])
+
+
+def test_recipes_are_listed_with_their_titles(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "sacl_*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "sacl_bp4d       SACL, ResT-Lite, BP4D."
+    assert [line.split()[0] for line in lines[:-2]] == sorted(p.stem for p in FOLDER.glob("sacl_*"))
+    assert lines[-1] == f"files: {FOLDER}"
+    assert main(["recipes", "nothing*"]) == 2
+    assert "pattern must match a recipe, got 'nothing*'; recipes: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_first_line_is_a_title(path: Path) -> None:
+    assert title(path.stem).endswith(".") and len(title(path.stem)) < 100

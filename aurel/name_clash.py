@@ -1,0 +1,53 @@
+"""A check that no other distribution has taken over the folder of this package.
+
+The distribution `aurel` of the package index, a library for numerical relativity, installs into
+the same folder as this one, `aurel-au`. Installed after ours, it replaces `aurel/__init__.py`;
+uninstalled, it removes it. Packages of ours therefore check, when they are imported, that
+`aurel/__init__.py` is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+OURS = "aurel-au"
+CURE = (
+    "keep them in separate environments; to repair this one: pip uninstall aurel, "
+    f"then pip install --force-reinstall --no-deps {OURS}"
+)
+
+
+def check_owner() -> None:
+    """Check that `aurel/__init__.py` is ours.
+
+    Raises:
+        ImportError: the distribution `aurel` has replaced or removed it.
+    """
+    package = sys.modules["aurel"]
+    if getattr(package, "__distribution__", None) == OURS:
+        return
+    done = "removed" if getattr(package, "__file__", None) is None else "replaced"
+    raise ImportError(
+        f"aurel/__init__.py of {OURS} was {done} by another distribution, 'aurel'; {CURE}"
+    )
+
+
+def warn_of_other() -> None:
+    """Warn where the distribution `aurel` is installed beside ours.
+
+    The folder that holds the package is listed, which takes a tenth of a millisecond; metadata of
+    distributions is not read.
+    """
+    site_packages = os.path.dirname(os.path.dirname(__file__))
+    try:
+        names = os.listdir(site_packages)
+    except OSError:  # imported from an archive
+        return
+    if any(name.startswith("aurel-") and name.endswith(".dist-info") for name in names):
+        warnings.warn(
+            f"another distribution, 'aurel', shares the folder of {OURS}, and its removal would "
+            f"remove aurel/__init__.py; {CURE}",
+            stacklevel=3,
+        )

@@ -1,0 +1,78 @@
+"""The distribution `aurel`, whose files land in the folder of ours: noticed, and named."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+OTHER = '"""Numerical relativity."""\n__version__ = "0.10.0"\n'
+CURE = "pip uninstall aurel, then pip install --force-reinstall --no-deps aurel-au"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A site-packages that holds ours."""
+    skip = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "aurel", tmp_path / "aurel", ignore=skip)
+    for kernels in ("aurel_kernels", "aurel_cpu_kernels"):
+        shutil.copytree(ROOT / "kernels" / kernels, tmp_path / kernels, ignore=skip)
+    (tmp_path / "aurel_au-0.1.0.dist-info").mkdir()
+    return tmp_path
+
+
+def run(site: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` where `site` comes first and no other installation of ours is on the path."""
+    packages = str(Path(torch.__file__).parents[1])
+    code = f"import sys; sys.path[:0] = [{str(site)!r}]; sys.path.append({packages!r}); {code}"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=site)
+
+
+def install_other(site: Path) -> None:
+    (site / "aurel-0.10.0.dist-info").mkdir()
+    (site / "aurel" / "__init__.py").write_text(OTHER)
+
+
+def uninstall_other(site: Path) -> None:
+    (site / "aurel-0.10.0.dist-info").rmdir()
+    (site / "aurel" / "__init__.py").unlink()
+
+
+def test_ours_alone_says_nothing(site: Path) -> None:
+    done = run(site, "import aurel, aurel.layers, aurel.cli, aurel.facs; print(aurel.__file__)")
+    assert done.stdout.strip() == str(site / "aurel" / "__init__.py") and not done.stderr
+
+
+@pytest.mark.parametrize("part", ["layers", "facs", "cli.main"])
+def test_ours_replaced_or_removed_is_an_error(site: Path, part: str) -> None:
+    install_other(site)
+    error = run(site, f"import aurel.{part}").stderr.splitlines()[-1]
+    assert "aurel-au was replaced by another distribution, 'aurel'" in error and CURE in error
+    uninstall_other(site)
+    error = run(site, f"import aurel.{part}").stderr.splitlines()[-1]
+    assert "aurel-au was removed by another distribution, 'aurel'" in error and CURE in error
+
+
+def test_ours_installed_over_the_other_warns_and_works(site: Path) -> None:
+    install_other(site)
+    shutil.copy(ROOT / "aurel" / "__init__.py", site / "aurel")
+    done = run(site, "import aurel.layers; print(aurel.__version__, aurel.layers.TopKGraphConv)")
+    assert done.stdout.startswith("0.1.0 <class") and done.returncode == 0
+    assert "UserWarning: another distribution, 'aurel', shares the folder" in done.stderr
+    assert CURE in " ".join(done.stderr.split())
+
+
+def test_the_warning_costs_less_than_a_millisecond(site: Path) -> None:
+    code = (
+        "import aurel.name_clash as n, timeit;"
+        "print(min(timeit.repeat(n.warn_of_other, number=10, repeat=5)) / 10)"
+    )
+    for number in range(1000):  # a large environment
+        (site / f"package_{number}-1.0.dist-info").mkdir()
+    assert float(run(site, code).stdout) < 1e-3

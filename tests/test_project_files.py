@@ -1,0 +1,99 @@
+"""What the files of the project say of its version, address and supported versions agrees."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import aurel
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+GITHUB = sorted((ROOT / ".github").rglob("*.yml"))
+OLDEST = dict(
+    line.split("==")
+    for line in (ROOT / "constraints-oldest.txt").read_text().split()
+    if "==" in line
+)
+
+
+def read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def pythons() -> list[str]:
+    """Return the versions of Python that the classifiers name."""
+    found = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    return sorted(found, key=lambda version: int(version[2:]))
+
+
+def test_the_citation_has_the_version_and_the_authors() -> None:
+    citation = read_yaml(ROOT / "CITATION.cff")
+    assert citation["version"] == PROJECT["version"] == aurel.__version__
+    assert citation["license"] == PROJECT["license"]
+    assert citation["authors"] == PROJECT["authors"]
+    assert citation["repository-code"] == PROJECT["urls"]["Source"]
+
+
+def test_every_address_of_the_project_is_the_same() -> None:
+    home = PROJECT["urls"]["Source"]
+    assert all(url.startswith(home) for url in PROJECT["urls"].values())
+    owner_and_name = re.escape(home.partition("github.com/")[2])
+    for path in (ROOT / "SECURITY.md", ROOT / "CITATION.cff", *GITHUB):
+        for found in re.findall(r"github\.com/([\w-]+/aurel\b)", path.read_text()):
+            assert re.fullmatch(owner_and_name, found), path
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    extras = chain.from_iterable(PROJECT["optional-dependencies"].values())
+    needs = [Requirement(line) for line in (*PROJECT["dependencies"], *extras)]
+    bounds = {
+        need.name: spec.version
+        for need in needs
+        for spec in need.specifier
+        if spec.operator == ">=" and need.name in OLDEST
+    }
+    assert {"torch", "numpy", "numba", "timm"} == set(bounds)
+    for name, bound in bounds.items():
+        assert f"{OLDEST[name]}.".startswith(f"{bound}."), name
+
+
+def test_ci_runs_every_python_and_the_oldest_versions() -> None:
+    jobs = read_yaml(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]
+    runs = jobs["linux"]["strategy"]["matrix"]["include"]
+    assert {run["python"] for run in runs} == set(pythons())
+    assert PROJECT["requires-python"] == f">={pythons()[0]}"
+    pins = {run["versions"]: run.get("pins", "").removeprefix("-c ") for run in runs}
+    assert pins["oldest"] == "constraints-oldest.txt" and pins["newest"] == ""
+    assert (ROOT / pins["pinned"]).is_file()
+    systems = jobs["without-triton"]["strategy"]["matrix"]["os"]
+    assert systems == ["macos-latest", "windows-latest"]
+
+
+def test_the_install_page_states_the_oldest_versions() -> None:
+    page = (ROOT / "docs" / "start.md").read_text()
+    rows = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", page, re.MULTILINE))
+    assert rows["Python"] == pythons()[0]
+    for name in ("torch", "numpy", "triton", "numba"):
+        assert f"{OLDEST[name]}.".startswith(f"{rows[name]}."), name
+
+
+@pytest.mark.parametrize("path", GITHUB, ids=lambda path: path.stem)
+def test_templates_and_workflows_can_be_read(path: Path) -> None:
+    content = read_yaml(path)
+    if path.parent.name == "ISSUE_TEMPLATE" and path.stem != "config":
+        assert content["name"] and content["description"]
+        assert all(field["attributes"]["label"] for field in content["body"])
+
+
+def test_commits_are_checked_by_ruff() -> None:
+    hooks = [hook["id"] for repo in read_yaml(ROOT / ".pre-commit-config.yaml")["repos"]
+             for hook in repo["hooks"]]  # fmt: skip
+    assert {"ruff-check", "ruff-format"} <= set(hooks)
