@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from aurel.backbones.checkpointing import hold_statistics_when_recomputed
+from aurel.layers.constants import keep_constants
 
 # What else than an UnpicklingError torch.load raises at a file that is no pickle at all.
 NO_PICKLE = (LookupError, UnicodeDecodeError)
@@ -51,6 +52,7 @@ class Backbone(nn.Module):
         net.prune_intermediate_layers(self.out_indices, prune_norm=not final_norm, prune_head=True)
         self.net: Any = net
         self._held: list[RemovableHandle] = []
+        keep_constants(self)
 
     def check_size(self, images: Tensor) -> None:
         """Raise ValueError unless a network that takes one size alone takes that of `images`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aurel.layers.masked_norm import batch_norm, zero_deserted
+from aurel.layers.masked_norm import MaskedBatchNorm, batch_norm, zero_deserted
 from aurel.ops.arguments import check_device, check_mask, check_shape
 
 
@@ -32,7 +32,7 @@ class AUSpecificFeatures(nn.Module):
         self.out_channels = out_channels
         self.num_nodes = num_nodes
         self.linear = nn.Linear(in_channels, num_nodes * out_channels)
-        self.norm = nn.BatchNorm1d(num_nodes * out_channels)
+        self.norm = MaskedBatchNorm(num_nodes * out_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
