@@ -14,7 +14,6 @@ from graph_forms import assert_close
 from layer_cases import made
 from two_processes import SHARES, batches
 
-
 RUNS = [name if mask is None else f"{name}-masked" for name, _, mask in batches()]
 
 
