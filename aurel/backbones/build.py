@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from aurel.backbones.checkpointing import hold_statistics_when_recomputed
+from aurel.backbones.converted_norms import activated_norm, check_activations
+from aurel.layers.constants import keep_constants
 
 # What else than an UnpicklingError torch.load raises at a file that is no pickle at all.
 NO_PICKLE = (LookupError, UnicodeDecodeError)
@@ -51,6 +53,7 @@ class Backbone(nn.Module):
         net.prune_intermediate_layers(self.out_indices, prune_norm=not final_norm, prune_head=True)
         self.net: Any = net
         self._held: list[RemovableHandle] = []
+        self._activated_norm = activated_norm(net)
 
     def check_size(self, images: Tensor) -> None:
         """Raise ValueError unless a network that takes one size alone takes that of `images`."""
@@ -67,6 +70,7 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return one map a tap, :math:`(B, C_l, H_l, W_l)`, for images :math:`(B, 3, H, W)`."""
         self.check_size(images)
+        check_activations(self.net, self._activated_norm)
         return self.net.forward_intermediates(
             images,
             indices=self.out_indices,
@@ -175,8 +179,11 @@ def build_network(
     _check_name(name, timm)
     options = {**options, "num_classes": 0, "in_chans": in_chans}
     if checkpoint is not None:
-        return _create_with_checkpoint(timm, name, checkpoint, options)
-    return timm.create_model(name, pretrained=pretrained, **options)
+        net = _create_with_checkpoint(timm, name, checkpoint, options)
+    else:
+        net = timm.create_model(name, pretrained=pretrained, **options)
+    keep_constants(net)
+    return net
 
 
 def architecture(name: str) -> str:

@@ -8,6 +8,8 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from aurel.layers.constants import keep_constants
+
 
 class Renormalize(nn.Module):
     r"""Take ImageNet's mean and deviation back, and take out others.
@@ -28,12 +30,21 @@ class Renormalize(nn.Module):
         super().__init__()
         old_mean, old_std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         self.unchanged = (tuple(mean), tuple(std)) == (old_mean, old_std)
-        scale = [old / new for old, new in zip(old_std, std, strict=True)]
-        shift = [(m0 - m) / s for m0, m, s in zip(old_mean, mean, std, strict=True)]
+        self.factors = [old / new for old, new in zip(old_std, std, strict=True)]
+        self.terms = [(m0 - m) / s for m0, m, s in zip(old_mean, mean, std, strict=True)]
         # Constants, so no part of a checkpoint.
-        self.register_buffer("scale", torch.tensor(scale).view(-1, 1, 1), persistent=False)
-        self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.empty(len(std), 1, 1), persistent=False)
+        self.register_buffer("shift", torch.empty(len(std), 1, 1), persistent=False)
+        keep_constants(self)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Copy the factor and the term of each channel to where the images are."""
+        self.scale.copy_(torch.tensor(self.factors, device="cpu").view(-1, 1, 1))
+        self.shift.copy_(torch.tensor(self.terms, device="cpu").view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, 3, H, W) for images (B, 3, H, W)."""
-        return images if self.unchanged else images * self.scale + self.shift
+        if self.unchanged:
+            return images
+        return images * self.scale.to(images.device) + self.shift.to(images.device)

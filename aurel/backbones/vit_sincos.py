@@ -23,8 +23,15 @@ class SinCosViT(Eva):
         options["global_pool"] = ""  # the final norm is that of the tokens, not of their mean
         super().__init__(class_token=False, use_abs_pos_emb=False, **options)
         del self.pos_embed
-        table = sine_positions(self.patch_embed.num_patches, self.embed_dim)
-        self.register_buffer("pos_embed", table.unsqueeze(0), persistent=False)
+        table = torch.empty(1, self.patch_embed.num_patches, self.embed_dim, dtype=torch.float32)
+        self.register_buffer("pos_embed", table, persistent=False)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Compute the table of positions."""
+        table = self.get_buffer("pos_embed")
+        with torch.device("cpu"):
+            table.copy_(sine_positions(*table.shape[1:]))
 
 
 def sine_positions(count: int, channels: int) -> Tensor:

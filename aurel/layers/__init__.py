@@ -9,6 +9,12 @@ others nothing and counts in no statistics. These take none:
   `TokenProjection` on the cells as tokens;
 - `PerAUClassifier` and `PerAUTemporalConv`, in which each AU has weights and statistics of its own
   and sees no other, so that the result for one that does not exist need only be ignored.
+
+Layers fold the weights of some submodules into cheaper computations. A submodule that is replaced
+(by an adapter, a quantized map, a parametrization) or has hooks is called instead, with the same
+results; hooks on all modules at once do not count. ReLUs inside of `nn.Sequential` work in place in
+``FacialDynamics`` and ``PerAUClassifier``, as in torchvision's networks: full backward hooks on the
+norms before them raise, and forward hooks must copy what those norms return.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aurel.layers.masked_norm import batch_norm, zero_deserted
+from aurel.layers.masked_norm import MaskedBatchNorm, batch_norm, zero_deserted
+from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_device, check_mask, check_shape
 
 
@@ -32,7 +33,7 @@ class AUSpecificFeatures(nn.Module):
         self.out_channels = out_channels
         self.num_nodes = num_nodes
         self.linear = nn.Linear(in_channels, num_nodes * out_channels)
-        self.norm = nn.BatchNorm1d(num_nodes * out_channels)
+        self.norm = MaskedBatchNorm(num_nodes * out_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -64,7 +65,9 @@ class AUSpecificFeatures(nn.Module):
         present = None
         if mask is not None:
             present = mask.repeat_interleave(self.out_channels, 1)[:, None].expand_as(out)
-        out = F.relu(batch_norm(self.norm, out, present), inplace=True)
+        # In place, unless a hook may have kept what the norm returned.
+        out = batch_norm(self.norm, out, present)
+        out = F.relu(out, inplace=is_plain(self.norm, MaskedBatchNorm))
         out = out.unflatten(2, (self.num_nodes, self.out_channels))
         if mask is not None:
             out = out.masked_fill(~mask[:, None, :, None], 0)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from aurel.layers.masked_norm import zero_absent, zero_deserted
+from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_shape
 
 
@@ -66,7 +67,10 @@ class CrossAttention(nn.Module):
         check_shape("tokens", tokens, "B D C", B=x.shape[0], C=self.channels)
         query = self.query(zero_absent(x, mask)) * self.scale
         tokens = zero_deserted(tokens, mask)
-        scores = (query @ self.key.weight) @ tokens.mT
+        if is_plain(self.key, nn.Linear):
+            scores = (query @ self.key.weight) @ tokens.mT
+        else:
+            scores = query @ self.key(tokens).mT
         weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
         return zero_absent(self.value(weights.to(tokens.dtype) @ tokens), mask)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aurel.graph import RelationGraph
+from aurel.layers.constants import keep_constants
 from aurel.layers.masked_norm import zero_absent
 from aurel.ops.arguments import check_choice, check_device, check_mask, check_shape
 from aurel.ops.backend import Backend
@@ -69,11 +70,10 @@ class CrossRegionGAT(nn.Module):
         self.target_attention = nn.Parameter(torch.empty(heads, channels // heads))
         self.source_attention = nn.Parameter(torch.empty(heads, channels // heads))
         self.bias = nn.Parameter(torch.empty(channels))
-        region = torch.tensor(self.regions)
-        other = region[:, None] != region
-        static = {"same_region": ~other, "cross_region": other, "active_cross_region": other}
-        self.register_buffer("_static", static.get(edges, torch.ones_like(other)), persistent=False)
-        self.register_buffer("_loops", torch.eye(len(region), dtype=torch.bool), persistent=False)
+        pairs = (len(self.regions), len(self.regions))
+        self.register_buffer("_static", torch.empty(pairs, dtype=torch.bool), persistent=False)
+        self.register_buffer("_loops", torch.empty(pairs, dtype=torch.bool), persistent=False)
+        keep_constants(self)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -83,6 +83,15 @@ class CrossRegionGAT(nn.Module):
             # The authors' vector is (1, H, C / H), which sets the fan.
             nn.init.xavier_uniform_(attention.data[None])
         nn.init.zeros_(self.bias)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Compute which edges the regions allow."""
+        region = torch.tensor(self.regions, device="cpu")
+        other = region[:, None] != region
+        static = {"same_region": ~other, "cross_region": other, "active_cross_region": other}
+        self._static.copy_(static.get(self.edges, torch.ones_like(other)))
+        self._loops.copy_(torch.eye(len(region), dtype=torch.bool, device="cpu"))
 
     def forward(
         self,

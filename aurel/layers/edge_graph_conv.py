@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aurel.layers.linear_norm import LinearNorm, grouped_linear
+from aurel.layers.grapher_convs import gather_neighbors
+from aurel.layers.linear_norm import LinearNorm, grouped_linear, interleave
 from aurel.layers.masked_norm import batch_norm
 from aurel.layers.neighborhood import NeighborGraphConv
+from aurel.layers.plain import is_plain
 
 
 class EdgeGraphConv(NeighborGraphConv):
@@ -56,8 +58,13 @@ class EdgeGraphConv(NeighborGraphConv):
         if neighbors is None:
             neighbors = self.nearest(x, mask)
         exists = None if all_exist else neighbors >= 0
-        edges = F.gelu(batch_norm(self.project.norm, self._edges(x, neighbors), exists))
-        return _first_maximum(edges, exists), neighbors
+        rows = neighbors.clamp_min(0)
+        if is_plain(self.project, LinearNorm):
+            edges = batch_norm(self.project.norm, self._edges(x, rows), exists)
+        else:
+            center = x.unsqueeze(2).expand(-1, -1, rows.shape[2], -1)
+            edges = self.project(interleave(center, gather_neighbors(x, rows) - center), exists)
+        return _first_maximum(F.gelu(edges), exists), neighbors
 
     def _edges(self, x: Tensor, neighbors: Tensor) -> Tensor:
         """Return W [x_i ; x_j - x_i] + b, (B, N, K, O), from maps of nodes, K times fewer."""
@@ -65,10 +72,7 @@ class EdgeGraphConv(NeighborGraphConv):
         center, difference = weight[:, ::2], weight[:, 1::2]
         own = grouped_linear(x, center - difference, self.project.bias, groups)
         other = grouped_linear(x, difference.contiguous(), None, groups)
-        first = torch.arange(x.shape[0], device=x.device)[:, None, None] * x.shape[1]
-        # An embedding's backward is deterministic, and on a CPU several times faster than
-        # that of an index.
-        return own[:, :, None] + F.embedding(neighbors.clamp_min(0) + first, other.flatten(0, 1))
+        return own[:, :, None] + gather_neighbors(other, neighbors)
 
 
 def _first_maximum(edges: Tensor, exists: Tensor | None) -> Tensor:

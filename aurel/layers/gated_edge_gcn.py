@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aurel.graph import RelationGraph
 from aurel.layers.graph_batch_norm import GraphBatchNorm
+from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_choice, check_mask, check_shape
 from aurel.ops.edge_update import edge_update
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
@@ -59,8 +60,11 @@ class GatedEdgeLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return x', e' for x (B, N, C), edges (B, N, N, C) and, if known, E e (B, N, N, C)."""
         linears = (self.node, self.message, self.target, self.source)
-        weight = torch.cat([linear.weight for linear in linears])
-        node, message, target, source = F.linear(x, weight).chunk(4, -1)
+        if all(is_plain(linear, nn.Linear) for linear in linears):
+            weight = torch.cat([linear.weight for linear in linears])
+            node, message, target, source = F.linear(x, weight).chunk(4, -1)
+        else:
+            node, message, target, source = (linear(x) for linear in linears)
         projected = self.edge(edges) if projected is None else projected
         edges = self._update(edges, projected, target, source, mask)
         gathered = gated_edge_aggregate(edges, message, mask=mask)
@@ -80,6 +84,10 @@ class GatedEdgeLayer(nn.Module):
         """Return e', (B, N, N, C)."""
         images, _, _, channels = edges.shape
         norm = self.edge_norm
+        pairs = None if mask is None else mask.unsqueeze(2) & mask.unsqueeze(1)
+        if not is_plain(norm, GraphBatchNorm) or norm.is_synchronized():
+            update = projected + target.unsqueeze(2) + source.unsqueeze(1)
+            return edges + F.relu(norm(update, pairs))
         new, mean, var = edge_update(
             edges,
             projected,
@@ -91,7 +99,6 @@ class GatedEdgeLayer(nn.Module):
             eps=norm.eps,
             mask=mask,
         )
-        pairs = None if mask is None else mask.unsqueeze(2) & mask.unsqueeze(1)
         norm.learn(mean, var, images, channels, pairs)
         return new
 
@@ -134,6 +141,16 @@ class GatedEdgeGCN(nn.Module):
             assert isinstance(layer, GatedEdgeLayer)
             layer.reset_parameters()
 
+    def edge_weight(self) -> Tensor | None:
+        """Return the matrix by which the first layer multiplies the edges, (C, C).
+
+        None where it must do that itself, because its map of the edges is replaced or hooked.
+        """
+        first = self.layers[0]
+        if isinstance(first, GatedEdgeLayer) and is_plain(first.edge, nn.Linear):
+            return first.edge.weight
+        return None
+
     @overload
     def forward(
         self,
@@ -174,7 +191,7 @@ class GatedEdgeGCN(nn.Module):
                 nodes that exist; absent nodes and their edges give zeros.
             return_graph: also return the graph: its weights, (B, N, N), are the last layer's gates,
                 averaged over channels, so that each row sums to one; its edge features the edges.
-            projected: the edges times the first layer's ``edge.weight``, (B, N, N, C), if known
+            projected: the edges times `edge_weight`, (B, N, N, C), if known
                 (`MultiDimensionalEdges.with_projection`).
 
         Returns:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aurel.layers.processes import joined, processes_of
 from aurel.ops.arguments import check_shape
 
 
@@ -19,6 +20,9 @@ class GraphBatchNorm(nn.Module):
     statistics included, except that absent entries enter no statistic. `affine` gives the same for
     values that are too many to be held, from their mean and scatter an image; `given` and `learn`
     are for an op that normalises by itself.
+
+    The converters of torch and timm to `nn.SyncBatchNorm` reach it: its statistics in training are
+    then those of all processes, on any device.
 
     Args:
         entries: (N,) for nodes, (N, N) for pairs of nodes; the shape of parameters and buffers.
@@ -44,6 +48,8 @@ class GraphBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(self.entries))
         self.register_buffer("running_var", torch.ones(self.entries))
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+        # Without tensors and never called: converters replace it, and so say which processes.
+        self.processes = nn.BatchNorm1d(1, affine=False, track_running_stats=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -70,7 +76,7 @@ class GraphBatchNorm(nn.Module):
         letters = "NM"[: len(self.entries)]
         layout = " ".join(["B", *letters, "C"])
         check_shape("x", x, layout, **dict(zip(letters, self.entries, strict=True)))
-        if mask is None and self.momentum is not None:
+        if mask is None and self.momentum is not None and not self.is_synchronized():
             return self._plain(x, self.momentum)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if mask is not None:
@@ -117,10 +123,14 @@ class GraphBatchNorm(nn.Module):
                 scatter = scatter.where(mask, 0.0)
             total = self._total(mean.shape[0], count, mask, mean.dtype)
             centre = mean.sum(0) * (count / total)
-            deviation = mean - centre
-            if mask is not None:
-                deviation = deviation.where(mask, 0.0)
-            var = (scatter.sum(0) + count * deviation.square().sum(0)) / total
+            deviation = _deviation(mean, centre, mask)
+            scatter = scatter.sum(0) + count * deviation.square().sum(0)
+            if (group := processes_of(self.processes)) is not None:
+                images = mean.new_tensor(len(mean)) if mask is None else mask.sum(0)
+                total, centre, scatter = joined(images * count, centre, scatter, group)
+                total = total.clamp_min(1)
+                deviation = _deviation(mean, centre, mask)
+            var = scatter / total
             self._track(centre + origin, var, total)
         else:
             deviation = mean - (self.running_mean.to(mean.dtype) - origin)
@@ -151,9 +161,16 @@ class GraphBatchNorm(nn.Module):
         if self._learns(images):
             self._track(mean, var, self._total(images, count, mask, mean.dtype))
 
+    def is_synchronized(self) -> bool:
+        """Return whether the next statistics are those of several processes.
+
+        `given` and `learn` know those of this process only: use `forward` or `affine`.
+        """
+        return processes_of(self.processes) is not None
+
     def _learns(self, images: int) -> bool:
-        # A batch of nothing has no statistics.
-        return self.training and images > 0
+        # A batch of nothing has no statistics, but other processes wait for it.
+        return self.training and (images > 0 or self.is_synchronized())
 
     def _plain(self, x: Tensor, momentum: float) -> Tensor:
         training = self._learns(x.shape[0])
@@ -177,6 +194,8 @@ class GraphBatchNorm(nn.Module):
         """Return the number of values behind each entry's statistics, 1 where there is none."""
         if mask is not None:
             return (mask.sum(0) * count).clamp_min(1).to(dtype)
+        if self.is_synchronized():
+            return max(images * count, 1)
         if images * count < 2:
             raise ValueError("training needs more than one value an entry, got one image of one")
         return images * count
@@ -201,3 +220,8 @@ class GraphBatchNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.entries}, eps={self.eps}, momentum={self.momentum}"
+
+
+def _deviation(mean: Tensor, centre: Tensor, mask: Tensor | None) -> Tensor:
+    """Return how far images' means lie from `centre`, zero where there is nothing."""
+    return mean - centre if mask is None else (mean - centre).where(mask, 0.0)

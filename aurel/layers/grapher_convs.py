@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aurel.layers.linear_norm import interleave
+from aurel.layers.plain import is_plain
 from aurel.ops.distances import at_least_float32
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 
@@ -47,6 +48,10 @@ class EdgeConv(nn.Module):
         self.nn = conv_norm_gelu(2 * channels, 2 * channels)
 
     def forward(self, nodes: Tensor, sources: Tensor, neighbors: Tensor) -> Tensor:
+        if not is_conv_norm_gelu(self.nn):
+            center = nodes.unsqueeze(2).expand(-1, -1, neighbors.shape[2], -1)
+            edges = torch.cat((center, gather_neighbors(sources, neighbors) - center), dim=3)
+            return self.nn(edges.permute(0, 3, 1, 2)).max(3).values
         conv, norm = parts_of(self.nn)
         assert conv.bias is not None
         (own, difference), bias = conv.weight.chunk(2), conv.bias.chunk(2)
@@ -75,10 +80,13 @@ class SAGEConv(nn.Module):
         self.nn2 = conv_norm_gelu(2 * channels, 2 * channels)
 
     def forward(self, nodes: Tensor, sources: Tensor, neighbors: Tensor) -> Tensor:
-        conv, norm = parts_of(self.nn1)
-        messages = norm_of_messages(norm, as_nodes(conv(as_map(sources))), neighbors)
-        messages = F.gelu(messages)
-        largest = neighbor_aggregate(messages, neighbors, "max")
+        if is_conv_norm_gelu(self.nn1):
+            conv, norm = parts_of(self.nn1)
+            messages = norm_of_messages(norm, as_nodes(conv(as_map(sources))), neighbors)
+            largest = neighbor_aggregate(F.gelu(messages), neighbors, "max")
+        else:
+            edges = gather_neighbors(sources, neighbors).permute(0, 3, 1, 2)
+            largest = as_nodes(self.nn1(edges).max(3).values)
         return self.nn2(as_map(torch.cat((nodes, largest), dim=2))).flatten(2)
 
 
@@ -102,6 +110,12 @@ def conv_norm_gelu(in_channels: int, out_channels: int) -> nn.Sequential:
     """Return the f of the equations: a grouped linear map, batch normalization and GELU."""
     conv = nn.Conv2d(in_channels, out_channels, 1, groups=GROUPS)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.GELU())
+
+
+def is_conv_norm_gelu(sequence: nn.Sequential) -> bool:
+    """Return whether the parts of `conv_norm_gelu` may be used one by one, see `is_plain`."""
+    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.GELU)
+    return is_plain(sequence, nn.Sequential) and all(map(is_plain, sequence, kinds))
 
 
 def parts_of(sequence: nn.Sequential) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -128,6 +142,8 @@ def as_nodes(x: Tensor) -> Tensor:
 def gather_neighbors(x: Tensor, neighbors: Tensor) -> Tensor:
     """Return the rows of `x`, (B, M, C), that `neighbors` lists: (B, N, K, C)."""
     first = torch.arange(x.shape[0], device=x.device)[:, None, None] * x.shape[1]
+    # An embedding's backward is deterministic, and on a CPU several times faster than that of
+    # an index.
     return F.embedding(neighbors + first, x.flatten(0, 1))
 
 

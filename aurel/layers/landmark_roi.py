@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from aurel.layers.constants import keep_constants
 from aurel.ops.arguments import check_device, check_shape
 
 
@@ -53,11 +54,19 @@ class LandmarkROI(nn.Module):
         self.num_rois = 2 * len(points)
         self.inner_eye = inner_eye
         self.fraction = fraction
-        flat = [point for pair in points for point in pair]
-        self._needed = max(flat + list(inner_eye)) + 1
-        self.register_buffer("_points", torch.tensor(flat, dtype=torch.long), persistent=False)
-        each = torch.tensor(offsets, dtype=torch.float32).repeat_interleave(2)
-        self.register_buffer("_offsets", each, persistent=False)
+        self.points = tuple(point for pair in points for point in pair)
+        self.offsets = tuple(offset for offset in offsets for _ in range(2))
+        self._needed = max(self.points + tuple(inner_eye)) + 1
+        rois = self.num_rois
+        self.register_buffer("_points", torch.empty(rois, dtype=torch.long), persistent=False)
+        self.register_buffer("_offsets", torch.empty(rois, dtype=torch.float32), persistent=False)
+        keep_constants(self)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Copy points and offsets to where the landmarks are."""
+        self._points.copy_(torch.tensor(self.points, dtype=torch.long, device="cpu"))
+        self._offsets.copy_(torch.tensor(self.offsets, dtype=torch.float32, device="cpu"))
 
     def window(self, height: int, width: int) -> int:
         """Return the side of the window on a map of this size: odd, at least 1, never too big."""
@@ -71,7 +80,8 @@ class LandmarkROI(nn.Module):
         left, right = (landmarks[:, corner] for corner in self.inner_eye)
         distance = torch.linalg.vector_norm(left - right, dim=-1, keepdim=True)
         x, y = landmarks[:, self._points].unbind(-1)
-        return torch.stack((x, y + self._offsets * distance), dim=-1)
+        offsets = self._offsets.to(landmarks.device)
+        return torch.stack((x, y + offsets * distance), dim=-1)
 
     def forward(
         self, feature_map: Tensor, landmarks: Tensor, image_size: tuple[int, int]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aurel.layers.masked_norm import batch_norm
+from aurel.layers.masked_norm import MaskedBatchNorm, batch_norm
 
 
 def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
@@ -61,7 +61,7 @@ class LinearNorm(nn.Module):
         self.groups = groups
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups))
         self.bias = nn.Parameter(torch.empty(out_channels))
-        self.norm = nn.BatchNorm1d(out_channels)
+        self.norm = MaskedBatchNorm(out_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_shape
 
 _SLOPE = 0.2
@@ -141,7 +142,8 @@ def _instance_norm(channels: int) -> nn.GroupNorm:
 
 
 def _activate(norm: nn.Module, x: Tensor) -> Tensor:
-    return F.leaky_relu(norm(x), _SLOPE, inplace=True)
+    # In place, unless a hook may have kept what the norm returned.
+    return F.leaky_relu(norm(x), _SLOPE, inplace=is_plain(norm, nn.GroupNorm))
 
 
 def _upsample(x: Tensor, scale: int) -> Tensor:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from aurel.layers.processes import joined, processes_of
 from aurel.ops.arguments import check_mask
 from aurel.ops.distances import at_least_float32
 
@@ -29,13 +33,23 @@ def zero_deserted(x: Tensor, mask: Tensor | None) -> Tensor:
     return x.masked_fill(~mask.any(1)[(..., *[None] * (x.ndim - 1))], 0)
 
 
-def batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor | None = None) -> Tensor:
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """`nn.BatchNorm1d` that takes a mask, so that masked statistics are a call of it, too."""
+
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return (M, C) for x (M, C), with statistics over `present`, (M, 1) or (M, C) bool."""
+        return super().forward(x) if present is None else _normalize(self, x, present)
+
+
+def batch_norm(norm: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
     r"""Apply `norm` to the channels of `x`, with statistics over what is present.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
     Args:
-        norm: holds the C channels' parameters and running statistics.
+        norm: holds the C channels' parameters and running statistics: a `MaskedBatchNorm`, a
+            `nn.BatchNorm1d`, or the `nn.SyncBatchNorm` that a converter put in its place, whose
+            statistics with a mask are those of all processes, on any device.
         x: (..., C); finite where absent.
         mask: (...) bool, or (..., C) where it differs by channel, True where there is something;
             None for everywhere.
@@ -43,24 +57,34 @@ def batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor | None = None) -> T
     Returns:
         (..., C), in the dtype of `x`. In training, absent entries give :math:`\beta`.
     """
-    if x.numel() == 0:
+    if x.numel() == 0 and processes_of(norm) is None:
         return x
+    rows = x.flatten(0, -2)
     if mask is None or not norm.training:
-        return norm(x.flatten(0, -2)).view(x.shape)
+        return norm(rows).view(x.shape)
+    present = (mask if mask.ndim == x.ndim else mask.unsqueeze(-1)).flatten(0, -2)
+    masked = norm if isinstance(norm, MaskedBatchNorm) else partial(_normalize, norm)
+    return masked(rows, present).view(x.shape)
+
+
+def _normalize(norm: Any, x: Tensor, mask: Tensor) -> Tensor:
     wide = at_least_float32(x)
-    present = (mask if mask.ndim == x.ndim else mask.unsqueeze(-1)).to(wide.dtype)
-    axes = tuple(range(x.ndim - 1))
-    count = present.sum(axes)
-    mean = (wide * present).sum(axes) / count.clamp_min(1)
+    present = mask.to(wide.dtype)
+    count = present.sum(0)
+    mean = (wide * present).sum(0) / count.clamp_min(1)
     centered = (wide - mean) * present
-    variance = centered.square().sum(axes) / count.clamp_min(1)
+    scatter = centered.square().sum(0)
+    if (group := processes_of(norm)) is not None:
+        count, mean, scatter = joined(count, mean, scatter, group)
+        centered = (wide - mean) * present
+    variance = scatter / count.clamp_min(1)
     _track(norm, mean, variance, count)
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
     return torch.addcmul(norm.bias, centered, scale).to(x.dtype)
 
 
 @torch.no_grad()
-def _track(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+def _track(norm: Any, mean: Tensor, variance: Tensor, count: Tensor) -> None:
     if norm.running_mean is None or norm.running_var is None or norm.momentum is None:
         raise ValueError("norm must track running statistics with a momentum")
     # Fewer than two entries have no variance: what was learned stays.

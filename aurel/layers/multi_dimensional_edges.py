@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from aurel.graph import RelationGraph
 from aurel.layers.graph_batch_norm import GraphBatchNorm
 from aurel.layers.masked_norm import zero_deserted
+from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_mask, check_shape
 from aurel.ops.pair_pool import pair_pool
 from aurel.ops.precision import without_autocast
@@ -35,6 +36,10 @@ class MultiDimensionalEdges(nn.Module):
     :math:`F_j\, q'(v(t))\, k'(v(t))^\top F_i^\top`. A key bias adds a constant to a row of scores,
     which softmax ignores: its gradient is zero. The token mean needs the mean row of A only, and
     the variance that row and the scatter of `pair_pool`.
+
+    Hooks on the maps of pairs thus see the D tokens of the face, and what replaces one of these
+    maps must be affine, like an adapter of low rank. A hook on the normalisation costs the memory
+    of the definition.
 
     Args:
         channels: width C of tokens and edges, even.
@@ -156,13 +161,16 @@ class MultiDimensionalEdges(nn.Module):
         scores = self._face_scores(nodes, tokens)
         seen = self.face_value(tokens)
         query, key = self.pair_query(seen), self._centred(self.pair_key, seen)
-        values = F.linear(F.linear(seen, self.pair_value.weight), self.projection.weight)
+        values, shared = self._values(seen)
         narrow, wide = values.dtype, torch.promote_types(values.dtype, torch.float32)
         with without_autocast(nodes):
             attention = scores.to(wide).contiguous().softmax(-1)
             affinity = query.to(wide) @ key.to(wide).mT + self._nothing()
+            if not is_plain(self.norm, GraphBatchNorm):
+                edges = self._defined(attention, affinity, values.to(wide) + shared, pairs)
+                return edges.to(narrow), None if weight is None else F.linear(edges, weight)
             rows, scatter = self._pool(attention, affinity, values.to(wide))
-            rows, values, shift = self._normalise(rows, scatter, values.to(wide), pairs)
+            rows, values, shift = self._normalise(rows, scatter, values.to(wide), shared, pairs)
             edges = torch.baddbmm(shift, rows, values).to(narrow)
             projected = None
             if weight is not None:
@@ -175,6 +183,8 @@ class MultiDimensionalEdges(nn.Module):
         """Return q(u) k(t)^T, (B, N, D, D), without projecting the N D tokens u."""
         batch, count, length, _ = nodes.shape
         key = self._centred(self.face_key, tokens)
+        if not is_plain(self.face_query, nn.Linear):
+            return self.face_query(nodes) @ key.unsqueeze(1).mT
         folded = (key @ self.face_query.weight).mT
         offset = (key @ self.face_query.bias).unsqueeze(1)
         if nodes.transpose(1, 2).is_contiguous():
@@ -186,12 +196,33 @@ class MultiDimensionalEdges(nn.Module):
 
     def _centred(self, key: nn.Linear, tokens: Tensor) -> Tensor:
         """Return scaled keys less what all tokens share, which no softmax sees."""
-        keys = F.linear(tokens, key.weight) * self.scale
+        plain = is_plain(key, nn.Linear)
+        keys = (F.linear(tokens, key.weight) if plain else key(tokens)) * self.scale
         return keys - keys.mean(1, keepdim=True)
 
-    def _nothing(self) -> Tensor:
+    def _nothing(self) -> Tensor | float:
         """Return the key biases' part: no softmax sees it, yet optimizers want its gradient."""
-        return 0.0 * (self.face_key.bias.sum() + self.pair_key.bias.sum())
+        keys = (self.face_key, self.pair_key)
+        return 0.0 * sum(key.bias.sum() for key in keys if is_plain(key, nn.Linear))
+
+    def _values(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return V, (B, D, C), without what its biases add, and that, (C,): it costs no digits."""
+        inner, outer = self.pair_value, self.projection
+        wide = torch.promote_types(seen.dtype, torch.float32)
+        if is_plain(inner, nn.Linear) and is_plain(outer, nn.Linear):
+            values = F.linear(F.linear(seen, inner.weight), outer.weight)
+            with without_autocast(seen):
+                return values, outer.weight.to(wide) @ inner.bias.to(wide) + outer.bias.to(wide)
+        values = outer(inner(seen))
+        return values, values.new_zeros(self.channels, dtype=wide)
+
+    def _defined(
+        self, attention: Tensor, affinity: Tensor, values: Tensor, pairs: Tensor | None
+    ) -> Tensor:
+        """Return the edges, (B, N, N, C), by way of all tokens of all pairs."""
+        scores = _between(attention, affinity).unsqueeze(1) @ attention.unsqueeze(2).mT
+        tokens = scores.softmax(-1) @ (attention @ values.unsqueeze(1)).unsqueeze(2)
+        return self.norm(tokens.flatten(3), pairs).view_as(tokens).mean(3)
 
     def _pool(
         self, attention: Tensor, affinity: Tensor, values: Tensor
@@ -210,7 +241,12 @@ class MultiDimensionalEdges(nn.Module):
         return (weights @ attention).flatten(1, 2), scatter
 
     def _normalise(
-        self, rows: Tensor, scatter: Tensor | None, values: Tensor, pairs: Tensor | None
+        self,
+        rows: Tensor,
+        scatter: Tensor | None,
+        values: Tensor,
+        shared: Tensor,
+        pairs: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return rows (B, N N, D + 1), values (B, D + 1, C), shift: edges = rows values + shift.
 
@@ -218,8 +254,6 @@ class MultiDimensionalEdges(nn.Module):
         mean over channels is kept apart, and so is the biases' own: large ones cost no digits.
         """
         batch, length, _ = values.shape
-        shared = self.projection.weight.to(values.dtype) @ self.pair_value.bias.to(values.dtype)
-        shared = shared + self.projection.bias.to(values.dtype)
         origin = shared.mean()
         values = torch.cat((values, (shared - origin).expand(batch, 1, -1)), 1)
         rows = F.pad(rows, (0, 1), value=1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_shape
 
 
@@ -51,7 +52,9 @@ class PerAUTemporalConv(nn.Module):
         """Return (B, T, N, C) for nodes x (B, T, N, C)."""
         check_shape("x", x, "B T N C", N=self.num_nodes, C=self.channels)
         out = self.conv(x.flatten(2).mT).mT.unflatten(2, (self.num_nodes, self.channels))
-        return F.relu(self.norm(out.flatten(0, 1)), inplace=True).unflatten(0, x.shape[:2])
+        # In place, unless a hook may have kept what the norm returned.
+        inplace = is_plain(self.norm, nn.BatchNorm1d)
+        return F.relu(self.norm(out.flatten(0, 1)), inplace).unflatten(0, x.shape[:2])
 
     def extra_repr(self) -> str:
         return f"{self.channels}, num_nodes={self.num_nodes}, kernel_size={self.kernel_size}"

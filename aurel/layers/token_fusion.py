@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from aurel.layers.masked_norm import zero_absent, zero_deserted
 from aurel.ops.arguments import check_device, check_mask, check_shape, promote
@@ -52,12 +53,7 @@ class TokenFusion(nn.Module):
         if weight is not None:
             return
         self.token = nn.Parameter(torch.empty(channels))
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                channels, heads, 4 * channels, 0.0, "gelu", batch_first=True, norm_first=True
-            )
-            for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(_Block(channels, heads, 4 * channels) for _ in range(depth))
         self.norm = nn.LayerNorm(channels)
         self.linear = nn.Linear(channels, 1)
         nn.init.trunc_normal_(self.token, std=0.02)
@@ -76,11 +72,11 @@ class TokenFusion(nn.Module):
         nodes, face = zero_absent(nodes, mask), zero_deserted(face, mask)
         token = self.token.expand(nodes.shape[0], 1, -1)
         tokens = torch.cat(promote(token, face.unsqueeze(1), nodes), dim=1)
-        absent = None
+        present = None
         if mask is not None:
-            absent = torch.cat((torch.zeros_like(mask[:, :1]).expand(-1, 2), ~mask), dim=1)
+            present = torch.cat((torch.ones_like(mask[:, :1]).expand(-1, 2), mask), dim=1)
         for block in self.blocks:
-            tokens = block(tokens, src_key_padding_mask=absent)
+            tokens = block(tokens, present)
         return at_least_float32(self.linear(self.norm(tokens[:, 0]))).sigmoid()
 
     def forward(
@@ -127,3 +123,42 @@ class TokenFusion(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, depth={self.depth}, heads={self.heads}, weight={self.weight}"
+
+
+class _Block(nn.Module):
+    """`nn.TransformerEncoderLayer` by names and results, but it calls every part that it has."""
+
+    def __init__(self, channels: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.self_attn = _SelfAttention(channels, heads)
+        self.linear1 = nn.Linear(channels, hidden)
+        self.linear2 = nn.Linear(hidden, channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor, present: Tensor | None) -> Tensor:
+        """Return (B, L, C) for tokens x (B, L, C), of which those of `present` (B, L) count."""
+        x = x + self.self_attn(self.norm1(x), present)
+        return x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
+
+
+class _SelfAttention(nn.Module):
+    """`nn.MultiheadAttention` of tokens with themselves, by names and results."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
+        self.out_proj = nn.Linear(channels, channels)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor, present: Tensor | None) -> Tensor:
+        parts = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(
+            2, (3, self.heads, -1)
+        )
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        allowed = None if present is None else present[:, None, None]
+        seen = F.scaled_dot_product_attention(query, key, value, allowed)
+        return self.out_proj(seen.transpose(1, 2).flatten(2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_shape
 
 
@@ -41,7 +42,9 @@ class TokenProjection(nn.Module):
         """Return (B, D, C') for tokens (B, D, C)."""
         check_shape("tokens", tokens, "B D C", C=self.in_channels)
         out = self.norm(self.linear(tokens).flatten(0, 1))
-        return F.relu(out, inplace=True).unflatten(0, tokens.shape[:2])
+        # In place, unless a hook may have kept what the norm returned.
+        out = F.relu(out, inplace=is_plain(self.norm, nn.BatchNorm1d))
+        return out.unflatten(0, tokens.shape[:2])
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aurel.backbones.build import architecture, build_network, data_config_of
+from aurel.backbones.converted_norms import activated_norm, check_activations
 from aurel.backbones.renormalize import Renormalize
 from aurel.facs import AUSet
 from aurel.models.registry import register_model
@@ -64,11 +65,13 @@ class ExpressionEncoder(nn.Module):
             config.backbone, pretrained=pretrained, **network_options(config.backbone)
         )
         self.net.reset_classifier(config.dim)
+        self._activated_norm = activated_norm(self.net)
         data = data_config_of(self.net)
         self.renormalize = Renormalize(data["mean"], data["std"])
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings (..., dim) of length 1 for images (..., 3, H, W)."""
+        check_activations(self.net, self._activated_norm)
         embedding = self.net(self.renormalize(images.reshape(-1, *images.shape[-3:])))
         embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
         return F.normalize(embedding, dim=-1).reshape(*images.shape[:-3], -1)

@@ -15,6 +15,7 @@ from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
+from aurel.layers.plain import is_plain
 from aurel.layers.token_projection import TokenProjection
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models.author_keys import me_graphau as author_keys
@@ -122,10 +123,7 @@ class EdgeHead(nn.Module):
         """
         node_tokens = self.features(tokens)
         nodes, graph = node_tokens.mean(2), None
-        # The first graph layer multiplies the edges by a matrix, which is cheaper done in here.
-        edges, projected = self.edges.with_projection(
-            node_tokens, tokens, self.relation.get_parameter("layers.0.edge.weight")
-        )
+        edges, projected = edges_of(self.edges, self.relation, node_tokens, tokens)
         if return_graph:
             (nodes, edges), graph = self.relation(
                 nodes, edges, return_graph=True, projected=projected
@@ -133,6 +131,19 @@ class EdgeHead(nn.Module):
         else:
             nodes, edges = self.relation(nodes, edges, projected=projected)
         return self.classifier(nodes), self.edge_classifier(edges), graph
+
+
+def edges_of(
+    edges: MultiDimensionalEdges, relation: GatedEdgeGCN, node_tokens: Tensor, tokens: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Return the edges (B, N, N, C), and these times the first matrix of `relation`, if possible.
+
+    That product is cheaper made by `edges`, but then no hook sees the call.
+    """
+    weight = relation.edge_weight()
+    if weight is None or not is_plain(edges, MultiDimensionalEdges):
+        return edges(node_tokens, tokens), None
+    return edges.with_projection(node_tokens, tokens, weight)
 
 
 @register_model(

@@ -17,13 +17,14 @@ from aurel.facs import (
 )
 from aurel.graph import RelationGraph
 from aurel.layers.au_specific_features import AUSpecificFeatures
+from aurel.layers.constants import keep_constants
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models import me_graphau
 from aurel.models.author_keys import open_graphau as author_keys
-from aurel.models.me_graphau import MEGraphAUConfig, MEGraphAUStage1Config, make_trunk
+from aurel.models.me_graphau import MEGraphAUConfig, MEGraphAUStage1Config, edges_of, make_trunk
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice
 from aurel.ops.topk_aggregate import Ties
@@ -129,7 +130,18 @@ class LateralTopKHead(nn.Module):
         self.features = AUSpecificFeatures(channels, channels, num_nodes)
         self.relation = TopKGraphConv(channels, num_nodes, k, metric, ties)
         self.classifier = CosineClassifier(channels, len(nodes))
-        self.register_buffer("nodes", torch.tensor(nodes), persistent=False)
+        self.register_buffer("nodes", torch.empty(len(nodes), dtype=torch.long), persistent=False)
+        keep_constants(self)
+        self.read(nodes)
+
+    def read(self, nodes: Sequence[int]) -> None:
+        """Classify each output from the node that `nodes` names for it."""
+        self.node_of_output = tuple(nodes)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Copy `node_of_output` to where the features are."""
+        self.nodes.copy_(torch.tensor(self.node_of_output, device="cpu"))
 
     def forward(
         self, tokens: Tensor, return_graph: bool = False
@@ -160,7 +172,18 @@ class LateralEdgeHead(nn.Module):
         self.edges = MultiDimensionalEdges(channels, num_nodes)
         self.relation = GatedEdgeGCN(channels, num_nodes, residual="outside")
         self.classifier = CosineClassifier(channels, len(nodes))
-        self.register_buffer("nodes", torch.tensor(nodes), persistent=False)
+        self.register_buffer("nodes", torch.empty(len(nodes), dtype=torch.long), persistent=False)
+        keep_constants(self)
+        self.read(nodes)
+
+    def read(self, nodes: Sequence[int]) -> None:
+        """Classify each output from the node that `nodes` names for it."""
+        self.node_of_output = tuple(nodes)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Copy `node_of_output` to where the features are."""
+        self.nodes.copy_(torch.tensor(self.node_of_output, device="cpu"))
 
     def forward(
         self, tokens: Tensor, return_graph: bool = False
@@ -168,10 +191,7 @@ class LateralEdgeHead(nn.Module):
         """Return probabilities (B, M), and the graph if asked for, for tokens (B, D, C)."""
         node_tokens = self.features(tokens)
         x, graph = node_tokens.mean(2), None
-        # The first graph layer multiplies the edges by a matrix, which is cheaper done in here.
-        edges, projected = self.edges.with_projection(
-            node_tokens, tokens, self.relation.get_parameter("layers.0.edge.weight")
-        )
+        edges, projected = edges_of(self.edges, self.relation, node_tokens, tokens)
         if return_graph:
             (x, _), graph = self.relation(x, edges, return_graph=True, projected=projected)
         else:

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from aurel.layers.edge_graph_conv import EdgeGraphConv
 from aurel.layers.gin_graph_conv import GINGraphConv
-from aurel.layers.linear_norm import grouped_linear, interleave
+from aurel.layers.linear_norm import LinearNorm, grouped_linear, interleave
 from aurel.layers.masked_norm import batch_norm
 from aurel.layers.max_relative_graph_conv import MaxRelativeGraphConv
 from aurel.layers.neighborhood import NeighborGraphConv
+from aurel.layers.plain import is_plain
 from aurel.layers.sage_graph_conv import SAGEGraphConv
 from aurel.ops.arguments import check_shape
 from aurel.pyg.edges import by_target, targets
@@ -69,6 +70,11 @@ def _max_relative(layer: MaxRelativeGraphConv, x: Tensor, source: Tensor, degree
 def _edge(layer: EdgeGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Tensor:
     """Map both ends as nodes, then add them edge by edge: the sum is W [x_i ; x_j - x_i] + b."""
     part = layer.project
+    if not is_plain(part, LinearNorm):
+        own, other = F.embedding(targets(source, degree), x), F.embedding(source, x)
+        edges = interleave(own, other - own)
+        edges = F.gelu(part(edges, _all_present(edges)))
+        return reduce_edges(edges, torch.arange(len(edges), device=edges.device), degree, "max")
     center, difference = part.weight[:, ::2], part.weight[:, 1::2]
     own = grouped_linear(x, center - difference, part.bias, part.groups)
     other = grouped_linear(x, difference.contiguous(), None, part.groups)

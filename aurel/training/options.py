@@ -164,7 +164,7 @@ class TrainerOptions:
         precision: 32-true, 16-mixed or bf16-mixed.
         accumulate_grad_batches: batches whose gradients make a step.
         gradient_clip_val: largest norm of the gradient; none for no limit.
-        sync_batchnorm: batch statistics over all devices instead of each its own.
+        sync_batchnorm: batch statistics over all devices instead of each its own; on GPUs.
         deterministic: refuse operations that may give other bits the next time.
         check_val_every_n_epoch: epochs between two validations.
         limit_train_batches: number or share of the training batches of an epoch.

@@ -27,6 +27,7 @@ from aurel.training.objective import Objective, losses_of
 from aurel.training.options import RunOptions, TrainerOptions
 from aurel.training.seeding import EpochSeed
 from aurel.training.start import load_backbone_weights, start_from
+from aurel.training.sync_norms import SyncNorms
 from aurel.training.task import AUTask
 from aurel.training.triplet_datasets import triplet_splits, triplet_test_splits
 from aurel.training.triplet_task import TripletTask
@@ -179,7 +180,7 @@ def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger:
             **asdict(options),
             callbacks=list(callbacks),
             logger=logger,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *([SyncNorms()] if options.sync_batchnorm else [])],
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_progress_bar=False,

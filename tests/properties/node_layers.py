@@ -35,7 +35,8 @@ class Kind:
 
 
 def fixed(graph: str, nodes: int) -> str | Tensor:
-    return graph if graph != "fixed" else torch.eye(nodes).roll(1, 0) + torch.eye(nodes) > 0
+    itself = torch.eye(nodes, dtype=torch.bool, device="cpu")  # where the layer may be "meta"
+    return graph if graph != "fixed" else itself | itself.roll(1, 0)
 
 
 CHOICE: Options = {"k": st.integers(1, NODES), "metric": st.sampled_from(METRICS)}

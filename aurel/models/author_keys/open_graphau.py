@@ -68,7 +68,7 @@ def _convert(layout: AuthorLayout, author: Mapping[str, Tensor], model: Any) -> 
 def _read_as_released(model: Any) -> None:
     """Let AU12L and AU12R read the node of AU11, as they were trained."""
     nodes = (*range(len(AU_SETS["OpenGraphAU-main"])), *OPENGRAPHAU_PARENTS_RELEASED)
-    model.head.nodes.copy_(torch.tensor(nodes))
+    model.head.read(nodes)
     model.config = dataclasses.replace(model.config, lateral_parents="released")
 
 

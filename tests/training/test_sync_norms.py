@@ -1,0 +1,51 @@
+"""Norms of a run over several processes are timm's, and the model gets its own back."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from aurel.backbones.build import build_backbone
+from aurel.layers.topk_graph_conv import TopKGraphConv
+from aurel.training.options import TrainerOptions
+from aurel.training.run import make_trainer
+from aurel.training.sync_norms import SyncNorms
+
+
+def small() -> nn.Module:
+    backbone = build_backbone("mobilenetv3_small_050", out_indices=(0,))
+    return nn.ModuleDict({"backbone": backbone, "graph": TopKGraphConv(8, 5)})
+
+
+def test_a_model_is_the_same_during_the_run_and_after() -> None:
+    plain = small().train()
+    model = copy.deepcopy(plain)
+    classes = {name: type(part) for name, part in model.named_modules()}
+    seen: list[str] = []
+    for name, part in model["backbone"].named_modules():
+        if isinstance(part, BatchNormAct2d):
+            part.register_forward_hook(lambda *_, name=name: seen.append(name))
+    plugin = SyncNorms()
+    synchronized = plugin.apply(model)
+    norms = [part for part in synchronized.modules() if isinstance(part, nn.SyncBatchNorm)]
+    assert synchronized["graph"].norm.processes in norms
+    images = torch.randn(2, 3, 32, 32)
+    want = plain["backbone"](images)[0]
+    torch.testing.assert_close(synchronized["backbone"](images)[0], want)
+    assert seen
+    reverted = plugin.revert(synchronized)
+    assert {name: type(part) for name, part in reverted.named_modules()} == classes
+    for key, tensor in plain.state_dict().items():
+        torch.testing.assert_close(reverted.state_dict()[key], tensor)
+    torch.testing.assert_close(
+        reverted.eval()["backbone"](images), plain.eval()["backbone"](images)
+    )
+
+
+def test_a_trainer_takes_it() -> None:
+    options = TrainerOptions(accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=True)
+    trainer = make_trainer(options, [], logger=False)
+    assert isinstance(trainer.strategy._layer_sync, SyncNorms)
