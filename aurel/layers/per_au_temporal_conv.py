@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,6 +54,9 @@ class PerAUTemporalConv(nn.Module):
         check_shape("x", x, "B T N C", N=self.num_nodes, C=self.channels)
         out = self.conv(x.flatten(2).mT).mT.unflatten(2, (self.num_nodes, self.channels))
         return F.relu(self.norm(out.flatten(0, 1)), inplace=True).unflatten(0, x.shape[:2])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.channels}, num_nodes={self.num_nodes}, kernel_size={self.kernel_size}"

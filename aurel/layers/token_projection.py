@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,6 +44,9 @@ class TokenProjection(nn.Module):
         check_shape("tokens", tokens, "B D C", C=self.in_channels)
         out = self.norm(self.linear(tokens).flatten(0, 1))
         return F.relu(out, inplace=True).unflatten(0, tokens.shape[:2])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}"
