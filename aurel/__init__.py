@@ -10,8 +10,31 @@ Models, data, training, pictures and commands come with the extras of the distri
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from aurel.ops.backend import use_backend
+
+if TYPE_CHECKING:
+    from aurel import layers as layers
+    from aurel import losses as losses
+    from aurel import models as models
 
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "use_backend"]
+
+_LAZY = ("layers", "losses", "models")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> ModuleType:
+        """Import one of the subpackages when it is first asked for."""
+        if name in _LAZY:
+            return import_module(f"aurel.{name}")
+        raise AttributeError(f"module 'aurel' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
