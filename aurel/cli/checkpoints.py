@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from aurel.models.base import AUModel
     from aurel.models.voting import VotingEnsemble
 
-M = TypeVar("M", bound="AUModel | VotingEnsemble")
+M_co = TypeVar("M_co", bound="AUModel | VotingEnsemble", covariant=True)
 
 
 @dataclass(frozen=True)
-class ImageModel(Generic[M]):
+class ImageModel(Generic[M_co]):
     """A model and the images it takes.
 
     Args:
@@ -28,7 +28,7 @@ class ImageModel(Generic[M]):
         takes_clips: whether it takes clips of such images.
     """
 
-    model: M
+    model: M_co
     image_size: int
     resize: int
     takes_clips: bool = False

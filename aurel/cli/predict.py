@@ -11,6 +11,8 @@ from aurel.cli.errors import BAD_INPUT, one_line, tell
 
 if TYPE_CHECKING:
     from aurel.cli.checkpoints import ImageModel
+    from aurel.models.base import AUModel
+    from aurel.models.voting import VotingEnsemble
     from aurel.vision.face_predictor import FacePredictor
 
 MAJORITY = 0.5
@@ -122,7 +124,7 @@ def counted(number: int, what: str) -> str:
 
 
 def make_predictor(
-    args: argparse.Namespace, loaded: ImageModel[Any], threshold: float
+    args: argparse.Namespace, loaded: ImageModel[AUModel | VotingEnsemble], threshold: float
 ) -> FacePredictor:
     """Return the `FacePredictor` of a model that the options ask for."""
     from aurel.cli.checkpoints import choose_device

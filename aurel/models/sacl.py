@@ -167,28 +167,7 @@ class SACL(AUModel):
     the two products of attention. The latter, 0.07 G, the paper's 1.47 seems to leave out; without
     them all rows are below the paper's, by 0.4 to 4.7 percent.
 
-    Ablations, with the mean F1 on BP4D that the paper reports (tables 7 and 9):
-
-    ======================  ========  ==========================================================
-    row                     reported  options
-    ======================  ========  ==========================================================
-    baseline*               61.2      ``multi_scale=False, relations=False``
-    baseline* + MSFL        63.8      ``relations=False``
-    baseline* + SACL        62.7      ``multi_scale=False``
-    baseline* + MSFL + FBG  64.6      ``graph=facs_graph("BP4D")``
-    baseline* + MSFL + SBG  64.7      ``graph=statistics_graph("BP4D", probabilities)``
-    cross-attention         65.1      ``fusion="cross_attention"``
-    Transformer             64.7      ``correlation="transformer"``
-    Manhattan distance      65.3      ``metric="l1"``
-    cosine similarity       64.8      ``metric="cosine"``
-    EdgeConv                65.1      ``conv="edge"``
-    GIN                     64.9      ``conv="gin"``
-    GraphSAGE               64.8      ``conv="sage"``
-    all                     65.6      the defaults; 65.5 on DISFA
-    figure 4                drawn     ``relations=False, scales=3``, 2 or 1
-    figure 5a: S stages     drawn     ``dims=DIMS[:S], depths=DEPTHS[:S]``, S from 1 to 7; best 4
-    figure 5b: K            drawn     ``k=K``, up to the number of regions; best 9
-    ======================  ========  ==========================================================
+    The options for the ablations of tables 7 and 9 are listed in docs/models/sacl.md.
 
     The baseline without a star (60.4) is the same model trained without augmentation. Ours are: the
     two fixed graphs (see their functions); `DIMS` and `DEPTHS` beyond four stages; that without
