@@ -12,11 +12,34 @@ from __future__ import annotations
 
 __distribution__ = "aurel-au"  # before the imports: `check_owner` reads it
 
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from aurel.name_clash import warn_of_other
 from aurel.ops.backend import use_backend
+
+if TYPE_CHECKING:
+    from aurel import layers as layers
+    from aurel import losses as losses
+    from aurel import models as models
 
 __version__ = "0.1.0"
 
 warn_of_other()
 
 __all__ = ["__version__", "use_backend"]
+
+_LAZY = ("layers", "losses", "models")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> ModuleType:
+        """Import one of the subpackages when it is first asked for."""
+        if name in _LAZY:
+            return import_module(f"aurel.{name}")
+        raise AttributeError(f"module 'aurel' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
+if TYPE_CHECKING:
+    from aurel.models.base import AUModel
+    from aurel.models.voting import VotingEnsemble
+
+M_co = TypeVar("M_co", bound="AUModel | VotingEnsemble", covariant=True)
+
 
 @dataclass(frozen=True)
-class ImageModel:
+class ImageModel(Generic[M_co]):
     """A model and the images it takes.
 
     Args:
@@ -22,7 +28,7 @@ class ImageModel:
         takes_clips: whether it takes clips of such images.
     """
 
-    model: Any
+    model: M_co
     image_size: int
     resize: int
     takes_clips: bool = False
@@ -37,7 +43,7 @@ class ImageModel:
         return ((1 + 2 * chip_margin) * self.image_size / self.resize - 1) / 2
 
 
-def load_image_model(path: Path) -> ImageModel:
+def load_image_model(path: Path) -> ImageModel[AUModel]:
     """Load as `load_face_model` does, and take no model of clips.
 
     Raises:
@@ -53,7 +59,7 @@ def load_image_model(path: Path) -> ImageModel:
     return loaded
 
 
-def load_face_model(path: Path) -> ImageModel:
+def load_face_model(path: Path) -> ImageModel[AUModel]:
     """Load the model in a checkpoint, and what the checkpoint says of the images it takes.
 
     Their side is the one in the model's config where it has one, else the one it was trained on,
@@ -73,12 +79,12 @@ def load_face_model(path: Path) -> ImageModel:
     model = load_model(path)
     info = model_info(checkpoint.model)
     trained_on = metadata.get("image_size", info.image_size)
-    image_size = int(getattr(model.config, "image_size", trained_on))
+    image_size = int(model.image_size or trained_on)
     resize = int(metadata.get("resize", image_size * 256 // 224))
     return ImageModel(model, image_size, resize, info.takes_clips)
 
 
-def load_voters(paths: Sequence[Path], threshold: float) -> ImageModel:
+def load_voters(paths: Sequence[Path], threshold: float) -> ImageModel[VotingEnsemble]:
     """Load the models in several checkpoints as one, in which they vote.
 
     Args:

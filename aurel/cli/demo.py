@@ -13,7 +13,7 @@ from aurel.cli.errors import Interrupted
 if TYPE_CHECKING:
     from aurel.training.data_module import Splits
     from aurel.training.options import RunOptions
-    from aurel.training.task import AUTask
+    from aurel.training.task import Task
 
 _ABOUT = """\
 Train a small SACL on procedural faces in which AUs occur together as in BP4D, and the same model
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     with console.status("drawing faces"):
         splits = training_splits(runs[WITH].data, args.seed)
     console.print(_what(splits))
-    tasks: dict[str, AUTask] = {}
+    tasks: dict[str, Task] = {}
     for name, options in runs.items():
         title = name.replace("_", " ")
         console.print(f"\n[bold]{title}[/] (F1 and AUC are of the people held out for validation)")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from aurel.cli.tables import numbers
 from aurel.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from aurel.models.base import AUModel
 from aurel.training.data_module import Splits
 from aurel.viz.curves import draw_curves
 from aurel.viz.face_graph import draw_face_graph
@@ -68,7 +69,7 @@ def reading(ours: Scores, baseline: Scores) -> str:
     )
 
 
-def draw(model: Any, splits: Splits, out: Path) -> dict[str, Path]:
+def draw(model: AUModel, splits: Splits, out: Path) -> dict[str, Path]:
     """Draw the learned graph, the training curves and a sheet of predictions.
 
     Args:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from aurel.cli.checkpoints import ImageModel
     from aurel.facs import AUSet
+    from aurel.models.base import AUModel
+    from aurel.vision.face_predictor import FacePredictor
+    from aurel.vision.image import RGBImage
 
 _DESCRIPTION = """\
 Average the graph that a model builds over many faces, and bring it to the level of action units.
@@ -92,10 +95,10 @@ def run(args: argparse.Namespace) -> int:
         batches = _synthetic(args, loaded)
     else:
         batches = _photos(args, predictor, unread)
-    graphs = mean_graphs(predictor.model, (batch.to(predictor.device) for batch in batches))
+    graphs = mean_graphs(loaded.model, (batch.to(predictor.device) for batch in batches))
     if not -len(graphs) <= args.layer < len(graphs):
         raise ValueError(f"--layer must be in {-len(graphs)}..{len(graphs) - 1}, got {args.layer}")
-    adjacency, aus = au_adjacency(predictor.model, graphs[args.layer])
+    adjacency, aus = au_adjacency(loaded.model, graphs[args.layer])
 
     layer = args.layer % len(graphs)
     title = f"{args.checkpoint.name}: graph {layer} of 0..{len(graphs) - 1}"
@@ -108,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     return BAD_INPUT if unread else 0
 
 
-def _synthetic(args: argparse.Namespace, loaded: ImageModel) -> Iterator[Tensor]:
+def _synthetic(args: argparse.Namespace, loaded: ImageModel[AUModel]) -> Iterator[Tensor]:
     from torch.utils.data import DataLoader
 
     from aurel.data.synthetic import ACTION_UNITS, SyntheticFaces
@@ -129,7 +132,7 @@ def _synthetic(args: argparse.Namespace, loaded: ImageModel) -> Iterator[Tensor]
         yield batch["image"]
 
 
-def _tested(args: argparse.Namespace, loaded: ImageModel) -> Iterator[Tensor]:
+def _tested(args: argparse.Namespace, loaded: ImageModel[AUModel]) -> Iterator[Tensor]:
     from torch.utils.data import DataLoader
 
     from aurel.cli.config import parse
@@ -145,7 +148,9 @@ def _tested(args: argparse.Namespace, loaded: ImageModel) -> Iterator[Tensor]:
         yield batch["image"]
 
 
-def _photos(args: argparse.Namespace, predictor: Any, unread: list[Path]) -> Iterator[Tensor]:
+def _photos(
+    args: argparse.Namespace, predictor: FacePredictor, unread: list[Path]
+) -> Iterator[Tensor]:
     from aurel.cli.file_progress import file_progress
     from aurel.cli.predict import counted
     from aurel.vision.face_predictor import to_batches
@@ -159,7 +164,7 @@ def _photos(args: argparse.Namespace, predictor: Any, unread: list[Path]) -> Ite
         tell(f"{counted(videos, 'video')} in {args.data} left out: photographs alone are used")
     if not photos:
         raise InputError(f"no photographs in {args.data}")
-    crops: list[Any] = []
+    crops: list[RGBImage] = []
     with file_progress(len(photos)) as on_progress:
         for path in photos:
             try:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             f"{parameters / 1e6:.2f} M",
             f"{operations / 1e9:.2f} G",
             f"{info.image_size} x {info.image_size}",
-            "can be loaded" if info.author_layout is not None else "none released",
+            "can be loaded" if info.weights_released else "none released",
         )
     console = make_console()
     console.print(table)

@@ -11,6 +11,9 @@ from aurel.cli.errors import BAD_INPUT, one_line, tell
 
 if TYPE_CHECKING:
     from aurel.cli.checkpoints import ImageModel
+    from aurel.models.base import AUModel
+    from aurel.models.voting import VotingEnsemble
+    from aurel.vision.face_predictor import FacePredictor
 
 MAJORITY = 0.5
 
@@ -120,7 +123,9 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def make_predictor(args: argparse.Namespace, loaded: ImageModel, threshold: float) -> Any:
+def make_predictor(
+    args: argparse.Namespace, loaded: ImageModel[AUModel | VotingEnsemble], threshold: float
+) -> FacePredictor:
     """Return the `FacePredictor` of a model that the options ask for."""
     from aurel.cli.checkpoints import choose_device
     from aurel.vision.clip_predictor import ClipPredictor

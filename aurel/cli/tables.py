@@ -17,19 +17,22 @@ except ImportError as error:
 
 Scores = Mapping[str, Mapping[str, float]]
 
+_HEADINGS = {"f1": "F1", "auc": "AUC"}
+
 
 def score_table(scores: Scores, title: str) -> Table:
-    """Return a table of what `AUScores` computes: a row an AU, and the mean."""
+    """Return a table of the scores of a task: a row an AU, where there are any, and the mean."""
+    aus = {name: row for name, row in scores.items() if name != "mean"}
+    keys = [key for key in ("f1", "accuracy", "auc") if key in scores["mean"]]
+    counts = ("positives", "known") if aus else ()
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("AU")
-    for name in ("F1", "accuracy", "AUC", "positives", "known"):
-        table.add_column(name, justify="right")
-    for name, row in scores.items():
-        if name != "mean":
-            counts = [f"{row['positives']:.0f}", f"{row['known']:.0f}"]
-            table.add_row(name, *numbers(row, ("f1", "accuracy", "auc")), *counts)
+    table.add_column("AU" if aus else "")
+    for key in (*keys, *counts):
+        table.add_column(_HEADINGS.get(key, key), justify="right")
+    for name, row in aus.items():
+        table.add_row(name, *numbers(row, keys), *(f"{row[key]:.0f}" for key in counts))
     table.add_section()
-    table.add_row("mean", *numbers(scores["mean"], ("f1", "accuracy", "auc")), style="bold")
+    table.add_row("mean", *numbers(scores["mean"], keys), style="bold")
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -77,6 +78,9 @@ class AUMaskedFeatures(nn.Module):
             return features, None
         masks = self.masks(h)
         return masks.unsqueeze(2) * features, masks
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,6 +74,9 @@ class AUSpecificFeatures(nn.Module):
         if mask is not None:
             out = out.masked_fill(~mask[:, None, :, None], 0)
         return out.transpose(1, 2)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, num_nodes={self.num_nodes}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from aurel.layers.au_specific_features import AUSpecificFeatures
@@ -84,6 +86,9 @@ class ChannelTopology(nn.Module):
             assert counter is not None
             counter.add_(self.num_nodes - 1)
         return self.view(token).expand(-1, self.num_nodes, -1)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.channels}, num_nodes={self.num_nodes}, shared={self.shared}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,6 +58,9 @@ class CosineClassifier(nn.Module):
         prototypes = F.normalize(F.relu(self.prototypes.to(dtype)), dim=-1)
         # Rounding can take a cosine past 1, which no loss of probabilities accepts.
         return (F.normalize(x.to(dtype), dim=-1) * prototypes).sum(-1).clamp(max=1)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.channels}, num_nodes={self.num_nodes}"

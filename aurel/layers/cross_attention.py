@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -73,6 +75,9 @@ class CrossAttention(nn.Module):
             scores = query @ self.key(tokens).mT
         weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
         return zero_absent(self.value(weights.to(tokens.dtype) @ tokens), mask)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.channels}"

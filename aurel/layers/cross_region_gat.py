@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,26 @@ class CrossRegionGAT(nn.Module):
         self._static.copy_(static.get(self.edges, torch.ones_like(other)))
         self._loops.copy_(torch.eye(len(region), dtype=torch.bool, device="cpu"))
 
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        active: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        return_graph: Literal[False] = False,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        active: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        return_graph: Literal[True],
+    ) -> tuple[Tensor, RelationGraph]: ...
+
     def forward(
         self,
         x: Tensor,
@@ -118,6 +138,9 @@ class CrossRegionGAT(nn.Module):
         out, weights = self.attend(zero_absent(x, mask), adjacency, return_weights=return_graph)
         out = zero_absent(out, mask)
         return out if weights is None else (out, RelationGraph(weights=weights.mean(1)))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def adjacency(
         self, x: Tensor, active: Tensor | None = None, mask: Tensor | None = None

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from aurel.layers.grapher_convs import gather_neighbors
 from aurel.layers.linear_norm import LinearNorm, grouped_linear, interleave
 from aurel.layers.masked_norm import batch_norm
-from aurel.layers.neighborhood import NeighborGraphConv
+from aurel.layers.neighborhood import Metric, NeighborGraphConv
 from aurel.layers.plain import is_plain
 
 
@@ -39,7 +39,7 @@ class EdgeGraphConv(NeighborGraphConv):
         in_channels: int,
         out_channels: int,
         k: int,
-        metric: str = "l2",
+        metric: Metric = "l2",
         groups: int = 4,
         loop: bool = True,
     ) -> None:

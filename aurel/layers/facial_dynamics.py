@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +129,9 @@ class FacialDynamics(nn.Module):
         ]
         out = self.project(self._fuse(motion))
         return out.permute(0, 2, 3, 1).unflatten(0, (batch, length))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _motion(self, scale: nn.Module, feature_map: Tensor) -> Tensor:
         """Return the averaged motion at one scale, (B T, P, h, w)."""

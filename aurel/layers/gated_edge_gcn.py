@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +72,9 @@ class GatedEdgeLayer(nn.Module):
         update = self.node_norm(node + gathered / present, mask)
         x = F.relu(x + update) if self.residual == "inside" else x + F.relu(update)
         return x, edges
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _update(
         self,
@@ -215,6 +218,9 @@ class GatedEdgeGCN(nn.Module):
         if not return_graph:
             return x, edges
         return (x, edges), RelationGraph(weights=_gates(edges, mask), edge_features=edges)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.channels}, num_nodes={self.num_nodes}"

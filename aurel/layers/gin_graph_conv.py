@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aurel.layers.linear_norm import LinearNorm
-from aurel.layers.neighborhood import NeighborGraphConv
+from aurel.layers.neighborhood import Metric, NeighborGraphConv
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 
 
@@ -36,7 +36,7 @@ class GINGraphConv(NeighborGraphConv):
         in_channels: int,
         out_channels: int,
         k: int,
-        metric: str = "l2",
+        metric: Metric = "l2",
         groups: int = 4,
         loop: bool = True,
     ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,6 +89,9 @@ class GraphBatchNorm(nn.Module):
         scale, shift = self.affine(mean, scatter, x.shape[-1], mask)
         out = torch.addcmul(shift.unsqueeze(-1), deviation, scale.unsqueeze(-1))
         return out.to(x.dtype)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def affine(
         self,

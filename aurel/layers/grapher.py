@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal, overload
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +16,9 @@ from aurel.ops.arguments import check_choice, check_shape
 from aurel.ops.distances import at_least_float32
 from aurel.ops.knn_graph import knn_graph
 
-CONVS: dict[str, type[nn.Module]] = {
+GrapherConv = Literal["mr", "edge", "sage", "gin"]
+
+CONVS: dict[GrapherConv, type[nn.Module]] = {
     "mr": MaxRelativeConv,
     "edge": EdgeConv,
     "sage": SAGEConv,
@@ -57,7 +61,7 @@ class Grapher(nn.Module):
         self,
         channels: int,
         k: int = 9,
-        conv: str = "mr",
+        conv: GrapherConv = "mr",
         *,
         dilation: int = 1,
         reduction: int = 1,
@@ -97,6 +101,12 @@ class Grapher(nn.Module):
             elif isinstance(module, GINConv):
                 nn.init.zeros_(module.eps)
 
+    @overload
+    def forward(self, x: Tensor, return_graph: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, return_graph: Literal[True]) -> tuple[Tensor, RelationGraph]: ...
+
     def forward(
         self, x: Tensor, return_graph: bool = False
     ) -> Tensor | tuple[Tensor, RelationGraph]:
@@ -117,6 +127,9 @@ class Grapher(nn.Module):
         out, neighbors = self.graph_conv(self.fc1(x), self.relative_pos)
         out = x + drop_path(self.fc2(out), self.drop_path, self.training)
         return (out, RelationGraph(neighbors=neighbors)) if return_graph else out
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         positions = self.relative_pos is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,9 @@ class LandmarkPredictor(nn.Module):
         fractions = fractions.to(torch.promote_types(fractions.dtype, torch.float32))
         x, y = fractions.unflatten(1, (-1, 2)).unbind(-1)
         return torch.stack((x * image_size[1], y * image_size[0]), dim=-1)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"num_landmarks={self.num_landmarks}, map_size={self.map_size}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,9 @@ class LandmarkROI(nn.Module):
         cells = (rows.unsqueeze(-1) * width + columns.unsqueeze(-2)).flatten(1)
         crops = feature_map.flatten(2).gather(2, cells.unsqueeze(1).expand(-1, channels, -1))
         return crops.unflatten(2, (self.num_rois, side, side)).transpose(1, 2)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.num_rois} windows, fraction={self.fraction}, inner_eye={self.inner_eye}"

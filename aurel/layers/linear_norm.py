@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,9 @@ class LinearNorm(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return (..., O) for x (..., I), finite where `mask`, (...) bool, is False."""
         return batch_norm(self.norm, grouped_linear(x, self.weight, self.bias, self.groups), mask)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, groups={self.groups}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -58,6 +60,9 @@ class LocalRegionPerception(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H, W) for a map x (B, C, H, W)."""
         return x * self.attention(x)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.channels}, networks={self.networks}, reduction={self.reduction}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,6 +92,9 @@ class MapDecoder(nn.Module):
         if self.norm is not None:
             x = _activate(self.norm, x)
         return self.head(x).sigmoid()
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, scale={self.scale}"

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aurel.layers.linear_norm import LinearNorm, interleave
-from aurel.layers.neighborhood import NeighborGraphConv
+from aurel.layers.neighborhood import Metric, NeighborGraphConv
 from aurel.ops.knn_max_relative import knn_max_relative
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 
@@ -38,7 +38,7 @@ class MaxRelativeGraphConv(NeighborGraphConv):
         in_channels: int,
         out_channels: int,
         k: int,
-        metric: str = "l2",
+        metric: Metric = "l2",
         groups: int = 4,
         loop: bool = True,
     ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -121,6 +121,9 @@ class MultiDimensionalEdges(nn.Module):
             return edges
         weights = None if mask is None else _pairs(mask).to(edges.dtype)
         return edges, RelationGraph(weights=weights, edge_features=edges)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def with_projection(
         self, nodes: Tensor, tokens: Tensor, weight: Tensor, mask: Tensor | None = None

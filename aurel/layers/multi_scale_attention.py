@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from aurel.ops.arguments import check_shape
@@ -55,6 +57,9 @@ class MultiScaleAttention(nn.Module):
         for strip in self.strips:
             seen = seen + strip(local)
         return x * self.mix(seen)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.channels}"

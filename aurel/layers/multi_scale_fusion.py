@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -48,3 +49,6 @@ class MultiScaleFusion(nn.Module):
             for feature_map in maps
         ]
         return torch.cat(resized, dim=1).flatten(2).transpose(1, 2)
+
+    if TYPE_CHECKING:
+        __call__ = forward

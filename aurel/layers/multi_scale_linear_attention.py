@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,6 +69,9 @@ class MultiScaleLinearAttention(nn.Module):
         query, key, value = qkv.flatten(2).unflatten(1, (-1, 3, HEAD_DIM)).unbind(2)
         out = _linear_attention(query, key, value).to(qkv.dtype)
         return x + self.norm(self.project(out.flatten(1, 2).unflatten(2, x.shape[2:])))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.channels}"

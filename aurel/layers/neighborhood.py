@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal, overload
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,8 @@ from aurel.graph import RelationGraph
 from aurel.layers.masked_norm import zero_absent
 from aurel.ops.arguments import check_shape
 from aurel.ops.knn_graph import knn_graph
+
+Metric = Literal["l2", "l1", "cosine", "dot"]
 
 
 def drop_absent(neighbors: Tensor, mask: Tensor | None) -> Tensor:
@@ -30,12 +34,31 @@ class NeighborGraphConv(nn.Module):
         loop: a node may be its own neighbour.
     """
 
-    def __init__(self, in_channels: int, k: int, metric: str, loop: bool) -> None:
+    def __init__(self, in_channels: int, k: int, metric: Metric, loop: bool) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.k = k
-        self.metric = metric
+        self.metric: Metric = metric
         self.loop = loop
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        return_graph: Literal[False] = False,
+        neighbors: Tensor | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        return_graph: Literal[True],
+        neighbors: Tensor | None = None,
+    ) -> tuple[Tensor, RelationGraph]: ...
 
     def forward(
         self,
@@ -68,6 +91,9 @@ class NeighborGraphConv(nn.Module):
         out, neighbors = self.convolve(x, mask, neighbors)
         out = zero_absent(out, mask)
         return (out, RelationGraph(neighbors=neighbors)) if return_graph else out
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def convolve(
         self, x: Tensor, mask: Tensor | None, neighbors: Tensor | None

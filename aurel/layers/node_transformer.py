@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal, overload
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -64,6 +66,16 @@ class NodeTransformer(nn.Module):
             if isinstance(module, nn.Linear | nn.LayerNorm):
                 module.reset_parameters()
 
+    @overload
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, return_graph: Literal[False] = False
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: Literal[True]
+    ) -> tuple[Tensor, tuple[RelationGraph, ...]]: ...
+
     def forward(
         self, x: Tensor, mask: Tensor | None = None, return_graph: bool = False
     ) -> Tensor | tuple[Tensor, tuple[RelationGraph, ...]]:
@@ -89,6 +101,9 @@ class NodeTransformer(nn.Module):
                 graphs.append(RelationGraph(weights=zero_absent(weights.mean(1), mask)))
         x = zero_absent(x, mask)
         return (x, tuple(graphs)) if return_graph else x
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.channels}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -63,6 +64,9 @@ class PerAUClassifier(nn.Module):
         check_shape("maps", maps, "B N D H W", N=self.num_nodes, D=self.in_channels)
         embeddings = self.blocks(maps.flatten(1, 2)).mean((2, 3), keepdim=True)
         return self.head(embeddings).flatten(1)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, num_nodes={self.num_nodes}, widths={self.widths}"

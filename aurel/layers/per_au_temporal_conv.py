@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,6 +57,9 @@ class PerAUTemporalConv(nn.Module):
         # In place, unless a hook may have kept what the norm returned.
         inplace = is_plain(self.norm, nn.BatchNorm1d)
         return F.relu(self.norm(out.flatten(0, 1)), inplace).unflatten(0, x.shape[:2])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.channels}, num_nodes={self.num_nodes}, kernel_size={self.kernel_size}"

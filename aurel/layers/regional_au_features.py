@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -92,6 +94,9 @@ class RegionalAUFeatures(nn.Module):
             head(tokens.mean(1)) for head, tokens in zip(self.heads, slices, strict=False)
         )
         return torch.stack([nodes[column] for column in range(len(nodes))], dim=1), logits
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         groups = dict(zip(self.plan.names, self.plan.columns, strict=True))

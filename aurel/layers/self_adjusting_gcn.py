@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,16 @@ from aurel.layers.gin_graph_conv import GINGraphConv
 from aurel.layers.linear_norm import LinearNorm
 from aurel.layers.masked_norm import zero_absent
 from aurel.layers.max_relative_graph_conv import MaxRelativeGraphConv
-from aurel.layers.neighborhood import drop_absent
+from aurel.layers.neighborhood import Metric, NeighborGraphConv, drop_absent
 from aurel.layers.sage_graph_conv import SAGEGraphConv
 from aurel.ops.arguments import check_choice, check_shape
 from aurel.ops.distances import METRICS
 from aurel.ops.knn_graph import knn_graph
 
-CONVS: dict[str, type[nn.Module]] = {
+Conv = Literal["max_relative", "edge", "gin", "sage"]
+Graph = Literal["knn", "self"]
+
+CONVS: dict[Conv, type[MaxRelativeGraphConv | EdgeGraphConv | GINGraphConv | SAGEGraphConv]] = {
     "max_relative": MaxRelativeGraphConv,
     "edge": EdgeGraphConv,
     "gin": GINGraphConv,
@@ -69,10 +73,10 @@ class SelfAdjustingGCN(nn.Module):
         dims: Sequence[int] = (64, 128, 256, 512),
         depths: Sequence[int] = (2, 2, 6, 2),
         k: int = 9,
-        metric: str = "l2",
-        conv: str = "max_relative",
+        metric: Metric = "l2",
+        conv: Conv = "max_relative",
         groups: int = 4,
-        graph: str | Tensor = "knn",
+        graph: Graph | Tensor = "knn",
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
@@ -86,8 +90,8 @@ class SelfAdjustingGCN(nn.Module):
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path must be in [0, 1), got {drop_path}")
         if isinstance(graph, str):
-            check_choice("graph", graph, ("knn", "self"))
-            self.graph = graph
+            check_choice("graph", graph, get_args(Graph))
+            self.graph: Graph | Literal["fixed"] = graph
             self.register_buffer("neighbors", None)
         else:
             self.graph = "fixed"
@@ -95,7 +99,7 @@ class SelfAdjustingGCN(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.k = k
-        self.metric = metric
+        self.metric: Metric = metric
         self.drop_path = drop_path
 
         blocks = sum(depths)
@@ -118,6 +122,16 @@ class SelfAdjustingGCN(nn.Module):
             if isinstance(module, (nn.Linear, LinearNorm, GINGraphConv)):
                 module.reset_parameters()
 
+    @overload
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, return_graph: Literal[False] = False
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: Literal[True]
+    ) -> tuple[Tensor, tuple[RelationGraph, ...]]: ...
+
     def forward(
         self, x: Tensor, mask: Tensor | None = None, return_graph: bool = False
     ) -> Tensor | tuple[Tensor, tuple[RelationGraph, ...]]:
@@ -138,6 +152,9 @@ class SelfAdjustingGCN(nn.Module):
         out, lists = self.convolve(x, mask, self.listen)
         graphs = tuple(RelationGraph(neighbors=neighbors) for neighbors in lists)
         return (out, graphs) if return_graph else out
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def convolve(
         self,
@@ -180,7 +197,7 @@ class SelfAdjustingGCN(nn.Module):
 class _Block(nn.Module):
     """Equations 2 and 3: a graph convolution and a feed-forward network, each with a residual."""
 
-    def __init__(self, dim: int, conv: nn.Module, drop_path: float) -> None:
+    def __init__(self, dim: int, conv: NeighborGraphConv, drop_path: float) -> None:
         super().__init__()
         self.drop_path = drop_path
         self.before = LinearNorm(dim, dim)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -120,6 +122,9 @@ class TokenFusion(nn.Module):
             check_shape("nodes", nodes, "B N C", B=batch, N=count, C=self.channels)
             weight = self.node_weight(nodes, face, mask)
         return face_logits + weight * (node_logits - face_logits)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.channels}, depth={self.depth}, heads={self.heads}, weight={self.weight}"

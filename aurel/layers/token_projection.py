@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,6 +47,9 @@ class TokenProjection(nn.Module):
         # In place, unless a hook may have kept what the norm returned.
         out = F.relu(out, inplace=is_plain(self.norm, nn.BatchNorm1d))
         return out.unflatten(0, tokens.shape[:2])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from aurel.graph import RelationGraph
 from aurel.layers.graph_batch_norm import GraphBatchNorm
 from aurel.layers.masked_norm import zero_absent
+from aurel.layers.neighborhood import Metric
 from aurel.ops.arguments import check_choice, check_k, check_shape
 from aurel.ops.distances import METRICS
 from aurel.ops.topk_aggregate import TIES, Ties, topk_aggregate
@@ -45,7 +47,7 @@ class TopKGraphConv(nn.Module):
         channels: int,
         num_nodes: int,
         k: int = 4,
-        metric: str = "dot",
+        metric: Metric = "dot",
         ties: Ties = "exact",
     ) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ class TopKGraphConv(nn.Module):
         self.channels = channels
         self.num_nodes = num_nodes
         self.k = k
-        self.metric = metric
+        self.metric: Metric = metric
         self.ties: Ties = ties
         self.project = nn.Linear(channels, 2 * channels)  # rows of V, then of U
         self.norm = GraphBatchNorm((num_nodes,))
@@ -66,6 +68,16 @@ class TopKGraphConv(nn.Module):
         self.project.reset_parameters()
         nn.init.normal_(self.project.weight, 0, math.sqrt(2 / self.channels))
         self.norm.reset_parameters()
+
+    @overload
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, return_graph: Literal[False] = False
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: Literal[True]
+    ) -> tuple[Tensor, RelationGraph]: ...
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, return_graph: bool = False
@@ -94,6 +106,9 @@ class TopKGraphConv(nn.Module):
         if self.ties == "exact":
             return out, RelationGraph(neighbors=neighbors)
         return out, RelationGraph(weights=self._weights(x, mask))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the normalised adjacency, (B, N, N): the aggregate of the identity."""

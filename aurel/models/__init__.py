@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aurel.models.author_checkpoint import load_author_checkpoint
+from aurel.models.base import AUModel
 from aurel.models.checkpoint import load_model, save_model
 from aurel.models.export import export_onnx
 from aurel.models.registry import create_model, list_models, model_info, register_model
@@ -10,6 +11,7 @@ from aurel.models.voting import VotingEnsemble
 from aurel.output import AUOutput
 
 __all__ = [
+    "AUModel",
     "AUOutput",
     "VotingEnsemble",
     "create_model",

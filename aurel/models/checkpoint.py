@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aurel.backbones.build import NO_PICKLE
 from aurel.facs import AUSet
 from aurel.files import atomic_path
+from aurel.models.base import AUModel
 from aurel.models.registry import config_dict, info_of, make_config, model_info
 
 FORMAT = 1
@@ -42,7 +43,7 @@ class Checkpoint:
     metadata: dict[str, Any]
 
 
-def describe(model: nn.Module) -> dict[str, Any]:
+def describe(model: AUModel) -> dict[str, Any]:
     """Return what identifies `model` in a file: {"format", "model", "config", "aus"}.
 
     Primitive types only, so that `torch.load(weights_only=True)` reads it. A training framework's
@@ -53,11 +54,11 @@ def describe(model: nn.Module) -> dict[str, Any]:
         "format": FORMAT,
         "model": info_of(model).name,
         "config": config_dict(model.config),
-        "aus": model.aus.to_dict(),  # type: ignore[operator, union-attr]
+        "aus": model.aus.to_dict(),
     }
 
 
-def save_model(model: nn.Module, path: str | Path, **metadata: Any) -> None:
+def save_model(model: AUModel, path: str | Path, **metadata: Any) -> None:
     """Write a registered model to `path`; the file is complete or not there.
 
     A name that ends in .safetensors makes a safetensors file: the weights under the model's own
@@ -116,7 +117,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
-def load_model(path: str | Path) -> Any:
+def load_model(path: str | Path) -> AUModel:
     """Build the model that a file describes and load its weights; on the CPU, in eval mode.
 
     Args:
@@ -189,7 +190,7 @@ def _read_safetensors(path: str | Path) -> dict[str, Any]:
     return {**about, "state_dict": state}
 
 
-def _load(model: nn.Module, checkpoint: Checkpoint, path: str | Path) -> None:
+def _load(model: AUModel, checkpoint: Checkpoint, path: str | Path) -> None:
     try:
         model.load_state_dict(checkpoint.state_dict)
     except RuntimeError as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aurel.files import atomic_path
+from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe
 from aurel.models.registry import info_of
 from aurel.ops.decompositions import decompositions
@@ -19,7 +20,7 @@ from aurel.output import AUOutput
 
 
 def export_onnx(
-    model: nn.Module,
+    model: AUModel,
     path: str | Path,
     *,
     image_size: int | None = None,
@@ -54,8 +55,7 @@ def export_onnx(
     onnxruntime = _onnxruntime()
     info = info_of(model)
     clips = info.takes_clips
-    own_size = getattr(model.config, "image_size", info.image_size)
-    size = own_size if image_size is None else image_size
+    size = image_size or model.image_size or info.image_size
     device = next(model.parameters()).device
 
     def draw(batch: int, length: int) -> Tensor:
@@ -104,7 +104,7 @@ def named_outputs(output: AUOutput) -> dict[str, Tensor]:
 class _Outputs(nn.Module):
     """A model that returns a dict of tensors."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: AUModel) -> None:
         super().__init__()
         self.model = model
 
@@ -112,7 +112,7 @@ class _Outputs(nn.Module):
         return named_outputs(self.model(images))
 
 
-def _onnx_program(model: nn.Module, example: Tensor, name: str, opset: int | None) -> Any:
+def _onnx_program(model: AUModel, example: Tensor, name: str, opset: int | None) -> Any:
     free = {0: "batch", 1: "frames"} if name == "clips" else {0: "batch"}
     sizes = {dim: torch.export.Dim(what, min=dim + 2, max=4096) for dim, what in free.items()}
     with torch.no_grad():

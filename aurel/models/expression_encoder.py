@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from aurel.backbones.build import architecture, build_network, data_config_of
 from aurel.backbones.converted_norms import activated_norm, check_activations
 from aurel.backbones.renormalize import Renormalize
 from aurel.facs import AUSet
+from aurel.models.base import AUModel, ModelConfig
 from aurel.models.registry import register_model
 
 PAPER = (
@@ -22,7 +24,7 @@ PAPER = (
 
 
 @dataclass(frozen=True)
-class ExpressionEncoderConfig:
+class ExpressionEncoderConfig(ModelConfig):
     """Options of `expression_encoder`.
 
     Args:
@@ -35,8 +37,14 @@ class ExpressionEncoderConfig:
     dim: int = 16
 
 
-@register_model("expression_encoder", ExpressionEncoderConfig, paper=PAPER, outputs=())
-class ExpressionEncoder(nn.Module):
+@register_model(
+    "expression_encoder",
+    ExpressionEncoderConfig,
+    paper=PAPER,
+    outputs=(),
+    losses={"triplet": 1.0},
+)
+class ExpressionEncoder(AUModel):
     r"""Faces to points of the unit sphere, near where expressions are alike.
 
     .. math:: E = \frac{W g(x) + b}{\lVert W g(x) + b \rVert_2}
@@ -55,12 +63,13 @@ class ExpressionEncoder(nn.Module):
     exact fractions of the image ("same"), which the paper's 16 x 16 map needs.
     """
 
+    inputs = "triplets"
+    config: ExpressionEncoderConfig
+
     def __init__(
         self, config: ExpressionEncoderConfig, aus: AUSet, *, pretrained: bool = False
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.aus = aus
+        super().__init__(config, aus)
         self.net = build_network(
             config.backbone, pretrained=pretrained, **network_options(config.backbone)
         )
@@ -75,6 +84,21 @@ class ExpressionEncoder(nn.Module):
         embedding = self.net(self.renormalize(images.reshape(-1, *images.shape[-3:])))
         embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
         return F.normalize(embedding, dim=-1).reshape(*images.shape[:-3], -1)
+
+    if TYPE_CHECKING:
+        # An encoder is the one model that returns no `AUOutput`.
+        __call__ = forward  # type: ignore[assignment]
+
+    def load_backbone(self, path: str | Path) -> None:
+        """Load a file of backbone weights, as `build_network(checkpoint=...)` reads it.
+
+        Raises:
+            FileNotFoundError: no such file.
+            RuntimeError: the weights do not fit the backbone.
+            ValueError: the file holds no state dict.
+        """
+        loaded = build_network(self.config.backbone, checkpoint=path).state_dict()
+        self.net.load_state_dict({**self.net.state_dict(), **loaded})
 
 
 def network_options(backbone: str) -> dict[str, Any]:

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aurel.backbones.build import Backbone, architecture, build_network, data_config_of
 from aurel.backbones.renormalize import Renormalize
 from aurel.facs import AUSet
 from aurel.layers.au_masked_features import AUMaskedFeatures
 from aurel.layers.per_au_classifier import PerAUClassifier
+from aurel.models.base import AUModel, ModelConfig
 from aurel.models.expression_encoder import (
     PAPER,
     ExpressionEncoder,
     network_options,
 )
-from aurel.models.registry import register_model
+from aurel.models.registry import Staging, register_model
 from aurel.ops.arguments import check_choice
 from aurel.output import AUOutput
 
 LocalFeatures = Literal["masked", "maps", "none"]
 
-_LOCAL_FEATURES = ("masked", "maps", "none")
 _STRIDE = 16
 _MAP_CHANNELS = 3
 
 
 @dataclass(frozen=True)
-class GTLENetConfig:
+class GTLENetConfig(ModelConfig):
     """Options of `gtle_net`; the defaults are the paper's, or inferred (see `GTLENet`).
 
     Args:
@@ -52,14 +52,30 @@ class GTLENetConfig:
     classifier_widths: tuple[int, ...] = (16, 32, 64, 128, 256)
 
 
+def start_from_encoder(model: GTLENet, source: ExpressionEncoder) -> None:
+    """Take the encoder's weights, as far as `model` has its layers.
+
+    Raises:
+        ValueError: the backbones differ.
+    """
+    ours, theirs = architecture(model.config.backbone), architecture(source.config.backbone)
+    if ours != theirs:
+        raise ValueError(f"the expression encoder is a {theirs}, the model's backbone is {ours}")
+    state = source.net.state_dict()
+    net = model.backbone.net
+    net.load_state_dict({name: state[name] for name in net.state_dict()})
+
+
 @register_model(
     "gtle_net",
     GTLENetConfig,
     paper=PAPER,
     outputs=("probs", "logits", "masks"),
+    losses={"bce_sum": 1.0},
+    starts_from={"expression_encoder": Staging(start_from_encoder, ("features.", "classifier."))},
     image_size=256,
 )
-class GTLENet(nn.Module):
+class GTLENet(AUModel):
     r"""GTLE-Net: an expression encoder, then a masked feature map and a classifier for every AU.
 
     .. math::
@@ -104,11 +120,11 @@ class GTLENet(nn.Module):
     Any image size of more than 16 pixels is served; the masks are 16 times the encoder's map.
     """
 
+    config: GTLENetConfig
+
     def __init__(self, config: GTLENetConfig, aus: AUSet, *, pretrained: bool = False) -> None:
-        super().__init__()
-        check_choice("local_features", config.local_features, _LOCAL_FEATURES)
-        self.config = config
-        self.aus = aus
+        super().__init__(config, aus)
+        check_choice("local_features", config.local_features, get_args(LocalFeatures))
         self.backbone = _encoder(config.backbone, pretrained)
         data = self.backbone.data_config
         self.renormalize = Renormalize(data["mean"], data["std"])
@@ -153,20 +169,6 @@ class GTLENet(nn.Module):
         logits = self.classifier(maps)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return AUOutput(logits.sigmoid(), logits, masks=masks, aus=self.aus)
-
-
-def start_from_encoder(model: GTLENet, source: ExpressionEncoder) -> None:
-    """Take the encoder's weights, as far as `model` has its layers.
-
-    Raises:
-        ValueError: the backbones differ.
-    """
-    ours, theirs = architecture(model.config.backbone), architecture(source.config.backbone)
-    if ours != theirs:
-        raise ValueError(f"the expression encoder is a {theirs}, the model's backbone is {ours}")
-    state = source.net.state_dict()
-    net: Any = model.backbone.net
-    net.load_state_dict({name: state[name] for name in net.state_dict()})
 
 
 def _encoder(name: str, pretrained: bool) -> Backbone:

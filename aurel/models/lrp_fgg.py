@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from aurel.facs import AUSet
 from aurel.graph import RelationGraph
 from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.local_region_perception import LocalRegionPerception
+from aurel.layers.neighborhood import Metric
 from aurel.layers.token_fusion import TokenFusion
 from aurel.layers.topk_graph_conv import TopKGraphConv
+from aurel.models.base import AUModel, ModelConfig
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice
 from aurel.ops.distances import at_least_float32
@@ -25,11 +27,10 @@ from aurel.ops.topk_aggregate import Ties
 from aurel.output import AUOutput
 
 Fusion = Literal["attention", "fixed", "none"]
-_FUSIONS = ("attention", "fixed", "none")
 
 
 @dataclass(frozen=True)
-class LRPFGGConfig:
+class LRPFGGConfig(ModelConfig):
     """Options of `lrp_fgg`; `perception`, `graph` and `fusion` are for ablation.
 
     Args:
@@ -50,6 +51,8 @@ class LRPFGGConfig:
         fusion_heads: attention heads of that encoder.
     """
 
+    width_options: ClassVar[tuple[str, ...]] = ("channels",)
+
     backbone: str = "iresnet100"
     channels: int | None = None
     perception: bool = True
@@ -57,7 +60,7 @@ class LRPFGGConfig:
     reduction: int = 16
     graph: bool = True
     k: int = 4
-    metric: str = "dot"
+    metric: Metric = "dot"
     ties: Ties = "exact"
     fusion: Fusion = "attention"
     fusion_weight: float = 0.5
@@ -112,7 +115,7 @@ class LRPFGGHead(nn.Module):
 
     def __init__(self, width: int, num_nodes: int, config: LRPFGGConfig) -> None:
         super().__init__()
-        check_choice("fusion", config.fusion, _FUSIONS)
+        check_choice("fusion", config.fusion, get_args(Fusion))
         if config.fusion != "none" and not config.graph:
             raise ValueError(
                 f"fusion must be none where graph is false: there are no nodes whose logits could "
@@ -169,9 +172,10 @@ class LRPFGGHead(nn.Module):
         "arXiv:2303.08545"
     ),
     outputs=("probs", "logits", "graphs"),
+    losses={"bce": 1.0, "circle": 1.0},
     image_size=112,
 )
-class LRPFGG(nn.Module):
+class LRPFGG(AUModel):
     r"""LRP + FGG: a graph of AUs over attended regions, fused with what the whole face says.
 
     .. math::
@@ -211,10 +215,10 @@ class LRPFGG(nn.Module):
     heads in the encoder, and 0.5 for the fixed weight. The map is that after IResNet's last norm.
     """
 
+    config: LRPFGGConfig
+
     def __init__(self, config: LRPFGGConfig, aus: AUSet, *, pretrained: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self.aus = aus
+        super().__init__(config, aus)
         self.backbone = build_backbone(
             config.backbone, pretrained=pretrained, out_indices=(-1,), final_norm=True
         )

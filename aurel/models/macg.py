@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
 from aurel.layers.token_projection import TokenProjection
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models.author_keys import macg as author_keys
+from aurel.models.base import AUModel
 from aurel.models.me_graphau import MEGraphAUStage1Config, make_trunk
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice
@@ -31,7 +32,6 @@ _ATTENTION = {
     "efficient": MultiScaleLinearAttention,
     "none": lambda channels: nn.Identity(),
 }
-_TOPOLOGY = ("shared", "per_au", "none")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class MACGHead(nn.Module):
     def __init__(self, channels: int, num_nodes: int, config: MACGConfig) -> None:
         super().__init__()
         check_choice("attention", config.attention, tuple(_ATTENTION))
-        check_choice("channel_topology", config.channel_topology, _TOPOLOGY)
+        check_choice("channel_topology", config.channel_topology, get_args(Topology))
         self.attention = _ATTENTION[config.attention](channels)
         self.features = AUSpecificFeatures(channels, channels, num_nodes)
         self.relation: TopKGraphConv | None = None
@@ -102,9 +102,10 @@ class MACGHead(nn.Module):
         "integration and relational learning, Springer 2025, github.com/lkq52110/au-recognition"
     ),
     outputs=("probs", "graphs"),
+    losses={"asymmetric": 1.0},
     author_layout=author_keys.LAYOUT,
 )
-class MACG(nn.Module):
+class MACG(AUModel):
     r"""MACG: a graph of AUs over multi-scale features, beside relations of the map's columns.
 
     .. math::
@@ -144,10 +145,10 @@ class MACG(nn.Module):
     are. The authors' head has 263 680 parameters more, in a linear block that it never calls.
     """
 
+    config: MACGConfig
+
     def __init__(self, config: MACGConfig, aus: AUSet, *, pretrained: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self.aus = aus
+        super().__init__(config, aus)
         self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
         self.head = MACGHead(self.projection.out_channels, len(aus), config)
 

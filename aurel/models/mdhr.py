@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.models import checkpoint_seq
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from aurel.facs import AUSet, RegionGroup, RegionPlan, labels_from_regions, region_plan
@@ -18,6 +18,7 @@ from aurel.layers.facial_dynamics import FacialDynamics, Fusion, Padding
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
 from aurel.models.author_keys import mdhr as author_keys
+from aurel.models.base import AUModel, ModelConfig
 from aurel.models.me_graphau import make_trunk
 from aurel.models.registry import register_model
 from aurel.models.windows import windows
@@ -28,7 +29,7 @@ _SCALES = 4
 
 
 @dataclass(frozen=True)
-class MDHRConfig:
+class MDHRConfig(ModelConfig):
     """Options of `mdhr`; those from `scales` on are for ablation.
 
     Args:
@@ -50,6 +51,8 @@ class MDHRConfig:
         edges: who listens to whom, see `CrossRegionGAT`; None for no graph.
         temporal: filter the nodes along time.
     """
+
+    width_options: ClassVar[tuple[str, ...]] = ("channels",)
 
     backbone: str = "resnet50"
     channels: int | None = None
@@ -99,9 +102,10 @@ class MDHRConfig:
         "Units Recognition, CVPR 2024, arXiv:2404.06443"
     ),
     outputs=("probs", "region_logits", "graphs"),
+    losses={"asymmetric": 1.0, "region": 0.01},
     author_layout=author_keys.LAYOUT,
 )
-class MDHR(nn.Module):
+class MDHR(AUModel):
     r"""MDHR: motion at several scales, and AU relations within and across regions of the face.
 
     .. math::
@@ -154,10 +158,11 @@ class MDHR(nn.Module):
     mean of the face, of which the paper says nothing.
     """
 
+    inputs = "clips"
+    config: MDHRConfig
+
     def __init__(self, config: MDHRConfig, aus: AUSet, *, pretrained: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self.aus = aus
+        super().__init__(config, aus)
         taps = range(-_SCALES, 0) if config.scales else (-1,)
         self.backbone, self.projection = make_trunk(
             config.backbone, config.channels, pretrained, taps

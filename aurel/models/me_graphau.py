@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from aurel.backbones.build import architecture, build_backbone
+from aurel.backbones.build import Backbone, architecture, build_backbone
 from aurel.facs import AU_SETS, AUSet
 from aurel.graph import RelationGraph
 from aurel.layers.au_specific_features import AUSpecificFeatures
+from aurel.layers.constants import keep_constants
 from aurel.layers.cosine_classifier import CosineClassifier
-from aurel.layers.gated_edge_gcn import GatedEdgeGCN
+from aurel.layers.gated_edge_gcn import GatedEdgeGCN, Residual
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
+from aurel.layers.neighborhood import Metric
 from aurel.layers.plain import is_plain
 from aurel.layers.token_projection import TokenProjection
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models.author_keys import me_graphau as author_keys
-from aurel.models.registry import register_model
+from aurel.models.base import AUModel, ModelConfig
+from aurel.models.registry import Staging, register_model
 from aurel.ops.topk_aggregate import Ties
 from aurel.output import AUOutput
 
@@ -29,10 +33,12 @@ _PAPER = (
 )
 # Stochastic depth in the authors' training, by the size of the Swin.
 _SWIN_DROP_PATH = {"swin_tiny": 0.2, "swin_small": 0.3, "swin_base": 0.5}
+# Prefixes of what stage 2 does not inherit from stage 1: its edges and graph layers.
+FRESH = ("head.edge", "head.relation.")
 
 
 @dataclass(frozen=True)
-class MEGraphAUConfig:
+class MEGraphAUConfig(ModelConfig):
     """Options of `me_graphau`.
 
     Args:
@@ -40,6 +46,8 @@ class MEGraphAUConfig:
         channels: width C of a node; None for the authors' rule, a quarter of the backbone's last
             map for convolutional networks, a half for transformers.
     """
+
+    width_options: ClassVar[tuple[str, ...]] = ("channels",)
 
     backbone: str = "resnet50"
     channels: int | None = None
@@ -57,7 +65,7 @@ class MEGraphAUStage1Config(MEGraphAUConfig):
     """
 
     k: int = 4
-    metric: str = "dot"
+    metric: Metric = "dot"
     ties: Ties = "exact"
 
     @staticmethod
@@ -66,33 +74,67 @@ class MEGraphAUStage1Config(MEGraphAUConfig):
         return {"k": min(3 if aus == AU_SETS["DISFA"] else 4, len(aus))}
 
 
+class NodeSelection(nn.Module):
+    """The node that each AU is classified from; several AUs may share one.
+
+    Args:
+        nodes: number of the node, for each AU.
+    """
+
+    index: Tensor
+
+    def __init__(self, nodes: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.empty(len(nodes), dtype=torch.long), persistent=False)
+        self.read(nodes)
+
+    def read(self, nodes: Sequence[int]) -> None:
+        """Select these nodes from now on, as many as before."""
+        self.nodes = tuple(nodes)
+        self.in_order = self.nodes == tuple(range(len(self.nodes)))
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Copy the numbers of the nodes to where the features are."""
+        self.index.copy_(torch.tensor(self.nodes, device="cpu"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the selected rows of x (B, N, C), one for each AU."""
+        return x if self.in_order else x[:, self.index]
+
+
 class TopKHead(nn.Module):
     r"""Tokens to AU probabilities over a graph of the k most similar AUs (stage 1).
 
     Args:
         channels: width C of tokens and nodes.
-        num_nodes: number N of AUs.
+        nodes: the node that each AU is classified from.
         k: neighbours of a node.
         metric: see `TopKGraphConv`.
         ties: see `TopKGraphConv`.
     """
 
-    def __init__(self, channels: int, num_nodes: int, k: int, metric: str, ties: Ties) -> None:
+    def __init__(
+        self, channels: int, nodes: Sequence[int], k: int, metric: Metric, ties: Ties
+    ) -> None:
         super().__init__()
+        num_nodes = 1 + max(nodes)
         self.features = AUSpecificFeatures(channels, channels, num_nodes)
         self.relation = TopKGraphConv(channels, num_nodes, k, metric, ties)
-        self.classifier = CosineClassifier(channels, num_nodes)
+        self.classifier = CosineClassifier(channels, len(nodes))
+        self.selection = NodeSelection(nodes)
+        keep_constants(self)
 
     def forward(
         self, tokens: Tensor, return_graph: bool = False
     ) -> tuple[Tensor, RelationGraph | None]:
         """Return probabilities (B, N), and the graph if asked for, for tokens (B, D, C)."""
-        nodes, graph = self.features(tokens).mean(2), None
+        x, graph = self.features(tokens).mean(2), None
         if return_graph:
-            nodes, graph = self.relation(nodes, return_graph=True)
+            x, graph = self.relation(x, return_graph=True)
         else:
-            nodes = self.relation(nodes)
-        return self.classifier(nodes), graph
+            x = self.relation(x)
+        return self.classifier(self.selection(x)), graph
 
 
 class EdgeHead(nn.Module):
@@ -100,21 +142,34 @@ class EdgeHead(nn.Module):
 
     Args:
         channels: width C of tokens, nodes and edges.
-        num_nodes: number N of AUs.
+        nodes: the node that each AU is classified from.
+        residual: see `GatedEdgeGCN`.
+        classify_edges: also give logits of AU pairs.
     """
 
-    def __init__(self, channels: int, num_nodes: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        nodes: Sequence[int],
+        residual: Residual = "inside",
+        classify_edges: bool = True,
+    ) -> None:
         super().__init__()
+        num_nodes = 1 + max(nodes)
         self.features = AUSpecificFeatures(channels, channels, num_nodes)
         self.edges = MultiDimensionalEdges(channels, num_nodes)
-        self.relation = GatedEdgeGCN(channels, num_nodes)
-        self.classifier = CosineClassifier(channels, num_nodes)
-        self.edge_classifier = nn.Linear(channels, 4)
-        nn.init.xavier_uniform_(self.edge_classifier.weight)
+        self.relation = GatedEdgeGCN(channels, num_nodes, residual=residual)
+        self.classifier = CosineClassifier(channels, len(nodes))
+        self.edge_classifier: nn.Linear | None = None
+        if classify_edges:
+            self.edge_classifier = nn.Linear(channels, 4)
+            nn.init.xavier_uniform_(self.edge_classifier.weight)
+        self.selection = NodeSelection(nodes)
+        keep_constants(self)
 
     def forward(
         self, tokens: Tensor, return_graph: bool = False
-    ) -> tuple[Tensor, Tensor, RelationGraph | None]:
+    ) -> tuple[Tensor, Tensor | None, RelationGraph | None]:
         """Return probabilities (B, N), edge logits (B, N, N, 4), and the graph if asked for.
 
         Args:
@@ -130,7 +185,31 @@ class EdgeHead(nn.Module):
             )
         else:
             nodes, edges = self.relation(nodes, edges, projected=projected)
-        return self.classifier(nodes), self.edge_classifier(edges), graph
+        logits = None if self.edge_classifier is None else self.edge_classifier(edges)
+        return self.classifier(self.selection(nodes)), logits, graph
+
+
+def make_trunk(
+    backbone: str, channels: int | None, pretrained: bool, out_indices: Sequence[int] = (-1,)
+) -> tuple[Backbone, TokenProjection]:
+    """Return what makes tokens of images: the backbone, and the projection to width C.
+
+    Args:
+        backbone: timm's name.
+        channels: width C; None for the authors' rule, see `MEGraphAUConfig`.
+        pretrained: load the published weights of the backbone.
+        out_indices: maps that the backbone returns; the last is the one that is projected.
+    """
+    size = "_".join(backbone.split("_")[:2])
+    options: dict[str, Any] = {}
+    if size in _SWIN_DROP_PATH:
+        options["drop_path_rate"] = _SWIN_DROP_PATH[size]
+    net = build_backbone(
+        backbone, pretrained=pretrained, out_indices=out_indices, final_norm=True, **options
+    )
+    width = net.channels[-1]
+    channels = channels or width // (2 if backbone.startswith(("swin", "vit")) else 4)
+    return net, TokenProjection(width, channels)
 
 
 def edges_of(
@@ -151,9 +230,10 @@ def edges_of(
     MEGraphAUStage1Config,
     paper=_PAPER,
     outputs=("probs", "graphs"),
+    losses={"asymmetric": 1.0},
     author_layout=author_keys.STAGE1,
 )
-class MEGraphAUStage1(nn.Module):
+class MEGraphAUStage1(AUModel):
     r"""ME-GraphAU, stage 1: one graph of the k most similar AUs an image.
 
     .. math::
@@ -169,59 +249,25 @@ class MEGraphAUStage1(nn.Module):
     Source: section 3.1 of the paper (ANFL).
     """
 
+    config: MEGraphAUStage1Config
+
     def __init__(
         self, config: MEGraphAUStage1Config, aus: AUSet, *, pretrained: bool = False
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.aus = aus
+        super().__init__(config, aus)
         self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
-        self.head = TopKHead(
-            self.projection.out_channels, len(aus), config.k, config.metric, config.ties
-        )
+        nodes, channels = self._nodes_read(), self.projection.out_channels
+        self.head = TopKHead(channels, nodes, config.k, config.metric, config.ties)
+
+    def _nodes_read(self) -> Sequence[int]:
+        """Return the node that each AU is classified from."""
+        return range(len(self.aus))
 
     def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
         """Return `probs`, and the graph if asked for, for images (B, 3, H, W)."""
         tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
         probs, graph = self.head(tokens, return_graph)
         return AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
-
-
-@register_model(
-    "me_graphau",
-    MEGraphAUConfig,
-    paper=_PAPER,
-    outputs=("probs", "edge_logits", "graphs"),
-    author_layout=author_keys.STAGE2,
-)
-class MEGraphAU(nn.Module):
-    r"""ME-GraphAU, stage 2: a complete graph of AUs with an edge feature a pair.
-
-    Edges come from cross-attention of each AU's tokens with the face's and then with the other
-    AU's; gated graph convolutions update nodes and edges together. Edge logits (i, j) tell whether
-    neither AU, only j, only i or both are present.
-
-    Args:
-        config: options.
-        aus: the N AUs.
-        pretrained: load the published weights of the backbone.
-
-    Source: section 3.2 of the paper (MEFL). It starts from a trained stage 1 (`start_from_stage1`).
-    """
-
-    def __init__(self, config: MEGraphAUConfig, aus: AUSet, *, pretrained: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self.aus = aus
-        self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
-        self.head = EdgeHead(self.projection.out_channels, len(aus))
-
-    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
-        """Return `probs`, `edge_logits`, and the graph if asked for, for images (B, 3, H, W)."""
-        tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
-        probs, edge_logits, graph = self.head(tokens, return_graph)
-        graphs = None if graph is None else (graph,)
-        return AUOutput(probs, edge_logits=edge_logits, graphs=graphs, aus=self.aus)
 
 
 def start_from_stage1(model: MEGraphAU, stage1: MEGraphAUStage1) -> MEGraphAU:
@@ -251,24 +297,43 @@ def start_from_stage1(model: MEGraphAU, stage1: MEGraphAUStage1) -> MEGraphAU:
     return model
 
 
-def make_trunk(
-    backbone: str, channels: int | None, pretrained: bool, out_indices: Sequence[int] = (-1,)
-) -> tuple[Any, TokenProjection]:
-    """Return what makes tokens of images: the backbone, and the projection to width C.
+@register_model(
+    "me_graphau",
+    MEGraphAUConfig,
+    paper=_PAPER,
+    outputs=("probs", "edge_logits", "graphs"),
+    losses={"asymmetric": 1.0, "edge": 0.05},
+    starts_from={"me_graphau_stage1": Staging(start_from_stage1, FRESH)},
+    author_layout=author_keys.STAGE2,
+)
+class MEGraphAU(AUModel):
+    r"""ME-GraphAU, stage 2: a complete graph of AUs with an edge feature a pair.
+
+    Edges come from cross-attention of each AU's tokens with the face's and then with the other
+    AU's; gated graph convolutions update nodes and edges together. Edge logits (i, j) tell whether
+    neither AU, only j, only i or both are present.
 
     Args:
-        backbone: timm's name.
-        channels: width C; None for the authors' rule, see `MEGraphAUConfig`.
+        config: options.
+        aus: the N AUs.
         pretrained: load the published weights of the backbone.
-        out_indices: maps that the backbone returns; the last is the one that is projected.
+
+    Source: section 3.2 of the paper (MEFL). It starts from a trained stage 1 (`start_from_stage1`).
     """
-    size = "_".join(backbone.split("_")[:2])
-    options: dict[str, Any] = {}
-    if size in _SWIN_DROP_PATH:
-        options["drop_path_rate"] = _SWIN_DROP_PATH[size]
-    net = build_backbone(
-        backbone, pretrained=pretrained, out_indices=out_indices, final_norm=True, **options
-    )
-    width = net.channels[-1]
-    channels = channels or width // (2 if backbone.startswith(("swin", "vit")) else 4)
-    return net, TokenProjection(width, channels)
+
+    config: MEGraphAUConfig
+
+    def __init__(self, config: MEGraphAUConfig, aus: AUSet, *, pretrained: bool = False) -> None:
+        super().__init__(config, aus)
+        self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
+        self.head = self._make_head(self.projection.out_channels)
+
+    def _make_head(self, channels: int) -> EdgeHead:
+        return EdgeHead(channels, range(len(self.aus)))
+
+    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+        """Return `probs`, `edge_logits`, and the graph if asked for, for images (B, 3, H, W)."""
+        tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
+        probs, edge_logits, graph = self.head(tokens, return_graph)
+        graphs = None if graph is None else (graph,)
+        return AUOutput(probs, edge_logits=edge_logits, graphs=graphs, aus=self.aus)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
-
-import torch
-from torch import Tensor, nn
+from typing import Any, Literal
 
 from aurel.facs import (
     AU_SETS,
@@ -15,20 +12,18 @@ from aurel.facs import (
     OPENGRAPHAU_PARENTS_RELEASED,
     AUSet,
 )
-from aurel.graph import RelationGraph
-from aurel.layers.au_specific_features import AUSpecificFeatures
-from aurel.layers.constants import keep_constants
-from aurel.layers.cosine_classifier import CosineClassifier
-from aurel.layers.gated_edge_gcn import GatedEdgeGCN
-from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
-from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models import me_graphau
 from aurel.models.author_keys import open_graphau as author_keys
-from aurel.models.me_graphau import MEGraphAUConfig, MEGraphAUStage1Config, edges_of, make_trunk
-from aurel.models.registry import register_model
+from aurel.models.me_graphau import (
+    FRESH,
+    EdgeHead,
+    MEGraphAU,
+    MEGraphAUConfig,
+    MEGraphAUStage1,
+    MEGraphAUStage1Config,
+)
+from aurel.models.registry import Staging, register_model
 from aurel.ops.arguments import check_choice
-from aurel.ops.topk_aggregate import Ties
-from aurel.output import AUOutput
 
 LateralParents = Literal["corrected", "released"]
 
@@ -74,7 +69,7 @@ class OpenGraphAUStage1Config(MEGraphAUStage1Config):
         return {"k": min(4, sum(not side for side in aus.sides))}
 
 
-def nodes_read(aus: AUSet, lateral_parents: str = "corrected") -> tuple[int, ...]:
+def nodes_read(aus: AUSet, lateral_parents: LateralParents = "corrected") -> tuple[int, ...]:
     """Return the node that each column is classified from.
 
     The nodes of the graph are the main AUs, those without a side, in their order. A main AU reads
@@ -109,105 +104,16 @@ def nodes_read(aus: AUSet, lateral_parents: str = "corrected") -> tuple[int, ...
     return tuple(main.index(number) for number in wanted)
 
 
-class LateralTopKHead(nn.Module):
-    """Tokens to probabilities of main and lateral AUs, over a graph of the k most similar main AUs.
-
-    Args:
-        channels: width C of tokens and nodes.
-        nodes: node that each of the M outputs is classified from.
-        k: neighbours of a node.
-        metric: see `TopKGraphConv`.
-        ties: see `TopKGraphConv`.
-    """
-
-    nodes: Tensor
-
-    def __init__(
-        self, channels: int, nodes: Sequence[int], k: int, metric: str, ties: Ties
-    ) -> None:
-        super().__init__()
-        num_nodes = 1 + max(nodes)
-        self.features = AUSpecificFeatures(channels, channels, num_nodes)
-        self.relation = TopKGraphConv(channels, num_nodes, k, metric, ties)
-        self.classifier = CosineClassifier(channels, len(nodes))
-        self.register_buffer("nodes", torch.empty(len(nodes), dtype=torch.long), persistent=False)
-        keep_constants(self)
-        self.read(nodes)
-
-    def read(self, nodes: Sequence[int]) -> None:
-        """Classify each output from the node that `nodes` names for it."""
-        self.node_of_output = tuple(nodes)
-        self.init_non_persistent_buffers()
-
-    def init_non_persistent_buffers(self) -> None:
-        """Copy `node_of_output` to where the features are."""
-        self.nodes.copy_(torch.tensor(self.node_of_output, device="cpu"))
-
-    def forward(
-        self, tokens: Tensor, return_graph: bool = False
-    ) -> tuple[Tensor, RelationGraph | None]:
-        """Return probabilities (B, M), and the graph if asked for, for tokens (B, D, C)."""
-        x, graph = self.features(tokens).mean(2), None
-        if return_graph:
-            x, graph = self.relation(x, return_graph=True)
-        else:
-            x = self.relation(x)
-        return self.classifier(x[:, self.nodes]), graph
-
-
-class LateralEdgeHead(nn.Module):
-    """Tokens to probabilities of main and lateral AUs, over main AUs with learned edges.
-
-    Args:
-        channels: width C of tokens, nodes and edges.
-        nodes: node that each of the M outputs is classified from.
-    """
-
-    nodes: Tensor
-
-    def __init__(self, channels: int, nodes: Sequence[int]) -> None:
-        super().__init__()
-        num_nodes = 1 + max(nodes)
-        self.features = AUSpecificFeatures(channels, channels, num_nodes)
-        self.edges = MultiDimensionalEdges(channels, num_nodes)
-        self.relation = GatedEdgeGCN(channels, num_nodes, residual="outside")
-        self.classifier = CosineClassifier(channels, len(nodes))
-        self.register_buffer("nodes", torch.empty(len(nodes), dtype=torch.long), persistent=False)
-        keep_constants(self)
-        self.read(nodes)
-
-    def read(self, nodes: Sequence[int]) -> None:
-        """Classify each output from the node that `nodes` names for it."""
-        self.node_of_output = tuple(nodes)
-        self.init_non_persistent_buffers()
-
-    def init_non_persistent_buffers(self) -> None:
-        """Copy `node_of_output` to where the features are."""
-        self.nodes.copy_(torch.tensor(self.node_of_output, device="cpu"))
-
-    def forward(
-        self, tokens: Tensor, return_graph: bool = False
-    ) -> tuple[Tensor, RelationGraph | None]:
-        """Return probabilities (B, M), and the graph if asked for, for tokens (B, D, C)."""
-        node_tokens = self.features(tokens)
-        x, graph = node_tokens.mean(2), None
-        edges, projected = edges_of(self.edges, self.relation, node_tokens, tokens)
-        if return_graph:
-            (x, _), graph = self.relation(x, edges, return_graph=True, projected=projected)
-        else:
-            x, _ = self.relation(x, edges, projected=projected)
-        return self.classifier(x[:, self.nodes]), graph
-
-
 @register_model(
     "open_graphau_stage1",
     OpenGraphAUStage1Config,
     paper=_PAPER,
     outputs=("probs", "graphs"),
+    losses={"asymmetric": 1.0},
     author_layout=author_keys.STAGE1,
     num_aus=len(AU_SETS["OpenGraphAU"]),
 )
-class OpenGraphAUStage1(nn.Module):
+class OpenGraphAUStage1(MEGraphAUStage1):
     r"""OpenGraphAU, stage 1: one graph of the k most similar main AUs an image; lateral AUs too.
 
     .. math::
@@ -231,69 +137,10 @@ class OpenGraphAUStage1(nn.Module):
     Manhattan; `metric` has the right names.
     """
 
-    def __init__(
-        self, config: OpenGraphAUStage1Config, aus: AUSet, *, pretrained: bool = False
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.aus = aus
-        self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
-        self.head = LateralTopKHead(
-            self.projection.out_channels,
-            nodes_read(aus, config.lateral_parents),
-            config.k,
-            config.metric,
-            config.ties,
-        )
+    config: OpenGraphAUStage1Config
 
-    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
-        """Return `probs`, and the graph if asked for, for images (B, 3, H, W)."""
-        tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
-        probs, graph = self.head(tokens, return_graph)
-        return AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
-
-
-@register_model(
-    "open_graphau",
-    OpenGraphAUConfig,
-    paper=_PAPER,
-    outputs=("probs", "graphs"),
-    author_layout=author_keys.STAGE2,
-    num_aus=len(AU_SETS["OpenGraphAU"]),
-)
-class OpenGraphAU(nn.Module):
-    """OpenGraphAU, stage 2: a complete graph of main AUs with learned edges; lateral AUs too.
-
-    Stage 2 of ME-GraphAU with the outputs of `OpenGraphAUStage1`, with the ReLU of the graph
-    convolution before the residual, and without edge logits: the authors train it on the AUs alone.
-
-    Args:
-        config: options.
-        aus: the M AUs.
-        pretrained: load the published weights of the backbone.
-
-    Raises:
-        ValueError: a lateral AU without its main AU.
-
-    Source: the authors' code; the edges are those of section 3.2 of the paper. It starts from a
-    trained stage 1 (`start_from_stage1`). Loading the authors' weights sets `lateral_parents` to
-    "released".
-    """
-
-    def __init__(self, config: OpenGraphAUConfig, aus: AUSet, *, pretrained: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self.aus = aus
-        self.backbone, self.projection = make_trunk(config.backbone, config.channels, pretrained)
-        self.head = LateralEdgeHead(
-            self.projection.out_channels, nodes_read(aus, config.lateral_parents)
-        )
-
-    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
-        """Return `probs`, and the graph if asked for, for images (B, 3, H, W)."""
-        tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
-        probs, graph = self.head(tokens, return_graph)
-        return AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
+    def _nodes_read(self) -> Sequence[int]:
+        return nodes_read(self.aus, self.config.lateral_parents)
 
 
 def start_from_stage1(model: OpenGraphAU, stage1: OpenGraphAUStage1) -> OpenGraphAU:
@@ -312,6 +159,41 @@ def start_from_stage1(model: OpenGraphAU, stage1: OpenGraphAUStage1) -> OpenGrap
     ours, theirs = model.config.lateral_parents, stage1.config.lateral_parents
     if ours != theirs:
         raise ValueError(f"lateral_parents of the stages differ: stage 1 {theirs}, stage 2 {ours}")
-    # Both have the parts of ME-GraphAU that are inherited, under the same names.
-    me_graphau.start_from_stage1(cast(Any, model), cast(Any, stage1))
+    me_graphau.start_from_stage1(model, stage1)
     return model
+
+
+@register_model(
+    "open_graphau",
+    OpenGraphAUConfig,
+    paper=_PAPER,
+    outputs=("probs", "graphs"),
+    losses={"asymmetric": 1.0},
+    starts_from={"open_graphau_stage1": Staging(start_from_stage1, FRESH)},
+    author_layout=author_keys.STAGE2,
+    num_aus=len(AU_SETS["OpenGraphAU"]),
+)
+class OpenGraphAU(MEGraphAU):
+    """OpenGraphAU, stage 2: a complete graph of main AUs with learned edges; lateral AUs too.
+
+    Stage 2 of ME-GraphAU with the outputs of `OpenGraphAUStage1`, with the ReLU of the graph
+    convolution before the residual, and without edge logits: the authors train it on the AUs alone.
+
+    Args:
+        config: options.
+        aus: the M AUs.
+        pretrained: load the published weights of the backbone.
+
+    Raises:
+        ValueError: a lateral AU without its main AU.
+
+    Source: the authors' code; the edges are those of section 3.2 of the paper. It starts from a
+    trained stage 1 (`start_from_stage1`). Loading the authors' weights sets `lateral_parents` to
+    "released".
+    """
+
+    config: OpenGraphAUConfig
+
+    def _make_head(self, channels: int) -> EdgeHead:
+        nodes = nodes_read(self.aus, self.config.lateral_parents)
+        return EdgeHead(channels, nodes, "outside", classify_edges=False)

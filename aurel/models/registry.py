@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import inspect
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from importlib import import_module
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from aurel.facs import AUSet, AUSpec, default_au_set
+from aurel.models.base import AUModel, Inputs, ModelConfig
 
-M = TypeVar("M", bound=type[nn.Module])
+M = TypeVar("M", bound=type[AUModel])
 
-_MODULES = (
-    "aurel.models.me_graphau",
-    "aurel.models.sacl",
-    "aurel.models.open_graphau",
-    "aurel.models.macg",
-    "aurel.models.mdhr",
-    "aurel.models.lrp_fgg",
-    "aurel.models.expression_encoder",
-    "aurel.models.gtle_net",
-)
 _models: dict[str, ModelInfo] = {}
 
 
@@ -47,6 +39,19 @@ class AuthorLayout:
 
 
 @dataclass(frozen=True)
+class Staging:
+    """How a model starts from a trained model of another kind.
+
+    Args:
+        inherit: copy weights, called with (model, source); ValueError where they do not fit.
+        fresh: prefixes of the names of the tensors that keep their initial values.
+    """
+
+    inherit: Callable[[Any, Any], object]
+    fresh: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """One entry of the registry.
 
@@ -58,38 +63,59 @@ class ModelInfo:
         paper: where it was published.
         outputs: the fields of `AUOutput` that it fills; none for an encoder, which returns
             embeddings instead and is there to be started from.
+        losses: the paper's weight of each loss, by name.
+        starts_from: the models that it may start from beside its own kind, by name.
         author_layout: naming of the authors' weights; None where none were released.
         image_size: side of the paper's images in pixels.
         num_aus: number of AUs where the caller says neither which nor how many.
     """
 
     name: str
-    model: type[nn.Module]
-    config: type
+    model: type[AUModel]
+    config: type[ModelConfig]
     summary: str
     paper: str
     outputs: tuple[str, ...]
+    losses: Mapping[str, float]
+    starts_from: Mapping[str, Staging] = field(default_factory=dict)
     author_layout: AuthorLayout | None = None
     image_size: int = 224
     num_aus: int = 12
 
     @property
-    def predicts_aus(self) -> bool:
-        """Whether it returns an `AUOutput` instead of embeddings."""
-        return "probs" in self.outputs
+    def inputs(self) -> Inputs:
+        """What it takes: "images", "clips" or "triplets", see `AUModel`."""
+        return self.model.inputs
 
     @property
     def takes_clips(self) -> bool:
         """Whether the input is clips (B, T, 3, H, W) instead of images (B, 3, H, W)."""
-        return "clips" in inspect.signature(self.model.forward).parameters
+        return self.inputs == "clips"
+
+    @property
+    def predicts_aus(self) -> bool:
+        """Whether it returns an `AUOutput` instead of embeddings."""
+        return self.inputs != "triplets"
+
+    @property
+    def weights_released(self) -> bool:
+        """Whether the authors released weights, which `load_author_checkpoint` reads."""
+        return self.author_layout is not None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of the options, the fields of `config`."""
+        return tuple(option.name for option in fields(self.config))
 
 
 def register_model(
     name: str,
-    config: type,
+    config: type[ModelConfig],
     *,
     paper: str,
     outputs: Sequence[str],
+    losses: Mapping[str, float],
+    starts_from: Mapping[str, Staging] | None = None,
     author_layout: AuthorLayout | None = None,
     image_size: int = 224,
     num_aus: int = 12,
@@ -98,10 +124,11 @@ def register_model(
 
     Args:
         name: a new name.
-        config: frozen dataclass of the options; may have a method `defaults(aus, options)` that
-            returns the defaults that depend on the AU set, given the caller's `options`.
+        config: frozen dataclass of the options.
         paper: where the model was published.
         outputs: the fields of `AUOutput` that it fills.
+        losses: the paper's weight of each loss, by name (see `aurel.training.objective`).
+        starts_from: the models that it may start from beside its own kind, by name.
         author_layout: naming of the authors' weights; None where none were released.
         image_size: side of the paper's images in pixels.
         num_aus: number of AUs where the caller says neither which nor how many.
@@ -113,9 +140,18 @@ def register_model(
     def register(model: M) -> M:
         if name in _models:
             raise ValueError(f"a model named {name!r} is registered already")
-        summary = (model.__doc__ or "").strip().split("\n")[0]
         _models[name] = ModelInfo(
-            name, model, config, summary, paper, tuple(outputs), author_layout, image_size, num_aus
+            name=name,
+            model=model,
+            config=config,
+            summary=(model.__doc__ or "").strip().split("\n")[0],
+            paper=paper,
+            outputs=tuple(outputs),
+            losses=dict(losses),
+            starts_from=dict(starts_from or {}),
+            author_layout=author_layout,
+            image_size=image_size,
+            num_aus=num_aus,
         )
         return model
 
@@ -164,7 +200,7 @@ def create_model(
     backbone: str | None = None,
     pretrained: bool = False,
     **options: Any,
-) -> Any:
+) -> AUModel:
     """Make a model.
 
     Args:
@@ -195,28 +231,33 @@ def create_model(
     return info.model(make_config(info, au_set, options), au_set, pretrained=pretrained)
 
 
-def make_config(info: ModelInfo, aus: AUSet, options: Mapping[str, Any]) -> Any:
+def make_config(info: ModelInfo, aus: AUSet, options: Mapping[str, Any]) -> ModelConfig:
     """Return the config of model `info` for `aus`: paper's defaults, overridden by `options`."""
-    known = [field.name for field in fields(info.config)]
-    unknown = [option for option in options if option not in known]
+    unknown = [option for option in options if option not in info.options]
     if unknown:
         raise TypeError(
-            f"{info.name} has no option {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+            f"{info.name} has no option {', '.join(map(repr, unknown))}; it has "
+            f"{', '.join(info.options)}"
         )
-    defaults = getattr(info.config, "defaults", None)
-    values = {**(defaults(aus, options) if defaults else {}), **options}
+    values = {**info.config.defaults(aus, options), **options}
     return info.config(**{key: _frozen(value) for key, value in values.items()})
 
 
-def config_dict(config: Any) -> dict[str, Any]:
+def config_dict(config: ModelConfig) -> dict[str, Any]:
     """Return the config as a dict of primitive types, as `make_config` takes it back."""
     return {key: _thawed(value) for key, value in asdict(config).items()}
 
 
 def _registry() -> dict[str, ModelInfo]:
-    for module in _MODULES:
-        import_module(module)
+    _import_models()
     return _models
+
+
+@cache
+def _import_models() -> None:
+    """Import every module beside this one, whose models enter the registry."""
+    for module in pkgutil.iter_modules(import_module("aurel.models").__path__):
+        import_module(f"aurel.models.{module.name}")
 
 
 def _au_set(info: ModelInfo, num_aus: int | None, aus: AUSpec | None) -> AUSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from aurel.layers.cross_attention import CrossAttention
 from aurel.layers.landmark_predictor import LandmarkPredictor
 from aurel.layers.landmark_roi import LandmarkROI
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
+from aurel.layers.neighborhood import Metric
 from aurel.layers.node_transformer import NodeTransformer
-from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
+from aurel.layers.self_adjusting_gcn import Conv, Graph, SelfAdjustingGCN
+from aurel.models.base import AUModel, ModelConfig
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice, check_k, check_shape
 from aurel.output import AUOutput
@@ -27,13 +29,21 @@ _PAPER = (
     "Unit Detection, IEEE Transactions on Affective Computing 2024, arXiv:2308.07770"
 )
 
+Fusion = Literal["concat", "cross_attention"]
+Correlation = Literal["gcn", "transformer"]
+
 DIMS = (64, 128, 256, 512, 512, 512, 512)
 DEPTHS = (2, 2, 6, 2, 2, 2, 2)
 """Widths and depths of up to seven graph stages; the paper has four, the others are ours."""
 
+_LANDMARK_LOSS = (
+    "nothing else teaches the model where its regions are (model.options.relations false takes a "
+    "model without them)"
+)
+
 
 @dataclass(frozen=True)
-class SACLConfig:
+class SACLConfig(ModelConfig):
     """Options of `sacl`; the defaults are the paper's (its table 4), or inferred (see `SACL`).
 
     Args:
@@ -60,19 +70,21 @@ class SACLConfig:
         extra_rules: centres of AUs that the paper's table 2 lacks, by AU number: `AUCenter`s.
     """
 
+    width_options: ClassVar[tuple[str, ...]] = ("dims",)
+
     backbone: str = "rest_lite"
     image_size: int = 224
     multi_scale: bool = True
     scales: int = 4
     relations: bool = True
-    fusion: str = "concat"
-    correlation: str = "gcn"
+    fusion: Fusion = "concat"
+    correlation: Correlation = "gcn"
     dims: tuple[int, ...] = DIMS[:4]
     depths: tuple[int, ...] = DEPTHS[:4]
     k: int = 9
-    metric: str = "l2"
-    conv: str = "max_relative"
-    graph: str | tuple[tuple[bool, ...], ...] = "knn"
+    metric: Metric = "l2"
+    conv: Conv = "max_relative"
+    graph: Graph | tuple[tuple[bool, ...], ...] = "knn"
     roi_fraction: float = 0.14
     landmark_widths: tuple[int, ...] = (64, 128, 256)
     token_dim: int = 64
@@ -100,9 +112,13 @@ class SACLConfig:
 
 
 @register_model(
-    "sacl", SACLConfig, paper=_PAPER, outputs=("probs", "logits", "landmarks", "graphs")
+    "sacl",
+    SACLConfig,
+    paper=_PAPER,
+    outputs=("probs", "logits", "landmarks", "graphs"),
+    losses={"asymmetric": 1.0, "dice": 1.0, "landmark": 0.5},
 )
-class SACL(nn.Module):
+class SACL(AUModel):
     r"""SACL: a self-adjusting graph over AU regions, beside multi-scale features.
 
     .. math::
@@ -151,28 +167,7 @@ class SACL(nn.Module):
     the two products of attention. The latter, 0.07 G, the paper's 1.47 seems to leave out; without
     them all rows are below the paper's, by 0.4 to 4.7 percent.
 
-    Ablations, with the mean F1 on BP4D that the paper reports (tables 7 and 9):
-
-    ======================  ========  ==========================================================
-    row                     reported  options
-    ======================  ========  ==========================================================
-    baseline*               61.2      ``multi_scale=False, relations=False``
-    baseline* + MSFL        63.8      ``relations=False``
-    baseline* + SACL        62.7      ``multi_scale=False``
-    baseline* + MSFL + FBG  64.6      ``graph=facs_graph("BP4D")``
-    baseline* + MSFL + SBG  64.7      ``graph=statistics_graph("BP4D", probabilities)``
-    cross-attention         65.1      ``fusion="cross_attention"``
-    Transformer             64.7      ``correlation="transformer"``
-    Manhattan distance      65.3      ``metric="l1"``
-    cosine similarity       64.8      ``metric="cosine"``
-    EdgeConv                65.1      ``conv="edge"``
-    GIN                     64.9      ``conv="gin"``
-    GraphSAGE               64.8      ``conv="sage"``
-    all                     65.6      the defaults; 65.5 on DISFA
-    figure 4                drawn     ``relations=False, scales=3``, 2 or 1
-    figure 5a: S stages     drawn     ``dims=DIMS[:S], depths=DEPTHS[:S]``, S from 1 to 7; best 4
-    figure 5b: K            drawn     ``k=K``, up to the number of regions; best 9
-    ======================  ========  ==========================================================
+    The options for the ablations of tables 7 and 9 are listed in docs/models/sacl.md.
 
     The baseline without a star (60.4) is the same model trained without augmentation. Ours are: the
     two fixed graphs (see their functions); `DIMS` and `DEPTHS` beyond four stages; that without
@@ -182,11 +177,11 @@ class SACL(nn.Module):
     has 74.0 and 3.41.
     """
 
+    config: SACLConfig
+
     def __init__(self, config: SACLConfig, aus: AUSet, *, pretrained: bool = False) -> None:
-        super().__init__()
+        super().__init__(config, aus)
         _check(config)
-        self.config = config
-        self.aus = aus
         self.backbone = build_backbone(config.backbone, pretrained=pretrained, final_norm=True)
         # Taps at 1/4 and coarser: the stem, where it is one, then the four stages.
         self._taps = [i for i, r in enumerate(self.backbone.reductions) if r >= 4]
@@ -208,6 +203,21 @@ class SACL(nn.Module):
             self.classifier = TokenClassifier(tokens, width, config.token_dim, len(aus))
         else:
             self.classifier = MeanClassifier(width, len(aus))
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels that the images must have."""
+        return self.config.image_size
+
+    @property
+    def center_rules(self) -> AUCenterRules | None:
+        """The regions that are the nodes of the graphs; None without `relations`."""
+        return self.config.center_rules(self.aus) if self.config.relations else None
+
+    @property
+    def required_losses(self) -> Mapping[str, str]:
+        """The landmark loss, where there are regions."""
+        return {} if self.relations is None else {"landmark": _LANDMARK_LOSS}
 
     def forward(
         self, images: Tensor, landmarks: Tensor | None = None, return_graph: bool = False
@@ -246,6 +256,9 @@ class SACL(nn.Module):
             graphs=graphs if return_graph else None,
             aus=self.aus,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class RegionRelations(nn.Module):
@@ -323,8 +336,8 @@ class MeanClassifier(nn.Module):
 
 
 def _check(config: SACLConfig) -> None:
-    check_choice("fusion", config.fusion, ("concat", "cross_attention"))
-    check_choice("correlation", config.correlation, ("gcn", "transformer"))
+    check_choice("fusion", config.fusion, get_args(Fusion))
+    check_choice("correlation", config.correlation, get_args(Correlation))
     if config.fusion != "concat" and not config.relations:
         raise ValueError(f"fusion={config.fusion!r} needs relations=True: it looks from the nodes")
     if not 1 <= config.scales <= 4:

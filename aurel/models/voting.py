@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from aurel.models.base import AUModel
 from aurel.output import AUOutput
 
 
@@ -30,7 +31,7 @@ class VotingEnsemble(nn.Module):
     different parts of the data.
     """
 
-    def __init__(self, models: Sequence[Any], threshold: float = 0.5) -> None:
+    def __init__(self, models: Sequence[AUModel], threshold: float = 0.5) -> None:
         super().__init__()
         if not models:
             raise ValueError("models must hold at least one, got none")
@@ -51,6 +52,9 @@ class VotingEnsemble(nn.Module):
         probs = torch.stack([model(images).probs for model in self.models])
         votes = torch.where(probs.isnan(), probs, (probs >= self.threshold).to(probs.dtype))
         return AUOutput(votes.mean(0), aus=self.aus)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"threshold={self.threshold}"

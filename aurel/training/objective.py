@@ -19,6 +19,7 @@ from aurel.losses import (
     region_cross_entropy,
     weighted_asymmetric_loss,
 )
+from aurel.models.registry import model_info
 from aurel.output import AUOutput
 
 Batch = Mapping[str, Any]
@@ -98,16 +99,6 @@ TERMS: Mapping[str, Term] = {
     "triplet": _triplet,
 }
 
-PUBLISHED: Mapping[str, Mapping[str, float]] = {
-    "expression_encoder": {"triplet": 1.0},
-    "gtle_net": {"bce_sum": 1.0},
-    "lrp_fgg": {"bce": 1.0, "circle": 1.0},
-    "mdhr": {"asymmetric": 1.0, "region": 0.01},
-    "me_graphau": {"asymmetric": 1.0, "edge": 0.05},
-    "sacl": {"asymmetric": 1.0, "dice": 1.0, "landmark": 0.5},
-}
-"""Factors of the papers, by model; every other model has the asymmetric loss alone."""
-
 
 class Objective(nn.Module):
     r"""The weighted sum :math:`L = \sum_k \lambda_k L_k` of named losses.
@@ -161,8 +152,16 @@ class Objective(nn.Module):
 
 
 def losses_of(model: str, chosen: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Return the factors for `model`: the paper's, with those of `chosen` put over them."""
-    return {**PUBLISHED.get(model, {"asymmetric": 1.0}), **(chosen or {})}
+    """Return the factors for a model: its paper's, with those of `chosen` put over them.
+
+    Args:
+        model: a registered name.
+        chosen: factors, by the name of the loss.
+
+    Raises:
+        ValueError: no such model; the message lists close matches.
+    """
+    return {**model_info(model).losses, **(chosen or {})}
 
 
 def _filled(value: Value | None, loss: str, field: str) -> Value:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 from aurel.facs import AUSet
 from aurel.files import atomic_path
+from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe, load_model, read_checkpoint
-from aurel.models.registry import create_model, info_of, model_info
+from aurel.models.registry import create_model, model_info
 from aurel.training.checkpoint_io import AtomicCheckpointIO
 from aurel.training.data_module import AUDataModule, Splits
 from aurel.training.datasets import check_fold, test_splits, training_splits
@@ -28,7 +27,7 @@ from aurel.training.options import RunOptions, TrainerOptions
 from aurel.training.seeding import EpochSeed
 from aurel.training.start import load_backbone_weights, start_from
 from aurel.training.sync_norms import SyncNorms
-from aurel.training.task import AUTask
+from aurel.training.task import AUTask, Task
 from aurel.training.triplet_datasets import triplet_splits, triplet_test_splits
 from aurel.training.triplet_task import TripletTask
 
@@ -92,7 +91,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     splits: Splits | None = None,
     config: str | None = None,
-) -> AUTask:
+) -> Task:
     """Train a model and leave its checkpoints, logs and history in the run's folder.
 
     Args:
@@ -139,7 +138,7 @@ def score(
     checkpoint: Path,
     callbacks: Sequence[Callback] = (),
     splits: Splits | None = None,
-) -> AUTask:
+) -> Task:
     """Score a checkpoint on the test data of a run.
 
     Args:
@@ -149,7 +148,8 @@ def score(
         splits: the data, where they are loaded already.
 
     Returns:
-        The task with `scores` and, where the data say what is hidden, `visibility_scores`.
+        The task with `scores` and, where the data say what is hidden, `visibility_scores`, both
+        as a dict of dicts by row (an AU, or the mean) and by name of the score.
 
     Raises:
         FileNotFoundError: data or the checkpoint are missing.
@@ -191,7 +191,7 @@ def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger:
         raise ValueError(f"trainer: {error}") from error
 
 
-def _training_task(options: RunOptions, splits: Splits) -> AUTask:
+def _training_task(options: RunOptions, splits: Splits) -> Task:
     name = options.model.name
     model = _make_model(options, splits.aus)
     if options.model.backbone_weights is not None:
@@ -202,13 +202,10 @@ def _training_task(options: RunOptions, splits: Splits) -> AUTask:
         fresh = start_from(model, source)
         _log.warning("%s lacks these, which start anew: %s", source, ", ".join(fresh) or "none")
     losses = losses_of(name, options.losses)
-    if getattr(model.config, "relations", False) and not losses.get("landmark"):
-        raise ValueError(
-            "losses.landmark must be above 0: nothing else teaches the model where its regions are "
-            "(model.options.relations false takes a model without them)"
-        )
-    regions = getattr(model, "region_plan", None)
-    objective = Objective(losses, splits.class_weights, regions)
+    for loss, reason in model.required_losses.items():
+        if not losses.get(loss):
+            raise ValueError(f"losses.{loss} must be above 0: {reason}")
+    objective = Objective(losses, splits.class_weights, model.region_plan)
     metadata = {
         **(splits.protocol or {}),
         "seed": options.seed,
@@ -219,20 +216,14 @@ def _training_task(options: RunOptions, splits: Splits) -> AUTask:
     return _task_of(model)(model, objective, options.optimizer, metadata)
 
 
-def _task_of(model: nn.Module) -> type[AUTask]:
-    return AUTask if info_of(model).predicts_aus else TripletTask
+def _task_of(model: AUModel) -> type[Task]:
+    return TripletTask if model.inputs == "triplets" else AUTask
 
 
-def takes_clips(model: type[nn.Module]) -> bool:
-    """Return whether a model's input is clips (B, T, 3, H, W) instead of images (B, 3, H, W)."""
-    return "clips" in inspect.signature(model.forward).parameters
-
-
-def _make_model(options: RunOptions, aus: AUSet) -> Any:
+def _make_model(options: RunOptions, aus: AUSet) -> AUModel:
     name, chosen = options.model.name, dict(options.model.options)
-    info = model_info(name)
     _check_items(options)
-    if "image_size" in {field.name for field in fields(info.config)}:
+    if "image_size" in model_info(name).options:
         chosen.setdefault("image_size", options.data.crop)
     backbone, pretrained = options.model.backbone, options.model.pretrained
     try:
@@ -243,15 +234,15 @@ def _make_model(options: RunOptions, aus: AUSet) -> Any:
 
 def _check_items(options: RunOptions) -> None:
     name, frames = options.model.name, options.data.frames
-    clips = model_info(name).takes_clips
-    if clips and frames is None:
+    inputs = model_info(name).inputs
+    if inputs == "clips" and frames is None:
         raise ValueError(f"{name} takes clips: data.frames must say how long, such as 16")
-    if options.data.triplets == model_info(name).predicts_aus:
+    if options.data.triplets != (inputs == "triplets"):
         raise ValueError(
             f"data.triplets must be {not options.data.triplets} for {name}, which "
             + ("takes single faces" if options.data.triplets else "learns from triplets of faces")
         )
-    if frames is not None and not clips:
+    if frames is not None and inputs != "clips":
         raise ValueError(f"{name} takes single images: data.frames must be left out, got {frames}")
 
 
@@ -275,7 +266,7 @@ def _data_module(options: RunOptions, splits: Splits) -> AUDataModule:
     )
 
 
-def _check_same_run(resume: Path, task: AUTask) -> None:
+def _check_same_run(resume: Path, task: Task) -> None:
     before = read_checkpoint(resume)
     changed = [key for key, value in task.metadata.items() if before.metadata.get(key) != value]
     ours = describe(task.model)
@@ -297,7 +288,7 @@ def _check_same_run(resume: Path, task: AUTask) -> None:
 
 
 def _fit_or_interrupt(
-    trainer: Trainer, task: AUTask, data: AUDataModule, resume: Path | None
+    trainer: Trainer, task: Task, data: AUDataModule, resume: Path | None
 ) -> None:
     try:
         trainer.fit(task, datamodule=data, ckpt_path=resume)

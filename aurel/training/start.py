@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from torch import nn
-
-from aurel.backbones.build import architecture, build_backbone, build_network
-from aurel.models import gtle_net, me_graphau, open_graphau
-from aurel.models.checkpoint import load_model, read_checkpoint
-from aurel.models.expression_encoder import ExpressionEncoder
-from aurel.models.gtle_net import GTLENet
-from aurel.models.me_graphau import MEGraphAU, MEGraphAUStage1
-from aurel.models.open_graphau import OpenGraphAU, OpenGraphAUStage1
+from aurel.backbones.build import architecture
+from aurel.models.base import AUModel
+from aurel.models.checkpoint import load_model
+from aurel.models.registry import info_of
 
 
-def load_backbone_weights(model: Any, path: str | Path) -> None:
+def load_backbone_weights(model: AUModel, path: str | Path) -> None:
     """Load a file of backbone weights, as `build_backbone(checkpoint=...)` reads it.
 
     Args:
@@ -27,28 +22,19 @@ def load_backbone_weights(model: Any, path: str | Path) -> None:
         FileNotFoundError: no such file.
         ValueError: the weights do not fit the backbone.
     """
-    name = model.config.backbone
     try:
-        if isinstance(model, ExpressionEncoder):
-            loaded = build_network(name, checkpoint=path).state_dict()
-            model.net.load_state_dict({**model.net.state_dict(), **loaded})
-            return
-        ours = model.backbone
-        loaded = build_backbone(
-            name, checkpoint=path, out_indices=ours.out_indices, final_norm=ours.final_norm
-        )
+        model.load_backbone(path)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the backbone {name}: {error}") from error
-    ours.load_state_dict(loaded.state_dict())
+        backbone = model.config.backbone
+        raise ValueError(f"{path} does not fit the backbone {backbone}: {error}") from error
 
 
-def start_from(model: Any, path: str | Path) -> list[str]:
+def start_from(model: AUModel, path: str | Path) -> list[str]:
     """Take over the weights in `path` as far as they belong into `model`.
 
-    Stage 2 of ME-GraphAU and of OpenGraphAU inherits from its stage 1 as the authors have it, and
-    GTLE-Net's backbone from an expression encoder. Any other pair must be the same kind of model;
-    tensors of equal name and shape are taken, which for other AUs leaves out what depends on their
-    number.
+    A model starts as its registration says from the models in `starts_from`. Any other pair must be
+    the same kind of model; tensors of equal name and shape are taken, which for other AUs leaves
+    out what depends on their number.
 
     Args:
         model: made by `create_model`.
@@ -62,37 +48,32 @@ def start_from(model: Any, path: str | Path) -> list[str]:
             AUs of equal number, whose weights could not be told apart.
     """
     source = load_model(path)
-    if isinstance(model, MEGraphAU) and isinstance(source, MEGraphAUStage1):
-        me_graphau.start_from_stage1(model, source)
-        return _named(model, "head.edge", "head.relation.")
-    if isinstance(model, OpenGraphAU) and isinstance(source, OpenGraphAUStage1):
-        open_graphau.start_from_stage1(model, source)
-        return _named(model, "head.edges.", "head.relation.")
-    if isinstance(model, GTLENet) and isinstance(source, ExpressionEncoder):
-        gtle_net.start_from_encoder(model, source)
-        return _named(model, "features.", "classifier.")
-    kinds = read_checkpoint(path).model, type(model).__name__
+    info, source_name = info_of(model), info_of(source).name
+    if source_name in info.starts_from:
+        staging = info.starts_from[source_name]
+        staging.inherit(model, source)
+        return [name for name in model.state_dict() if name.startswith(staging.fresh)]
     if type(source) is not type(model):
-        raise ValueError(f"{path} holds a {kinds[0]}, from which a {kinds[1]} cannot start")
+        raise ValueError(
+            f"{path} holds a {source_name}, from which a {type(model).__name__} cannot start"
+        )
     if source.aus != model.aus and len(source.aus) == len(model.aus):
         raise ValueError(
             f"{path} is for {', '.join(source.aus.names)}, the model for as many others: "
             f"{', '.join(model.aus.names)}"
         )
-    for option in ("backbone", "channels", "dims"):
-        ours, theirs = (getattr(m.config, option, None) for m in (model, source))
-        if option == "backbone":
-            ours, theirs = architecture(str(ours)), architecture(str(theirs))
-        if ours != theirs:
-            raise ValueError(f"{path} has {option} {theirs}, the model {ours}: nothing would fit")
+    ours, theirs = (
+        {**asdict(m.config), "backbone": architecture(m.config.backbone)} for m in (model, source)
+    )
+    for option in ("backbone", *model.config.width_options):
+        if ours[option] != theirs[option]:
+            raise ValueError(
+                f"{path} has {option} {theirs[option]}, the model {ours[option]}: nothing would fit"
+            )
     return _take(model, source)
 
 
-def _named(model: nn.Module, *prefixes: str) -> list[str]:
-    return [name for name in model.state_dict() if name.startswith(prefixes)]
-
-
-def _take(model: nn.Module, source: nn.Module) -> list[str]:
+def _take(model: AUModel, source: AUModel) -> list[str]:
     ours, theirs = model.state_dict(), source.state_dict()
     fitting = {
         name: theirs[name]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from aurel.metrics import AUScores
+from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe
 from aurel.output import AUOutput
 from aurel.training.objective import Objective
@@ -20,8 +21,8 @@ from aurel.training.schedules import schedule
 Scores = dict[str, dict[str, float]]
 
 
-class AUTask(LightningModule):
-    """Train and score a model on batches of the data sets in `aurel.data`.
+class Task(LightningModule):
+    """Train and score a model; a subclass says by which numbers.
 
     Its checkpoints are read by `aurel.models.checkpoint.load_model` with nothing else at hand: they
     say which model, options and AUs, and as `metadata` what the model was trained on.
@@ -33,17 +34,17 @@ class AUTask(LightningModule):
         metadata: primitive values that go into every checkpoint, such as the fold.
 
     Attributes:
-        monitor: what is logged of the validation that chooses the best epoch, the highest.
-        scores: the per-AU table of the last validation or test (see `AUScores`).
+        monitor: name of the logged validation score that chooses the best epoch, the highest.
+        scores: the scores of the last validation or test, by row and name.
         visibility_scores: the same over the visible and over the hidden entries, where the data say
             which is which.
     """
 
-    monitor = "val/f1"
+    monitor: str
 
     def __init__(
         self,
-        model: nn.Module,
+        model: AUModel,
         objective: Objective | None,
         optimizer: OptimizerOptions | None = None,
         metadata: dict[str, Any] | None = None,
@@ -53,8 +54,6 @@ class AUTask(LightningModule):
         self.objective = objective
         self.optimizer_options = optimizer or OptimizerOptions()
         self.metadata = metadata or {}
-        aus = cast(Any, model).aus
-        self.metrics = nn.ModuleDict({name: AUScores(aus) for name in ("all", "visible", "hidden")})
         self.scores: Scores = {}
         self.visibility_scores: dict[str, Scores] = {}
         self._nearby = False
@@ -82,10 +81,9 @@ class AUTask(LightningModule):
         self._count(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Score the epoch; its mean F1 chooses the best checkpoint."""
+        """Score the epoch and log the scores, of which `monitor` chooses the best checkpoint."""
         self._score()
-        mean = self.scores["mean"]
-        self.log_dict({f"val/{name}": mean[name] for name in ("f1", "accuracy", "auc")})
+        self.log_dict(self._logged())
 
     def on_test_epoch_end(self) -> None:
         """Score the data set."""
@@ -133,6 +131,38 @@ class AUTask(LightningModule):
         checkpoint["metadata"] = self.metadata
 
     def _count(self, batch: dict[str, Any]) -> None:
+        """Add a batch to what is scored."""
+        raise NotImplementedError
+
+    def _score(self) -> None:
+        """Set `scores` to those of the batches that were counted, and forget these."""
+        raise NotImplementedError
+
+    def _logged(self) -> dict[str, float]:
+        """Return what is logged of `scores`, by the names in the logs."""
+        raise NotImplementedError
+
+
+class AUTask(Task):
+    """Train and score a model of AUs on batches of the data sets in `aurel.data`.
+
+    Arguments and checkpoints are those of `Task`. `scores` is the per-AU table of `AUScores`.
+    """
+
+    monitor = "val/f1"
+
+    def __init__(
+        self,
+        model: AUModel,
+        objective: Objective | None,
+        optimizer: OptimizerOptions | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model, objective, optimizer, metadata)
+        subsets = ("all", "visible", "hidden")
+        self.metrics = nn.ModuleDict({name: AUScores(model.aus) for name in subsets})
+
+    def _count(self, batch: dict[str, Any]) -> None:
         labels = batch["labels"]
         probs = self(batch["image"]).probs
         self._metric("all").update(probs, labels)
@@ -153,6 +183,10 @@ class AUTask(LightningModule):
 
     def _metric(self, name: str) -> AUScores:
         return cast(AUScores, self.metrics[name])
+
+    def _logged(self) -> dict[str, float]:
+        mean = self.scores["mean"]
+        return {f"val/{name}": mean[name] for name in ("f1", "accuracy", "auc")}
 
 
 def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:

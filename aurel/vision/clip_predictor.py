@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from aurel.vision.face_detector import Face
 from aurel.vision.face_predictor import FacePrediction, FacePredictor, FoundFaces, to_batches
 from aurel.vision.image import RGBImage
+
+if TYPE_CHECKING:
+    from aurel.models.base import AUModel
 
 OVERLAP = 0.3
 """How much of their union two boxes share, at least, that are of one face in consecutive frames."""
@@ -29,6 +33,8 @@ class ClipPredictor(FacePredictor):
     Args: those of `FacePredictor`; the model is from clips (B, T, 3, S, S), and has `context`, the
     frames on either side that a frame's probabilities depend on.
     """
+
+    model: AUModel
 
     @property
     def context(self) -> int:

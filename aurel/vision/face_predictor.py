@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from aurel.data.transforms import normalize
 from aurel.vision.crop import MARGIN, crop_face
 from aurel.vision.face_detector import Face, FaceDetector, HaarFaceDetector
 from aurel.vision.image import RGBImage
+
+if TYPE_CHECKING:
+    from aurel.models.base import AUModel
+    from aurel.models.voting import VotingEnsemble
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class FacePredictor:
 
     def __init__(
         self,
-        model: Any,
+        model: AUModel | VotingEnsemble,
         image_size: int = 224,
         *,
         detector: FaceDetector | None = None,

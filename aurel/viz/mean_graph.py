@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from aurel.facs import AUSet
 from aurel.graph import RelationGraph
+from aurel.models.base import AUModel
 
 
 @torch.inference_mode()
-def mean_graphs(model: Any, batches: Iterable[Tensor]) -> list[Tensor]:
+def mean_graphs(model: AUModel, batches: Iterable[Tensor]) -> list[Tensor]:
     """Average each graph that a model returns over images; see `edge_strengths`.
 
     Args:
-        model: called as ``model(images, return_graph=True)``, returns an `AUOutput` with graphs.
+        model: one that builds graphs.
         batches: images (B, 3, S, S) each, on the model's device.
 
     Returns:
@@ -80,7 +80,7 @@ def lift_to_aus(adjacency: Tensor, au_nodes: Sequence[Sequence[int]]) -> Tensor:
     return total / (member @ others @ member.T).clamp_min(1)
 
 
-def au_adjacency(model: Any, adjacency: Tensor) -> tuple[Tensor, AUSet]:
+def au_adjacency(model: AUModel, adjacency: Tensor) -> tuple[Tensor, AUSet]:
     """Return a graph of a model at the level of AUs, and those AUs.
 
     A graph over regions is lifted; one over the first AUs of the set alone, as in a model whose
@@ -89,12 +89,11 @@ def au_adjacency(model: Any, adjacency: Tensor) -> tuple[Tensor, AUSet]:
     Raises:
         ValueError: the nodes are neither AUs nor regions of AUs.
     """
-    aus: AUSet = model.aus
+    aus, rules = model.aus, model.center_rules
     nodes = len(adjacency)
-    rules = getattr(model.config, "center_rules", None)
     # First, as there may be as many regions as AUs.
-    if rules is not None and rules(aus).num_nodes == nodes:
-        return lift_to_aus(adjacency, rules(aus).au_nodes), aus
+    if rules is not None and rules.num_nodes == nodes:
+        return lift_to_aus(adjacency, rules.au_nodes), aus
     if nodes == len(aus):
         return adjacency, aus
     both_sides = [number for number, side in zip(aus.numbers, aus.sides, strict=True) if not side]

@@ -12,24 +12,24 @@ from aurel.cli.checkpoints import ImageModel, choose_device, load_image_model, l
 
 
 @pytest.mark.parametrize(
-    ("config", "metadata", "expected"),
+    ("image_size", "metadata", "expected"),
     [
-        ({}, {}, (224, 256)),
-        ({}, {"image_size": 96, "resize": 110}, (96, 110)),
-        ({"image_size": 112}, {"image_size": 96, "resize": 120}, (112, 120)),
-        ({"image_size": 112}, {}, (112, 128)),
+        (None, {}, (224, 256)),
+        (None, {"image_size": 96, "resize": 110}, (96, 110)),
+        (112, {"image_size": 96, "resize": 120}, (112, 120)),
+        (112, {}, (112, 128)),
     ],
 )
 def test_sizes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    config: dict[str, int],
+    image_size: int | None,
     metadata: dict[str, int],
     expected: tuple[int, int],
 ) -> None:
     from aurel.models import checkpoint
 
-    model = SimpleNamespace(config=SimpleNamespace(**config))
+    model = SimpleNamespace(image_size=image_size)
     monkeypatch.setattr(checkpoint, "load_model", lambda path: model)
     monkeypatch.setattr(
         checkpoint, "read_checkpoint", lambda path: SimpleNamespace(model="sacl", metadata=metadata)

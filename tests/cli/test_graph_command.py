@@ -6,7 +6,6 @@ import argparse
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import networkx
@@ -35,7 +34,7 @@ class Relations(nn.Module):
     def __init__(self, aus: str = "DISFA") -> None:
         super().__init__()
         self.aus = AUSet.of(aus)
-        self.config = SimpleNamespace(center_rules=au_center_rules)
+        self.center_rules = au_center_rules(self.aus)
         self.seen: list[int] = []
 
     def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:

@@ -7,24 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aurel.models.registry import create_model, info_of
+from aurel.models.registry import create_model, info_of, model_info
 
+# Options beside the small backbone, where a model needs them.
 SMALL: dict[str, dict[str, Any]] = {
-    "me_graphau_stage1": {"backbone": "test_resnet"},
-    "me_graphau": {"backbone": "test_resnet"},
-    "open_graphau_stage1": {"backbone": "test_resnet", "aus": [1, 2, 12, "L12", "R12"]},
-    "open_graphau": {"backbone": "test_resnet", "aus": [1, 2, 12, "L12", "R12"]},
-    "macg": {"backbone": "test_resnet"},
-    "mdhr": {"backbone": "test_resnet"},
+    "open_graphau_stage1": {"aus": [1, 2, 12, "L12", "R12"]},
+    "open_graphau": {"aus": [1, 2, 12, "L12", "R12"]},
     "lrp_fgg": {"backbone": "rest_tiny", "fusion_depth": 1},
     "gtle_net": {
-        "backbone": "test_resnet",
         "widths": (16, 8, 8),
         "bottlenecks": 1,
         "classifier_widths": (8, 8, 8),
     },
     "sacl": {
-        "backbone": "test_resnet",
         "image_size": 64,
         "dims": (16, 32),
         "depths": (1, 1),
@@ -34,11 +29,10 @@ SMALL: dict[str, dict[str, Any]] = {
     },
 }
 
-CLIP_MODELS = {"mdhr"}
-
 
 def small_model(name: str, **options: Any) -> Any:
-    return create_model(name, **{"aus": [1, 2, 4, 12, 15], **SMALL[name], **options})
+    small = {"backbone": "test_resnet", "aus": [1, 2, 4, 12, 15], **SMALL.get(name, {})}
+    return create_model(name, **{**small, **options})
 
 
 def small_images(batch: int = 3) -> Tensor:
@@ -47,7 +41,7 @@ def small_images(batch: int = 3) -> Tensor:
 
 def small_input(name: str, batch: int = 3) -> Tensor:
     """What the model takes: images (B, 3, H, W), or clips of 3 frames (B, 3, 3, H, W)."""
-    frames = (3,) if name in CLIP_MODELS else ()
+    frames = (3,) if model_info(name).takes_clips else ()
     return torch.randn(batch, *frames, 3, 64, 64)
 
 

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import CLIP_MODELS, small_model
+from small_models import small_model
 from torch import Tensor
 
 from aurel.data import SyntheticFaces
 from aurel.facs import AUSet
 from aurel.losses import weighted_asymmetric_loss
 from aurel.metrics import AUF1
-from aurel.models.registry import list_models
+from aurel.models.registry import list_models, model_info
 
 AUS = [1, 4, 12, 25, 26]
 OF_ONE_SIDE = [4, 12, 25, "L12", "R12"]
@@ -42,7 +42,7 @@ def test_every_model_learns_a_few_faces_by_heart(name: str) -> None:
     aus = OF_ONE_SIDE if name.startswith("open_graphau") else AUS
     model = small_model(name, aus=aus)
     images, labels = faces(model.aus)
-    if name in CLIP_MODELS:
+    if model_info(name).takes_clips:
         images, labels = images.unflatten(0, (4, 4)), labels.unflatten(0, (4, 4))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     score = 0.0

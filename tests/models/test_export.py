@@ -10,12 +10,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small_models import CLIP_MODELS, evaluate_after_one_step, small_input, small_model
+from small_models import evaluate_after_one_step, small_input, small_model
 
 from aurel.cli.main import main
 from aurel.models import export
 from aurel.models.checkpoint import save_model
-from aurel.models.registry import list_models
+from aurel.models.registry import list_models, model_info
 
 
 def tiny_model(name: str) -> Any:
@@ -39,7 +39,7 @@ def test_an_onnx_file_gives_the_models_numbers(name: str, tmp_path: Path) -> Non
     assert all(0 <= difference <= 1e-4 for difference in differences.values())
 
     session = onnxruntime.InferenceSession(path)
-    key = "clips" if name in CLIP_MODELS else "images"
+    key = model_info(name).inputs
     for wanted, value in zip(
         expected.values(), session.run(list(expected), {key: images.numpy()}), strict=True
     ):

@@ -151,7 +151,7 @@ def narrow_iresnet(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return build_backbone(*args, **options, **small)
 
     monkeypatch.setattr("aurel.models.lrp_fgg.build_backbone", build)
-    monkeypatch.setattr("aurel.training.start.build_backbone", build)
+    monkeypatch.setattr("aurel.models.base.build_backbone", build)
     return small
 
 

@@ -44,10 +44,10 @@ def to_ours(author: Arrays, stage: int) -> Arrays:
 
 def golden_head(stage: int, arrays: Arrays) -> nn.Module:
     nodes, channels = arrays["param.sc"].shape
-    head: nn.Module = EdgeHead(channels, nodes)
+    head: nn.Module = EdgeHead(channels, range(nodes))
     if stage == 1:
         # The authors' head of this golden was made with their default of three neighbours.
-        head = TopKHead(channels, nodes, 3, "dot", "all")
+        head = TopKHead(channels, range(nodes), 3, "dot", "all")
     head.double().load_state_dict(to_ours(under(arrays, "param."), stage))
     return head
 

@@ -176,9 +176,9 @@ def test_a_loaded_model_gives_the_authors_outputs(stage: int, tmp_path: Path) ->
     torch.save({"state_dict": nn.DataParallel(author).state_dict()}, tmp_path / "author.pth")
     model = create_model(STAGES[stage], num_aus=41, backbone="resnet18").eval()
     lateral_12 = [OPENGRAPHAU.index("L12"), OPENGRAPHAU.index("R12")]
-    assert model.head.nodes[lateral_12].tolist() == [9, 9]
+    assert model.head.selection.index[lateral_12].tolist() == [9, 9]
     load_author_checkpoint(model, tmp_path / "author.pth")
-    assert model.head.nodes[lateral_12].tolist() == [8, 8]
+    assert model.head.selection.index[lateral_12].tolist() == [8, 8]
     assert model.config.lateral_parents == "released"
     images = torch.randn(2, 3, 64, 64)
     out = model(images)

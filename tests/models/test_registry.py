@@ -4,6 +4,7 @@ import pytest
 from torch import nn
 
 from aurel.facs import AUSet
+from aurel.models.base import AUModel, ModelConfig
 from aurel.models.registry import (
     config_dict,
     create_model,
@@ -45,8 +46,26 @@ def test_a_backbone_is_given_by_its_name() -> None:
         create_model("me_graphau", backbone=nn.Module())  # type: ignore[arg-type]
 
 
-def test_who_takes_clips() -> None:
+def test_models_say_what_they_take() -> None:
     assert [name for name in list_models() if model_info(name).takes_clips] == ["mdhr"]
+    assert {model_info(name).inputs for name in list_models()} == {"images", "clips"}
+    assert model_info("expression_encoder").inputs == "triplets"
+
+
+def test_models_name_what_they_start_from() -> None:
+    stages = {name: [*model_info(name).starts_from] for name in list_models()}
+    assert {name: sources for name, sources in stages.items() if sources} == {
+        "gtle_net": ["expression_encoder"],
+        "me_graphau": ["me_graphau_stage1"],
+        "open_graphau": ["open_graphau_stage1"],
+    }
+    for sources in stages.values():
+        assert all(model_info(source).summary for source in sources)
+
+
+def test_models_say_whether_weights_were_released() -> None:
+    assert model_info("mdhr").weights_released
+    assert not model_info("sacl").weights_released
 
 
 def test_number_and_set_of_aus_must_agree() -> None:
@@ -56,7 +75,7 @@ def test_number_and_set_of_aus_must_agree() -> None:
 
 def test_a_name_is_given_once() -> None:
     with pytest.raises(ValueError, match="'sacl' is registered already"):
-        register_model("sacl", dict, paper="", outputs=())(nn.Linear)
+        register_model("sacl", ModelConfig, paper="", outputs=(), losses={})(AUModel)
 
 
 def test_the_class_of_a_model_must_be_registered() -> None:

@@ -16,6 +16,7 @@ from aurel.losses import (
     multilabel_dice_loss,
     weighted_asymmetric_loss,
 )
+from aurel.models.registry import list_models
 from aurel.output import AUOutput
 from aurel.training.objective import Objective, losses_of
 
@@ -49,6 +50,16 @@ def test_the_papers_sums() -> None:
         assert terms.keys() == losses_of(model).keys()
     total, _ = Objective(losses_of("me_graphau", {"edge": 0.01}), weights)(output, batch)
     torch.testing.assert_close(total, asymmetric + 0.01 * edge)
+
+
+@pytest.mark.parametrize("model", [*list_models(), "expression_encoder"])
+def test_the_losses_of_every_model_are_known(model: str) -> None:
+    assert Objective(losses_of(model)).losses == losses_of(model)
+
+
+def test_a_model_that_is_not_registered_has_no_losses() -> None:
+    with pytest.raises(ValueError, match="no model is called 'lrp_fgh'; close matches: lrp_fgg"):
+        losses_of("lrp_fgh")
 
 
 def test_the_sum_of_lrp() -> None:

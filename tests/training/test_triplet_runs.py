@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def test_encoder_then_gtle_net(tmp_path: Path) -> None:
         a, p, n = encoder(faces).unbind(1)
     near, left, right = ((x - y).norm(dim=1) for x, y in ((a, p), (a, n), (p, n)))
     assert tested["accuracy"] == pytest.approx((near < torch.minimum(left, right)).float().mean())
-    assert math.isnan(tested["f1"]) and math.isnan(tested["auc"])
+    assert tested.keys() == {"accuracy"}
 
     model = ModelOptions(
         "gtle_net",

@@ -8,32 +8,40 @@ from torch import Tensor, nn
 
 from aurel.facs import AUSet
 from aurel.models import registry
+from aurel.models.base import AUModel, ModelConfig
 from aurel.output import AUOutput
 
 
 @dataclass(frozen=True)
-class TinyConfig:
+class TinyConfig(ModelConfig):
     """Options of the stand-in.
 
     Args:
+        backbone: none.
         width: channels.
         image_size: side of the images.
     """
 
+    backbone: str = "none"
     width: int = 4
     image_size: int = 16
 
 
-class Tiny(nn.Module):
+class Tiny(AUModel):
     """Coloured blocks to AU probabilities."""
 
+    config: TinyConfig
+
     def __init__(self, config: TinyConfig, aus: AUSet, *, pretrained: bool = False) -> None:
-        super().__init__()
-        self.config, self.aus = config, aus
+        super().__init__(config, aus)
         self.conv = nn.Conv2d(3, config.width, 4, 4)
         self.linear = nn.Linear(config.width * (config.image_size // 4) ** 2, len(aus))
 
-    def forward(self, images: Tensor) -> AUOutput:
+    @property
+    def image_size(self) -> int:
+        return self.config.image_size
+
+    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
         features = self.conv(images).relu().flatten(1)
         return AUOutput(self.linear(features).sigmoid(), aus=self.aus)
 
@@ -41,4 +49,6 @@ class Tiny(nn.Module):
 def register() -> None:
     """Enter it into the registry like any other model."""
     registry.list_models()
-    registry.register_model("tiny", TinyConfig, paper="none", outputs=("probs",))(Tiny)
+    registry.register_model(
+        "tiny", TinyConfig, paper="none", outputs=("probs",), losses={"asymmetric": 1.0}
+    )(Tiny)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import Tensor
@@ -17,9 +15,14 @@ from aurel.viz.mean_graph import au_adjacency, edge_strengths, lift_to_aus, mean
 class Fixed:
     """A model whose graphs are given, one batch after another."""
 
-    def __init__(self, aus: str | list[int], *batches: tuple[RelationGraph, ...] | None) -> None:
+    def __init__(
+        self,
+        aus: str | list[int],
+        *batches: tuple[RelationGraph, ...] | None,
+        regions: bool = True,
+    ) -> None:
         self.aus = AUSet.of(aus)
-        self.config = SimpleNamespace(center_rules=au_center_rules)
+        self.center_rules = au_center_rules(self.aus) if regions else None
         self.batches = iter(batches)
 
     def __call__(self, images: Tensor, return_graph: bool) -> AUOutput:
@@ -80,8 +83,7 @@ def test_graphs_over_aus_regions_and_main_aus_are_told_apart() -> None:
     assert adjacency.shape == (12, 12) and aus == AUSet.of("BP4D")
     adjacency, aus = au_adjacency(Fixed("BP4D"), torch.rand(18, 18))
     assert adjacency.shape == (12, 12) and aus == AUSet.of("BP4D")
-    lateral = Fixed("OpenGraphAU")
-    lateral.config = SimpleNamespace()
+    lateral = Fixed("OpenGraphAU", regions=False)
     adjacency, aus = au_adjacency(lateral, torch.rand(27, 27))
     assert aus == AUSet.of("OpenGraphAU-main")
     with pytest.raises(ValueError, match="13 nodes"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from aurel.models.author_keys import me_graphau
 from aurel.models.author_keys.edges import token_projection
 from aurel.models.author_keys.shapes import Shapes, State, affine, flat, linear_block, under
 from aurel.models.registry import AuthorLayout
+
+if TYPE_CHECKING:
+    from aurel.models.macg import MACG
 
 _ATTENTION = {
     "local": "conv0",
@@ -56,7 +59,7 @@ def own_head(author: Mapping[str, Tensor]) -> State:
     return flat(modules)
 
 
-def _shapes(model: Any) -> Shapes:
+def _shapes(model: MACG) -> Shapes:
     _check_whole(model)
     shapes = {
         key.replace("head.class_linears.", "head.mafg.class_linears."): shape
@@ -77,13 +80,13 @@ def _shapes(model: Any) -> Shapes:
     return shapes
 
 
-def _check_whole(model: Any) -> None:
+def _check_whole(model: MACG) -> None:
     chosen = {option: getattr(model.config, option) for option in _WHOLE}
     if chosen != _WHOLE:
         raise ValueError(f"the authors' MACG has the options {_WHOLE}, this one {chosen}")
 
 
-def _convert(author: Mapping[str, Tensor], model: Any) -> State:
+def _convert(author: Mapping[str, Tensor], model: MACG) -> State:
     shared = {
         key.replace("head.mafg.class_linears.", "head.class_linears."): value
         for key, value in author.items()

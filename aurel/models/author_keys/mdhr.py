@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from aurel.models.author_keys.shapes import (
     under,
 )
 from aurel.models.registry import AuthorLayout
+
+if TYPE_CHECKING:
+    from aurel.models.mdhr import MDHR
 
 # The groups of the released models: BP4D's and DISFA's.
 _GROUPS = {
@@ -81,10 +84,11 @@ def _group_names(plan: RegionPlan) -> tuple[str, ...]:
     return _GROUPS[plan.names]
 
 
-def _shapes(model: Any) -> Shapes:
+def _shapes(model: MDHR) -> Shapes:
     _check_whole(model)
     channels, nodes = model.projection.out_channels, len(model.aus)
-    dynamics, plan = model.dynamics, model.features.plan
+    dynamics, features = model.dynamics, model.features
+    assert dynamics is not None and features is not None
     shapes = {f"Backbone.{theirs}": shape for theirs, _, shape in backbone_names(model, "MDHR")}
     shapes.update(linear_block("global_linear", model.projection.in_channels, channels))
     hidden = dynamics.hidden_channels
@@ -97,8 +101,8 @@ def _shapes(model: Any) -> Shapes:
     shapes.update(affine("MFD.weight", len(_SCALES), 16 * len(_SCALES), 1, 1))
     shapes.update(affine("MFD.convcat", channels, hidden, 1, 1))
     shapes.update(batch_norm("MFD.bn", channels))
-    for name, classes in zip(_group_names(plan), plan.num_classes, strict=True):
-        if model.features.group_projections:
+    for name, classes in zip(_group_names(features.plan), features.plan.num_classes, strict=True):
+        if features.group_projections:
             shapes.update(linear_block(f"LRM.{name}_linear", channels, channels))
         shapes.update(affine(f"LRM.{name}_fc", classes, channels))
     for node in range(nodes):
@@ -111,7 +115,8 @@ def _shapes(model: Any) -> Shapes:
     return {**shapes, "node_classifier.sc": (nodes, channels)}
 
 
-def _convert(author: Mapping[str, Tensor], model: Any) -> State:
+def _convert(author: Mapping[str, Tensor], model: MDHR) -> State:
+    assert model.features is not None
     return flat(
         {
             "backbone.net": {
@@ -128,7 +133,7 @@ def _convert(author: Mapping[str, Tensor], model: Any) -> State:
     )
 
 
-def _check_whole(model: Any) -> None:
+def _check_whole(model: MDHR) -> None:
     config = model.config
     whole = (
         config.scales == _SCALES

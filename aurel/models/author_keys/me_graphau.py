@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from aurel.models.author_keys.facial_graph_generator import topk_graph_conv
 from aurel.models.author_keys.shapes import (
     Shapes,
     State,
+    TrunkModel,
     backbone_names,
     batch_norm,
     flat,
@@ -28,13 +29,17 @@ from aurel.models.author_keys.shapes import (
 )
 from aurel.models.registry import AuthorLayout
 
+if TYPE_CHECKING:
+    from aurel.models.macg import MACG
+    from aurel.models.me_graphau import MEGraphAUStage1
+
 
 def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Shapes:
     weight: Shapes = {f"{name}.weight": (outputs, inputs)}
     return {**weight, f"{name}.bias": (outputs,)} if bias else weight
 
 
-def _shared_shapes(model: Any) -> Shapes:
+def _shared_shapes(model: TrunkModel) -> Shapes:
     """Shapes of what both stages have: backbone, global_linear, class_linears, sc."""
     channels, nodes = model.projection.out_channels, len(model.aus)
     shapes = {
@@ -46,7 +51,7 @@ def _shared_shapes(model: Any) -> Shapes:
     return {**shapes, "head.sc": (nodes, channels)}
 
 
-def _stage1_shapes(model: Any) -> Shapes:
+def _stage1_shapes(model: TrunkModel) -> Shapes:
     channels, nodes = model.projection.out_channels, len(model.aus)
     return {
         **_shared_shapes(model),
@@ -56,7 +61,7 @@ def _stage1_shapes(model: Any) -> Shapes:
     }
 
 
-def _stage2_shapes(model: Any) -> Shapes:
+def _stage2_shapes(model: TrunkModel) -> Shapes:
     channels, nodes = model.projection.out_channels, len(model.aus)
     shapes = _shared_shapes(model)
     for attention in ("FAM", "ARM"):
@@ -74,7 +79,7 @@ def _stage2_shapes(model: Any) -> Shapes:
     return {**shapes, **_linear("head.edge_fc", channels, 4)}
 
 
-def _shared(author: Mapping[str, Tensor], model: Any) -> dict[str, State]:
+def _shared(author: Mapping[str, Tensor], model: TrunkModel) -> dict[str, State]:
     """Return the state dicts, by module of ours, of what both stages have."""
     return {
         "backbone.net": {
@@ -87,12 +92,12 @@ def _shared(author: Mapping[str, Tensor], model: Any) -> dict[str, State]:
     }
 
 
-def _convert_stage1(author: Mapping[str, Tensor], model: Any) -> State:
+def _convert_stage1(author: Mapping[str, Tensor], model: TrunkModel) -> State:
     relation = topk_graph_conv(under(author, "head.gnn."))
     return flat({**_shared(author, model), "head.relation": relation})
 
 
-def _convert_stage2(author: Mapping[str, Tensor], model: Any) -> State:
+def _convert_stage2(author: Mapping[str, Tensor], model: TrunkModel) -> State:
     own = {
         "head.edges": multi_dimensional_edges(under(author, "head.edge_extractor.")),
         "head.relation": gated_edge_gcn(under(author, "head.gnn.")),
@@ -101,9 +106,10 @@ def _convert_stage2(author: Mapping[str, Tensor], model: Any) -> State:
     return flat({**_shared(author, model), **own})
 
 
-def _keep_all_ties(model: Any) -> None:
+def _keep_all_ties(model: MEGraphAUStage1 | MACG) -> None:
     model.config = dataclasses.replace(model.config, ties="all")
-    model.head.relation.ties = "all"
+    if model.head.relation is not None:
+        model.head.relation.ties = "all"
 
 
 STAGE1 = AuthorLayout(_stage1_shapes, _convert_stage1, _keep_all_ties, swin.IGNORED)

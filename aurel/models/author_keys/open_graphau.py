@@ -8,34 +8,45 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from aurel.facs import AU_SETS, OPENGRAPHAU_PARENTS_RELEASED
+from aurel.backbones.build import Backbone
+from aurel.facs import AU_SETS, OPENGRAPHAU_PARENTS_RELEASED, AUSet
+from aurel.layers.token_projection import TokenProjection
 from aurel.models.author_keys import me_graphau
+from aurel.models.author_keys.shapes import Shapes, State, TrunkModel
+from aurel.models.base import ModelConfig
 from aurel.models.registry import AuthorLayout
+
+if TYPE_CHECKING:
+    from aurel.models.open_graphau import OpenGraphAU, OpenGraphAUStage1
 
 _OPENGRAPHAU = AU_SETS["OpenGraphAU"]
 _PROTOTYPES = "head.classifier.prototypes"
 
 
-def _main_part(model: Any) -> Any:
-    """Return `model` as a model of ME-GraphAU whose AUs are the main ones."""
+@dataclass(frozen=True)
+class _MainPart:
+    """A model of OpenGraphAU as one of ME-GraphAU whose AUs are the main ones."""
+
+    config: ModelConfig
+    aus: AUSet
+    backbone: Backbone
+    projection: TokenProjection
+
+
+def _main_part(model: TrunkModel) -> _MainPart:
     if model.aus != _OPENGRAPHAU:
         raise ValueError(
             f"the authors' OpenGraphAU has the {len(_OPENGRAPHAU)} AUs of the set OpenGraphAU, "
             f"this model has {', '.join(model.aus.names)}"
         )
-    return SimpleNamespace(
-        config=model.config,
-        aus=AU_SETS["OpenGraphAU-main"],
-        backbone=model.backbone,
-        projection=model.projection,
-    )
+    return _MainPart(model.config, AU_SETS["OpenGraphAU-main"], model.backbone, model.projection)
 
 
 def _to_author(key: str) -> str:
@@ -48,7 +59,7 @@ def _to_author(key: str) -> str:
     )
 
 
-def _shapes(layout: AuthorLayout, model: Any) -> dict[str, tuple[int, ...]]:
+def _shapes(layout: AuthorLayout, model: TrunkModel) -> Shapes:
     main = _main_part(model)
     shapes = {
         _to_author(key): shape
@@ -59,20 +70,20 @@ def _shapes(layout: AuthorLayout, model: Any) -> dict[str, tuple[int, ...]]:
     return {**shapes, "head.sub_sc": (laterals, model.projection.out_channels)}
 
 
-def _convert(layout: AuthorLayout, author: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+def _convert(layout: AuthorLayout, author: Mapping[str, Tensor], model: TrunkModel) -> State:
     main = {key.replace("head.main_", "head."): value for key, value in author.items()}
     ours = layout.convert(main, _main_part(model))
     return {**ours, _PROTOTYPES: torch.cat((author["head.main_sc"], author["head.sub_sc"]))}
 
 
-def _read_as_released(model: Any) -> None:
+def _read_as_released(model: OpenGraphAUStage1 | OpenGraphAU) -> None:
     """Let AU12L and AU12R read the node of AU11, as they were trained."""
     nodes = (*range(len(AU_SETS["OpenGraphAU-main"])), *OPENGRAPHAU_PARENTS_RELEASED)
-    model.head.read(nodes)
+    model.head.selection.read(nodes)
     model.config = dataclasses.replace(model.config, lateral_parents="released")
 
 
-def _adopt_stage1(model: Any) -> None:
+def _adopt_stage1(model: OpenGraphAUStage1) -> None:
     me_graphau.STAGE1.adopt(model)
     _read_as_released(model)
 

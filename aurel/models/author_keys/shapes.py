@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Protocol
 
 from torch import Tensor
 
+from aurel.backbones.build import Backbone
+from aurel.facs import AUSet
+from aurel.layers.token_projection import TokenProjection
 from aurel.models.author_keys import swin
+from aurel.models.base import ModelConfig
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 _MASKED_AUTOENCODER = "vit_base_patch16_sincos"  # of OpenGraphAU alone
+
+
+class TrunkModel(Protocol):
+    """A model whose tokens are the projected last map of a backbone."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def aus(self) -> AUSet: ...
+
+    @property
+    def backbone(self) -> Backbone: ...
+
+    @property
+    def projection(self) -> TokenProjection: ...
 
 
 def affine(name: str, outputs: int, *inputs: int) -> Shapes:
@@ -43,7 +63,7 @@ def flat(modules: Mapping[str, Mapping[str, Tensor]]) -> State:
     return {f"{name}.{k}": v for name, state in modules.items() for k, v in state.items()}
 
 
-def backbone_names(model: Any, paper: str) -> list[tuple[str, str, tuple[int, ...]]]:
+def backbone_names(model: TrunkModel, paper: str) -> list[tuple[str, str, tuple[int, ...]]]:
     """Return (authors' name, ours, shape) of every tensor of the backbone.
 
     Raises:

@@ -1,0 +1,111 @@
+"""The base of every model: its options, its AUs, what it takes and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from aurel.backbones.build import Backbone, build_backbone
+from aurel.facs import AUCenterRules, AUSet, RegionPlan
+from aurel.output import AUOutput
+
+Inputs = Literal["images", "clips", "triplets"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Options of a model; every model has a subclass with options of its own.
+
+    Attributes:
+        width_options: names of the options that set the widths of layers. Models that differ in
+            one of them share no weights.
+
+    Args:
+        backbone: timm's name of the image backbone.
+    """
+
+    width_options: ClassVar[tuple[str, ...]] = ()
+
+    backbone: str
+
+    @staticmethod
+    def defaults(aus: AUSet, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults that depend on the AUs, given the caller's `options`."""
+        return {}
+
+
+class AUModel(nn.Module):
+    """Base of the models that `create_model` makes.
+
+    A subclass sets `backbone` and implements ``forward(images, return_graph=False)``, and overrides
+    those of the properties below that are otherwise for it.
+
+    Args:
+        config: options.
+        aus: the N AUs, in the order of the columns of `AUOutput.probs`.
+        pretrained: load the published weights of the backbone, which is up to the subclass.
+
+    Attributes:
+        inputs: "images" (B, 3, H, W), "clips" of consecutive frames (B, T, 3, H, W), or "triplets"
+            of faces (B, 3, 3, H, W). A model of triplets is an encoder: it returns embeddings
+            instead of an `AUOutput`, and predicts no AUs.
+    """
+
+    inputs: ClassVar[Inputs] = "images"
+    config: ModelConfig
+    backbone: Backbone
+
+    def __init__(self, config: ModelConfig, aus: AUSet, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.aus = aus
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor, /, *, return_graph: bool = False) -> AUOutput: ...
+
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels that the images must have; None where any will do."""
+        return None
+
+    @property
+    def context(self) -> int:
+        """Frames on either side that a frame's probabilities depend on."""
+        return 0
+
+    @property
+    def region_plan(self) -> RegionPlan | None:
+        """The groups of AUs that `AUOutput.region_logits` are of; None without region logits."""
+        return None
+
+    @property
+    def center_rules(self) -> AUCenterRules | None:
+        """The regions that are the nodes of the graphs; None where the nodes are AUs."""
+        return None
+
+    @property
+    def required_losses(self) -> Mapping[str, str]:
+        """The losses without which a part of the model learns nothing, each with the reason."""
+        return {}
+
+    def load_backbone(self, path: str | Path) -> None:
+        """Load a file of backbone weights, as `build_backbone(checkpoint=...)` reads it.
+
+        Raises:
+            FileNotFoundError: no such file.
+            RuntimeError: the weights do not fit the backbone.
+            ValueError: the file holds no state dict.
+        """
+        ours = self.backbone
+        loaded = build_backbone(
+            self.config.backbone,
+            checkpoint=path,
+            out_indices=ours.out_indices,
+            final_norm=ours.final_norm,
+        )
+        ours.load_state_dict(loaded.state_dict())
