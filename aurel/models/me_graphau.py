@@ -81,26 +81,28 @@ class NodeSelection(nn.Module):
         nodes: number of the node, for each AU.
     """
 
-    index: Tensor
+    index: Tensor | None
 
     def __init__(self, nodes: Sequence[int]) -> None:
         super().__init__()
-        self.register_buffer("index", torch.empty(len(nodes), dtype=torch.long), persistent=False)
+        self.register_buffer("index", None, persistent=False)
         self.read(nodes)
 
     def read(self, nodes: Sequence[int]) -> None:
-        """Select these nodes from now on, as many as before."""
+        """Select these nodes from now on; all of them in their order need no index."""
         self.nodes = tuple(nodes)
-        self.in_order = self.nodes == tuple(range(len(self.nodes)))
-        self.init_non_persistent_buffers()
+        device = None if self.index is None else self.index.device
+        in_order = self.nodes == tuple(range(len(self.nodes)))
+        self.index = None if in_order else torch.tensor(self.nodes, device=device)
 
     def init_non_persistent_buffers(self) -> None:
         """Copy the numbers of the nodes to where the features are."""
-        self.index.copy_(torch.tensor(self.nodes, device="cpu"))
+        if self.index is not None:
+            self.index.copy_(torch.tensor(self.nodes, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the selected rows of x (B, N, C), one for each AU."""
-        return x if self.in_order else x[:, self.index]
+        return x if self.index is None else x[:, self.index]
 
 
 class TopKHead(nn.Module):
