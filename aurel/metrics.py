@@ -12,23 +12,23 @@ Labels are 1 present, 0 absent, -1 unknown. Unknown entries count nowhere, which
 score a subset: set the labels outside it to -1. An AU without any known label scores NaN and is
 left out of the mean, as is the AUC of an AU that is always or never present. A NaN prediction is
 not a detection, and makes the AUC of its AU NaN. Scores are float64 on the CPU.
+
+A metric accumulates batches with `update`, returns the score of all of them with `compute`, and
+starts anew with `reset`. With torch.distributed, `compute` merges the batches of all processes, and
+every process must call it.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from aurel.facs import AUSet, AUSpec, known_labels
-
-try:
-    from torchmetrics import Metric
-    from torchmetrics.utilities.data import dim_zero_cat
-except ImportError as error:
-    raise ImportError("aurel.metrics needs torchmetrics: pip install 'aurel-au[train]'") from error
 
 __all__ = ["AUAUC", "AUAccuracy", "AUF1", "AUScores"]
 
@@ -74,28 +74,96 @@ def roc_auc(scores: Tensor, labels: Tensor) -> Tensor:
     return area.masked_fill(scores.isnan().any(), torch.nan)
 
 
-class _AUMetric(Metric):
-    """What the metrics of this file share: the AU set, the average, checked flat input."""
+class _AUMetric(nn.Module):
+    """Base of the metrics: the state, its merging, and the checks of a batch.
 
-    is_differentiable = False
-    full_state_update = False
+    The state is no buffer, so it is in no checkpoint and no average of weights: `counts` (4, N)
+    int64 of true positives, false positives, true negatives and false negatives, and `pairs`, a
+    list of (M, N, 2) float32 scores and labels. Both are on the device of the batches.
+    """
 
-    def __init__(self, aus: AUSpec, average: Average = "mean", **options: Any) -> None:
-        super().__init__(**options)
+    counts: Tensor
+    pairs: list[Tensor]
+    update_called: bool
+
+    def __init__(self, aus: AUSpec, average: Average = "mean") -> None:
+        super().__init__()
         if average not in ("mean", "none"):
             raise ValueError(f"average must be 'mean' or 'none', got {average!r}")
         self.aus = AUSet.of(aus)
         self.average = average
+        self.reset()
 
-    def _flatten(self, probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probabilities and labels, 1, 0 or -1, each (M, N)."""
+    def forward(self, probs: Tensor, labels: Tensor) -> Any:
+        """Add a batch and return the score of that batch alone; arguments as `update`."""
+        batch = copy.copy(self)
+        batch.reset()
+        batch.update(probs, labels)
+        self.merge_state(batch)
+        return batch._score(*batch._state())
+
+    def update(self, probs: Tensor, labels: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            probs: :math:`(..., N)` probabilities.
+            labels: :math:`(..., N)`, 1 present, 0 absent, -1 unknown.
+
+        Raises:
+            ValueError: shapes that do not match, or a label other than 1, 0, -1 (on the CPU).
+        """
         if probs.shape != labels.shape or probs.shape[-1] != len(self.aus):
             raise ValueError(
                 f"probs and labels must both be (..., {len(self.aus)}), one column for each AU of "
                 f"{self.aus.name}, got {tuple(probs.shape)} and {tuple(labels.shape)}"
             )
         probs, labels = (x.detach().reshape(-1, len(self.aus)) for x in (probs, labels))
-        return probs, torch.where(known_labels(labels), labels, -1)
+        self._add(probs, torch.where(known_labels(labels), labels, -1))
+        self.update_called = True
+
+    def compute(self) -> Any:
+        """Return the score of all batches since the last `reset`, of all processes."""
+        state = self._state()
+        states = [state]
+        if dist.is_available() and dist.is_initialized():
+            states = [state] * dist.get_world_size()
+            dist.all_gather_object(states, state)
+        counts, pairs = zip(*states, strict=True)
+        return self._score(torch.stack(counts).sum(0), torch.cat(pairs))
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.counts = torch.zeros(4, len(self.aus), dtype=torch.long)
+        self.pairs = []
+        self.update_called = False
+
+    def merge_state(self, other: Self) -> None:
+        """Add the batches of `other`, a metric of the same kind and AUs.
+
+        Raises:
+            ValueError: another kind, or other AUs.
+        """
+        if type(other) is not type(self) or other.aus != self.aus:
+            raise ValueError(
+                f"other must be a {type(self).__name__} of {self.aus.names}, got a "
+                f"{type(other).__name__} of {other.aus.names}"
+            )
+        self.counts = self.counts.to(other.counts.device) + other.counts
+        self.pairs = self.pairs + other.pairs
+        self.update_called |= other.update_called
+
+    def _add(self, probs: Tensor, labels: Tensor) -> None:
+        """Add probabilities and labels, 1, 0 or -1, each (M, N)."""
+        raise NotImplementedError
+
+    def _score(self, counts: Tensor, pairs: Tensor) -> Any:
+        """Return the score of a state, (4, N) int64 and (M, N, 2) float32 on the CPU."""
+        raise NotImplementedError
+
+    def _state(self) -> tuple[Tensor, Tensor]:
+        """Return counts and pairs of this process as `_score` takes them."""
+        pairs = [pair.cpu() for pair in self.pairs]
+        return self.counts.cpu(), torch.cat([torch.zeros(0, len(self.aus), 2), *pairs])
 
     def _averaged(self, scores: Tensor) -> Tensor:
         return scores.nanmean() if self.average == "mean" else scores
@@ -104,50 +172,22 @@ class _AUMetric(Metric):
 class _AUCounts(_AUMetric):
     """Counts of true and false positives and negatives per AU."""
 
-    tp: Tensor
-    fp: Tensor
-    tn: Tensor
-    fn: Tensor
-
-    def __init__(
-        self,
-        aus: AUSpec,
-        threshold: Threshold = 0.5,
-        average: Average = "mean",
-        **options: Any,
-    ) -> None:
-        super().__init__(aus, average, **options)
+    def __init__(self, aus: AUSpec, threshold: Threshold = 0.5, average: Average = "mean") -> None:
+        super().__init__(aus, average)
         self.threshold = torch.as_tensor(threshold, dtype=torch.float64)
         if self.threshold.dim() > 1 or self.threshold.numel() not in (1, len(self.aus)):
             raise ValueError(
                 f"threshold must be one number or one an AU ({len(self.aus)}), got shape "
                 f"{tuple(self.threshold.shape)}"
             )
-        for state in ("tp", "fp", "tn", "fn"):
-            zeros = torch.zeros(len(self.aus), dtype=torch.long)
-            self.add_state(state, default=zeros, dist_reduce_fx="sum")
 
-    def update(self, probs: Tensor, labels: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            probs: :math:`(..., N)` probabilities.
-            labels: :math:`(..., N)`, 1 present, 0 absent, -1 unknown.
-        """
-        self._count(*self._flatten(probs, labels))
-
-    def _count(self, probs: Tensor, labels: Tensor) -> None:
+    def _add(self, probs: Tensor, labels: Tensor) -> None:
         # In the dtype of the predictions: a float32 0.7 is below a float64 0.7.
         detected = probs >= self.threshold.to(probs.dtype).to(probs.device)
         present, absent = labels == 1, labels == 0
-        self.tp += (detected & present).sum(0)
-        self.fp += (detected & absent).sum(0)
-        self.tn += (~detected & absent).sum(0)
-        self.fn += (~detected & present).sum(0)
-
-    def _counts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        tp, fp, tn, fn = (counts.cpu().double() for counts in (self.tp, self.fp, self.tn, self.fn))
-        return tp, fp, tn, fn
+        cells = (detected & present, detected & absent, ~detected & absent, ~detected & present)
+        batch = torch.stack([cell.sum(0) for cell in cells])
+        self.counts = self.counts.to(batch.device) + batch
 
 
 class AUF1(_AUCounts):
@@ -157,14 +197,10 @@ class AUF1(_AUCounts):
         aus: the AU set of the columns, anything `AUSet.of` takes.
         threshold: one number or one an AU; p >= threshold is a detection.
         average: "mean" over the AUs, or "none" for all of them, :math:`(N,)`.
-        options: those of `torchmetrics.Metric`.
     """
 
-    higher_is_better = True
-
-    def compute(self) -> Tensor:
-        """Return the score, 0-d or (N,)."""
-        return self._averaged(f1_from_counts(*self._counts()))
+    def _score(self, counts: Tensor, pairs: Tensor) -> Tensor:
+        return self._averaged(f1_from_counts(*counts.double()))
 
 
 class AUAccuracy(_AUCounts):
@@ -173,11 +209,8 @@ class AUAccuracy(_AUCounts):
     Rare AUs make it high for a model that detects nothing: never read it without F1.
     """
 
-    higher_is_better = True
-
-    def compute(self) -> Tensor:
-        """Return the score, 0-d or (N,)."""
-        return self._averaged(accuracy_from_counts(*self._counts()))
+    def _score(self, counts: Tensor, pairs: Tensor) -> Tensor:
+        return self._averaged(accuracy_from_counts(*counts.double()))
 
 
 class AUAUC(_AUMetric):
@@ -188,23 +221,13 @@ class AUAUC(_AUMetric):
     Args:
         aus: the AU set of the columns, anything `AUSet.of` takes.
         average: "mean" over the AUs where it is defined, or "none" for all, :math:`(N,)`.
-        options: those of `torchmetrics.Metric`.
     """
 
-    higher_is_better = True
-    pairs: list[Tensor] | Tensor
+    def _add(self, probs: Tensor, labels: Tensor) -> None:
+        self.pairs.append(torch.stack((probs.float(), labels.float()), dim=-1))
 
-    def __init__(self, aus: AUSpec, average: Average = "mean", **options: Any) -> None:
-        super().__init__(aus, average, **options)
-        self.add_state("pairs", default=[], dist_reduce_fx="cat")
-
-    def update(self, probs: Tensor, labels: Tensor) -> None:
-        """Keep a batch; arguments as `AUF1.update`."""
-        _keep_pairs(self.pairs, *self._flatten(probs, labels))
-
-    def compute(self) -> Tensor:
-        """Return the score, 0-d or (N,)."""
-        return self._averaged(_auc_of_pairs(self.pairs, len(self.aus)))
+    def _score(self, counts: Tensor, pairs: Tensor) -> Tensor:
+        return self._averaged(_auc_of_pairs(pairs))
 
 
 class AUScores(_AUCounts):
@@ -216,31 +239,24 @@ class AUScores(_AUCounts):
     Args:
         aus: the AU set of the columns, anything `AUSet.of` takes.
         threshold: one number or one an AU; p >= threshold is a detection.
-        options: those of `torchmetrics.Metric`.
     """
 
-    pairs: list[Tensor] | Tensor
+    def __init__(self, aus: AUSpec, threshold: Threshold = 0.5) -> None:
+        super().__init__(aus, threshold)
 
-    def __init__(self, aus: AUSpec, threshold: Threshold = 0.5, **options: Any) -> None:
-        super().__init__(aus, threshold, **options)
-        self.add_state("pairs", default=[], dist_reduce_fx="cat")
+    def _add(self, probs: Tensor, labels: Tensor) -> None:
+        super()._add(probs, labels)
+        self.pairs.append(torch.stack((probs.float(), labels.float()), dim=-1))
 
-    def update(self, probs: Tensor, labels: Tensor) -> None:
-        """Count and keep a batch; arguments as `AUF1.update`."""
-        flat = self._flatten(probs, labels)
-        self._count(*flat)
-        _keep_pairs(self.pairs, *flat)
-
-    def compute(self) -> dict[str, dict[str, float]]:
-        """Return the table as plain numbers."""
-        tp, fp, tn, fn = self._counts()
+    def _score(self, counts: Tensor, pairs: Tensor) -> dict[str, dict[str, float]]:
+        tp, fp, tn, fn = counts.double()
         scores = {
             "f1": f1_from_counts(tp, fp, tn, fn),
             "accuracy": accuracy_from_counts(tp, fp, tn, fn),
-            "auc": _auc_of_pairs(self.pairs, len(self.aus)),
+            "auc": _auc_of_pairs(pairs),
         }
-        counts = {"positives": (tp + fn).long(), "known": (tp + fp + tn + fn).long()}
-        columns = {key: values.tolist() for key, values in {**scores, **counts}.items()}
+        numbers = {"positives": (tp + fn).long(), "known": (tp + fp + tn + fn).long()}
+        columns = {key: values.tolist() for key, values in {**scores, **numbers}.items()}
         table = {
             name: {key: values[index] for key, values in columns.items()}
             for index, name in enumerate(self.aus.names)
@@ -249,17 +265,10 @@ class AUScores(_AUCounts):
         return table
 
 
-def _keep_pairs(pairs: list[Tensor] | Tensor, probs: Tensor, labels: Tensor) -> None:
-    # One flat float32 vector of (score, label): a process that saw no batch then adds an empty
-    # vector of the same kind, which is what torchmetrics sends for it.
-    assert isinstance(pairs, list)
-    pairs.append(torch.stack((probs.float(), labels.float()), dim=-1).flatten())
-
-
-def _auc_of_pairs(pairs: list[Tensor] | Tensor, num_aus: int) -> Tensor:
-    if isinstance(pairs, list) and not pairs:
-        return torch.full((num_aus,), torch.nan, dtype=torch.float64)
-    scores, labels = dim_zero_cat(pairs).cpu().view(-1, num_aus, 2).unbind(-1)
+def _auc_of_pairs(pairs: Tensor) -> Tensor:
+    """Return the AUC of each AU, (N,) float64, from scores and labels (M, N, 2)."""
+    scores, labels = pairs.unbind(-1)
     known = labels >= 0
-    areas = [roc_auc(scores[known[:, n], n], labels[known[:, n], n]) for n in range(num_aus)]
+    columns = range(pairs.shape[1])
+    areas = [roc_auc(scores[known[:, n], n], labels[known[:, n], n]) for n in columns]
     return torch.stack(areas)

@@ -16,14 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-pytest.importorskip("torchmetrics")
-
-from torchmetrics import Metric
-
 from aurel.facs import AUSet
 from aurel.metrics import AUAUC, AUF1, AUAccuracy, AUScores, roc_auc
 
 Arrays = dict[str, np.ndarray]
+Metric = AUF1 | AUAccuracy | AUAUC
 METRICS: list[Callable[..., Metric]] = [AUF1, AUAccuracy, AUAUC]
 NAN = float("nan")
 
@@ -247,6 +244,28 @@ def test_merged_states_are_those_of_one_metric() -> None:
     first.reset()
     first.update(probs, labels)
     assert first.compute() == whole.compute()
+    with pytest.raises(ValueError, match=r"must be a AUScores of .*AU04.*, got a AUScores of"):
+        first.merge_state(AUScores([1, 2]))
+    with pytest.raises(ValueError, match=r"must be a AUScores of .*, got a AUF1 of"):
+        first.merge_state(AUF1([1, 2, 4]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_call_returns_the_score_of_its_batch_and_adds_it(metric: Callable[..., Metric]) -> None:
+    probs, labels = random_batch(50, 3)
+    running, whole = metric(AUS, average="none"), metric(AUS, average="none")
+    for part in (slice(0, 20), slice(20, 50)):
+        alone = metric(AUS, average="none")
+        alone.update(probs[part], labels[part])
+        assert torch.equal(running(probs[part], labels[part]), alone.compute())
+    whole.update(probs, labels)
+    assert torch.equal(running.compute(), whole.compute())
+
+
+def test_the_state_is_in_no_checkpoint_and_no_average_of_weights() -> None:
+    scores = AUScores(AUS)
+    scores.update(*random_batch(5, 3))
+    assert not scores.state_dict() and not list(scores.buffers())
 
 
 SHARES = (13, 0, 40)  # one process without a batch
