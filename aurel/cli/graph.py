@@ -112,12 +112,12 @@ def run(args: argparse.Namespace) -> int:
 def _synthetic(args: argparse.Namespace, loaded: ImageModel) -> Iterator[Tensor]:
     from torch.utils.data import DataLoader
 
-    from aurel.data.synthetic import ACTION_UNITS, SyntheticFaces
+    from aurel.data.synthetic import SHOWN_AUS, SyntheticFaces
     from aurel.data.transforms import EvalTransform
 
     if args.samples < 1:
         raise ValueError(f"--samples must be at least 1, got {args.samples}")
-    shown = [n for n in dict.fromkeys(loaded.model.aus.numbers) if n in ACTION_UNITS]
+    shown = [n for n in dict.fromkeys(loaded.model.aus.numbers) if n in SHOWN_AUS]
     faces = SyntheticFaces(
         shown or "BP4D",
         subjects=range(args.samples),

@@ -11,7 +11,7 @@ import numpy as np
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
-from aurel.data.synthetic import ACTION_UNITS, label_world
+from aurel.data.synthetic import SHOWN_AUS, label_world
 from aurel.data.synthetic.label_model import all_states
 from aurel.facs import AUSet, action_unit
 from aurel.models import list_models, model_info
@@ -33,7 +33,7 @@ REFERENCE = {
     "aurel.metrics": (),
     "aurel.facs": (),
     "aurel.data": (),
-    "aurel.data.synthetic": ("SyntheticFaces", "SyntheticClips", "ACTION_UNITS"),
+    "aurel.data.synthetic": ("SyntheticFaces", "SyntheticClips"),
     "aurel.pyg": (),
 }
 
@@ -115,7 +115,7 @@ def measured_table(models: tuple[str, ...]) -> str:
 def rates_table() -> str:
     rates = {name: dict(zip(w.aus, w.statistics.rates, strict=True)) for name, w in worlds()}
     rows = [f"| AU | name | {' | '.join(DATA_SETS)} |", "|---|---|" + "--:|" * len(DATA_SETS)]
-    for number in ACTION_UNITS:
+    for number in SHOWN_AUS:
         cells = [f"{rates[s][number]:.1%}" if number in rates[s] else "" for s in DATA_SETS]
         rows.append(f"| {number} | {action_unit(number).name} | {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
@@ -170,7 +170,7 @@ def faces(folder: Path) -> None:
     correlation = moments("BP4D")[1] - np.eye(len(names))
     draw_face_graph(correlation, names, folder / "relations.png", title="BP4D: correlations")
 
-    aus = AUSet.of(list(ACTION_UNITS))
+    aus = AUSet.of(list(SHOWN_AUS))
     figure = new_figure(6, 6.6)
     axes = figure.add_subplot()
     draw_face(axes)
