@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aurel.cli.checkpoints import ImageModel
     from aurel.facs import AUSet
 
+SYNTHETIC = "synthetic"  # --data: the embedded faces instead of a folder
 _DESCRIPTION = """\
 Average the graph that a model builds over many faces, and bring it to the level of action units.
 The faces are the embedded ones, those in photographs (--data FOLDER), or the test images of a
@@ -48,10 +49,10 @@ def add_parser(subparsers: Any) -> None:
     faces = parser.add_mutually_exclusive_group()
     faces.add_argument(
         "--data",
-        default="synthetic",
-        metavar="synthetic|FOLDER",
+        default=SYNTHETIC,
+        metavar=f"{SYNTHETIC}|FOLDER",
         help="faces to average over: the embedded ones, nothing covering them, or those in the "
-        "photographs of a folder (synthetic)",
+        f"photographs of a folder ({SYNTHETIC})",
     )
     faces.add_argument(
         "--config",
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     unread: list[Path] = []
     if args.config is not None:
         batches = _tested(args, loaded)
-    elif args.data == "synthetic":
+    elif args.data == SYNTHETIC:
         batches = _synthetic(args, loaded)
     else:
         batches = _photos(args, predictor, unread)
@@ -153,7 +154,7 @@ def _photos(args: argparse.Namespace, predictor: Any, unread: list[Path]) -> Ite
     from aurel.vision.inputs import InputError, find_inputs, is_video, read_photo
 
     if not Path(args.data).exists():
-        raise InputError(f"--data must be synthetic or a folder that exists, got {args.data}")
+        raise InputError(f"--data must be {SYNTHETIC} or a folder that exists, got {args.data}")
     files = find_inputs([args.data])
     photos = [path for path in files if not is_video(path)]
     if videos := len(files) - len(photos):
