@@ -173,12 +173,19 @@ def test_published_folds_are_those_of_facs() -> None:
 
 
 def compared_strings(file: Path) -> Iterator[str]:
-    """Yield the strings that a module compares something with."""
+    """Yield the strings that a module compares something with, by itself or in a collection."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Compare):
-            for part in ast.walk(node):
-                if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                    yield part.value
+            for side in (node.left, *node.comparators):
+                for operand in getattr(side, "elts", [side]):
+                    if isinstance(operand, ast.Constant) and isinstance(operand.value, str):
+                        yield operand.value
+
+
+def test_comparisons_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text('a == "BP4D" or "DISFA" != a or a in ("x", "FEC") or a == sets["hybrid"]')
+    assert list(compared_strings(file)) == ["BP4D", "DISFA", "x", "FEC"]
 
 
 def test_no_module_tests_the_name_of_a_data_set() -> None:
