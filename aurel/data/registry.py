@@ -112,14 +112,9 @@ class DatasetInfo:
         if fold is None or not 1 <= fold <= self.folds:
             raise ValueError(f"data.fold must be in 1..{self.folds}, got {fold}")
 
-    def subject_names(self, subjects: Sequence[str] | Sequence[int], dataset: str) -> list[str]:
-        """Return names of subjects that differ between data sets, as in "BP4D/F001".
-
-        Args:
-            subjects: as a reader names them.
-            dataset: the name of this data set as the caller wrote it.
-        """
-        return [str(subject) if self.merged else f"{dataset}/{subject}" for subject in subjects]
+    def subject_names(self, subjects: Sequence[str] | Sequence[int]) -> list[str]:
+        """Return names of subjects that differ between data sets, as in "BP4D/F001"."""
+        return [str(subject) if self.merged else f"{self.name}/{subject}" for subject in subjects]
 
 
 def register_dataset(info: DatasetInfo) -> DatasetInfo:

@@ -60,7 +60,7 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
         test=test,
         class_weights=_class_weights(options, train, train.labels_of(kept)),
         protocol={
-            "dataset": options.dataset,
+            "dataset": dataset_info(options.dataset, options.aus).name,
             "fold": options.fold,
             "train_subjects": sorted({people[index] for index in kept}),
             "validation_subjects": sorted({people[index] for index in held}),
@@ -74,7 +74,7 @@ def test_splits(options: DataOptions) -> Splits:
     """Return the test data and who is in them."""
     test = _load(options, "test")
     protocol = {
-        "dataset": options.dataset,
+        "dataset": dataset_info(options.dataset, options.aus).name,
         "fold": options.fold,
         "test_subjects": sorted(set(_subjects(test, options))),
     }
@@ -156,8 +156,7 @@ def _load_if_listed(options: DataOptions, split: ListSplit) -> AUDataset | None:
 
 def _subjects(data: AUDataset, options: DataOptions) -> list[str]:
     """Return the subject of each image, under names that differ between data sets."""
-    info = dataset_info(options.dataset, options.aus)
-    return info.subject_names(data.subjects, options.dataset)
+    return dataset_info(options.dataset, options.aus).subject_names(data.subjects)
 
 
 def _thinned(kept: list[int], train: AUDataset, options: DataOptions) -> list[int]:

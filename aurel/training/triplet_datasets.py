@@ -51,7 +51,7 @@ def triplet_splits(options: DataOptions, seed: int = 0) -> Splits:
         validation=parts["validation"],
         test=parts["test"],
         protocol={
-            "dataset": options.dataset,
+            "dataset": triplet_info(options.dataset).name,
             "fold": options.fold,
             **{f"{part}_subjects": people for part, people in names.items()},
             "select_on": options.select_on,
@@ -63,7 +63,7 @@ def triplet_test_splits(options: DataOptions) -> Splits:
     """Return the test triplets and who is in them."""
     test = _load(options, "test")
     protocol: dict[str, Any] = {
-        "dataset": options.dataset,
+        "dataset": triplet_info(options.dataset).name,
         "fold": options.fold,
         "test_subjects": _subjects(options, test),
     }
@@ -116,4 +116,4 @@ def _load_if_listed(options: DataOptions, split: ListSplit) -> TripletDataset | 
 def _subjects(options: DataOptions, data: TripletDataset | None) -> list[str]:
     if data is None:
         return []
-    return triplet_info(options.dataset).subject_names(data.subjects, options.dataset)
+    return triplet_info(options.dataset).subject_names(data.subjects)

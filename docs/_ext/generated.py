@@ -11,6 +11,7 @@ import numpy as np
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
+from aurel.data import dataset_info, list_datasets
 from aurel.data.synthetic import SHOWN_AUS, label_world
 from aurel.data.synthetic.label_model import all_states
 from aurel.facs import AUSet, action_unit
@@ -49,6 +50,7 @@ def generate(app: Sphinx) -> None:
     for module, elsewhere in REFERENCE.items():
         write(folder / f"{module}.rst", reference(module, elsewhere))
     write(folder / "models.md", models_table())
+    write(folder / "datasets.md", datasets_table())
     for page in sorted((Path(app.srcdir) / "models").glob("[!i]*.md")):
         stages = (f"{page.stem}_stage1",) if page.stem in STAGED else ()
         write(folder / f"measured_{page.stem}.md", measured_table((*stages, page.stem)))
@@ -100,6 +102,24 @@ def models_table() -> str:
         takes = "clips, `(B, T, 3, S, S)`" if info.takes_clips else "images, `(B, 3, S, S)`"
         rows.append(f"| `{name}` | {takes} | {info.image_size} | {info.paper} |")
     return "\n".join(rows) + "\n"
+
+
+def datasets_table() -> str:
+    """Return a row for each registered data set."""
+    rows = ["| `data.dataset` | AUs | `data.fold` | |", "|---|---|---|---|"]
+    for name in list_datasets():
+        info = dataset_info(name)
+        aus = (
+            "" if info.aus is None else f"{len(info.aus)}: {', '.join(map(short, info.aus.names))}"
+        )
+        folds = {None: "as in the file names", 0: "null"}.get(info.folds, f"1 to {info.folds}")
+        rows.append(f"| {name} | {aus} | {folds} | {info.summary} |")
+    return "\n".join(rows) + "\n"
+
+
+def short(name: str) -> str:
+    """Return an AU's name without "AU" and zeros: "1" for "AU01", "12L" for "AU12L"."""
+    return name.removeprefix("AU").lstrip("0")
 
 
 def measured_table(models: tuple[str, ...]) -> str:

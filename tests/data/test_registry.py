@@ -75,7 +75,9 @@ def test_declared_lists_are_read_by_their_names_and_labels(puppets: Path) -> Non
     clips = read_part(Part("Puppets", "test", str(puppets), 2, frames=2))
     assert len(clips) == 2 and clips[0]["image"].shape == (2, 3, 40, 40)
     splits = training_splits(options(puppets))
-    assert splits.protocol is not None and splits.protocol["test_subjects"] == ["puppets/e"]
+    # Under one name however it is spelled, by which the people of training and test are compared.
+    assert splits.protocol is not None and splits.protocol["dataset"] == "Puppets"
+    assert splits.protocol["test_subjects"] == ["Puppets/e"]
 
 
 def test_a_step_by_the_command_line(
