@@ -20,6 +20,18 @@ try:
 except SystemExit as stop:
     assert stop.code == 0
 """
+WITHOUT_TORCHMETRICS = """
+sys.modules["torchmetrics"] = None
+import aurel.metrics
+assert aurel.metrics.roc_auc
+for name in aurel.metrics.__all__:
+    try:
+        getattr(aurel.metrics, name)
+    except ImportError as error:
+        assert "pip install 'aurel-au[train]'" in str(error), error
+    else:
+        raise AssertionError(name)
+"""
 
 
 def loaded_by(code: str) -> set[str]:
@@ -35,10 +47,15 @@ def test_help_does_not_import_torch() -> None:
     assert not loaded & {"torch", "numpy", "lightning"}
 
 
-def test_metrics_do_not_import_matplotlib() -> None:
-    loaded = loaded_by("from aurel.metrics import AUF1, AUScores")
-    assert "torch" in loaded
+def test_metrics_do_not_import_torchmetrics_before_their_use() -> None:
+    loaded = loaded_by("import aurel.metrics; assert 'AUF1' in dir(aurel.metrics)")
+    assert "aurel.metrics" in loaded
     assert not loaded & {"matplotlib", "torchmetrics", "lightning"}
+    assert "torchmetrics" in loaded_by("from aurel.metrics import AUF1")
+
+
+def test_a_metric_without_torchmetrics_names_the_extra() -> None:
+    assert "aurel.metrics" in loaded_by(WITHOUT_TORCHMETRICS)
 
 
 @pytest.mark.parametrize("name", ["use_backend", "__version__"])
@@ -53,3 +70,5 @@ def test_a_name_that_is_not_there_is_named() -> None:
 
     with pytest.raises(AttributeError, match="module 'aurel' has no attribute 'use_backends'"):
         aurel.use_backends  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'AUF2' from 'aurel.metrics'"):
+        from aurel.metrics import AUF2  # type: ignore[attr-defined] # noqa: F401
