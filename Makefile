@@ -60,7 +60,7 @@ mutants: $(VENV)/.mutants  ## which small faults in ops and losses the tests not
 lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy aurel kernels/aurel_kernels
+	$(BIN)/mypy aurel kernels/aurel_kernels kernels/aurel_cpu_kernels
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## every benchmark on this machine (under ten minutes)

@@ -11,6 +11,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def standardize(image: Tensor) -> Tensor:
     """Return a uint8 image (..., 3, H, W) as float32, ImageNet's mean and deviation taken out."""
-    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    deviation = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    return (image.float() / 255 - mean) / deviation
+    mean = 255 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    deviation = 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return image.to(torch.float32, copy=True).sub_(mean).div_(deviation)

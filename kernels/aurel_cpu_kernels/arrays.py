@@ -16,7 +16,8 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 def wide(tensor: Tensor) -> Tensor:
     """Return `tensor` contiguous, without gradient, halves as float32."""
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.dtype in _HALVES:
         tensor = tensor.float()
     return tensor if tensor.is_contiguous() else tensor.contiguous()

@@ -6,13 +6,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurel_cpu_kernels.arrays import check_winner, flat, narrow, result, wide
+from aurel_cpu_kernels.arrays import check_winner, flat, narrow, result, wide, winners
+from aurel_cpu_kernels.compiler import uncounted
 from aurel_cpu_kernels.knn_graph import dense_problem
-from aurel_cpu_kernels.neighbor_aggregate import reduce_lists
+from aurel_cpu_kernels.neighbor_aggregate import maximum_of_row, reduce_lists
 from aurel_cpu_kernels.ranges import ranged
-from aurel_cpu_kernels.reduce import add_to_winners, fill, pack
-from aurel_cpu_kernels.search import search
+from aurel_cpu_kernels.reduce import add_to_winners, fill, is_finite, pack
+from aurel_cpu_kernels.search import (
+    describe,
+    divide,
+    prepare,
+    scratch_for,
+    search,
+    search_part,
+)
 from aurel_cpu_kernels.threads import run
+
+
+@ranged
+def forward_graphs(start, stop, search, x, nodes, channels, k, keep, neighbors, out, winner):
+    """Choose neighbors, and write the maxima, in some graphs whose nodes are their own sources.
+
+    A graph's nodes are still in a near cache when they are read again.
+    """
+    scratch = scratch_for(start, stop, search)
+    packed = np.empty(k, np.int64)
+    won = np.empty(channels, np.int32)
+    for graph in range(start, stop):
+        search_part(graph, search, scratch, neighbors)
+        maxima_of_graph(graph, x, nodes, channels, k, keep, neighbors, packed, won, out, winner)
+
+
+@uncounted
+def maxima_of_graph(graph, x, nodes, channels, k, keep, neighbors, packed, won, out, winner):
+    """Write the maxima of one graph, less its nodes, and the winners if `keep`."""
+    base = graph * nodes * channels
+    finite = is_finite(x[base:][: nodes * channels])
+    for row in range(graph * nodes, (graph + 1) * nodes):
+        found = pack(neighbors, row * k, k, nodes, packed)
+        maximum_of_row(row, x, base, packed, found, channels, finite, x, keep, won, out, winner)
 
 
 @ranged
@@ -60,6 +92,25 @@ def forward(
     """
     problem = dense_problem(wide(x), sources, bias, mask, source_mask, k, metric, loop, dilation)
     neighbors = torch.empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
+    table, whole, _ = divide(problem)
+    if whole and len(table) > 0 and sources is None:
+        out, winner = result(x, *x.shape), winners(x.shape[1], *(x.shape if keep_winner else (0,)))
+        described = describe(problem, prepare(problem), table, whole)
+        run(
+            forward_graphs,
+            len(table),
+            problem.work(),
+            described,
+            problem.x,
+            x.shape[1],
+            x.shape[2],
+            k,
+            keep_winner,
+            flat(neighbors),
+            flat(out),
+            flat(winner),
+        )
+        return narrow(out, x), neighbors, winner
     search(problem, flat(neighbors))
     features = x if sources is None else sources
     out, winner = reduce_lists(features, neighbors, "max", keep_winner, relative_to=x)

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from aurel_cpu_kernels.arrays import check_winner, flat, narrow, result, winners
+from aurel_cpu_kernels.compiler import uncounted
 from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.reduce import (
     add_multiple,
@@ -23,6 +24,22 @@ WHOLE = 1024  # nodes up to which a whole graph is looked at for NaN
 _REDUCTIONS = {"max": MAX, "mean": MEAN, "sum": SUM}
 
 
+@uncounted
+def maximum_of_row(row, x, base, packed, found, channels, finite, relative, keep, won, out, winner):
+    """Write one row of the maxima, less that of `relative`, and its winners if `keep`."""
+    if not finite:
+        finite = True
+        for s in range(found):
+            finite = finite and is_finite(x[base + packed[s] * channels :][:channels])
+    target = out[row * channels :][:channels]
+    kept = winner[row * channels :][: channels if keep else 0]
+    reduce_maximum(x, base, packed, found, channels, finite, keep, won, target, kept)
+    if relative.size > 0 and found > 0:
+        node = relative[row * channels :][:channels]
+        for c in range(channels):
+            target[c] -= node[c]
+
+
 @ranged
 def forward_rows(
     start, stop, x, lists, relative, k, rows, nodes, channels, reduce, keep, out, winner
@@ -35,26 +52,18 @@ def forward_rows(
     for row in range(start, stop):
         graph = row // rows
         base = graph * nodes * channels
-        target = out[row * channels : (row + 1) * channels]
         found = pack(lists, row * k, k, nodes, packed)
         if reduce != MAX:
             divisor = max(found, 1) if reduce == MEAN else 1
+            target = out[row * channels : (row + 1) * channels]
             reduce_sum(x, base, packed, found, channels, divisor, target)
             continue
         if graph != seen and nodes <= WHOLE:
             finite = is_finite(x[base : base + nodes * channels])
             seen = graph
-        safe = finite
-        if not safe:
-            safe = True
-            for s in range(found):
-                safe = safe and is_finite(x[base + packed[s] * channels :][:channels])
-        kept = winner[row * channels : (row + 1) * channels] if keep else winner[:0]
-        reduce_maximum(x, base, packed, found, channels, safe, keep, won, target, kept)
-        if relative.size > 0 and found > 0:
-            node = relative[row * channels : (row + 1) * channels]
-            for c in range(channels):
-                target[c] -= node[c]
+        maximum_of_row(
+            row, x, base, packed, found, channels, finite, relative, keep, won, out, winner
+        )
 
 
 @ranged

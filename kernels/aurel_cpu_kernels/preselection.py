@@ -203,7 +203,7 @@ def choose_candidates(
     eps = np.finfo(x.dtype).eps
     scores = np.empty(count, x.dtype)
     sums = np.empty((2, count), x.dtype)
-    best, values, places, ranks, taken = scratch_of(scores, wanted)
+    scratch = scratch_of(scores, wanted)
     chosen = np.empty(wanted, np.int64)
     few_sums = np.empty((1, wanted), x.dtype)
     listed, some = np.empty(LISTED, np.int64), np.empty(LISTED, x.dtype)
@@ -249,11 +249,7 @@ def choose_candidates(
                     first,
                     excluded,
                     wanted,
-                    best,
-                    values,
-                    places,
-                    ranks,
-                    taken,
+                    scratch,
                     chosen,
                 )
                 chosen[:found].sort()
@@ -280,11 +276,7 @@ def choose_candidates(
                     0,
                     -1,
                     rank,
-                    best,
-                    values,
-                    places,
-                    ranks,
-                    taken,
+                    scratch,
                     few_chosen,
                 )
                 if found == wanted:
@@ -330,11 +322,7 @@ def choose_candidates(
                     first,
                     excluded,
                     rank,
-                    best,
-                    values,
-                    places,
-                    ranks,
-                    taken,
+                    scratch,
                     few_chosen,
                 )
         offset = 0 if local else first

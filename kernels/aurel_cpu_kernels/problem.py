@@ -10,7 +10,7 @@ import numpy as np
 from aurel_cpu_kernels.arrays import Array
 
 
-@dataclass
+@dataclass(slots=True)
 class Problem:
     """Arrays that describe the search; flat, rows after each other.
 

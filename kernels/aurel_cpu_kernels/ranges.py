@@ -41,15 +41,13 @@ def ranged(function: Callable[..., None]) -> Any:
 _function: Any = None  # each kernel has its own
 
 
-def _launch(team, threads, ranges, start, stop, *args):  # type: ignore[no-untyped-def]
+def _launch(team, threads, ranges, start, stop, *args):
     if _share(team, threads, ranges, start, stop, _function, args) > 0:
         raise MemoryError("not enough memory for a CPU kernel")
 
 
 @intrinsic
-def _share(  # type: ignore[no-untyped-def]
-    typing_context, team, threads, ranges, start, stop, function, args
-):
+def _share(typing_context, team, threads, ranges, start, stop, function, args):
     """Compute all ranges, and return how many failed."""
     called = function.get_call_type(typing_context, (types.intp, types.intp, *args.types), {})
     whole = (types.intp,) * 5

@@ -7,10 +7,12 @@ Small graphs by exact scores of all pairs, each pair once; large ones by product
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from aurel_cpu_kernels.arrays import Array
+from aurel_cpu_kernels.compiler import inner
 from aurel_cpu_kernels.preselection import search_by_products
 from aurel_cpu_kernels.problem import Problem, dense_rows
 from aurel_cpu_kernels.ranges import ranged
@@ -74,90 +76,86 @@ def _parts(rows: Array, sources: Array, graphs: Array) -> tuple[Array, bool]:
     return np.stack((graphs[graph], first, size), 1), False
 
 
-@ranged
-def search_parts(
-    start,
-    stop,
-    table,
-    x,
-    y,
-    own,
-    squares,
-    source_squares,
-    channels,
-    rows,
-    sources,
-    valid,
-    source_valid,
-    bias,
-    bias_stride,
-    metric,
-    k,
-    dilation,
-    loop,
-    local,
-    whole,
-    neighbors,
-):
-    """Write the neighbors of the nodes of some parts."""
+@inner
+def scratch_for(start, stop, search):
+    """Return scratch arrays for some parts."""
+    x, _, _, _, _, _, _, sources, _, _, _, _, _, k, dilation, _, _, table, _ = search
     most, height = 1, 1
     for part in range(start, stop):
         most = max(most, sources[table[part, 0], 1])
         height = max(height, table[part, 2])
-    sums = np.empty((height, most), x.dtype)
     scores = np.empty(most, x.dtype)
-    best, values, places, ranks, taken = scratch_of(scores, k * dilation)
     chosen = np.empty(k * dilation, np.int64)
-    for part in range(start, stop):
-        graph = table[part, 0]
-        row = rows[graph, 0] + table[part, 1]
-        size = table[part, 2]
-        first = sources[graph, 0]
-        nodes = sources[graph, 1]
-        if own and whole:
-            sums_within(x, row, nodes, channels, metric, sums)
-        else:
-            sums_between(x, y, row, size, first, nodes, channels, metric, sums)
-        offset = 0 if local else first
-        for i in range(size):
-            found = 0
-            itself = table[part, 1] + i
-            if valid.size == 0 or valid[row + i]:
-                square = squares[row + i] if squares.size > 0 else x.dtype.type(0)
-                bias_row = graph * bias_stride + itself * nodes
-                finish_scores(
-                    sums, i, nodes, metric, square, source_squares, first, bias, bias_row, scores
-                )
-                excluded = -1 if loop else itself
-                found = choose(
-                    scores,
-                    nodes,
-                    source_valid,
-                    first,
-                    excluded,
-                    k * dilation,
-                    best,
-                    values,
-                    places,
-                    ranks,
-                    taken,
-                    chosen,
-                )
-            place = (row + i) * k
-            for s in range(k):
-                rank = s * dilation
-                neighbors[place + s] = chosen[rank] + offset if rank < found else -1
+    return np.empty((height, most), x.dtype), scores, chosen, scratch_of(scores, k * dilation)
 
 
-def search(problem: Problem, neighbors: Array) -> None:
-    """Write the neighbors of all nodes into a flat array, K a node."""
-    x, y, squares, source_squares = prepare(problem)
-    table, whole, large = divide(problem)
-    run(
-        search_parts,
-        len(table),
-        problem.work(),
+@inner
+def search_part(part, search, scratch, neighbors):
+    """Write the neighbors of the nodes of one part; `search` is what `describe` returns."""
+    (
+        x,
+        y,
+        own,
+        squares,
+        source_squares,
+        channels,
+        rows,
+        sources,
+        valid,
+        source_valid,
+        bias,
+        bias_stride,
+        metric,
+        k,
+        dilation,
+        loop,
+        local,
         table,
+        whole,
+    ) = search
+    sums, scores, chosen, sorting = scratch
+    graph = table[part, 0]
+    row = rows[graph, 0] + table[part, 1]
+    size = table[part, 2]
+    first = sources[graph, 0]
+    nodes = sources[graph, 1]
+    if own and whole:
+        sums_within(x, row, nodes, channels, metric, sums)
+    else:
+        sums_between(x, y, row, size, first, nodes, channels, metric, sums)
+    offset = 0 if local else first
+    for i in range(size):
+        found = 0
+        itself = table[part, 1] + i
+        if valid.size == 0 or valid[row + i]:
+            square = squares[row + i] if squares.size > 0 else x.dtype.type(0)
+            bias_row = graph * bias_stride + itself * nodes
+            finish_scores(
+                sums, i, nodes, metric, square, source_squares, first, bias, bias_row, scores
+            )
+            excluded = -1 if loop else itself
+            rank = k * dilation
+            found = choose(scores, nodes, source_valid, first, excluded, rank, sorting, chosen)
+        place = (row + i) * k
+        for s in range(k):
+            rank = s * dilation
+            neighbors[place + s] = chosen[rank] + offset if rank < found else -1
+
+
+@ranged
+def search_parts(start, stop, search, neighbors):
+    """Write the neighbors of the nodes of some parts."""
+    scratch = scratch_for(start, stop, search)
+    for part in range(start, stop):
+        search_part(part, search, scratch, neighbors)
+
+
+def describe(
+    problem: Problem, prepared: tuple[Array, Array, Array, Array], table: Array, whole: bool
+) -> tuple[Any, ...]:
+    """Return what kernels take of a search and its parts."""
+    x, y, squares, source_squares = prepared
+    return (
         x,
         y,
         problem.y is problem.x,
@@ -175,8 +173,17 @@ def search(problem: Problem, neighbors: Array) -> None:
         problem.dilation,
         problem.loop,
         problem.local,
+        table,
         whole,
-        neighbors,
     )
+
+
+def search(problem: Problem, neighbors: Array) -> None:
+    """Write the neighbors of all nodes into a flat array, K a node."""
+    prepared = prepare(problem)
+    table, whole, large = divide(problem)
+    if len(table) > 0:
+        described = describe(problem, prepared, table, whole)
+        run(search_parts, len(table), problem.work(), described, neighbors)
     if len(large) > 0:
-        search_by_products(problem, large, x, y, squares, source_squares, neighbors)
+        search_by_products(problem, large, *prepared, neighbors)

@@ -165,8 +165,9 @@ def place_ranked(places, count, rank, ranks, taken, chosen):
 
 
 @uncounted
-def rank_few(scores, nodes, valid, first, excluded, rank, values, places, ranks, taken, chosen):
+def rank_few(scores, nodes, valid, first, excluded, rank, scratch, chosen):
     """Do what `insert_smallest` does for up to MANY scores, by counting the smaller ones."""
+    _, values, places, ranks, taken = scratch
     for j in range(nodes):
         free = j != excluded and (valid.size == 0 or valid[first + j])
         values[j] = scores[j] if free else np.inf
@@ -176,11 +177,12 @@ def rank_few(scores, nodes, valid, first, excluded, rank, values, places, ranks,
 
 
 @uncounted
-def rank_many(scores, nodes, valid, first, excluded, rank, values, places, ranks, taken, chosen):
+def rank_many(scores, nodes, valid, first, excluded, rank, scratch, chosen):
     """Do what `rank_few` does for any number of scores; return -1 where it cannot.
 
     The `rank`-th smallest of the minima of GROUPS groups is a bound: only scores up to it count.
     """
+    _, values, places, ranks, taken = scratch
     if excluded >= 0:
         scores[excluded] = np.inf
     if valid.size > 0:
@@ -216,42 +218,32 @@ def rank_many(scores, nodes, valid, first, excluded, rank, values, places, ranks
 
 
 @uncounted
-def choose_among_many(
-    scores, nodes, valid, first, excluded, rank, best, values, places, ranks, taken, chosen
-):
+def choose_among_many(scores, nodes, valid, first, excluded, rank, scratch, chosen):
     """Do what `choose` does for more than MANY scores."""
     if rank <= MOST:
-        found = rank_many(
-            scores, nodes, valid, first, excluded, rank, values, places, ranks, taken, chosen
-        )
+        found = rank_many(scores, nodes, valid, first, excluded, rank, scratch, chosen)
         if found >= 0:
             return found
     if rank <= FEW:
-        return insert_smallest(scores, nodes, valid, first, excluded, rank, best, chosen)
-    return heap_smallest(scores, nodes, valid, first, excluded, rank, best, chosen)
+        return insert_smallest(scores, nodes, valid, first, excluded, rank, scratch[0], chosen)
+    return heap_smallest(scores, nodes, valid, first, excluded, rank, scratch[0], chosen)
 
 
 @uncounted
-def choose(scores, nodes, valid, first, excluded, rank, best, values, places, ranks, taken, chosen):
+def choose(scores, nodes, valid, first, excluded, rank, scratch, chosen):
     """Write the places of the `rank` smallest scores into `chosen`, and return their number.
 
     The scores of sources that may not be chosen are lost.
 
     Args:
         scores, nodes, valid, first, excluded, rank, chosen: as for `insert_smallest`.
-        best, values, places, ranks, taken: see `scratch_of`.
+        scratch: see `scratch_of`.
     """
     if nodes <= 16 and rank <= 4:
-        found = insert_smallest(scores, nodes, valid, first, excluded, rank, best, chosen)
-    elif nodes <= MANY:
-        found = rank_few(
-            scores, nodes, valid, first, excluded, rank, values, places, ranks, taken, chosen
-        )
-    else:
-        found = choose_among_many(
-            scores, nodes, valid, first, excluded, rank, best, values, places, ranks, taken, chosen
-        )
-    return found
+        return insert_smallest(scores, nodes, valid, first, excluded, rank, scratch[0], chosen)
+    if nodes <= MANY:
+        return rank_few(scores, nodes, valid, first, excluded, rank, scratch, chosen)
+    return choose_among_many(scores, nodes, valid, first, excluded, rank, scratch, chosen)
 
 
 @kernel

@@ -23,7 +23,7 @@ import torch
 
 # Elementary operations, which take some 5 microseconds, that are worth another thread.
 _WORTH = 15_000
-_SHARES = 3  # ranges a thread, so that one that started late takes fewer
+_SHARES = 8  # ranges a thread, so that one that started late takes fewer
 
 
 class _Job:

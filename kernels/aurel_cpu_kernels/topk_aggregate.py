@@ -24,7 +24,7 @@ def adjacency_of_graphs(
     """Choose, and write D^-1/2 A D^-1/2 with a one for every score no worse than the K-th."""
     sums = np.empty((nodes, nodes), x.dtype)
     scores = np.empty(nodes, x.dtype)
-    best, values, places, ranks, taken = scratch_of(scores, k)
+    scratch = scratch_of(scores, k)
     chosen = np.empty(k, np.int64)
     scale = np.empty(nodes, x.dtype)
     for graph in range(start, stop):
@@ -38,9 +38,7 @@ def adjacency_of_graphs(
             if valid.size == 0 or valid[first + i]:
                 square = squares[first + i] if squares.size > 0 else x.dtype.type(0)
                 finish_scores(sums, i, nodes, metric, square, squares, first, bias, 0, scores)
-                found = choose(
-                    scores, nodes, valid, first, -1, k, best, values, places, ranks, taken, chosen
-                )
+                found = choose(scores, nodes, valid, first, -1, k, scratch, chosen)
                 last = scores[chosen[found - 1]] if found == k else np.inf
                 for j in range(nodes):
                     if (valid.size == 0 or valid[first + j]) and scores[j] <= last:
