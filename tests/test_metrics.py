@@ -299,8 +299,9 @@ def test_thresholds_stay_apart_in_a_collection(
 ) -> None:
     """The first batch counts the same at both thresholds, and the second does not."""
     between = torch.as_tensor(other, dtype=torch.float64).max() - 5e-8
+    clear = torch.tensor([[0.9, 0.1, 0.9], [0.2, 0.8, 0.8]], dtype=torch.float64)
     batches = [
-        (torch.tensor([[0.9, 0.1, 0.9], [0.2, 0.8, 0.8]]).double(), torch.eye(3)[:2]),
+        (clear, torch.tensor([[1, 0, 1], [0, 1, 0]])),
         (between.expand(4, 3), torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]])),
     ]
     together = MetricCollection({"low": metric(AUS), "high": metric(AUS, other)})
