@@ -166,7 +166,8 @@ def test_self_adjusting_gcn(size: dict[str, int], bench: Any, versus: Any) -> No
         "aurel": lambda: gradients(layer(x), [x], layer)[:2],
         "plain": lambda: gradients(plain(x), [x], plain)[:2],
     }
-    versus("SelfAdjustingGCN", size, "training", steps, allowed=0.01)
+    # One near-tie of neighbors changes what follows in its graph.
+    versus("SelfAdjustingGCN", size, "training", steps, allowed=1.5 / batch)
 
 
 def plain_block_conv(layer: Any, x: Tensor, mask: None, neighbors: Tensor) -> Tensor:
