@@ -7,7 +7,7 @@ PYG := .venv-pyg
 
 # torch-cluster and torch-scatter are peers where `make test-pyg` has compiled them.
 BENCH_PYTHON ?= $(firstword $(wildcard $(PYG)/bin/python) $(BIN)/python)
-# MUTANTS="aurel/losses.py --again" tests those of one file again that survived before.
+# MUTANTS="aurel/losses/logits.py --again" tests those of one file again that survived before.
 MUTANTS ?= --sample 60
 # Any Python that has GPU_NEEDS will do: .venv, else python3. Without either, .venv is made.
 GPU_NEEDS := torch triton pytest pytest_benchmark hypothesis numpy timm

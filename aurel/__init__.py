@@ -13,16 +13,16 @@ from __future__ import annotations
 __distribution__ = "aurel-au"  # before the imports: `check_owner` reads it
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurel.name_clash import warn_of_other
-from aurel.ops.backend import use_backend
 
 if TYPE_CHECKING:
     from aurel import layers as layers
     from aurel import losses as losses
     from aurel import models as models
+    from aurel import ops as ops
+    from aurel.ops.backend import use_backend
 
 __version__ = "0.1.0"
 
@@ -30,16 +30,18 @@ warn_of_other()
 
 __all__ = ["__version__", "use_backend"]
 
-_LAZY = ("layers", "losses", "models")
+_LAZY = ("layers", "losses", "models", "ops")
 
 if not TYPE_CHECKING:
 
-    def __getattr__(name: str) -> ModuleType:
-        """Import one of the subpackages when it is first asked for."""
+    def __getattr__(name: str) -> Any:
+        """Import a subpackage at its first use; torch, which most need, takes seconds."""
         if name in _LAZY:
             return import_module(f"aurel.{name}")
+        if name == "use_backend":
+            return import_module("aurel.ops.backend").use_backend
         raise AttributeError(f"module 'aurel' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, "use_backend"})

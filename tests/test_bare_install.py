@@ -24,7 +24,7 @@ import aurel, aurel_kernels
 assert time.perf_counter() - start < 1.0, "import aurel is slow"
 import sys
 assert "triton" not in sys.modules and "timm" not in sys.modules
-import aurel.layers, aurel.ops, aurel.losses, aurel.facs
+import aurel.layers, aurel.ops, aurel.losses, aurel.facs, aurel.metrics
 layer = aurel.layers.TopKGraphConv(8, num_nodes=5, k=3)
 out = layer(torch.randn(2, 5, 8))
 assert out.shape == (2, 5, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,42 @@ def test_an_error_leaves_what_came_meanwhile(tmp_path: Path) -> None:
         (tmp_path / "a" / "other.txt").write_text("of another")
         raise RuntimeError
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["other.txt"]
+
+
+def test_the_content_is_on_the_disk_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that is synchronized is the one that is renamed, in its full length."""
+    steps: list[tuple[str, int, int]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        steps.append(("fsync", status.st_ino, status.st_size))
+        fsync(descriptor)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        status = os.stat(source)
+        steps.append(("replace", status.st_ino, status.st_size))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write(tmp_path / "c.txt")
+    file = (tmp_path / "c.txt").stat().st_ino
+    assert steps == [("fsync", file, 3), ("replace", file, 3)]
+
+
+def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), atomic_path(tmp_path / "c.txt") as temporary:
+        raise KeyError
+    temporary.write_text("half of a longer content")
+    write(tmp_path / "c.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.txt"]
+    assert (tmp_path / "c.txt").read_text() == "new"
+
+
+def test_a_block_that_writes_nothing_fails(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a" / "c.txt"):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from torch import Tensor
 
 pytest.importorskip("torchmetrics")
 
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from aurel.facs import AUSet
 from aurel.metrics import AUAUC, AUF1, AUAccuracy, AUScores, roc_auc
@@ -249,6 +249,111 @@ def test_merged_states_are_those_of_one_metric() -> None:
     assert first.compute() == whole.compute()
 
 
+def test_a_merge_after_a_score_changes_it() -> None:
+    probs, labels = random_batch(50, 3)
+    whole, running, other = (AUF1(AUS) for _ in range(3))
+    whole.update(probs, labels)
+    running.update(probs[:17], labels[:17])
+    other.update(probs[17:], labels[17:])
+    assert running.compute() != whole.compute()
+    running.merge_state(other.metric_state)
+    assert running.compute() == whole.compute()
+
+
+def test_unlike_metrics_do_not_merge() -> None:
+    scores = AUScores([1, 2])
+    unlike = {
+        "AUF1 of AU01, AU02 at": AUF1([1, 2]),
+        "AUScores of AU01, AU04 at": AUScores([1, 4]),
+        r"AUScores of AU01, AU02 at \[0.6\]": AUScores([1, 2], 0.6),
+    }
+    for kind, other in unlike.items():
+        message = rf"must be AUScores of AU01, AU02 at \[0.5\], got {kind}"
+        with pytest.raises(ValueError, match=message):
+            scores.merge_state(other)
+    scores.merge_state(AUScores([1, 2], [0.5]))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_call_returns_the_score_of_its_batch_and_adds_it(metric: Callable[..., Metric]) -> None:
+    probs, labels = random_batch(50, 3)
+    running, whole = metric(AUS, average="none"), metric(AUS, average="none")
+    for part in (slice(0, 20), slice(20, 50)):
+        alone = metric(AUS, average="none")
+        alone.update(probs[part], labels[part])
+        assert torch.equal(running(probs[part], labels[part]), alone.compute())
+    whole.update(probs, labels)
+    assert torch.equal(running.compute(), whole.compute())
+
+
+def test_the_state_is_in_no_checkpoint_and_no_average_of_weights() -> None:
+    scores = AUScores(AUS)
+    scores.update(*random_batch(5, 3))
+    assert not scores.state_dict() and not list(scores.buffers())
+
+
+@pytest.mark.parametrize("metric", [AUF1, AUAccuracy])
+@pytest.mark.parametrize("other", [0.6, 0.5 + 1e-7, (0.5, 0.5, 0.6)])
+def test_thresholds_stay_apart_in_a_collection(
+    metric: Callable[..., Metric], other: float | tuple[float, ...]
+) -> None:
+    """The first batch counts the same at both thresholds, and the second does not."""
+    between = torch.as_tensor(other, dtype=torch.float64).max() - 5e-8
+    clear = torch.tensor([[0.9, 0.1, 0.9], [0.2, 0.8, 0.8]], dtype=torch.float64)
+    batches = [
+        (clear, torch.tensor([[1, 0, 1], [0, 1, 0]])),
+        (between.expand(4, 3), torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]])),
+    ]
+    together = MetricCollection({"low": metric(AUS), "high": metric(AUS, other)})
+    alone = {"low": metric(AUS), "high": metric(AUS, other)}
+    for probs, labels in batches:
+        together.update(probs, labels)
+        for one in alone.values():
+            one.update(probs, labels)
+    expected = {name: one.compute() for name, one in alone.items()}
+    assert expected["low"] != expected["high"]
+    assert together.compute() == expected
+
+
+def test_a_collection_counts_once_for_metrics_of_the_same_counts() -> None:
+    metrics = [AUF1(AUS), AUAccuracy(AUS), AUAUC(AUS)]
+    together = MetricCollection(metrics, prefix="val/")
+    for seed in range(3):
+        batch = random_batch(20, 3, seed)
+        together.update(*batch)
+        for metric in metrics:
+            metric.update(*batch)
+    assert sorted(map(sorted, together.compute_groups.values())) == [
+        ["AUAUC"],
+        ["AUAccuracy", "AUF1"],
+    ]
+    expected = {f"val/{type(metric).__name__}": metric.compute() for metric in metrics}
+    assert together.compute() == expected
+
+
+def test_options_are_those_of_torchmetrics() -> None:
+    batch = random_batch(20, 3)
+    alone = AUScores(AUS, 0.7)
+    twice = AUScores(
+        AUS,
+        0.7,
+        dist_sync_fn=lambda state, group: [state, state],
+        distributed_available_fn=lambda: True,
+    )
+    unsynced = AUScores(AUS, 0.7, sync_on_compute=False, compute_on_cpu=True)
+    for metric in (alone, twice, unsynced):
+        assert isinstance(metric, Metric)
+        metric.update(*batch)
+    table = alone.compute()
+    assert unsynced.compute() == table
+    doubled = twice.compute()
+    for name in alone.aus.names:
+        counts = {key: 2 * table[name][key] for key in ("positives", "known")}
+        assert doubled[name] == table[name] | counts
+    with pytest.raises(ValueError, match="nonsense"):
+        AUF1(AUS, nonsense=1)
+
+
 SHARES = (13, 0, 40)  # one process without a batch
 AUS = (1, 2, 4)
 
@@ -288,3 +393,33 @@ def test_processes_agree_with_one(tmp_path: Path) -> None:
         table, area = torch.load(tmp_path / f"{rank}.pt")
         assert table == expected.compute()
         assert torch.equal(area, auc.compute())
+
+
+def test_lightning_logs_a_metric_over_all_batches(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+    batches = [random_batch(20, 3, seed) for seed in range(3)]
+
+    class Scored(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f1 = AUF1(AUS)
+
+        def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+            self.f1(*batch)
+            self.log("f1", self.f1)
+
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+    )
+    module, whole = Scored(), AUF1(AUS)
+    for batch in batches:
+        whole.update(*batch)
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    for _ in range(2):  # the second epoch starts from zero
+        (logged,) = trainer.validate(module, loader, verbose=False)
+        assert logged["f1"] == pytest.approx(whole.compute().item())

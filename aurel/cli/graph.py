@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aurel.vision.face_predictor import FacePredictor
     from aurel.vision.image import RGBImage
 
+SYNTHETIC = "synthetic"  # --data: the embedded faces instead of a folder
 _DESCRIPTION = """\
 Average the graph that a model builds over many faces, and bring it to the level of action units.
 The faces are the embedded ones, those in photographs (--data FOLDER), or the test images of a
@@ -51,10 +52,10 @@ def add_parser(subparsers: Any) -> None:
     faces = parser.add_mutually_exclusive_group()
     faces.add_argument(
         "--data",
-        default="synthetic",
-        metavar="synthetic|FOLDER",
+        default=SYNTHETIC,
+        metavar=f"{SYNTHETIC}|FOLDER",
         help="faces to average over: the embedded ones, nothing covering them, or those in the "
-        "photographs of a folder (synthetic)",
+        f"photographs of a folder ({SYNTHETIC})",
     )
     faces.add_argument(
         "--config",
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     unread: list[Path] = []
     if args.config is not None:
         batches = _tested(args, loaded)
-    elif args.data == "synthetic":
+    elif args.data == SYNTHETIC:
         batches = _synthetic(args, loaded)
     else:
         batches = _photos(args, predictor, unread)
@@ -114,12 +115,12 @@ def run(args: argparse.Namespace) -> int:
 def _synthetic(args: argparse.Namespace, loaded: ImageModel[AUModel]) -> Iterator[Tensor]:
     from torch.utils.data import DataLoader
 
-    from aurel.data.synthetic import ACTION_UNITS, SyntheticFaces
+    from aurel.data.synthetic import SHOWN_AUS, SyntheticFaces
     from aurel.data.transforms import EvalTransform
 
     if args.samples < 1:
         raise ValueError(f"--samples must be at least 1, got {args.samples}")
-    shown = [n for n in dict.fromkeys(loaded.model.aus.numbers) if n in ACTION_UNITS]
+    shown = [n for n in dict.fromkeys(loaded.model.aus.numbers) if n in SHOWN_AUS]
     faces = SyntheticFaces(
         shown or "BP4D",
         subjects=range(args.samples),
@@ -157,7 +158,7 @@ def _photos(
     from aurel.vision.inputs import InputError, find_inputs, is_video, read_photo
 
     if not Path(args.data).exists():
-        raise InputError(f"--data must be synthetic or a folder that exists, got {args.data}")
+        raise InputError(f"--data must be {SYNTHETIC} or a folder that exists, got {args.data}")
     files = find_inputs([args.data])
     photos = [path for path in files if not is_video(path)]
     if videos := len(files) - len(photos):

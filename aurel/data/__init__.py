@@ -8,16 +8,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from aurel.data.registry import DatasetInfo, dataset_info, list_datasets, register_dataset
 from aurel.data.synthetic import SyntheticClips, SyntheticFaces
 
 __all__ = [
     "AffWild2Faces",
+    "DatasetInfo",
     "EvalTransform",
     "ListClips",
     "ListDataset",
     "SyntheticClips",
     "SyntheticFaces",
     "TrainTransform",
+    "dataset_info",
+    "list_datasets",
+    "register_dataset",
 ]
 
 _READERS = {

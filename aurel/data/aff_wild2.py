@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aurel.data.lists import ListDataset, ListSplit
+from aurel.data.base import Transform
+from aurel.data.lists import ListDataset
+from aurel.data.registry import ListSplit
 from aurel.facs import AU_SETS, AUSet
 
 AFF_WILD2 = AU_SETS["Aff-Wild2"]
@@ -51,9 +51,11 @@ class AffWild2Faces(ListDataset):
         *,
         lists: str | Path | None = None,
         images: str | Path | None = None,
-        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.root = Path(root)
+        self.dataset = AFF_WILD2.name
+        self.fold = None
         self.aus = AFF_WILD2
         self.transform = transform
         self.landmarks = None
@@ -110,27 +112,22 @@ def read_aff_wild2_labels(file: Path) -> Tensor:
     header, *lines = file.read_text(encoding="utf-8-sig").splitlines() or [""]
     if not _names_the_aus(header.split(",")):
         raise ValueError(
-            f"{file}, line 1: the AUs {','.join(AFF_WILD2.names)} are wanted, there is {header!r}"
+            f"{file}, line 1: the AUs must be {','.join(AFF_WILD2.names)}, got {header!r}"
         )
     if not lines:
         return torch.zeros(0, len(AFF_WILD2), dtype=torch.int8)
     try:
         rows = np.loadtxt(lines, delimiter=",", ndmin=2, dtype=np.float32)
     except ValueError as error:
-        raise ValueError(f"{file}: labels apart by commas are wanted ({error})") from error
+        raise ValueError(f"{file}: lines must be labels separated by commas ({error})") from error
     bad = ~np.isin(rows, (1, 0, -1)).all(1)
     if rows.shape[1] != len(AFF_WILD2) or bad.any():
         line = int(bad.argmax()) + 2
         raise ValueError(
-            f"{file}, line {line}: {len(AFF_WILD2)} labels 1, 0 or -1 are wanted, there is "
+            f"{file}, line {line}: a line must have {len(AFF_WILD2)} labels 1, 0 or -1, got "
             f"{lines[line - 2]!r}"
         )
     return torch.from_numpy(rows.astype(np.int8))
-
-
-def is_aff_wild2(dataset: str) -> bool:
-    """Return whether `dataset` is a way to write Aff-Wild2."""
-    return re.sub(r"[^a-z0-9]", "", dataset.lower()) == "affwild2"
 
 
 def _names_the_aus(words: Sequence[str]) -> bool:

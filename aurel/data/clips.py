@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from aurel.data.base import AUDataset, Transform
 from aurel.data.lists import ListDataset
 
 _NUMBERED = re.compile(r"(.*?)(\d+)\.[^./]+")
 
 
-class ListClips(Dataset[dict[str, Any]]):
+class ListClips(AUDataset):
     """Clips of consecutive frames of one video, from a `ListDataset`.
 
     For training, an item is a run of frames without a gap, and gives a clip that starts anywhere in
@@ -55,7 +55,7 @@ class ListClips(Dataset[dict[str, Any]]):
         *,
         context: int = 0,
         at_random: bool = False,
-        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        transform: Transform | None = None,
     ) -> None:
         if frames < 1:
             raise ValueError(f"frames must be at least 1, got {frames}")
@@ -71,7 +71,11 @@ class ListClips(Dataset[dict[str, Any]]):
         self.transform = transform
         self._take(at_random)
 
-    def side_by_side(self) -> ListClips:
+    def for_scoring(self) -> Self:
+        """Return `side_by_side`."""
+        return self.side_by_side()
+
+    def side_by_side(self) -> Self:
         """Return the clips for scoring of the same videos."""
         clips = copy.copy(self)
         clips._take(at_random=False)
@@ -81,6 +85,10 @@ class ListClips(Dataset[dict[str, Any]]):
         """Return the labels of every frame that `items` are cut from, (M, N) int8."""
         lines = [line for item in items for line in self._cut(item)]
         return self.data.labels[lines]
+
+    def class_weights(self) -> Tensor:
+        """Return the published class weights of the frames."""
+        return self.data.class_weights()
 
     def __len__(self) -> int:
         return len(self._items)

@@ -7,25 +7,22 @@ lists tests on part 4 - f of the three subject groups (`aurel.facs`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from aurel.data.base import AUDataset, Transform
 from aurel.data.images import open_rgb
-from aurel.facs import LANDMARKS_66_TO_49, LANDMARKS_68_TO_49, AUSet
+from aurel.data.registry import LABELS, DatasetInfo, ListSplit, dataset_info
+from aurel.facs import LANDMARKS_66_TO_49, LANDMARKS_68_TO_49, AUSet, AUSpec
 
 if TYPE_CHECKING:
     from PIL import Image
 
-ListSplit = Literal["train", "val", "test"]
-
-# Unknown is coded 9 in BP4D, 999 in EmotioNet and -1 in the lists that merge data sets.
-LABELS = {"1": 1, "0": 0, "-1": -1, "9": -1, "999": -1}
 IMAGE_FOLDERS = ("img", "img-dlib", "img_o")
 _LANDMARK_SCHEMES: dict[int, Sequence[int]] = {
     98: range(49),
@@ -34,13 +31,13 @@ _LANDMARK_SCHEMES: dict[int, Sequence[int]] = {
 }
 
 
-class ListDataset(Dataset[dict[str, Any]]):
+class ListDataset(AUDataset):
     """Images and AU labels named by list files.
 
     Args:
         root: folder of the data set.
-        dataset: the prefix of the list files: "BP4D", "DISFA", "EmotioNet", "hybrid", or any
-            other together with `aus`.
+        dataset: a registered name (`list_datasets`), with which the names of its list files begin,
+            or the prefix of your own list files, with `aus`.
         fold: number in the file names; None where they carry none.
         split: "train", "val" or "test".
         lists: folder of the list files; by default ``root/list``, or `root` itself.
@@ -58,6 +55,8 @@ class ListDataset(Dataset[dict[str, Any]]):
         ValueError: a list has a bad line, or the lists differ in length.
     """
 
+    subjects: list[str]
+
     def __init__(
         self,
         root: str | Path,
@@ -67,25 +66,29 @@ class ListDataset(Dataset[dict[str, Any]]):
         *,
         lists: str | Path | None = None,
         images: str | Path | None = None,
-        aus: AUSet | str | Sequence[int | str] | None = None,
-        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        aus: AUSpec | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"the data folder {self.root} does not exist")
+        info = dataset_info(dataset, aus)
+        self.dataset = dataset
+        self.fold = fold
         self.aus = au_set_of(dataset, aus)
         self.transform = transform
         self.lists = Path(lists) if lists is not None else list_folder(self.root)
         self.images = Path(images) if images is not None else image_folder(self.root)
-        self.path_list = find_list(self.lists, dataset, split, ("img_path", "path"), fold)
-        label_list = find_list(self.lists, dataset, split, ("label",), fold)
+        prefixes = list_prefixes(info, dataset)
+        self.path_list = find_list(self.lists, prefixes, split, ("img_path", "path"), fold)
+        label_list = find_list(self.lists, prefixes, split, ("label",), fold)
         self.paths = read_paths(self.path_list)
-        self.labels = read_labels(label_list, len(self.aus))
+        self.labels = read_labels(label_list, len(self.aus), info.labels)
         _same_length(self.path_list, self.paths, label_list, self.labels)
-        self._name_subjects([subject_of(path, dataset) for path in self.paths])
+        self._name_subjects([subject_of(path, info.merged) for path in self.paths])
         self.landmarks: Tensor | None = None
         try:
-            landmark_list = find_list(self.lists, dataset, split, ("landmark",), fold)
+            landmark_list = find_list(self.lists, prefixes, split, ("landmark",), fold)
         except FileNotFoundError:
             return
         self.landmarks = read_landmarks(landmark_list)
@@ -105,6 +108,10 @@ class ListDataset(Dataset[dict[str, Any]]):
             sample["landmarks"] = self.landmarks[index]
         return self.transform(sample) if self.transform is not None else sample
 
+    def class_weights(self) -> Tensor:
+        """Return the published class weights, see `read_class_weights`."""
+        return read_class_weights(self.lists, self.dataset, self.fold, len(self.aus))
+
     def _source(self, index: int) -> tuple[Path, int]:
         """Return the file that names a frame, and the line in it."""
         return self.path_list, range(len(self))[index] + 1
@@ -116,18 +123,27 @@ class ListDataset(Dataset[dict[str, Any]]):
         self._codes = [codes[name] for name in subjects]
 
 
-def au_set_of(dataset: str, aus: AUSet | str | Sequence[int | str] | None) -> AUSet:
-    """Return the AUs of the label columns of `dataset`; `aus` where given, else the known set."""
+def au_set_of(dataset: str, aus: AUSpec | None = None) -> AUSet:
+    """Return the AUs of the label columns of `dataset`; `aus` where given.
+
+    Raises:
+        ValueError: no data set has that name, or it does not say its AUs.
+    """
     if aus is not None:
         return AUSet.of(aus)
-    try:
-        return AUSet.of("OpenGraphAU" if dataset == "hybrid" else dataset)
-    except ValueError as error:
-        raise ValueError(f"the AUs of the data set {dataset!r} must be given: {error}") from error
+    chosen = dataset_info(dataset).aus
+    if chosen is None:
+        raise ValueError(f"aus must be given, the AUs of the label columns of {dataset}")
+    return chosen
+
+
+def list_prefixes(info: DatasetInfo, dataset: str) -> list[str]:
+    """Return the beginnings of the names of list files; `dataset` is the name as it was written."""
+    return list(dict.fromkeys((dataset, info.name, *info.prefixes)))
 
 
 def find_list(
-    folder: Path, dataset: str, split: str, kinds: Sequence[str], fold: int | None
+    folder: Path, prefixes: Sequence[str], split: str, kinds: Sequence[str], fold: int | None
 ) -> Path:
     """Return the list file of one kind, under whichever of its published names it has.
 
@@ -135,12 +151,9 @@ def find_list(
         FileNotFoundError: none of the names is there; the message gives them all.
     """
     end = "" if fold is None else f"_fold{fold}"
-    prefixes = (dataset, "Emotio") if dataset == "EmotioNet" else (dataset,)
-    names = [f"{prefix}_{split}_{kind}{end}.txt" for prefix in prefixes for kind in kinds]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"{folder} holds no {' or '.join(names)}")
+    return _first_file(
+        folder, [f"{prefix}_{split}_{kind}{end}.txt" for prefix in prefixes for kind in kinds]
+    )
 
 
 def read_paths(file: Path) -> list[str]:
@@ -148,16 +161,19 @@ def read_paths(file: Path) -> list[str]:
     lines = list_lines(file)
     for number, line in enumerate(lines, start=1):
         if not line:
-            raise ValueError(f"{file}, line {number}: an image path is wanted, the line is empty")
+            raise ValueError(
+                f"{file}, line {number}: an image path must be given, got an empty line"
+            )
     return [line.replace("\\", "/") for line in lines]
 
 
-def read_labels(file: Path, num_aus: int) -> Tensor:
+def read_labels(file: Path, num_aus: int, codes: Mapping[str, int] = LABELS) -> Tensor:
     """Read a list of AU labels.
 
     Args:
-        file: `num_aus` numbers a line out of 1, 0, and -1, 9 or 999 for unknown.
+        file: `num_aus` codes a line.
         num_aus: N, the number of columns.
+        codes: what each code means: 1 present, 0 absent, -1 unknown.
 
     Returns:
         (n, N) int8 in {1, 0, -1}.
@@ -167,12 +183,12 @@ def read_labels(file: Path, num_aus: int) -> Tensor:
         words = line.split()
         if len(words) != num_aus:
             raise ValueError(
-                f"{file}, line {number}: {num_aus} labels are wanted, there are {len(words)}"
+                f"{file}, line {number}: a line must have {num_aus} labels, got {len(words)}"
             )
         try:
-            rows.append([LABELS[word] for word in words])
+            rows.append([codes[word] for word in words])
         except KeyError:
-            rows.append([_label(word, f"{file}, line {number}") for word in words])
+            rows.append([_label(word, codes, f"{file}, line {number}") for word in words])
     return torch.tensor(rows, dtype=torch.int8).reshape(-1, num_aus)
 
 
@@ -190,11 +206,13 @@ def read_landmarks(file: Path) -> Tensor:
         try:
             row = [float(word) for word in line.split()]
         except ValueError as error:
-            raise ValueError(f"{file}, line {number}: numbers are wanted ({error})") from error
+            raise ValueError(
+                f"{file}, line {number}: coordinates must be numbers ({error})"
+            ) from error
         if len(row) not in _LANDMARK_SCHEMES or (rows and len(row) != len(rows[0])):
             raise ValueError(
-                f"{file}, line {number}: x and y of 49, 66 or 68 points are wanted, the same on "
-                f"every line; there are {len(row)} numbers"
+                f"{file}, line {number}: a line must have x and y of 49, 66 or 68 points, the "
+                f"same number on every line, got {len(row)} numbers"
             )
         rows.append(row)
     if not rows:
@@ -210,38 +228,47 @@ def read_class_weights(folder: Path, dataset: str, fold: int | None, num_aus: in
         (N,) float32.
     """
     end = "" if fold is None else f"_fold{fold}"
-    names = [f"{dataset}_weight{end}.txt", f"{dataset}_train_weight{end}.txt"]
-    file = next((folder / name for name in names if (folder / name).is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"{folder} holds no {' or '.join(names)}")
+    file = _first_file(
+        folder, [f"{dataset}_{kind}{end}.txt" for kind in ("weight", "train_weight")]
+    )
     try:
         weights = [float(word) for word in file.read_text().split()]
     except ValueError as error:
-        raise ValueError(f"{file}: numbers are wanted ({error})") from error
+        raise ValueError(f"{file}: weights must be numbers ({error})") from error
     if len(weights) != num_aus:
-        raise ValueError(f"{file}: {num_aus} weights are wanted, there are {len(weights)}")
+        raise ValueError(f"{file}: there must be {num_aus} weights, got {len(weights)}")
     return torch.tensor(weights)
 
 
-def subject_of(path: str, dataset: str) -> str:
-    """Return who is in the image, as the path says.
+def subject_of(path: str, merged: bool = False) -> str:
+    """Return the subject of an image: the top folder of its path, or the image's path without one.
 
-    The top folder ("F001/T1/2440.jpg" is F001); below the source's folder in a hybrid list
-    ("BP4D/F001/T1/2440.jpg" is BP4D/F001). An image in no folder is a subject of its own.
+    Args:
+        path: as listed: the subject of "F001/T1/2440.jpg" is F001.
+        merged: the list merges data sets: the subject of "BP4D/F001/T1/2440.jpg" is BP4D/F001.
     """
     parts = path.removeprefix("./").split("/")
-    depth = 2 if dataset == "hybrid" else 1
+    depth = 2 if merged else 1
     return "/".join(parts[:depth]) if len(parts) > depth else path
 
 
-def _label(word: str, where: str) -> int:
+def _label(word: str, codes: Mapping[str, int], where: str) -> int:
+    """Return the label of a code that may be written as a decimal, such as "1.0"."""
     try:
         value = float(word)
-    except ValueError as error:
-        raise ValueError(f"{where}: a label is wanted, there is {word!r}") from error
-    if value.is_integer() and str(int(value)) in LABELS:
-        return LABELS[str(int(value))]
-    raise ValueError(f"{where}: a label is 1, 0, or -1, 9 or 999 for unknown; there is {word}")
+    except ValueError:
+        value = float("nan")
+    if value.is_integer() and str(int(value)) in codes:
+        return codes[str(int(value))]
+    raise ValueError(f"{where}: a label must be one of {', '.join(codes)}, got {word!r}")
+
+
+def _first_file(folder: Path, names: Sequence[str]) -> Path:
+    """Return the first of `names` that is a file in `folder`."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} holds no {' or '.join(names)}")
 
 
 def open_listed(path: Path, file: Path, line: int) -> Image.Image:

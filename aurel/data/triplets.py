@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from aurel.data.base import Transform, TripletDataset
 from aurel.data.lists import (
-    ListSplit,
     find_list,
     image_folder,
     list_folder,
     list_lines,
+    list_prefixes,
     open_listed,
     subject_of,
 )
+from aurel.data.registry import ListSplit, dataset_info
 from aurel.data.synthetic.dataset import SyntheticFaces
-
-Transform = Callable[[dict[str, Any]], dict[str, Any]]
+from aurel.facs import AUSet
 
 MARGINS = {1: 0.1, 2: 0.2, 3: 0.2}
 """Margin of the triplet loss by the number of emotions among the three faces."""
@@ -30,7 +30,7 @@ MARGINS = {1: 0.1, 2: 0.2, 3: 0.2}
 _DRAWS = 8
 
 
-class ListTriplets(Dataset[dict[str, Any]]):
+class ListTriplets(TripletDataset):
     """Triplets named by a list file, ``FEC_train_triplet.txt``.
 
     A line holds three image paths, which of the three is the odd one (1, 2 or 3) and, if known, the
@@ -76,9 +76,13 @@ class ListTriplets(Dataset[dict[str, Any]]):
             raise FileNotFoundError(f"the data folder {self.root} does not exist")
         folder = Path(lists) if lists is not None else list_folder(self.root)
         self.images = Path(images) if images is not None else image_folder(self.root)
-        self.list = find_list(folder, dataset, split, ("triplet",), fold)
+        # Nothing is known of the AUs of listed triplets, so any prefix will do.
+        self.aus = AUSet.unnamed(1)
+        info = dataset_info(dataset, self.aus)
+        self.list = find_list(folder, list_prefixes(info, dataset), split, ("triplet",), fold)
         self.paths, self.margins = read_triplets(self.list)
-        self.subjects = sorted({subject_of(p, dataset) for three in self.paths for p in three})
+        people = {subject_of(path, info.merged) for three in self.paths for path in three}
+        self.subjects = sorted(people)
         self.transform = transform
 
     def __len__(self) -> int:
@@ -90,7 +94,7 @@ class ListTriplets(Dataset[dict[str, Any]]):
         return _sample(faces, self.margins[index], self.transform)
 
 
-class SyntheticTriplets(Dataset[dict[str, Any]]):
+class SyntheticTriplets(TripletDataset):
     r"""Triplets of embedded faces, alike where the same units show as strongly.
 
     Of each face and two others, drawn at random eight times, the triplet is kept whose closest pair
@@ -116,6 +120,7 @@ class SyntheticTriplets(Dataset[dict[str, Any]]):
         if len(faces) < 3:
             raise ValueError(f"a triplet takes at least three faces, got {len(faces)}")
         self.faces = faces
+        self.aus = faces.aus
         self.transform = transform
         self.subjects = sorted({str(subject) for subject in faces.subjects})
         self.triplets = draw_triplets(faces.intensities, seed)
@@ -167,8 +172,8 @@ def read_triplets(file: Path) -> tuple[list[tuple[str, str, str]], list[float]]:
         words = [word.strip() for word in (line.split("\t") if "\t" in line else line.split())]
         if len(words) not in (4, 5):
             raise ValueError(
-                f"{file}, line {number}: three paths, the odd one's number and perhaps the number "
-                f"of emotions are wanted, there are {len(words)} entries"
+                f"{file}, line {number}: a line must have three paths, the number of the odd one "
+                f"and, if known, the number of emotions, got {len(words)} entries"
             )
         numbers = [_one_to_three(word, f"{file}, line {number}") for word in words[3:]]
         three = [word.replace("\\", "/") for word in words[:3]]
@@ -180,7 +185,7 @@ def read_triplets(file: Path) -> tuple[list[tuple[str, str, str]], list[float]]:
 
 def _one_to_three(word: str, where: str) -> int:
     if word not in ("1", "2", "3"):
-        raise ValueError(f"{where}: 1, 2 or 3 is wanted, there is {word!r}")
+        raise ValueError(f"{where}: a number must be 1, 2 or 3, got {word!r}")
     return int(word)
 
 

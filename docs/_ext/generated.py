@@ -11,7 +11,8 @@ import numpy as np
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
-from aurel.data.synthetic import ACTION_UNITS, label_world
+from aurel.data import dataset_info, list_datasets
+from aurel.data.synthetic import SHOWN_AUS, label_world
 from aurel.data.synthetic.label_model import all_states
 from aurel.facs import AUSet, action_unit
 from aurel.models import list_models, model_info
@@ -33,7 +34,7 @@ REFERENCE = {
     "aurel.metrics": (),
     "aurel.facs": (),
     "aurel.data": (),
-    "aurel.data.synthetic": ("SyntheticFaces", "SyntheticClips", "ACTION_UNITS"),
+    "aurel.data.synthetic": ("SyntheticFaces", "SyntheticClips"),
     "aurel.pyg": (),
 }
 
@@ -49,6 +50,7 @@ def generate(app: Sphinx) -> None:
     for module, elsewhere in REFERENCE.items():
         write(folder / f"{module}.rst", reference(module, elsewhere))
     write(folder / "models.md", models_table())
+    write(folder / "datasets.md", datasets_table())
     for page in sorted((Path(app.srcdir) / "models").glob("[!i]*.md")):
         stages = (f"{page.stem}_stage1",) if page.stem in STAGED else ()
         write(folder / f"measured_{page.stem}.md", measured_table((*stages, page.stem)))
@@ -102,6 +104,24 @@ def models_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def datasets_table() -> str:
+    """Return a row for each registered data set."""
+    rows = ["| `data.dataset` | AUs | `data.fold` | |", "|---|---|---|---|"]
+    for name in list_datasets():
+        info = dataset_info(name)
+        aus = (
+            "" if info.aus is None else f"{len(info.aus)}: {', '.join(map(short, info.aus.names))}"
+        )
+        folds = {None: "as in the file names", 0: "null"}.get(info.folds, f"1 to {info.folds}")
+        rows.append(f"| {name} | {aus} | {folds} | {info.summary} |")
+    return "\n".join(rows) + "\n"
+
+
+def short(name: str) -> str:
+    """Return an AU's name without "AU" and zeros: "1" for "AU01", "12L" for "AU12L"."""
+    return name.removeprefix("AU").lstrip("0")
+
+
 def measured_table(models: tuple[str, ...]) -> str:
     """Return the lines of the results on the embedded faces that are about these models."""
     lines = RESULTS.read_text().splitlines()
@@ -115,7 +135,7 @@ def measured_table(models: tuple[str, ...]) -> str:
 def rates_table() -> str:
     rates = {name: dict(zip(w.aus, w.statistics.rates, strict=True)) for name, w in worlds()}
     rows = [f"| AU | name | {' | '.join(DATA_SETS)} |", "|---|---|" + "--:|" * len(DATA_SETS)]
-    for number in ACTION_UNITS:
+    for number in SHOWN_AUS:
         cells = [f"{rates[s][number]:.1%}" if number in rates[s] else "" for s in DATA_SETS]
         rows.append(f"| {number} | {action_unit(number).name} | {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
@@ -170,7 +190,7 @@ def faces(folder: Path) -> None:
     correlation = moments("BP4D")[1] - np.eye(len(names))
     draw_face_graph(correlation, names, folder / "relations.png", title="BP4D: correlations")
 
-    aus = AUSet.of(list(ACTION_UNITS))
+    aus = AUSet.of(list(SHOWN_AUS))
     figure = new_figure(6, 6.6)
     axes = figure.add_subplot()
     draw_face(axes)

@@ -10,7 +10,8 @@ from aurel.cli.config import parse
 from aurel.cli.demo import WITH, demo_options
 from aurel.cli.main import main
 from aurel.cli.recipes import FOLDER, title
-from aurel.data.lists import au_set_of
+from aurel.data.registry import dataset_info
+from aurel.facs import AUSet
 from aurel.models.registry import make_config, model_info
 from aurel.training.objective import Objective, losses_of
 from aurel.training.schedules import schedule
@@ -27,10 +28,11 @@ def test_there_are_recipes() -> None:
 def test_a_recipe_says_only_what_exists(path: Path) -> None:
     options, checkpoint, text = parse("fit", ["--config", str(path)])
     assert checkpoint is None
-    unlabelled = options.data.dataset == "synthetic" or options.data.triplets
-    aus = "BP4D" if unlabelled else au_set_of(options.data.dataset, None)
+    declared = dataset_info(options.data.dataset)
+    declared.check_fold(options.data.fold)
+    assert options.data.triplets or declared.aus is not None
     info = model_info(options.model.name)
-    make_config(info, au_set_of("BP4D", aus), options.model.options)
+    make_config(info, declared.aus or AUSet.of("BP4D"), options.model.options)
     assert (options.data.frames is not None) == info.takes_clips
     # Without its tag timm chooses among the published weights, and not as the authors did.
     assert not options.model.pretrained or "." in str(options.model.backbone)

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from aurel.data.aff_wild2 import AffWild2Faces, is_aff_wild2, read_aff_wild2_labels
+from aurel.data.aff_wild2 import AffWild2Faces, read_aff_wild2_labels
 from aurel.data.clips import ListClips
+from aurel.data.readers import read_part
+from aurel.data.registry import Part
 from aurel.data.transforms import EvalTransform
 from aurel.training.datasets import test_splits as splits_for_test
 from aurel.training.datasets import training_splits
@@ -98,13 +100,16 @@ def test_clips_are_runs_of_labelled_frames_with_pictures(root: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"line 1: the AUs AU01,AU02,.* are wanted, there is ''"),
-        ("AU2,AU1\n1,0\n", "line 1: the AUs .* there is 'AU2,AU1'"),
+        ("", r"line 1: the AUs must be AU01,AU02,.*, got ''"),
+        ("AU2,AU1\n1,0\n", "line 1: the AUs .* got 'AU2,AU1'"),
         (row(1), "line 1: the AUs"),
-        (f"{HEADER}\n{row(1)}\n{row(2).replace('1', '9')}\n", "line 3: 12 labels 1, 0 or -1"),
-        (f"{HEADER}\n0,1\n0,1\n", "line 2: 12 labels .* there is '0,1'"),
-        (f"{HEADER}\n{row()}\n0,1\n", "labels apart by commas are wanted"),
-        (f"{HEADER}\n{row().replace('0', 'x')}\n", "labels apart by commas are wanted"),
+        (
+            f"{HEADER}\n{row(1)}\n{row(2).replace('1', '9')}\n",
+            "line 3: a line must have 12 labels 1, 0 or -1",
+        ),
+        (f"{HEADER}\n0,1\n0,1\n", "line 2: .* 12 labels .* got '0,1'"),
+        (f"{HEADER}\n{row()}\n0,1\n", "lines must be labels separated by commas"),
+        (f"{HEADER}\n{row().replace('0', 'x')}\n", "lines must be labels separated by commas"),
     ],
 )
 def test_bad_files_are_named(text: str, message: str, tmp_path: Path) -> None:
@@ -139,8 +144,8 @@ def test_no_frame_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Aff-Wild2", "AffWild2", "aff_wild2"])
-def test_names(name: str) -> None:
-    assert is_aff_wild2(name) and not is_aff_wild2("BP4D")
+def test_every_spelling_of_the_name(root: Path, name: str) -> None:
+    assert isinstance(read_part(Part(name, root=str(root))), AffWild2Faces)
 
 
 def test_from_a_recipe(root: Path) -> None:

@@ -17,6 +17,7 @@ from aurel.data.lists import (
     read_landmarks,
     subject_of,
 )
+from aurel.data.registry import dataset_info
 from aurel.data.transforms import EvalTransform
 
 BP4D_PATHS = ["F001/T1/2440.jpg", "F001/T1/2441.jpg", "M007/T2/1.jpg"]
@@ -93,7 +94,7 @@ def test_hybrid_lists_have_no_fold_and_name_the_source(tmp_path: Path) -> None:
 def test_own_data_set_needs_its_aus(tmp_path: Path) -> None:
     write(tmp_path / "mine_train_path_fold1.txt", "a/1.png\n")
     write(tmp_path / "mine_train_label_fold1.txt", "1 0\n")
-    with pytest.raises(ValueError, match="AUs of the data set 'mine' must be given"):
+    with pytest.raises(ValueError, match="come with their aus, got 'mine'; nearest names: "):
         ListDataset(tmp_path, "mine")
     assert ListDataset(tmp_path, "mine", aus=[12, 25]).aus.names == ("AU12", "AU25")
 
@@ -101,13 +102,13 @@ def test_own_data_set_needs_its_aus(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["1 0", "1 0 1"], r"label\.txt, line 2: 2 labels are wanted, there are 3"),
-        (["1 0", "", "1 0"], r"line 2: 2 labels are wanted, there are 0"),
-        (["1 x"], r"line 1: a label is wanted, there is 'x'"),
-        (["0 0", "0 2"], r"line 2: a label is 1, 0, or -1, 9 or 999 .* there is 2"),
-        (["0 0.5"], r"line 1: .* there is 0\.5"),
-        (["0 nan"], r"line 1: .* there is nan"),
-        (["0 inf"], r"line 1: .* there is inf"),
+        (["1 0", "1 0 1"], r"label\.txt, line 2: a line must have 2 labels, got 3"),
+        (["1 0", "", "1 0"], r"line 2: a line must have 2 labels, got 0"),
+        (["1 x"], r"line 1: a label must be one of 1, 0, -1, 9, 999, got 'x'"),
+        (["0 0", "0 2"], r"line 2: a label must be one of .*, got '2'"),
+        (["0 0.5"], r"line 1: .* got '0\.5'"),
+        (["0 nan"], r"line 1: .* got 'nan'"),
+        (["0 inf"], r"line 1: .* got 'inf'"),
     ],
 )
 def test_a_bad_label_is_named_with_file_and_line(
@@ -159,7 +160,7 @@ def test_landmarks_of_any_scheme_become_49(bp4d: Path, points: int) -> None:
 
 
 def test_bad_landmark_lines_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"marks.txt, line 1: .* there are 3 numbers"):
+    with pytest.raises(ValueError, match=r"marks.txt, line 1: .* got 3 numbers"):
         read_landmarks(write(tmp_path / "marks.txt", "1 2 3"))
 
 
@@ -167,7 +168,7 @@ def test_bad_landmark_lines_are_named(tmp_path: Path) -> None:
 def test_class_weights_under_both_names(tmp_path: Path, name: str) -> None:
     write(tmp_path / name, "\t".join(["1.5"] * 12))
     assert read_class_weights(tmp_path, "BP4D", 1, 12).tolist() == [1.5] * 12
-    with pytest.raises(ValueError, match="8 weights are wanted, there are 12"):
+    with pytest.raises(ValueError, match="there must be 8 weights, got 12"):
         read_class_weights(tmp_path, "BP4D", 1, 8)
     with pytest.raises(FileNotFoundError, match="no BP4D_weight_fold2.txt or BP4D_train_weight"):
         read_class_weights(tmp_path, "BP4D", 2, 12)
@@ -183,7 +184,7 @@ def test_class_weights_under_both_names(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_subject_of(path: str, dataset: str, subject: str) -> None:
-    assert subject_of(path, dataset) == subject
+    assert subject_of(path, dataset_info(dataset).merged) == subject
 
 
 def test_pictures_of_any_kind_become_rgb(tmp_path: Path) -> None:

@@ -193,3 +193,10 @@ def test_torch_and_numpy_are_enough() -> None:
         "assert len(SyntheticFaces(subjects=[0], per_subject=2, size=32)) == 2\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_former_name_of_the_shown_aus_still_works() -> None:
+    from aurel.data import synthetic
+
+    with pytest.warns(DeprecationWarning, match="is called SHOWN_AUS now"):
+        assert synthetic.ACTION_UNITS is synthetic.SHOWN_AUS

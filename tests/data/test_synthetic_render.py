@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aurel.data.synthetic.actions import ACTION_UNITS, COLUMN, Actions
+from aurel.data.synthetic.actions import COLUMN, SHOWN_AUS, Actions
 from aurel.data.synthetic.arrays import join, rows
 from aurel.data.synthetic.capture import (
     DRAWS,
@@ -37,7 +37,7 @@ def still(count: int) -> Capture:
 
 
 def at_rest(count: int) -> np.ndarray:
-    return np.zeros((count, len(ACTION_UNITS), 2), np.float32)
+    return np.zeros((count, len(SHOWN_AUS), 2), np.float32)
 
 
 def acting(count: int, *aus: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def acting(count: int, *aus: int) -> np.ndarray:
 def test_a_face_does_not_depend_on_its_neighbours() -> None:
     rng = np.random.default_rng(0)
     who, count = people(12), 12
-    actions = rng.random((count, len(ACTION_UNITS), 2)).astype(np.float32)
+    actions = rng.random((count, len(SHOWN_AUS), 2)).astype(np.float32)
     capture = capture_conditions(rng.random((count, DRAWS)))
     things = draw_occluders(rng.random((count, OCCLUDER_DRAWS)), 0.8)
     together = render(who, actions, capture, things, 64, chunk=12)
@@ -100,7 +100,7 @@ def mirrored(capture: Capture) -> Capture:
 def test_a_mirrored_face_has_mirrored_landmarks_and_pixels() -> None:
     rng = np.random.default_rng(4)
     who, count = people(6), 6
-    actions = (rng.random((count, len(ACTION_UNITS), 2)) * 0.8).astype(np.float32)
+    actions = (rng.random((count, len(SHOWN_AUS), 2)) * 0.8).astype(np.float32)
     capture = capture_conditions(rng.random((count, DRAWS)))
     plain = {name: value for name, value in vars(capture).items() if name not in ("noise", "blur")}
     capture = Capture(**plain, noise=0 * capture.roll, blur=0 * capture.roll)
@@ -157,11 +157,11 @@ def test_a_unit_moves_its_landmarks(au: int) -> None:
     assert (sign * (half - before)[:, points, axis] > 0).all()
 
 
-@pytest.mark.parametrize("au", ACTION_UNITS)
+@pytest.mark.parametrize("au", SHOWN_AUS)
 def test_a_unit_is_seen_where_its_evidence_is(au: int) -> None:
     who = people(6)
     shape = face_shape(who, Actions(acting(6, au)), still(6))
-    points = evidence_points(who, shape)[ACTION_UNITS.index(au)]
+    points = evidence_points(who, shape)[SHOWN_AUS.index(au)]
     x, y = to_pixels(points, still(6), SIZE).round().astype(int).transpose(2, 0, 1)
     rest = render(who, at_rest(6), still(6), size=SIZE).images.astype(int)
     shown = render(who, acting(6, au), still(6), size=SIZE).images.astype(int)
@@ -245,7 +245,7 @@ def test_a_patch_hides_the_units_of_its_zone(zone: str, units: set[int]) -> None
     things = Occluders(kind, np.zeros((count, 3), np.float32), form, zones)
     shape = face_shape(who, Actions(at_rest(count)), still(count))
     hidden = hidden_units(things, who, shape)
-    share = {au: hidden[:, column].mean() for column, au in enumerate(ACTION_UNITS)}
+    share = {au: hidden[:, column].mean() for column, au in enumerate(SHOWN_AUS)}
     assert {au for au, value in share.items() if value > 0.5} == units
 
 

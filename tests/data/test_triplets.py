@@ -55,10 +55,10 @@ def test_each_face_is_augmented_by_itself(root: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.png b.png 3", r"line 2: three paths, .* are wanted, there are 3 entries"),
-        ("a.png b.png c.png 4", "line 2: 1, 2 or 3 is wanted, there is '4'"),
-        ("a.png b.png c.png 2 ONE_CLASS", "line 2: 1, 2 or 3 is wanted, there is 'ONE_CLASS'"),
-        ("", "line 2: three paths"),
+        ("a.png b.png 3", r"line 2: a line must have three paths, .* got 3 entries"),
+        ("a.png b.png c.png 4", "line 2: a number must be 1, 2 or 3, got '4'"),
+        ("a.png b.png c.png 2 ONE_CLASS", "line 2: a number must be 1, 2 or 3, got 'ONE_CLASS'"),
+        ("", "line 2: a line must have three paths"),
     ],
 )
 def test_bad_lines(tmp_path: Path, line: str, message: str) -> None:

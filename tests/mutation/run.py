@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="how many mutants of a file, at most")
     parser.add_argument("--again", action="store_true", help="only those that survived before")
     args = parser.parse_args()
-    all_files = sorted([*ROOT.glob("aurel/*loss*.py"), *ROOT.glob("aurel/ops/*.py")])
+    all_files = sorted([*ROOT.glob("aurel/losses/*.py"), *ROOT.glob("aurel/ops/*.py")])
     files = args.files or [str(file.relative_to(ROOT)) for file in all_files]
     args.results.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)

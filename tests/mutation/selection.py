@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LOSSES = ["tests/test_losses.py", "tests/test_logit_losses.py", "tests/test_region_loss.py"]
+LOSSES = [
+    f"tests/test_{name}.py"
+    for name in ("losses", "logit_losses", "region_loss", "attention_losses", "triplet_losses")
+]
 PROPERTIES = "tests/properties/test_ops.py"
 DISPATCH = "tests/kernels/test_triton_dispatch.py"
 KERNELS = [
@@ -62,8 +65,8 @@ def tests_of(path: str) -> list[tuple[str, list[str]]]:
     """Return selections of the tests that ought to notice a fault in a file, fastest first."""
     name = Path(path).stem
     if not path.startswith("aurel/ops/"):
-        own = [f"tests/test_{name}.py", *LOSSES]
-        return [("", [test]) for test in dict.fromkeys(own) if (ROOT / test).exists()]
+        own = f"tests/test_{name.rstrip('s')}_losses.py"
+        return [("", [test]) for test in ([own] if own in LOSSES else LOSSES)]
     users = [*USERS.get(name, [name]), "public_names"]
     stages = [("", [f"tests/ops/test_{user}.py" for user in users])]
     if name == "triton_support":

@@ -11,10 +11,14 @@ from aurel.ops.registration import OPERATORS
 
 ROOT = Path(__file__).resolve().parents[2]
 SELECTION = runpy.run_path(str(ROOT / "tests/mutation/selection.py"))
-FILES = sorted(str(file.relative_to(ROOT)) for file in ROOT.glob("aurel/ops/*.py"))
+FILES = sorted(
+    str(file.relative_to(ROOT))
+    for floor in ("losses", "ops")
+    for file in ROOT.glob(f"aurel/{floor}/*.py")
+)
 
 
-@pytest.mark.parametrize("path", [*FILES, "aurel/losses.py"])
+@pytest.mark.parametrize("path", FILES)
 def test_every_file_has_tests_and_all_of_them_exist(path: str) -> None:
     stages = SELECTION["tests_of"](path)
     assert stages

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from aurel.data.synthetic.arrays import Array
 
-ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43)
-COLUMN = {au: column for column, au in enumerate(ACTION_UNITS)}
+SHOWN_AUS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43)
+"""FACS numbers of the AUs that the faces show, in the order of their intensities."""
+
+COLUMN = {au: column for column, au in enumerate(SHOWN_AUS)}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aurel.data.synthetic.actions import ACTION_UNITS, COLUMN
+from aurel.data.synthetic.actions import COLUMN, SHOWN_AUS
 from aurel.data.synthetic.arrays import rows
 from aurel.data.synthetic.capture import DRAWS, capture_conditions
 from aurel.data.synthetic.dataset import SyntheticClips, SyntheticFaces
@@ -39,7 +39,7 @@ def contact_sheet(
     """
     cells: list[tuple[str, Picture] | None] = []
     for subject in subjects:
-        units = ["", *map(str, ACTION_UNITS), *COMBINATIONS[0], *COMBINATIONS[1]]
+        units = ["", *map(str, SHOWN_AUS), *COMBINATIONS[0], *COMBINATIONS[1]]
         cells += _fill(_acting(subject, units, [1.0] * len(units), size, seed), columns)
     levels = [0.1, 0.25, 0.45, 0.7, 1.0]
     for unit in ("4", "12"):
@@ -55,7 +55,7 @@ def _acting(
 ) -> list[tuple[str, Picture] | None]:
     """Show combinations such as "6+12" on one person in an even light."""
     count = len(units)
-    actions = np.zeros((count, len(ACTION_UNITS), 2), np.float32)
+    actions = np.zeros((count, len(SHOWN_AUS), 2), np.float32)
     for index, (text, level) in enumerate(zip(units, levels, strict=True)):
         for au in filter(None, text.split("+")):
             actions[index, COLUMN[int(au)]] = level

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from aurel.data.base import AUDataset, Sample, Transform
 from aurel.data.imagenet import standardize
 from aurel.data.synthetic.actions import COLUMN, Actions
 from aurel.data.synthetic.arrays import Array
@@ -24,10 +24,8 @@ from aurel.data.synthetic.plan import Plan, join_plans, plan_clip, plan_images
 from aurel.data.synthetic.statistics import statistics_for
 from aurel.facs import AUSet, AUSpec
 
-Sample = dict[str, Any]
 
-
-class SyntheticFaces(Dataset[Sample]):
+class SyntheticFaces(AUDataset):
     r"""Procedural faces with exact labels, intensities, landmarks and knowledge of what is hidden.
 
     Labels follow a pairwise model fitted to the label statistics of BP4D, DISFA or EmotioNet (the
@@ -70,7 +68,7 @@ class SyntheticFaces(Dataset[Sample]):
         occlusion: float = 0.9,
         strength: float = 1.0,
         faintest: float = 0.2,
-        transform: Callable[[Sample], Sample] | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.aus = _checked_aus(aus)
         self.transform = transform
@@ -92,14 +90,11 @@ class SyntheticFaces(Dataset[Sample]):
         self.landmarks68 = torch.from_numpy(content.landmarks)
         self.landmarks = self.landmarks68[:, TO_49.tolist()]
 
-    def __len__(self) -> int:
-        return len(self.subjects)
-
     def __getitem__(self, index: int) -> Sample:
         return _sample(self, index, self.transform)
 
 
-class SyntheticClips(Dataset[Sample]):
+class SyntheticClips(AUDataset):
     """Clips of synthetic faces: labels persist as in the recordings, units rise and fade.
 
     Every frame has the joint law of single images; pose, light and gaze drift.
@@ -132,7 +127,7 @@ class SyntheticClips(Dataset[Sample]):
         strength: float = 1.0,
         faintest: float = 0.2,
         speed: float = 1.0,
-        transform: Callable[[Sample], Sample] | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.aus = _checked_aus(aus)
         self.transform = transform
@@ -164,9 +159,6 @@ class SyntheticClips(Dataset[Sample]):
         self.intensities = clips(content.intensities)
         self.landmarks68 = clips(content.landmarks)
         self.landmarks = self.landmarks68[:, :, TO_49.tolist()]
-
-    def __len__(self) -> int:
-        return len(self.subjects)
 
     def __getitem__(self, index: int) -> Sample:
         return _sample(self, index, self.transform)
@@ -200,7 +192,7 @@ class _Content:
 def _sample(
     data: SyntheticFaces | SyntheticClips,
     index: int,
-    transform: Callable[[Sample], Sample] | None,
+    transform: Transform | None,
 ) -> Sample:
     sample = {
         "image": data.images[index],

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from aurel.data.synthetic.actions import ACTION_UNITS
+from aurel.data.synthetic.actions import SHOWN_AUS
 from aurel.data.synthetic.arrays import Array
 from aurel.data.synthetic.geometry import FaceShape
 from aurel.data.synthetic.identity import Identity
 
 
 def evidence_points(person: Identity, shape: FaceShape) -> list[Array]:
-    """Return, for each of `ACTION_UNITS`, face coordinates of its evidence, (n, P, 2).
+    """Return, for each of `SHOWN_AUS`, face coordinates of its evidence, (n, P, 2).
 
     Each place is listed on both sides, image left first.
     """
     places = _places(person, shape)
-    return [_both_sides(places[au]) for au in ACTION_UNITS]
+    return [_both_sides(places[au]) for au in SHOWN_AUS]
 
 
 def anchor_points(person: Identity, shape: FaceShape) -> Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aurel.data.synthetic.actions import ACTION_UNITS, Actions
+from aurel.data.synthetic.actions import SHOWN_AUS, Actions
 from aurel.data.synthetic.arrays import Array, DoubleArray, rows
 from aurel.data.synthetic.camera import photograph
 from aurel.data.synthetic.canvas import make_canvas
@@ -64,7 +64,7 @@ def render(
 
     Args:
         person: who, n rows.
-        actions: intensities in 0..1 of `ACTION_UNITS`, (n, 18, 2), image left then image right.
+        actions: intensities in 0..1 of `SHOWN_AUS`, (n, 18, 2), image left then image right.
         capture: pose, light and camera, n rows.
         occluders: what covers the face, n rows; None for nothing.
         size: pixels a side.
@@ -74,9 +74,9 @@ def render(
         ValueError: for actions of another shape.
     """
     count = len(person.face_w)
-    if actions.shape != (count, len(ACTION_UNITS), 2):
+    if actions.shape != (count, len(SHOWN_AUS), 2):
         raise ValueError(
-            f"actions must have shape {(count, len(ACTION_UNITS), 2)}, got {actions.shape}"
+            f"actions must have shape {(count, len(SHOWN_AUS), 2)}, got {actions.shape}"
         )
     chunk = chunk or max(1, min(16, _PIXELS_AT_ONCE // size**2))
     images = np.empty((count, 3, size, size), np.uint8)

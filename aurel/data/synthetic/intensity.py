@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aurel.data.synthetic.actions import ACTION_UNITS, COLUMN
+from aurel.data.synthetic.actions import COLUMN, SHOWN_AUS
 from aurel.data.synthetic.arrays import Array, DoubleArray
 from aurel.data.synthetic.label_model import Labels
 
-DRAWS = 4 * len(ACTION_UNITS)
+DRAWS = 4 * len(SHOWN_AUS)
 TRACE_SHARE = 0.25
 TRACE_MOST = 0.22
 ASYMMETRY = 0.18
@@ -38,7 +38,7 @@ def draw_intensities(
         numbers: uniform numbers (n, DRAWS).
         faintest: lowest intensity of a present unit.
     """
-    units = len(ACTION_UNITS)
+    units = len(SHOWN_AUS)
     level, chance = numbers[:, :units], numbers[:, units : 2 * units]
     sides = numbers[:, 2 * units :].reshape(-1, units, 2)
     strength = faintest + (1 - faintest) * level * (0.5 + 0.5 * level)

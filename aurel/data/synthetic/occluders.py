@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aurel.data.synthetic.actions import ACTION_UNITS
+from aurel.data.synthetic.actions import SHOWN_AUS
 from aurel.data.synthetic.arrays import Array, DoubleArray, rows
 from aurel.data.synthetic.canvas import Canvas, blend, px
 from aurel.data.synthetic.evidence import evidence_points
@@ -60,8 +60,8 @@ def draw_occluders(numbers: DoubleArray, probability: float) -> Occluders:
 
 
 def hidden_units(occluders: Occluders, person: Identity, shape: FaceShape) -> NDArray[np.bool_]:
-    """Return which of `ACTION_UNITS` cannot be seen, (n, 18): all their evidence is covered."""
-    hidden = np.ones((len(occluders.kind), len(ACTION_UNITS)), bool)
+    """Return which of `SHOWN_AUS` cannot be seen, (n, 18): all their evidence is covered."""
+    hidden = np.ones((len(occluders.kind), len(SHOWN_AUS)), bool)
     for column, points in enumerate(evidence_points(person, shape)):
         covered = _depth_of_all(occluders, person, shape, points[..., :1], points[..., 1:])
         hidden[:, column] = (covered > 0).all((1, 2))

@@ -1,18 +1,4 @@
-r"""F1, accuracy and AUC per AU, streamed over a whole data set and summed over processes.
-
-The protocol of the field: a prediction is positive where p >= threshold (0.5, inclusive); true and
-false positives and negatives are counted per AU over the *whole* test fold; then
-
-.. math:: P = \frac{TP}{TP + FP}, \quad R = \frac{TP}{TP + FN}, \quad F_1 = \frac{2 P R}{P + R}
-
-with 0 / 0 = 0, so an AU that is never detected scores 0, present or not, and counts in the mean.
-`AUScores` shows the number of positives beside it, since a 0 for want of positives says nothing.
-
-Labels are 1 present, 0 absent, -1 unknown. Unknown entries count nowhere, which is also how to
-score a subset: set the labels outside it to -1. An AU without any known label scores NaN and is
-left out of the mean, as is the AUC of an AU that is always or never present. A NaN prediction is
-not a detection, and makes the AUC of its AU NaN. Scores are float64 on the CPU.
-"""
+"""The metrics as `torchmetrics.Metric`."""
 
 from __future__ import annotations
 
@@ -23,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aurel.facs import AUSet, AUSpec, known_labels
+from aurel.metrics._scores import accuracy_from_counts, f1_from_counts, roc_auc
 
 try:
     from torchmetrics import Metric
@@ -30,52 +17,12 @@ try:
 except ImportError as error:
     raise ImportError("aurel.metrics needs torchmetrics: pip install 'aurel-au[train]'") from error
 
-__all__ = ["AUAUC", "AUAccuracy", "AUF1", "AUScores"]
-
 Average = Literal["mean", "none"]
 Threshold = float | Sequence[float] | Tensor
 
 
-def f1_from_counts(tp: Tensor, fp: Tensor, tn: Tensor, fn: Tensor) -> Tensor:
-    """Return the F1 of each AU; NaN where nothing was counted. Counts are float64."""
-    tiny = 1e-20
-    precision = tp / (tp + fp + tiny)
-    recall = tp / (tp + fn + tiny)
-    f1 = 2 * precision * recall / (precision + recall + tiny)
-    return f1.masked_fill(tp + fp + tn + fn == 0, torch.nan)
-
-
-def accuracy_from_counts(tp: Tensor, fp: Tensor, tn: Tensor, fn: Tensor) -> Tensor:
-    """Return the share of right predictions of each AU; NaN where nothing was counted."""
-    return (tp + tn) / (tp + fp + tn + fn)
-
-
-def roc_auc(scores: Tensor, labels: Tensor) -> Tensor:
-    r"""Return the exact area under the ROC curve.
-
-    .. math:: \mathrm{AUC} = P(s^+ > s^-) + \tfrac{1}{2} P(s^+ = s^-)
-
-    over all pairs of a present and an absent sample, from ranks (ties share their mean rank).
-
-    Args:
-        scores: :math:`(M,)`.
-        labels: :math:`(M,)`, 1 present, 0 absent.
-
-    Returns:
-        0-d float64; NaN where all labels are equal or a score is NaN.
-    """
-    present = (labels == 1).double()
-    positives = present.sum()
-    negatives = (1 - present).sum()
-    _, inverse, counts = scores.unique(return_inverse=True, return_counts=True)
-    mean_rank = counts.cumsum(0) - (counts.double() - 1) / 2
-    rank_sum = (mean_rank[inverse] * present).sum()
-    area = (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
-    return area.masked_fill(scores.isnan().any(), torch.nan)
-
-
 class _AUMetric(Metric):
-    """What the metrics of this file share: the AU set, the average, checked flat input."""
+    """Base of the metrics: the AU set, the average, the checks of a batch and of a merge."""
 
     is_differentiable = False
     full_state_update = False
@@ -86,6 +33,24 @@ class _AUMetric(Metric):
             raise ValueError(f"average must be 'mean' or 'none', got {average!r}")
         self.aus = AUSet.of(aus)
         self.average = average
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the batches of another metric of the same kind, AUs and threshold.
+
+        Args:
+            incoming_state: the metric, or its `metric_state`.
+
+        Raises:
+            ValueError: another kind, other AUs, or another threshold.
+        """
+        if isinstance(incoming_state, _AUMetric) and incoming_state._kind() != self._kind():
+            raise ValueError(f"incoming_state must be {self._kind()}, got {incoming_state._kind()}")
+        super().merge_state(incoming_state)
+        self._computed = None  # torchmetrics would return the score from before the merge
+
+    def _kind(self) -> str:
+        """Return in words which metrics count the same as this one."""
+        return f"{type(self).__name__} of {', '.join(self.aus.names)}"
 
     def _flatten(self, probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities and labels, 1, 0 or -1, each (M, N)."""
@@ -126,6 +91,10 @@ class _AUCounts(_AUMetric):
         for state in ("tp", "fp", "tn", "fn"):
             zeros = torch.zeros(len(self.aus), dtype=torch.long)
             self.add_state(state, default=zeros, dist_reduce_fx="sum")
+        # A MetricCollection lets metrics share their states where all are close after one batch.
+        # Bytes are only close where they are equal; "max" of equal ones leaves them as they are.
+        threshold_bytes = self.threshold.reshape(-1).view(torch.uint8)
+        self.add_state("threshold_bytes", default=threshold_bytes, dist_reduce_fx="max")
 
     def update(self, probs: Tensor, labels: Tensor) -> None:
         """Count a batch.
@@ -144,6 +113,9 @@ class _AUCounts(_AUMetric):
         self.fp += (detected & absent).sum(0)
         self.tn += (~detected & absent).sum(0)
         self.fn += (~detected & present).sum(0)
+
+    def _kind(self) -> str:
+        return f"{super()._kind()} at {self.threshold.reshape(-1).tolist()}"
 
     def _counts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         tp, fp, tn, fn = (counts.cpu().double() for counts in (self.tp, self.fp, self.tn, self.fn))

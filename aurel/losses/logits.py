@@ -1,4 +1,4 @@
-"""Losses of logits; see `aurel.losses`, which has these too, for what holds of all losses."""
+"""Losses of AU logits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aurel.facs import known_labels
-from aurel.loss_parts import at_least_float32, check_pair, check_weights, mean_known, weigh
+from aurel.losses._common import at_least_float32, check_pair, check_weights, mean_known, weigh
 
 
 def binary_cross_entropy_loss(

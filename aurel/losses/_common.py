@@ -1,4 +1,4 @@
-"""What losses over partly known labels share."""
+"""Checks and means over partly known labels, shared by the losses."""
 
 from __future__ import annotations
 

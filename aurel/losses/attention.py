@@ -1,4 +1,4 @@
-"""Supervision of attention maps by landmarks; see `aurel.losses`, which has it too."""
+"""The loss of attention maps, with targets from landmarks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aurel.facs import INNER_EYE_CORNERS, NUM_LANDMARKS, AUCenterRules
-from aurel.loss_parts import at_least_float32, mean_known
+from aurel.losses._common import at_least_float32, mean_known
 
 _SIDE = 0.14
 _SLOPE = 0.56

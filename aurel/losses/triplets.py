@@ -1,10 +1,10 @@
-"""The loss of faces in threes; see `aurel.losses`, which has it too."""
+"""The loss of embeddings of triplets of faces."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from aurel.loss_parts import at_least_float32
+from aurel.losses._common import at_least_float32
 
 
 def expression_triplet_loss(embeddings: Tensor, margin: float | Tensor = 0.2) -> Tensor:

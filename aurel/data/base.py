@@ -1,0 +1,74 @@
+"""Bases of the data sets: which attributes training reads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from aurel.facs import AUSet
+
+Sample = dict[str, Any]
+Transform = Callable[[Sample], Sample]
+
+
+class AUDataset(Dataset[Sample]):
+    """Base of data sets of images, or clips, with AU labels.
+
+    Items are dicts of ``image``, ``labels`` and ``subject``, and of ``landmarks``, ``visible`` or
+    ``intensity`` where they are known.
+
+    Attributes:
+        aus: the AUs of the label columns.
+        labels: (M, N), of clips (M, T, N): 1 present, 0 absent, -1 unknown.
+        subjects: the subject of each of the M items; training and test share none.
+        transform: from a sample to a sample; None leaves the stored image.
+    """
+
+    aus: AUSet
+    labels: Tensor
+    subjects: Sequence[str] | Sequence[int]
+    transform: Transform | None
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def labels_of(self, items: Sequence[int]) -> Tensor:
+        """Return the labels of these images, or of all frames of these clips, (M', N)."""
+        return self.labels[items].reshape(-1, len(self.aus))
+
+    def for_scoring(self) -> Self:
+        """Return the same data in the items that validation and test use."""
+        return copy.copy(self)
+
+    def class_weights(self) -> Tensor:
+        """Return the published class weights, (N,) float32.
+
+        Raises:
+            ValueError: the data set has no file of them.
+            FileNotFoundError: the file is missing.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no file of class weights: data.class_weights must be "
+            "labels or none"
+        )
+
+
+class TripletDataset(Dataset[Sample]):
+    """Base of data sets of triplets of faces.
+
+    Items are dicts of ``image`` (3, 3, S, S), the odd face last, and ``margin``.
+
+    Attributes:
+        aus: the AUs that the faces are compared by; unnamed where nothing is known of them.
+        subjects: everyone who is in a triplet, each once.
+    """
+
+    aus: AUSet
+    subjects: Sequence[str]
+
+    def __len__(self) -> int:
+        raise NotImplementedError

@@ -1,0 +1,100 @@
+"""From a part of a registered data set to its images, clips or triplets."""
+
+from __future__ import annotations
+
+from aurel.data.base import AUDataset, Transform, TripletDataset
+from aurel.data.clips import ListClips
+from aurel.data.lists import ListDataset
+from aurel.data.registry import DatasetInfo, Part, dataset_info
+from aurel.data.triplets import ListTriplets
+from aurel.facs import AUSet
+
+
+def read_part(part: Part) -> AUDataset:
+    """Return a part as images, or as clips where it has `frames`.
+
+    Raises:
+        FileNotFoundError: a folder or a list is missing, or the data set has no such part.
+        ValueError: no such data set or fold, or a list has a bad line.
+    """
+    info = dataset_info(part.dataset, part.aus)
+    info.check_fold(part.fold)
+    if part.frames is None:
+        return _read_images(info, part)
+    if info.read_clips is not None:
+        return info.read_clips(part)
+    images = _read_images(info, part)
+    if not isinstance(images, ListDataset):
+        raise ValueError(f"data.frames must be null for {info.name}, which has no clips")
+    at_random = part.split == "train"
+    return ListClips(images, part.frames, context=part.context, at_random=at_random)
+
+
+def read_triplets(part: Part, transform: Transform, seed: int = 0) -> TripletDataset:
+    """Return a part as triplets of faces.
+
+    Args:
+        part: which part.
+        transform: from a sample with one image to a sample with a tensor.
+        seed: which faces meet, where the data set does not list them.
+
+    Raises:
+        FileNotFoundError: a folder or a list is missing, or the data set has no such part.
+        ValueError: no such fold, a list has a bad line, or the part has `frames`.
+    """
+    if part.frames is not None:
+        raise ValueError("data.frames must be left out where data.triplets is true")
+    info = triplet_info(part.dataset)
+    info.check_fold(part.fold)
+    if info.read_triplets is not None:
+        return info.read_triplets(part, transform, seed)
+    return ListTriplets(
+        root_of(part),
+        part.dataset,
+        part.fold,
+        part.split,
+        lists=part.lists,
+        images=part.images,
+        transform=transform,
+    )
+
+
+def people_of(part: Part) -> list[int] | None:
+    """Return the numbers of the people of a part whose faces are generated, else None.
+
+    Raises:
+        ValueError: no such data set or fold.
+    """
+    info = triplet_info(part.dataset)
+    info.check_fold(part.fold)
+    return None if info.people is None else info.people(part)
+
+
+def triplet_info(dataset: str) -> DatasetInfo:
+    """Return the entry of a data set of triplets; a list of triplets may begin with any name."""
+    return dataset_info(dataset, AUSet.unnamed(1))
+
+
+def root_of(part: Part) -> str:
+    """Return the folder of a data set on disk.
+
+    Raises:
+        ValueError: it is not given.
+    """
+    if part.root is None:
+        raise ValueError(f"data.root must be given: the folder of {part.dataset}")
+    return part.root
+
+
+def _read_images(info: DatasetInfo, part: Part) -> AUDataset:
+    if info.read_images is not None:
+        return info.read_images(part)
+    return ListDataset(
+        root_of(part),
+        part.dataset,
+        part.fold,
+        part.split,
+        lists=part.lists,
+        images=part.images,
+        aus=part.aus,
+    )

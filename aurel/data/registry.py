@@ -1,0 +1,172 @@
+"""The registry of data sets: what each declares of itself."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType
+from typing import Literal
+
+from aurel.data.base import AUDataset, Transform, TripletDataset
+from aurel.data.synthetic.options import SyntheticOptions
+from aurel.facs import AUSet, AUSpec
+
+ListSplit = Literal["train", "val", "test"]
+
+LABELS: Mapping[str, int] = MappingProxyType({"1": 1, "0": 0, "-1": -1, "9": -1, "999": -1})
+"""Codes in the authors' list files; unknown is 9 in BP4D, 999 in EmotioNet, -1 in merged lists."""
+
+_KNOWN = "aurel.data.known_datasets"
+_datasets: dict[str, DatasetInfo] = {}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a data set, as a reader is asked for it.
+
+    Args:
+        dataset: the name as the caller wrote it; list files begin with it.
+        split: "train", "val" or "test".
+        root: folder of the data set; None for data that are not on disk.
+        fold: number of the fold; None where there is one split.
+        lists: folder of the list files; None for the usual place.
+        images: folder that the listed paths start from; None for the usual place.
+        aus: the AUs of the label columns; None for those of the data set.
+        frames: length of a clip; None for single images.
+        context: frames on either side of a clip that do not count.
+        synthetic: options of the synthetic faces.
+        people: the subjects to take; None for those of `split` and `fold`.
+    """
+
+    dataset: str
+    split: ListSplit = "train"
+    root: str | None = None
+    fold: int | None = None
+    lists: str | None = None
+    images: str | None = None
+    aus: AUSpec | None = None
+    frames: int | None = None
+    context: int = 0
+    synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
+    people: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One entry of the registry. All but the name has a default, that of plain list files.
+
+    Args:
+        name: what `data.dataset` of a recipe calls it, in any spelling; list files begin with it.
+        aus: the AUs of the label columns, in order; None where the data have no AU labels, or the
+            caller says which.
+        summary: one line for a reader who looks for data.
+        folds: `data.fold` is 1 to `folds`; 0 where there is one split without a number; None for
+            any number that the list files carry.
+        prefixes: other beginnings of the names of list files.
+        labels: what each code in a label list means: 1 present, 0 absent, -1 unknown. A rule for
+            intensities is written so: ``{"0": 0, "1": 0, "2": 1, "3": 1, "4": 1, "5": 1}``.
+        merged: the lists merge data sets. The first folder of a path then names the data set and
+            the second the subject, who keeps that name; elsewhere the first folder is the subject.
+        read_images: returns a part as single images, or raises FileNotFoundError where the data set
+            has no such part; None reads list files (`aurel.data.lists.ListDataset`).
+        read_clips: returns a part as clips; None cuts clips from listed images
+            (`aurel.data.clips.ListClips`).
+        read_triplets: returns a part as triplets of faces, given the transform and a seed; None
+            reads a list of triplets (`aurel.data.triplets.ListTriplets`).
+        people: returns the numbers of the subjects of a part, for data that are generated subject
+            by subject; None for data on disk.
+
+    Raises:
+        ValueError: a label that is not 1, 0 or -1, or a negative number of folds.
+    """
+
+    name: str
+    aus: AUSet | None = None
+    summary: str = ""
+    folds: int | None = None
+    prefixes: tuple[str, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=lambda: LABELS)
+    merged: bool = False
+    read_images: Callable[[Part], AUDataset] | None = None
+    read_clips: Callable[[Part], AUDataset] | None = None
+    read_triplets: Callable[[Part, Transform, int], TripletDataset] | None = None
+    people: Callable[[Part], list[int]] | None = None
+
+    def __post_init__(self) -> None:
+        if not set(self.labels.values()) <= {1, 0, -1}:
+            raise ValueError(f"labels must map to 1, 0 or -1, got {dict(self.labels)}")
+        if self.folds is not None and self.folds < 0:
+            raise ValueError(f"folds must be 0 or more, got {self.folds}")
+
+    def check_fold(self, fold: int | None) -> None:
+        """Raise ValueError unless `fold` is a fold, or None for list files without a number."""
+        if self.folds is None or (fold is None and not (self.folds and self.people)):
+            return
+        if self.folds == 0:
+            raise ValueError(
+                f"data.fold must be null for {self.name}, which has one split, got {fold}"
+            )
+        if fold is None or not 1 <= fold <= self.folds:
+            raise ValueError(f"data.fold must be in 1..{self.folds}, got {fold}")
+
+    def subject_names(self, subjects: Sequence[str] | Sequence[int]) -> list[str]:
+        """Return names of subjects that differ between data sets, as in "BP4D/F001"."""
+        return [str(subject) if self.merged else f"{self.name}/{subject}" for subject in subjects]
+
+
+def register_dataset(info: DatasetInfo) -> DatasetInfo:
+    """Enter a data set into the registry and return its entry.
+
+    Training, scoring and the command line then find it by its name::
+
+        register_dataset(DatasetInfo("Mine", AUSet("Mine", (1, 2, 4, 12)), folds=5))
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    known, key = _registry(), _key(info.name)
+    if key in known:
+        raise ValueError(f"name must be new, got {info.name!r}, which is registered already")
+    known[key] = info
+    return info
+
+
+def list_datasets() -> list[str]:
+    """Return the names of the registered data sets, sorted."""
+    return sorted(info.name for info in _registry().values())
+
+
+def dataset_info(name: str, aus: AUSpec | None = None) -> DatasetInfo:
+    """Return the registry's entry for `name`.
+
+    Args:
+        name: in any spelling: "BP4D", "disfa", "aff-wild2".
+        aus: the AUs of list files that begin with `name`. With them, a name that is not registered
+            is one's own data set and gets an entry of its own.
+
+    Raises:
+        ValueError: no such data set; the message names the nearest ones.
+    """
+    known = _registry()
+    if (entry := known.get(_key(name))) is not None:
+        return entry
+    if aus is not None:
+        return DatasetInfo(name, AUSet.of(aus))
+    close = difflib.get_close_matches(_key(name), known, n=3, cutoff=0.4)
+    nearest = ", ".join(known[key].name for key in close) or ", ".join(list_datasets())
+    raise ValueError(
+        "dataset must be a registered data set, or be the prefix of your own list files and come "
+        f"with their aus, got {name!r}; nearest names: {nearest}"
+    )
+
+
+def _registry() -> dict[str, DatasetInfo]:
+    import_module(_KNOWN)
+    return _datasets
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower().replace("+", "plus"))

@@ -1,0 +1,42 @@
+r"""F1, accuracy and AUC per AU, streamed over a whole data set and summed over processes.
+
+The protocol of the field: a prediction is positive where p >= threshold (0.5, inclusive); true and
+false positives and negatives are counted per AU over the *whole* test fold; then
+
+.. math:: P = \frac{TP}{TP + FP}, \quad R = \frac{TP}{TP + FN}, \quad F_1 = \frac{2 P R}{P + R}
+
+with 0 / 0 = 0, so an AU that is never detected scores 0, present or not, and counts in the mean.
+`AUScores` shows the number of positives beside it, since a 0 for want of positives says nothing.
+
+Labels are 1 present, 0 absent, -1 unknown. Unknown entries count nowhere, which is also how to
+score a subset: set the labels outside it to -1. An AU without any known label scores NaN and is
+left out of the mean, as is the AUC of an AU that is always or never present. A NaN prediction is
+not a detection, and makes the AUC of its AU NaN. Scores are float64 on the CPU.
+
+The metrics are `torchmetrics.Metric`, which the extra `train` brings. It is imported at the first
+use of one of them, because it imports matplotlib.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from aurel.metrics._scores import accuracy_from_counts as accuracy_from_counts
+from aurel.metrics._scores import f1_from_counts as f1_from_counts
+from aurel.metrics._scores import roc_auc as roc_auc
+
+__all__ = ["AUAUC", "AUAccuracy", "AUF1", "AUScores"]
+
+if TYPE_CHECKING:
+    from aurel.metrics._classes import AUAUC, AUF1, AUAccuracy, AUScores
+else:  # a type checker that saw it would let any name pass
+
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            return getattr(import_module("aurel.metrics._classes"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,74 @@
+"""Modules that an import or a command must not load, in a fresh interpreter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+REPORT = """
+import json, sys
+{code}
+print("\\n" + json.dumps(sorted(sys.modules)))
+"""
+HELP = """
+from aurel.cli.main import main
+try:
+    main(["--help"])
+except SystemExit as stop:
+    assert stop.code == 0
+"""
+WITHOUT_TORCHMETRICS = """
+sys.modules["torchmetrics"] = None
+import aurel.metrics
+assert aurel.metrics.roc_auc
+for name in aurel.metrics.__all__:
+    try:
+        getattr(aurel.metrics, name)
+    except ImportError as error:
+        assert "pip install 'aurel-au[train]'" in str(error), error
+    else:
+        raise AssertionError(name)
+"""
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the modules that a fresh interpreter holds after `code`."""
+    command = [sys.executable, "-c", REPORT.format(code=code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_help_does_not_import_torch() -> None:
+    loaded = loaded_by(HELP)
+    assert "aurel.cli.fit" in loaded
+    assert not loaded & {"torch", "numpy", "lightning"}
+
+
+def test_metrics_do_not_import_torchmetrics_before_their_use() -> None:
+    loaded = loaded_by("import aurel.metrics; assert 'AUF1' in dir(aurel.metrics)")
+    assert "aurel.metrics" in loaded
+    assert not loaded & {"matplotlib", "torchmetrics", "lightning"}
+    assert "torchmetrics" in loaded_by("from aurel.metrics import AUF1")
+
+
+def test_a_metric_without_torchmetrics_names_the_extra() -> None:
+    assert "aurel.metrics" in loaded_by(WITHOUT_TORCHMETRICS)
+
+
+@pytest.mark.parametrize("name", ["use_backend", "__version__"])
+def test_the_package_has_its_public_names(name: str) -> None:
+    import aurel
+
+    assert name in aurel.__all__ and getattr(aurel, name)
+
+
+def test_a_name_that_is_not_there_is_named() -> None:
+    import aurel
+
+    with pytest.raises(AttributeError, match="module 'aurel' has no attribute 'use_backends'"):
+        aurel.use_backends  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'AUF2' from 'aurel.metrics'"):
+        from aurel.metrics import AUF2  # type: ignore[attr-defined] # noqa: F401
