@@ -92,8 +92,8 @@ def forward(
     """
     problem = dense_problem(wide(x), sources, bias, mask, source_mask, k, metric, loop, dilation)
     neighbors = torch.empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
-    table, whole, _ = divide(problem)
-    if whole and len(table) > 0 and sources is None:
+    table, whole = divide(problem)
+    if whole and sources is None:
         out, winner = result(x, *x.shape), winners(x.shape[1], *(x.shape if keep_winner else (0,)))
         described = describe(problem, prepare(problem), table, whole)
         run(

@@ -28,8 +28,6 @@ from aurel_cpu_kernels.tile_products import (
 # As many sums as the registers hold beside the rows of one step.
 SIDE = 4 if binding.get_host_cpu_features().get("avx512f", False) else 3
 
-LISTED = 8  # rows of a list that are taken at a time
-
 Term = Callable[[ir.IRBuilder, Value, Value, Value], Value]
 
 
@@ -81,20 +79,6 @@ def _rows(
         row = builder.add(first, ir.Constant(first.type, step))
         row = builder.select(builder.icmp_signed("<", row, last), row, last)
         places.append(place_of(context, builder, kind, array, builder.mul(row, width)))
-    return places
-
-
-def _listed_rows(
-    context: Any, builder: ir.IRBuilder, kind: Any, array: Value, rows: Any, width: Value
-) -> list[Value]:
-    """Return the places of LISTED rows, whose numbers lie in an array of int64."""
-    list_kind, numbers = rows
-    zero = ir.Constant(width.type, 0)
-    start = place_of(context, builder, list_kind, numbers, zero)
-    places = []
-    for step in range(LISTED):
-        number = builder.load(builder.gep(start, [ir.Constant(width.type, step)]))
-        places.append(place_of(context, builder, kind, array, builder.mul(number, width)))
     return places
 
 
@@ -165,25 +149,4 @@ def _tile_intrinsic(term: Term) -> Any:
     return tile_sums
 
 
-def _list_intrinsic(term: Term) -> Any:
-    @intrinsic
-    def list_sums(typing_context, x, i, y, rows, channels, out):
-        """Write to out[b] the sum of the terms of row i of x and row rows[b] of y."""
-        signature = types.void(x, i, y, rows, channels, out)
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            x, i, y, rows, channels, out = args
-            kinds = signature.args
-            left = [place_of(context, builder, kinds[0], x, builder.mul(i, channels))]
-            right = _listed_rows(context, builder, kinds[2], y, (kinds[3], rows), channels)
-            of = kinds[0], kinds[5]
-            _write_sums(context, builder, term, left, right, of, channels, out)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return list_sums
-
-
 tile_squares, tile_absolutes, tile_products = map(_tile_intrinsic, (_square, _absolute, _product))
-list_squares, list_products = map(_list_intrinsic, (_square, _product))

@@ -8,10 +8,7 @@ import numpy as np
 
 from aurel_cpu_kernels.compiler import kernel, uncounted
 from aurel_cpu_kernels.pair_sums import (
-    LISTED,
     SIDE,
-    list_products,
-    list_squares,
     tile_absolutes,
     tile_products,
     tile_squares,
@@ -64,23 +61,6 @@ def sums_between(x, y, row, rows, first, nodes, channels, metric, out):
             for a in range(height):
                 for b in range(min(SIDE, nodes - j)):
                     out[i + a, j + b] = tile[SIDE * a + b]
-
-
-@uncounted
-def sums_of_chosen(x, y, row, first, chosen, count, channels, metric, rows, some, out):
-    """Fill out[0, c] for one row of x and some rows of y, numbered from `first` on; not for l1.
-
-    `rows` and `some` are scratch of LISTED places.
-    """
-    for start in range(0, count, LISTED):
-        for c in range(LISTED):
-            rows[c] = first + chosen[min(start + c, count - 1)]
-        if metric == L2:
-            list_squares(x, row, y, rows, channels, some)
-        else:
-            list_products(x, row, y, rows, channels, some)
-        for c in range(min(LISTED, count - start)):
-            out[0, start + c] = some[c]
 
 
 @ranged

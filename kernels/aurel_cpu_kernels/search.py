@@ -1,7 +1,8 @@
 """Nearest sources of the nodes of many graphs, dense or ragged.
 
-Small graphs by exact scores of all pairs, each pair once; large ones by products of matrices first
-(`preselection`). All rows of a graph lie one after the other in x, and all its sources in y.
+Scores of all pairs are sums of differences that stay in registers. Products of matrices, which need
+their rounding corrected, were no faster. All rows of a graph lie one after the other in x, and all
+its sources in y.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from aurel_cpu_kernels.arrays import Array
 from aurel_cpu_kernels.compiler import inner
-from aurel_cpu_kernels.preselection import search_by_products
 from aurel_cpu_kernels.problem import Problem, dense_rows
 from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.scores import METRICS, scale_nodes, sums_between, sums_within
 from aurel_cpu_kernels.selection import choose, finish_scores, scratch_of
 from aurel_cpu_kernels.threads import run
 
-SMALL = 64  # sources up to which the scores of all pairs are the fastest way
-_ROWS = 16  # of a part of a larger graph
+_SMALL, _LARGE = 64, 1024  # nodes of a graph that is always, or never, searched in one part
+_ROWS = 16  # of other parts
 
 
 def prepare(problem: Problem) -> tuple[Array, Array, Array, Array]:
@@ -43,37 +44,34 @@ def _scaled(x: Array, channels: int) -> tuple[Array, Array]:
     return scaled, squares
 
 
-def divide(problem: Problem) -> tuple[Array, bool, Array]:
-    """Return the parts of the work, whether these are whole graphs, and the larger graphs.
+def divide(problem: Problem) -> tuple[Array, bool]:
+    """Return the parts of the work, and whether these are whole graphs.
 
     A part, (P, 3), is a graph, the first of its rows in it, and the number of these.
     """
+    threads = torch.get_num_threads()
     if problem.local and len(problem.rows) > 0:  # a dense batch: all graphs are alike
         nodes, count = int(problem.rows[0, 1]), int(problem.sources[0, 1])
-        large = count > SMALL and problem.metric != "l1"
-        return _divide_dense(len(problem.rows), nodes, count, large)
-    beyond = problem.sources[:, 1] > (SMALL if problem.metric != "l1" else np.inf)
-    return *_parts(problem.rows, problem.sources, np.flatnonzero(~beyond)), np.flatnonzero(beyond)
+        return _divide_dense(len(problem.rows), nodes, count, threads)
+    return _parts(problem.rows, problem.sources, threads)
 
 
 @lru_cache(maxsize=64)
-def _divide_dense(batch: int, nodes: int, count: int, large: bool) -> tuple[Array, bool, Array]:
-    graphs, none = np.arange(batch), np.arange(0)
-    if large:
-        return np.empty((0, 3), np.int64), True, graphs
-    return *_parts(dense_rows(batch, nodes), dense_rows(batch, count), graphs), none
+def _divide_dense(batch: int, nodes: int, count: int, threads: int) -> tuple[Array, bool]:
+    return _parts(dense_rows(batch, nodes), dense_rows(batch, count), threads)
 
 
-def _parts(rows: Array, sources: Array, graphs: Array) -> tuple[Array, bool]:
-    """Return the parts, blocks of rows where there are large graphs, and if they are graphs."""
-    counts = rows[graphs, 1]
-    if len(graphs) == 0 or max(counts.max(), sources[graphs, 1].max()) <= SMALL:
-        return np.stack((graphs, np.zeros_like(graphs), counts), 1), True
+def _parts(rows: Array, sources: Array, threads: int) -> tuple[Array, bool]:
+    """Return whole graphs, whose pairs are taken once, unless some threads would have no work."""
+    counts, pairs = rows[:, 1], rows[:, 1] * sources[:, 1]
+    largest = max(counts.max(initial=0), sources[:, 1].max(initial=0))
+    shared = pairs.max(initial=0) * threads <= pairs.sum()
+    if largest <= _SMALL or (shared and largest <= _LARGE):
+        return np.stack((np.arange(len(rows)), np.zeros_like(counts), counts), 1), True
     blocks = -(-counts // _ROWS)
-    graph = np.repeat(np.arange(len(graphs)), blocks)
+    graph = np.repeat(np.arange(len(rows)), blocks)
     first = (np.arange(len(graph)) - np.repeat(np.cumsum(blocks) - blocks, blocks)) * _ROWS
-    size = np.minimum(_ROWS, counts[graph] - first)
-    return np.stack((graphs[graph], first, size), 1), False
+    return np.stack((graph, first, np.minimum(_ROWS, counts[graph] - first)), 1), False
 
 
 @inner
@@ -181,9 +179,6 @@ def describe(
 def search(problem: Problem, neighbors: Array) -> None:
     """Write the neighbors of all nodes into a flat array, K a node."""
     prepared = prepare(problem)
-    table, whole, large = divide(problem)
-    if len(table) > 0:
-        described = describe(problem, prepared, table, whole)
-        run(search_parts, len(table), problem.work(), described, neighbors)
-    if len(large) > 0:
-        search_by_products(problem, large, *prepared, neighbors)
+    table, whole = divide(problem)
+    described = describe(problem, prepared, table, whole)
+    run(search_parts, len(table), problem.work(), described, neighbors)
