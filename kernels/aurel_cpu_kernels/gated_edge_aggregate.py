@@ -6,8 +6,9 @@ import numpy as np
 from torch import Tensor
 
 from aurel_cpu_kernels.arrays import flags, flat, narrow, result
-from aurel_cpu_kernels.compiler import kernel
+from aurel_cpu_kernels.compiler import uncounted
 from aurel_cpu_kernels.ranges import ranged
+from aurel_cpu_kernels.reduce import fill
 from aurel_cpu_kernels.rows import row_part
 from aurel_cpu_kernels.threads import run
 from aurel_cpu_kernels.vector_math import exp_of_unit, prefer_wide_vectors, sigmoid
@@ -46,28 +47,80 @@ def _aggregate(start, stop, edge, values, mask, nodes, channels, out):
             o[c] = sums[c] / total[c]
 
 
-@kernel
-def _gates(edge, values, mask, target, graph, first, width, nodes, channels, gate, weight, mean):
-    """Fill the gates and weights (N, C) of one target, its mean and its sum of weights."""
-    total = np.zeros(_BLOCK, values.dtype)
-    mean[:] = 0
+@uncounted
+def _gates(edge, mask, target, graph, first, width, nodes, channels, gate, weight):
+    """Fill the gates and weights of the edges of one target, _BLOCK places an edge."""
     for j in range(nodes):
         if mask.size > 0 and not mask[graph + j]:
             continue
-        e = row_part(edge, target * nodes + j, channels, first, width)
-        v = row_part(values, graph + j, channels, first, width)
-        g, w = gate[j], weight[j]
+        e = edge[(target * nodes + j) * channels + first :][:width]
+        g, w = gate[j * _BLOCK :][:width], weight[j * _BLOCK :][:width]
         # Loops over few arrays: LLVM vectorizes them only where it can tell that none overlap.
         for c in range(width):
             g[c] = sigmoid(e[c])
         for c in range(width):
             w[c] = exp_of_unit(g[c])
+
+
+@uncounted
+def _average(values, mask, graph, first, width, nodes, channels, weight, total, mean):
+    """Write the sum of the weights of one target, and the mean of the values that they give."""
+    fill(total, 0)
+    fill(mean, 0)
+    for j in range(nodes):
+        if mask.size > 0 and not mask[graph + j]:
+            continue
+        v = values[(graph + j) * channels + first :][:width]
+        w = weight[j * _BLOCK :][:width]
         for c in range(width):
             total[c] += w[c]
             mean[c] += w[c] * v[c]
     for c in range(width):
         mean[c] /= total[c]
-    return total
+
+
+@uncounted
+def _differentiate_block(
+    graph,
+    first,
+    grad_out,
+    edge,
+    values,
+    mask,
+    nodes,
+    channels,
+    grad_edge,
+    grad_values,
+    gate,
+    weight,
+    total,
+    mean,
+):
+    """Write the gradients of one block of channels of one graph."""
+    width = min(_BLOCK, channels - first)
+    for j in range(nodes):
+        fill(grad_values[(graph + j) * channels + first :][:width], 0)
+    for target in range(graph, graph + nodes):
+        present = mask.size == 0 or mask[target]
+        if present:
+            _gates(edge, mask, target, graph, first, width, nodes, channels, gate, weight)
+            _average(values, mask, graph, first, width, nodes, channels, weight, total, mean)
+            o = grad_out[target * channels + first :][:width]
+            for c in range(width):
+                total[c] = o[c] / total[c]
+        for j in range(nodes):
+            e = grad_edge[(target * nodes + j) * channels + first :][:width]
+            if not present or (mask.size > 0 and not mask[graph + j]):
+                fill(e, 0)
+                continue
+            v = values[(graph + j) * channels + first :][:width]
+            grad = grad_values[(graph + j) * channels + first :][:width]
+            g, w = gate[j * _BLOCK :][:width], weight[j * _BLOCK :][:width]
+            for c in range(width):
+                w[c] *= total[c]
+                grad[c] += w[c]
+            for c in range(width):
+                e[c] = w[c] * (v[c] - mean[c]) * (g[c] - g[c] * g[c])
 
 
 @ranged
@@ -77,48 +130,28 @@ def _differentiate(
     """Write the gradients of some blocks of channels of some graphs."""
     prefer_wide_vectors()
     # Arrays of their own, or LLVM takes them for one and does not vectorize.
-    gate = np.empty((nodes, _BLOCK), values.dtype)
-    weight = np.empty((nodes, _BLOCK), values.dtype)
+    gate = np.empty(nodes * _BLOCK, values.dtype)
+    weight = np.empty(nodes * _BLOCK, values.dtype)
+    total = np.empty(_BLOCK, values.dtype)
     mean = np.empty(_BLOCK, values.dtype)
     blocks = (channels + _BLOCK - 1) // _BLOCK
     for part in range(start, stop):
-        graph, first = part // blocks * nodes, part % blocks * _BLOCK
-        width = min(_BLOCK, channels - first)
-        for j in range(nodes):
-            row_part(grad_values, graph + j, channels, first, width)[:] = 0
-        for target in range(graph, graph + nodes):
-            present = mask.size == 0 or mask[target]
-            if present:
-                share = _gates(
-                    edge,
-                    values,
-                    mask,
-                    target,
-                    graph,
-                    first,
-                    width,
-                    nodes,
-                    channels,
-                    gate,
-                    weight,
-                    mean,
-                )
-                o = row_part(grad_out, target, channels, first, width)
-                for c in range(width):
-                    share[c] = o[c] / share[c]
-            for j in range(nodes):
-                e = row_part(grad_edge, target * nodes + j, channels, first, width)
-                if not present or (mask.size > 0 and not mask[graph + j]):
-                    e[:] = 0
-                    continue
-                v = row_part(values, graph + j, channels, first, width)
-                grad = row_part(grad_values, graph + j, channels, first, width)
-                g, w = gate[j], weight[j]
-                for c in range(width):
-                    w[c] *= share[c]
-                    grad[c] += w[c]
-                for c in range(width):
-                    e[c] = w[c] * (v[c] - mean[c]) * (g[c] - g[c] * g[c])
+        _differentiate_block(
+            part // blocks * nodes,
+            part % blocks * _BLOCK,
+            grad_out,
+            edge,
+            values,
+            mask,
+            nodes,
+            channels,
+            grad_edge,
+            grad_values,
+            gate,
+            weight,
+            total,
+            mean,
+        )
 
 
 def forward(edge: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

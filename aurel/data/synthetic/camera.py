@@ -15,8 +15,8 @@ def photograph(picture: Array, capture: Capture) -> NDArray[np.uint8]:
     size = picture.shape[-1]
     blurred = np.flatnonzero(capture.blur > 0)
     for _ in range(max(1, round(size / 96))):
-        for index in blurred:
-            _soften(picture[index], capture.blur[index] * np.float32(0.25))
+        for face in blurred:
+            _soften(picture[face], capture.blur[face] * np.float32(0.25))
     one = np.ones_like(capture.tint)
     gain = np.stack([one + capture.tint, one, one - capture.tint], 1)
     picture *= (gain * (capture.gain * capture.contrast)[:, None])[:, :, None, None]
