@@ -62,10 +62,9 @@ class MaterializedEdges(nn.Module):
         super().__init__()
         self.ours = ours
 
-    def with_projection(self, nodes: Tensor, tokens: Tensor, weight: Tensor) -> tuple[Any, ...]:
+    def forward(self, nodes: Tensor, tokens: Tensor) -> Tensor:
         edges = materialized_edges(self.ours, nodes, tokens).mean(2)
-        edges = edges.unflatten(1, (self.ours.num_nodes, self.ours.num_nodes))
-        return edges, F.linear(edges, weight)
+        return edges.unflatten(1, (self.ours.num_nodes, self.ours.num_nodes))
 
 
 class LoopedTopology(nn.Module):

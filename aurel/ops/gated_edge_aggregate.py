@@ -22,6 +22,8 @@ def gated_edge_aggregate_reference(
 ) -> Tensor:
     """Define `gated_edge_aggregate` in plain torch."""
     dtype = torch.promote_types(values.dtype, torch.float32)
+    if mask is not None:  # before the sigmoid, whose gradient of NaN is NaN
+        edge = edge.where((mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(-1), 0.0)
     gate, values_of_pairs = edge.to(dtype).sigmoid(), values.to(dtype).unsqueeze(1)
     if mask is not None:
         gate = gate.masked_fill(~mask[:, None, :, None], -torch.inf)

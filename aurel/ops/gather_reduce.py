@@ -79,11 +79,11 @@ def sum_over_neighbors(x: Tensor, neighbors: Tensor, mean: bool) -> Tensor:
     """
     out = F.embedding_bag(
         _row_index(neighbors, x.shape[1]),
-        _rows(x, 0.0),
+        _rows(at_least_float32(x), 0.0),
         mode="mean" if mean else "sum",
         padding_idx=x.shape[0] * x.shape[1],
     )
-    return out.view(*neighbors.shape[:2], x.shape[2])
+    return out.view(*neighbors.shape[:2], x.shape[2]).to(x.dtype)
 
 
 def sum_over_neighbors_backward(grad: Tensor, neighbors: Tensor, nodes: int, mean: bool) -> Tensor:

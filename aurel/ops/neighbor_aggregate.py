@@ -34,9 +34,12 @@ def neighbor_aggregate_reference(x: Tensor, neighbors: Tensor, reduce: Reduce = 
     gathered = F.pad(x, (0, 0, 0, 1))[samples, neighbors.where(neighbors >= 0, x.shape[1])]
     if reduce == "max":
         slot = gathered.detach().masked_fill(empty, -torch.inf).argmax(2, keepdim=True)
+        # A neighbor of -inf wins over an empty slot before it.
+        first = (~empty).to(torch.uint8).argmax(2, keepdim=True)
+        slot = torch.where(empty.expand_as(gathered).gather(2, slot), first, slot)
         return gathered.gather(2, slot).squeeze(2).masked_fill(empty.all(2), 0)
-    total = gathered.masked_fill(empty, 0).sum(2)
-    return total / (~empty).sum(2).clamp_min(1) if reduce == "mean" else total
+    total = at_least_float32(gathered).masked_fill(empty, 0).sum(2)
+    return (total / (~empty).sum(2).clamp_min(1) if reduce == "mean" else total).to(x.dtype)
 
 
 def neighbor_aggregate(

@@ -36,7 +36,10 @@ def topk_aggregate_reference(
         return neighbor_aggregate_reference(values, neighbors, "mean"), neighbors
     scores = exclude(pairwise_scores_reference(x.detach(), metric), True, mask, mask)
     weights = _normalized_adjacency(scores, neighbors)
-    return (weights @ at_least_float32(values)).to(values.dtype), neighbors
+    messages = weights.unsqueeze(-1) * at_least_float32(values).unsqueeze(1)
+    # A value of weight 0 adds nothing, not even NaN.
+    out = messages.where(weights.unsqueeze(-1) > 0, 0.0).sum(2)
+    return out.to(values.dtype), neighbors
 
 
 def topk_aggregate(
@@ -106,10 +109,14 @@ def _normalized_adjacency(scores: Tensor, neighbors: Tensor) -> Tensor:
 def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
     """Return weights @ values, (B, N, C), where a value of weight 0 adds nothing, not even NaN."""
     values = at_least_float32(values).to(weights.dtype)
-    finite = values.isfinite()
-    total = torch.bmm(weights, values.where(finite, 0.0))
-    reached = torch.bmm(weights, (~finite).to(weights.dtype))
-    return total.masked_fill(reached > 0, torch.nan)
+    total = torch.bmm(weights, values.where(values.isfinite(), 0.0))
+
+    def reached(flags: Tensor) -> Tensor:
+        return torch.bmm(weights, flags.to(weights.dtype)) > 0
+
+    up, down = reached(values == torch.inf), reached(values == -torch.inf)
+    total = total.masked_fill(up, torch.inf).masked_fill(down, -torch.inf)
+    return total.masked_fill(reached(values.isnan()) | (up & down), torch.nan)
 
 
 def _shapes(call: Any) -> tuple[Tensor, Tensor, Tensor]:

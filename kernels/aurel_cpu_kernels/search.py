@@ -30,15 +30,15 @@ def prepare(problem: Problem) -> tuple[Array, Array, Array, Array]:
     if problem.metric != "cosine":
         none = np.empty(0, problem.x.dtype)
         return problem.x, problem.y, none, none
-    x, squares = _scaled(problem.x, problem.channels)
+    x, squares = _scaled(problem.x, problem.rows, problem.channels)
     if problem.y is problem.x:
         return x, x, squares, squares
-    y, source_squares = _scaled(problem.y, problem.channels)
+    y, source_squares = _scaled(problem.y, problem.sources, problem.channels)
     return x, y, squares, source_squares
 
 
-def _scaled(x: Array, channels: int) -> tuple[Array, Array]:
-    nodes = len(x) // max(channels, 1)
+def _scaled(x: Array, rows: Array, channels: int) -> tuple[Array, Array]:
+    nodes = int(rows.sum(1).max(initial=0))  # first row and number of the last graph
     scaled, squares = np.empty_like(x), np.empty(nodes, x.dtype)
     run(scale_nodes, nodes, 4 * len(x), x, channels, scaled, squares)
     return scaled, squares

@@ -34,7 +34,8 @@ def finish_scores(sums, row, nodes, metric, square, squares, first, bias, bias_r
                 if abs(s) == np.inf:
                     s = abs(s)
             else:
-                s = one - s / np.sqrt(max(square, tiny) * q)
+                # The root of the product would be that of zero where both nodes are zero.
+                s = one - s / (np.sqrt(max(square, tiny)) * np.sqrt(q))
         elif metric == DOT:
             s = -s
         if bias.size > 0:
