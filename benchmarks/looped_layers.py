@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.channel_topology import ChannelTopology
