@@ -80,23 +80,11 @@ def _average(values, mask, graph, first, width, nodes, channels, weight, total, 
 
 
 @uncounted
-def _differentiate_block(
-    graph,
-    first,
-    grad_out,
-    edge,
-    values,
-    mask,
-    nodes,
-    channels,
-    grad_edge,
-    grad_values,
-    gate,
-    weight,
-    total,
-    mean,
-):
+def _differentiate_block(graph, first, graphs, grads, scratch):
     """Write the gradients of one block of channels of one graph."""
+    grad_out, edge, values, mask, nodes, channels = graphs
+    grad_edge, grad_values = grads
+    gate, weight, total, mean = scratch
     width = min(_BLOCK, channels - first)
     for j in range(nodes):
         fill(grad_values[(graph + j) * channels + first :][:width], 0)
@@ -124,34 +112,20 @@ def _differentiate_block(
 
 
 @ranged
-def _differentiate(
-    start, stop, grad_out, edge, values, mask, nodes, channels, grad_edge, grad_values
-):
+def _differentiate(start, stop, graphs, grads):
     """Write the gradients of some blocks of channels of some graphs."""
     prefer_wide_vectors()
+    _, _, values, _, nodes, channels = graphs
     # Arrays of their own, or LLVM takes them for one and does not vectorize.
     gate = np.empty(nodes * _BLOCK, values.dtype)
     weight = np.empty(nodes * _BLOCK, values.dtype)
     total = np.empty(_BLOCK, values.dtype)
     mean = np.empty(_BLOCK, values.dtype)
+    scratch = (gate, weight, total, mean)
     blocks = (channels + _BLOCK - 1) // _BLOCK
     for part in range(start, stop):
-        _differentiate_block(
-            part // blocks * nodes,
-            part % blocks * _BLOCK,
-            grad_out,
-            edge,
-            values,
-            mask,
-            nodes,
-            channels,
-            grad_edge,
-            grad_values,
-            gate,
-            weight,
-            total,
-            mean,
-        )
+        graph, first = part // blocks * nodes, part % blocks * _BLOCK
+        _differentiate_block(graph, first, graphs, grads, scratch)
 
 
 def forward(edge: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -182,13 +156,7 @@ def backward(
         _differentiate,
         batch * -(-channels // _BLOCK),
         2 * _WORK * edge.numel(),
-        flat(grad_out),
-        flat(edge),
-        flat(values),
-        flags(mask),
-        nodes,
-        channels,
-        flat(grad_edge),
-        flat(grad_values),
+        (flat(grad_out), flat(edge), flat(values), flags(mask), nodes, channels),
+        (flat(grad_edge), flat(grad_values)),
     )
     return narrow(grad_edge, edge), narrow(grad_values, values)

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from aurel_cpu_kernels.arrays import flags, flat, narrow, result
-from aurel_cpu_kernels.compiler import uncounted
+from aurel_cpu_kernels.compiler import inner, uncounted
 from aurel_cpu_kernels.ranges import ranged
 from aurel_cpu_kernels.reduce import fill
 from aurel_cpu_kernels.row_sums import multiply_rows_of, sum_rows
@@ -45,26 +45,21 @@ def _weigh(target_score, source_scores, edges, slope, row, columns):
     return count
 
 
+@inner
+def _scratch(graphs):
+    """Return weights, columns and gradients of a row, with space for whole blocks of scores."""
+    values, _, _, _, _, _, nodes, _, _, _ = graphs
+    size = (nodes // _BLOCK + 1) * _BLOCK
+    return np.zeros(size, values.dtype), np.zeros(size, np.int64), np.zeros(size, values.dtype)
+
+
 @uncounted
-def _attend_rows(
-    start,
-    stop,
-    values,
-    target_score,
-    source_score,
-    adjacency,
-    shared,
-    heads,
-    nodes,
-    channels,
-    lanes,
-    slope,
-    out,
-    weights,
-    row,
-    columns,
-):
+def _attend_rows(start, stop, graphs, out, weights, scratch):
     """Write the aggregates of some targets, and their weights where there is a place for them."""
+    values, target_score, source_score, adjacency, shared, heads, nodes, channels, lanes, slope = (
+        graphs
+    )
+    row, columns, _ = scratch
     for target in range(start, stop):
         head, i = target // nodes, target % nodes
         edges = adjacency[(i if shared else head // heads * nodes + i) * nodes :][:nodes]
@@ -79,43 +74,9 @@ def _attend_rows(
 
 
 @ranged
-def _attend(
-    start,
-    stop,
-    values,
-    target_score,
-    source_score,
-    adjacency,
-    shared,
-    heads,
-    nodes,
-    channels,
-    lanes,
-    slope,
-    out,
-    weights,
-):
+def _attend(start, stop, graphs, out, weights):
     prefer_wide_vectors()
-    size = (nodes // _BLOCK + 1) * _BLOCK
-    row, columns = np.zeros(size, values.dtype), np.zeros(size, np.int64)
-    _attend_rows(
-        start,
-        stop,
-        values,
-        target_score,
-        source_score,
-        adjacency,
-        shared,
-        heads,
-        nodes,
-        channels,
-        lanes,
-        slope,
-        out,
-        weights,
-        row,
-        columns,
-    )
+    _attend_rows(start, stop, graphs, out, weights, _scratch(graphs))
 
 
 @uncounted
@@ -137,29 +98,14 @@ def _differentiate_scores(
 
 
 @uncounted
-def _differentiate_head(
-    head,
-    grad_out,
-    grad_weights,
-    values,
-    target_score,
-    source_score,
-    adjacency,
-    shared,
-    heads,
-    nodes,
-    channels,
-    lanes,
-    slope,
-    grad_values,
-    grad_target,
-    grad_source,
-    weights,
-    row,
-    columns,
-    grads,
-):
-    """Write the gradients of one head of one graph."""
+def _differentiate_head(head, graphs, outer, grads_of, weights, scratch):
+    """Write the gradients of one head of one graph; `weights` is scratch of (N, N)."""
+    values, target_score, source_score, adjacency, shared, heads, nodes, channels, lanes, slope = (
+        graphs
+    )
+    grad_out, grad_weights = outer
+    grad_values, grad_target, grad_source = grads_of
+    row, columns, grads = scratch
     of_graph = adjacency[(0 if shared else head // heads) * nodes * nodes :][: nodes * nodes]
     sources = source_score[head * nodes :][:nodes]
     grad_sources = grad_source[head * nodes :][:nodes]
@@ -193,56 +139,14 @@ def _differentiate_head(
 
 
 @ranged
-def _differentiate(
-    start,
-    stop,
-    grad_out,
-    grad_weights,
-    values,
-    target_score,
-    source_score,
-    adjacency,
-    shared,
-    heads,
-    nodes,
-    channels,
-    lanes,
-    slope,
-    grad_values,
-    grad_target,
-    grad_source,
-):
+def _differentiate(start, stop, graphs, outer, grads_of):
+    """Write the gradients of some heads, from `outer`, those of the outputs."""
     prefer_wide_vectors()
-    weights = np.empty(nodes * nodes, values.dtype)
-    size = (nodes // _BLOCK + 1) * _BLOCK
-    row, columns, grads = (
-        np.zeros(size, values.dtype),
-        np.zeros(size, np.int64),
-        np.zeros(size, values.dtype),
-    )
+    scratch = _scratch(graphs)
+    nodes = graphs[6]
+    weights = np.empty(nodes * nodes, graphs[0].dtype)
     for head in range(start, stop):
-        _differentiate_head(
-            head,
-            grad_out,
-            grad_weights,
-            values,
-            target_score,
-            source_score,
-            adjacency,
-            shared,
-            heads,
-            nodes,
-            channels,
-            lanes,
-            slope,
-            grad_values,
-            grad_target,
-            grad_source,
-            weights,
-            row,
-            columns,
-            grads,
-        )
+        _differentiate_head(head, graphs, outer, grads_of, weights, scratch)
 
 
 def _graphs(
@@ -278,7 +182,7 @@ def forward(
         written = flat(weights)
     else:
         weights, written = values.new_empty(0), graphs[0][:0]
-    run(_attend, batch * heads * nodes, _work(values), *graphs, flat(out), written)
+    run(_attend, batch * heads * nodes, _work(values), graphs, flat(out), written)
     return narrow(out, values), narrow(weights, values)
 
 
@@ -300,10 +204,9 @@ def backward(
         _differentiate,
         values.shape[0] * values.shape[1],
         2 * _work(values),
-        unused if grad_out is None else flat(grad_out),
-        unused if grad_weights is None else flat(grad_weights),
-        *graphs,
-        *(flat(grad) for grad in grads),
+        graphs,
+        tuple(unused if grad is None else flat(grad) for grad in (grad_out, grad_weights)),
+        tuple(flat(grad) for grad in grads),
     )
     wide, target, source = (narrow(grad, of) for grad, of in zip(grads, inputs, strict=True))
     return wide, target, source
