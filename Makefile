@@ -60,7 +60,7 @@ mutants: $(VENV)/.mutants  ## which small faults in ops and losses the tests not
 lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy aurel kernels/aurel_kernels kernels/aurel_cpu_kernels
+	$(BIN)/mypy aurel
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## every benchmark on this machine (under ten minutes)
@@ -77,7 +77,7 @@ bench-report: $(STAMP)  ## plots and docs/benchmarks.md from benchmarks/results
 
 .SECONDEXPANSION:
 gpu: $$(GPU_STAMP)  ## kernel tests, compute-sanitizer and benchmarks on a CUDA GPU, into $(OUT) (under ten minutes)
-	PYTHONPATH=.:kernels $(GPU_PYTHON) benchmarks/gpu.py $(or $(STAGE),all) --out $(OUT) --budget $(GPU_BUDGET)
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py $(or $(STAGE),all) --out $(OUT) --budget $(GPU_BUDGET)
 
 host-time: $(STAMP)  ## time that Python takes to launch each op, without a GPU
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/host_time.py
@@ -86,8 +86,8 @@ docs: $(VENV)/.docs  ## the documentation site, docs/_build/html/index.html; war
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
 kernels-report: $(STAMP)  ## compile every kernel for four GPUs, without one; fail on a spill; count instructions
-	$(BIN)/python -m aurel_kernels.report
-	$(BIN)/python -m aurel_kernels.instruction_counts
+	$(BIN)/python -m aurel.kernels.triton.report
+	$(BIN)/python -m aurel.kernels.triton.instruction_counts
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) $(PYG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build docs/_build docs/_generated docs/gallery

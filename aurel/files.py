@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 
 @contextmanager
@@ -40,3 +44,48 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
             for folder in new_folders:
                 folder.rmdir()
         raise
+
+
+def save_torch(content: dict[str, Any], path: Path | str) -> None:
+    """Write `content` to `path` by `torch.save`; the file is complete or not there.
+
+    An interrupt (Ctrl-C) takes effect when the file is written: `torch.save` would replace it by
+    a RuntimeError about positions in the file, as it does with an OSError.
+
+    Args:
+        content: a dict of tensors, numbers, strings, lists and dicts.
+        path: the file to write.
+
+    Raises:
+        OSError: the file cannot be written, such as on a full disk.
+    """
+    import torch
+
+    with delayed_interrupt(), atomic_path(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+@contextmanager
+def delayed_interrupt() -> Iterator[None]:
+    """Run the block to its end, and then the handler of an interrupt (SIGINT) that came meanwhile.
+
+    Outside the main thread, where no handler of Python runs, and under a handler that Python did
+    not install, the block runs as it is.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    received: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            handler(*received[0])

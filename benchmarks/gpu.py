@@ -1,6 +1,6 @@
 """Test the kernels on a CUDA GPU, check them with compute-sanitizer, measure them.
 
-    PYTHONPATH=.:kernels python benchmarks/gpu.py all --out build/gpu --budget 540
+    PYTHONPATH=. python benchmarks/gpu.py all --out build/gpu --budget 540
 
 A rented GPU may be taken away at any time, so nothing is kept back: every line that a command
 prints, every row and the summary are written to `--out` as they come. A command that outlasts its

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 USE = """
 import time, torch
 start = time.perf_counter()
-import aurel, aurel_kernels
+import aurel, aurel.kernels.triton
 assert time.perf_counter() - start < 1.0, "import aurel is slow"
 import sys
 assert "triton" not in sys.modules and "timm" not in sys.modules

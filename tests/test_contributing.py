@@ -50,12 +50,12 @@ CHECKS = {
         "benchmarks/bench_ops.py": OPS,
     },
     "Add a kernel": {
-        "kernels/aurel_kernels/<op>.py": TRITON,
+        "aurel/kernels/triton/<op>.py": TRITON,
         "tests/kernels/": TRITON,
         "tests/kernels/every_kernel.py": TRITON,
         "tests/kernels/test_triton_dispatch.py": TRITON,
         "tests/kernels/test_cuda.py": TRITON,
-        "kernels/aurel_cpu_kernels/<op>.py": NUMBA,
+        "aurel/kernels/cpu/<op>.py": NUMBA,
     },
     "Add a layer": {
         "aurel/layers/<layer>.py": LAYERS,

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import torch
 
-from aurel.files import atomic_path
+from aurel.files import atomic_path, delayed_interrupt, save_torch
 
 
 def write(target: Path, fail: bool = False) -> None:
@@ -84,3 +90,55 @@ def test_a_block_that_writes_nothing_fails(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a" / "c.txt"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+class InterruptsWhileSaved:
+    """Sends SIGINT to this process when it is pickled."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        signal.raise_signal(signal.SIGINT)
+        return OrderedDict, ()
+
+
+def test_an_interrupt_while_a_checkpoint_is_written_leaves_it_whole(tmp_path: Path) -> None:
+    """And it stays a KeyboardInterrupt."""
+    content = {"weight": torch.ones(3), "other": InterruptsWhileSaved(), "bias": torch.zeros(2)}
+    with pytest.raises(KeyboardInterrupt):
+        save_torch(content, tmp_path / "last.ckpt")
+    loaded = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert loaded["weight"].tolist() == [1, 1, 1] and loaded["bias"].tolist() == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_an_error_in_the_block_comes_before_a_delayed_interrupt() -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as stop, delayed_interrupt():
+        signal.raise_signal(signal.SIGINT)
+        raise OSError("No space left on device")
+    assert isinstance(stop.value.__context__, OSError)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_full_disk_while_a_checkpoint_is_written_is_an_oserror(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys, torch\n"
+        "from aurel.files import save_torch\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "try: save_torch({'a': torch.ones(100000)}, sys.argv[1])\n"
+        "except OSError as error: print(error.strerror)\n"
+    )
+    save_torch({"a": torch.ones(1)}, tmp_path / "a.pt")
+    command = [sys.executable, "-c", code, str(tmp_path / "a.pt")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "File too large\n", done.stderr
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["a"].tolist() == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_thread_saves_without_signals(tmp_path: Path) -> None:
+    """Handlers can be set in the main thread alone."""
+    thread = threading.Thread(target=save_torch, args=({"a": torch.ones(1)}, tmp_path / "a.pt"))
+    thread.start()
+    thread.join()
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["a"].tolist() == [1]

@@ -20,8 +20,6 @@ def site(tmp_path: Path) -> Path:
     """A site-packages that holds ours."""
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "aurel", tmp_path / "aurel", ignore=skip)
-    for kernels in ("aurel_kernels", "aurel_cpu_kernels"):
-        shutil.copytree(ROOT / "kernels" / kernels, tmp_path / kernels, ignore=skip)
     (tmp_path / "aurel_au-0.1.0.dist-info").mkdir()
     return tmp_path
 

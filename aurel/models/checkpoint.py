@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aurel.backbones.build import NO_PICKLE
 from aurel.facs import AUSet
-from aurel.files import atomic_path
+from aurel.files import atomic_path, save_torch
 from aurel.models.base import AUModel
 from aurel.models.registry import config_dict, info_of, make_config, model_info
 
@@ -79,11 +79,11 @@ def save_model(model: AUModel, path: str | Path, **metadata: Any) -> None:
         "state_dict": model.state_dict(),
         "metadata": metadata,
     }
-    with atomic_path(path) as temporary:
-        if temporary.suffix == SAFETENSORS:
+    if Path(path).suffix == SAFETENSORS:
+        with atomic_path(path) as temporary:
             _write_safetensors(content, temporary)
-        else:
-            torch.save(content, temporary)
+    else:
+        save_torch(content, path)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

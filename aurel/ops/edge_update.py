@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from aurel_kernels.sizes import gate_obstacle
 from torch import Tensor
 
+from aurel.kernels.triton.sizes import gate_obstacle
 from aurel.ops.arguments import (
     check_device,
     check_floating,

@@ -6,10 +6,10 @@ from math import isfinite
 from typing import Any, Literal, overload
 
 import torch
-from aurel_kernels.sizes import attention_obstacle
 from torch import Tensor
 from torch.nn import functional as F
 
+from aurel.kernels.triton.sizes import attention_obstacle
 from aurel.ops.arguments import (
     check_bool,
     check_device,

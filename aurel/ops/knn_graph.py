@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from aurel_kernels.sizes import graph_obstacle
 from torch import Tensor
 
+from aurel.kernels.triton.sizes import graph_obstacle
 from aurel.ops.arguments import (
     check_bool,
     check_choice,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from aurel_kernels.sizes import graph_obstacle
 from torch import Tensor
 from torch.nn import functional as F
 
+from aurel.kernels.triton.sizes import graph_obstacle
 from aurel.ops.arguments import check_choice, check_device, check_nodes, check_shape
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.distances import at_least_float32

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from aurel_kernels.sizes import pair_obstacle
 from torch import Tensor
 
+from aurel.kernels.triton.sizes import pair_obstacle
 from aurel.ops.arguments import check_device, check_floating, check_shape
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.registration import Gradient, gradients_of_definition, operator

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from aurel_kernels.sizes import graph_obstacle
 from torch import Tensor
 from torch.nn import functional as F
 
+from aurel.kernels.triton.sizes import graph_obstacle
 from aurel.ops.arguments import (
     check_bool,
     check_choice,

@@ -22,7 +22,7 @@ from torch.nn import Parameter
 from aurel.ops.backend import is_transformed
 from aurel.ops.precision import without_autocast
 
-PACKAGES = {"triton": "aurel_kernels", "numba": "aurel_cpu_kernels"}
+PACKAGES = {"triton": "aurel.kernels.triton", "numba": "aurel.kernels.cpu"}
 
 Rule = Callable[[Any], Any]
 

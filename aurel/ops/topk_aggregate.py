@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from aurel_kernels.sizes import graph_obstacle, ties_obstacle
 from torch import Tensor
 
+from aurel.kernels.triton.sizes import graph_obstacle, ties_obstacle
 from aurel.ops.arguments import check_choice, check_device, check_floating, check_shape
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.distances import at_least_float32, pairwise_scores, pairwise_scores_reference

@@ -61,7 +61,7 @@ def _environment_obstacle(device: torch.device) -> str | None:
         return f"Triton cannot be imported: {error}"
     if tuple(int(part) for part in triton.__version__.split(".")[:2]) < OLDEST:
         return f"the kernels need Triton {OLDEST[0]}.{OLDEST[1]}, got {triton.__version__}"
-    from aurel_kernels.launch import INTERPRETED
+    from aurel.kernels.triton.launch import INTERPRETED
 
     if device.type == "cpu" and not INTERPRETED:
         return "Triton was imported before TRITON_INTERPRET was set"

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from aurel.files import atomic_path
+from aurel.files import save_torch
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Write checkpoints by `aurel.files.atomic_path`; read them with ``weights_only=True``.
+    """Write checkpoints by `aurel.files.save_torch`; read them with ``weights_only=True``.
 
     A run that is killed or meets a full disk while it writes leaves the previous file unchanged.
     """
@@ -20,8 +20,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        with atomic_path(path) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+        save_torch(checkpoint, path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None

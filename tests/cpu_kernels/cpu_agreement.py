@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from aurel_cpu_kernels import threads
 from torch import Tensor
+
+from aurel.kernels.cpu import threads
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 ROUNDINGS = {torch.float32: 128, torch.float64: 128, torch.float16: 2, torch.bfloat16: 2}

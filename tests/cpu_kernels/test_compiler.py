@@ -7,17 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import aurel_cpu_kernels
 import pytest
-from aurel_cpu_kernels import neighbor_aggregate
 
-PACKAGE = Path(aurel_cpu_kernels.__file__).parent
+import aurel.kernels.cpu
+from aurel.kernels.cpu import neighbor_aggregate
+
+PACKAGE = Path(aurel.kernels.cpu.__file__).parent
 
 CODE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from aurel_cpu_kernels import neighbor_aggregate
+from aurel.kernels.cpu import neighbor_aggregate
 out, _ = neighbor_aggregate.forward(
     torch.tensor([[[1.0], [3.0]]]), torch.tensor([[[0, 1], [1, 1]]]), "sum", False
 )
@@ -38,8 +39,10 @@ def run_copy(folder: Path) -> str:
 
 
 def test_a_change_of_any_file_compiles_anew(tmp_path: Path) -> None:
-    copy = tmp_path / "aurel_cpu_kernels"
+    copy = tmp_path / "aurel" / "kernels" / "cpu"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in (copy.parent, copy.parents[1]):
+        (package / "__init__.py").touch()
     assert run_copy(tmp_path) == "[4.0, 6.0] 0"
     assert run_copy(tmp_path) == "[4.0, 6.0] 1"
     text = (copy / "reduce.py").read_text()
@@ -53,7 +56,7 @@ def test_a_kernel_releases_the_interpreter() -> None:
 
 
 def test_without_a_folder_to_write_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    from aurel_cpu_kernels import compiler
+    from aurel.kernels.cpu import compiler
 
     real = compiler.njit
 

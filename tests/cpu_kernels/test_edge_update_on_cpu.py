@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from aurel_cpu_kernels import edge_update as kernels
 from cpu_agreement import DTYPES, assert_close, assert_same_on_more_threads, strided, wide
 from torch import Tensor
+
+from aurel.kernels.cpu import edge_update as kernels
 
 EPS = 1e-3
 SIZES = [(2, 1, 1), (1, 1, 3), (2, 3, 5), (3, 5, 129), (1, 9, 200)]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from aurel_cpu_kernels import gated_edge_aggregate as kernels
 from cpu_agreement import DTYPES, assert_close, assert_same_on_more_threads, strided, wide
 from torch import Tensor
+
+from aurel.kernels.cpu import gated_edge_aggregate as kernels
 
 SIZES = [(1, 1, 1), (2, 3, 5), (3, 7, 129), (1, 12, 300)]
 

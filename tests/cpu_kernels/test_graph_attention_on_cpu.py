@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from aurel_cpu_kernels import graph_attention as kernels
 from cpu_agreement import DTYPES, assert_close, assert_same_on_more_threads, strided, wide
 from torch import Tensor
+
+from aurel.kernels.cpu import graph_attention as kernels
 
 SLOPE = 0.2
 SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 1, 12, 130), (1, 2, 40, 16)]

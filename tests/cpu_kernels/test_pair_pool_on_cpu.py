@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from aurel_cpu_kernels import pair_columns
-from aurel_cpu_kernels import pair_pool as kernels
 from cpu_agreement import assert_close, assert_same_on_more_threads, strided, wide
 from torch import Tensor
+
+from aurel.kernels.cpu import pair_columns
+from aurel.kernels.cpu import pair_pool as kernels
 
 # (B, N, D, E), on both sides of the tiles of 3, 4, 5 and 7 rows and of 16 lanes.
 SIZES = [

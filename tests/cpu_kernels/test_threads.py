@@ -9,11 +9,11 @@ import threading
 import numpy as np
 import pytest
 import torch
-from aurel_cpu_kernels import threads
-from aurel_cpu_kernels.ranges import ranged
 from cpu_agreement import assert_same_on_more_threads, thread_count
 from torch import Tensor
 
+from aurel.kernels.cpu import threads
+from aurel.kernels.cpu.ranges import ranged
 from aurel.ops import knn_graph, knn_max_relative, neighbor_aggregate, topk_aggregate
 
 
@@ -132,7 +132,7 @@ def test_many_callers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_forked_child_has_threads_of_its_own() -> None:
     code = """
 import os, torch
-from aurel_cpu_kernels import threads
+from aurel.kernels.cpu import threads
 from aurel.ops import knn_graph
 threads._WORTH = 1
 torch.set_num_threads(2)

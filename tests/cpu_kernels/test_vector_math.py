@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aurel_cpu_kernels.compiler import kernel
-from aurel_cpu_kernels.vector_math import (
+
+from aurel.kernels.cpu.compiler import kernel
+from aurel.kernels.cpu.vector_math import (
     exp_of_nonpositive,
     exp_of_unit,
     prefer_wide_vectors,

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from aurel_kernels import launch as launching
-from aurel_kernels.launch import compile_only, launch
-from aurel_kernels.stand_in import IdleDriver
+
+from aurel.kernels.triton import launch as launching
+from aurel.kernels.triton.launch import compile_only, launch
+from aurel.kernels.triton.stand_in import IdleDriver
 
 driver = IdleDriver("sm_90")
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from agreement import check
-from aurel_kernels import graph_attention as kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import DEVICE, DTYPES, QUIET
 from torch import Tensor
 
+from aurel.kernels.triton import graph_attention as kernels
 from aurel.layers.cross_region_gat import CrossRegionGAT
 from aurel.ops.backend import use_backend
 from aurel.ops.graph_attention import graph_attention, graph_attention_reference

@@ -9,18 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import aurel_kernels
 import pytest
 import triton
-from aurel_kernels.instruction_counts import BEFORE, beside, calls, count, table
-from aurel_kernels.report import Row, modules, ptxas_usage
-from aurel_kernels.stand_in import TARGETS
+
+import aurel.kernels.triton
+from aurel.kernels.triton.instruction_counts import BEFORE, beside, calls, count, table
+from aurel.kernels.triton.report import Row, modules, ptxas_usage
+from aurel.kernels.triton.stand_in import TARGETS
 
 
 def sources() -> str:
     """Return a digest of all that the output of the compilers depends on."""
     digest = hashlib.sha256(triton.__version__.encode())
-    for file in sorted(Path(aurel_kernels.__file__).parent.glob("*.py")):
+    for file in sorted(Path(aurel.kernels.triton.__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -32,7 +33,7 @@ def test_every_kernel_for_every_target(pytestconfig: pytest.Config) -> None:
     report = before.get("report") if before.get("sources") == key else None
     if report is None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TRITON")}
-        command = [sys.executable, "-m", "aurel_kernels.report"]
+        command = [sys.executable, "-m", "aurel.kernels.triton.report"]
         run = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
         report = run.stdout
@@ -66,7 +67,7 @@ ptxas info    : Used 128 registers, used 1 barriers"""
 
 def test_modules_with_examples_are_found() -> None:
     names = {module.__name__.rsplit(".", 1)[1] for module in modules()}
-    folder = Path(aurel_kernels.__file__).parent
+    folder = Path(aurel.kernels.triton.__file__).parent
     launching = {path.stem for path in folder.glob("*.py") if "@triton.jit" in path.read_text()}
     assert {"knn_max_relative", "graph_attention", "pair_pool", "edge_update"} <= names
     assert names & launching and "report" not in names and "launch" not in names

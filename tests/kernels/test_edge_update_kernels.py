@@ -8,13 +8,13 @@ from copy import deepcopy
 import pytest
 import torch
 from agreement import assert_agree, check
-from aurel_kernels import edge_update as kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import DEVICE, DTYPES, QUIET
 from torch import Tensor
 from torch.library import opcheck
 
+from aurel.kernels.triton import edge_update as kernels
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
 from aurel.ops.backend import use_backend
 from aurel.ops.edge_update import (

@@ -7,13 +7,13 @@ import functools
 import pytest
 import torch
 from agreement import assert_agree
-from aurel_kernels import gated_edge_aggregate as kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import DEVICE, DTYPES, QUIET
 from torch import Tensor
 from torch.library import opcheck
 
+from aurel.kernels.triton import gated_edge_aggregate as kernels
 from aurel.ops.gated_edge_aggregate import (
     _gated_edge_aggregate,
     _gated_edge_aggregate_backward,

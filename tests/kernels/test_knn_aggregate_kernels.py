@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from aurel_kernels import knn_graph, topk_aggregate
-from aurel_kernels import knn_max_relative as kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import (
@@ -24,6 +22,9 @@ from plain import (
     integers,
 )
 from torch import Tensor
+
+from aurel.kernels.triton import knn_graph, topk_aggregate
+from aurel.kernels.triton import knn_max_relative as kernels
 
 pytestmark = QUIET
 

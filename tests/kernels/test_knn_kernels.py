@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from aurel_kernels import knn_graph
 from hypothesis import given, settings
 from plain import (
     DEVICE,
@@ -17,6 +16,8 @@ from plain import (
     cases,
     integers,
 )
+
+from aurel.kernels.triton import knn_graph
 
 pytestmark = QUIET
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from aurel_kernels import neighbor_aggregate as kernels
-from aurel_kernels import reversed_edges
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import DEVICE, DTYPES, QUIET, aggregate, aggregate_backward, array, integers
 from torch import Tensor
+
+from aurel.kernels.triton import neighbor_aggregate as kernels
+from aurel.kernels.triton import reversed_edges
 
 pytestmark = QUIET
 

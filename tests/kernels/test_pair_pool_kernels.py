@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 from agreement import check
-from aurel_kernels import pair_pool as kernels
-from aurel_kernels import pair_pool_large
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import DEVICE, DTYPES, QUIET
 from torch import Tensor
 
+from aurel.kernels.triton import pair_pool as kernels
+from aurel.kernels.triton import pair_pool_large
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.ops.backend import use_backend
 from aurel.ops.pair_pool import pair_pool, pair_pool_reference

@@ -106,7 +106,7 @@ def test_devices_and_versions_that_are_not_served(monkeypatch: pytest.MonkeyPatc
 
 
 def test_processors_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, launch = torch.device("cpu"), import_module("aurel_kernels.launch")
+    cpu, launch = torch.device("cpu"), import_module("aurel.kernels.triton.launch")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(launch, "INTERPRETED", True)
     assert environment_obstacle(cpu) is None
@@ -135,7 +135,7 @@ def test_graphics_processors_that_are_not_served(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", capability.__getitem__)
     monkeypatch.setattr(torch.version, "hip", hip)
-    monkeypatch.setattr(import_module("aurel_kernels.launch"), "INTERPRETED", False)
+    monkeypatch.setattr(import_module("aurel.kernels.triton.launch"), "INTERPRETED", False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     wanted = "the kernels need compute capability 8.0 at least, got 7"
     assert environment_obstacle(torch.device("cuda", 1)) == (None if served else wanted)
@@ -187,7 +187,7 @@ except ValueError as error:
     assert "TRITON_INTERPRET=1" in str(error), error
 else:
     raise AssertionError("served on a CPU")
-assert "aurel_kernels.launch" not in sys.modules
+assert "aurel.kernels.triton.launch" not in sys.modules
 """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRITON", "AUREL"))}
     command = [sys.executable, "-c", code]
@@ -220,7 +220,7 @@ def test_a_call_for_triton_reaches_the_kernels(name: str, monkeypatch: pytest.Mo
     def reached(*_: object) -> None:
         raise RuntimeError("reached")
 
-    run, kernels = kernel_runs()[name], import_module(f"aurel_kernels.{name}")
+    run, kernels = kernel_runs()[name], import_module(f"aurel.kernels.triton.{name}")
     out = run()
     for half in ("forward", "backward"):
         if name != "knn_graph" or half == "forward":  # the choice has no gradient

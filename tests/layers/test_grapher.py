@@ -284,7 +284,7 @@ def test_trains_in_low_precision_and_round_trips(conv: str) -> None:
 def test_backends_agree(conv: str, backend: Any) -> None:
     if backend == "numba":
         pytest.importorskip("numba")
-        pytest.importorskip("aurel_cpu_kernels")
+        pytest.importorskip("aurel.kernels.cpu")
     layer = random_layer(conv, "train", dilation=2, reduction=2, position_size=(6, 6))
     other = copy.deepcopy(layer)
     x = torch.randn(2, 8, 6, 6, dtype=torch.float64, requires_grad=True)

@@ -27,7 +27,7 @@ from hypothesis import is_hypothesis_test, settings
 from mutate import mutants_of
 from selection import ROOT, tests_of
 
-COPIED = ("aurel", "kernels", "tests")
+COPIED = ("aurel", "tests")
 LOADED = ("torch.export", "torch._dynamo", "torch.testing._internal.optests", "numpy.testing")
 OPTIONS = ["-x", "-q", "-p", "_hypothesis_pytestplugin"]
 SURVIVED = "survived"
@@ -53,7 +53,7 @@ def start(tree: Path, tests: list[tuple[str, list[str]]], seconds: int) -> int:
     if process:
         return process
     os.chdir(tree)
-    sys.path[:0] = [str(tree), str(tree / "kernels")]
+    sys.path.insert(0, str(tree))
     sink = os.open(tree / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(sink, 1)
     os.dup2(sink, 2)

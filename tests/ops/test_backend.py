@@ -199,7 +199,8 @@ def test_the_backend_that_is_chosen_runs(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("backend_name", "package"), [("triton", "aurel_kernels"), ("numba", "aurel_cpu_kernels")]
+    ("backend_name", "package"),
+    [("triton", "aurel.kernels.triton"), ("numba", "aurel.kernels.cpu")],
 )
 @pytest.mark.parametrize("name", list(OPERATORS))
 def test_every_declared_kernel_has_its_functions(

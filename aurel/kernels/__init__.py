@@ -1,0 +1,1 @@
+"""Kernels of the operations: for a GPU in Triton, for a CPU compiled by numba."""

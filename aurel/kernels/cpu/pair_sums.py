@@ -1,0 +1,152 @@
+"""Sums over the channels of SIDE rows with SIDE others, kept in vector registers.
+
+Every pair takes its sums in the same order, whatever its place in a tile, so equal rows have
+bit-equal sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import binding, ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from aurel.kernels.cpu.tile_products import (
+    Value,
+    accumulate,
+    everywhere,
+    lanes_of,
+    load_vector,
+    multiply_add,
+    place_of,
+    sum_lanes,
+    vector_of,
+)
+
+# As many sums as the registers hold beside the rows of one step.
+SIDE = 4 if binding.get_host_cpu_features().get("avx512f", False) else 3
+
+Term = Callable[[ir.IRBuilder, Value, Value, Value], Value]
+
+
+def _square(builder: ir.IRBuilder, a: Value, b: Value, total: Value) -> Value:
+    gap = builder.fsub(b, a)
+    return multiply_add(builder, gap, gap, total)
+
+
+def _absolute(builder: ir.IRBuilder, a: Value, b: Value, total: Value) -> Value:
+    kind = a.type
+    short = f"v{kind.count}f{64 if kind.element == ir.DoubleType() else 32}"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(kind, [kind]), f"llvm.fabs.{short}"
+    )
+    return builder.fadd(total, builder.call(function, [builder.fsub(b, a)]))
+
+
+def _product(builder: ir.IRBuilder, a: Value, b: Value, total: Value) -> Value:
+    return multiply_add(builder, a, b, total)
+
+
+def _masked_load(
+    builder: ir.IRBuilder, pointer: Value, vector: ir.VectorType, mask: Value
+) -> Value:
+    """Return a vector with zeros where `mask` is not set; there, memory is not read."""
+    bits = 64 if vector.element == ir.DoubleType() else 32
+    place = builder.bitcast(pointer, vector.as_pointer())
+    integer = ir.IntType(32)
+    kind = ir.FunctionType(vector, [place.type, integer, mask.type, vector])
+    name = f"llvm.masked.load.v{vector.count}f{bits}.p0v{vector.count}f{bits}"
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    given = [place, ir.Constant(integer, bits // 8), mask, ir.Constant(vector, None)]
+    return builder.call(function, given)
+
+
+def _rows(
+    context: Any,
+    builder: ir.IRBuilder,
+    kind: Any,
+    array: Value,
+    first: Value,
+    count: Value,
+    width: Value,
+) -> list[Value]:
+    """Return the places of SIDE rows from `first` on; those past the last of `count` are that."""
+    last = builder.sub(count, ir.Constant(count.type, 1))
+    places = []
+    for step in range(SIDE):
+        row = builder.add(first, ir.Constant(first.type, step))
+        row = builder.select(builder.icmp_signed("<", row, last), row, last)
+        places.append(place_of(context, builder, kind, array, builder.mul(row, width)))
+    return places
+
+
+def _write_sums(
+    context: Any,
+    builder: ir.IRBuilder,
+    term: Term,
+    left: list[Value],
+    right: list[Value],
+    kinds: tuple[Any, Any],
+    channels: Value,
+    out: Value,
+) -> None:
+    """Write the sums of the terms of all pairs of rows, right ones within left ones."""
+    kind, out_kind = kinds
+    vector, lanes = vector_of(context, kind), lanes_of(kind)
+    integer, small = channels.type, ir.IntType(32)
+
+    def add(load: Callable[[Value], Value], sums: list[Value]) -> list[Value]:
+        columns = [load(row) for row in right]
+        updated = []
+        for a, row in enumerate(left):
+            value = load(row)
+            for b, column in enumerate(columns):
+                updated.append(term(builder, value, column, sums[a * len(right) + b]))
+        return updated
+
+    def step(index: Value, sums: list[Value]) -> list[Value]:
+        offset = builder.mul(index, ir.Constant(integer, lanes))
+        return add(lambda row: load_vector(builder, builder.gep(row, [offset]), vector), sums)
+
+    steps = builder.sdiv(channels, ir.Constant(integer, lanes))
+    nothing = [ir.Constant(vector, None)] * (len(left) * len(right))
+    sums = accumulate(builder, nothing, steps, step)
+    done = builder.mul(steps, ir.Constant(integer, lanes))
+    rest = builder.trunc(builder.sub(channels, done), small)
+    left_over = everywhere(builder, rest, ir.VectorType(small, lanes))
+    places = ir.Constant(ir.VectorType(small, lanes), list(range(lanes)))
+    mask = builder.icmp_signed("<", places, left_over)
+    sums = add(lambda row: _masked_load(builder, builder.gep(row, [done]), vector, mask), sums)
+    start = place_of(context, builder, out_kind, out, ir.Constant(integer, 0))
+    zero = ir.Constant(vector.element, 0.0)
+    for number, total in enumerate(sums):
+        place = builder.gep(start, [ir.Constant(integer, number)])
+        builder.store(sum_lanes(builder, total, zero), place)
+
+
+def _tile_intrinsic(term: Term) -> Any:
+    @intrinsic
+    def tile_sums(typing_context, x, i, i_end, y, j, j_end, channels, out):
+        """Write to out[SIDE * a + b] the sum of the terms of row i + a of x and row j + b of y.
+
+        Rows are numbered in the flat arrays; i_end and j_end are the ends of their graphs.
+        """
+        signature = types.void(x, i, i_end, y, j, j_end, channels, out)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, i, i_end, y, j, j_end, channels, out = args
+            kinds = signature.args
+            left = _rows(context, builder, kinds[0], x, i, i_end, channels)
+            right = _rows(context, builder, kinds[3], y, j, j_end, channels)
+            of = kinds[0], kinds[7]
+            _write_sums(context, builder, term, left, right, of, channels, out)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile_sums
+
+
+tile_squares, tile_absolutes, tile_products = map(_tile_intrinsic, (_square, _absolute, _product))

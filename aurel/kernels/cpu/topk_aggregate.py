@@ -1,0 +1,115 @@
+"""Average over the K best nodes, or over all that are no worse than the K-th, by degree."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aurel.kernels.cpu import neighbor_aggregate
+from aurel.kernels.cpu.arrays import Array, flags, flat, narrow, result, wide
+from aurel.kernels.cpu.knn_graph import dense_problem
+from aurel.kernels.cpu.ranges import ranged
+from aurel.kernels.cpu.reduce import add_multiple, fill
+from aurel.kernels.cpu.scores import METRICS, sums_within
+from aurel.kernels.cpu.search import prepare, search
+from aurel.kernels.cpu.selection import choose, finish_scores, scratch_of
+from aurel.kernels.cpu.threads import run
+
+
+@ranged
+def adjacency_of_graphs(
+    start, stop, x, squares, nodes, channels, valid, bias, metric, k, neighbors, weights
+):
+    """Choose, and write D^-1/2 A D^-1/2 with a one for every score no worse than the K-th."""
+    sums = np.empty((nodes, nodes), x.dtype)
+    scores = np.empty(nodes, x.dtype)
+    scratch = scratch_of(scores, k)
+    chosen = np.empty(k, np.int64)
+    scale = np.empty(nodes, x.dtype)
+    for graph in range(start, stop):
+        first = graph * nodes
+        sums_within(x, first, nodes, channels, metric, sums)
+        for i in range(nodes):
+            row = weights[(first + i) * nodes : (first + i + 1) * nodes]
+            fill(row, 0)
+            found = 0
+            degree = 0
+            if valid.size == 0 or valid[first + i]:
+                square = squares[first + i] if squares.size > 0 else x.dtype.type(0)
+                finish_scores(sums, i, nodes, metric, square, squares, first, bias, 0, scores)
+                found = choose(scores, nodes, valid, first, -1, k, scratch, chosen)
+                last = scores[chosen[found - 1]] if found == k else np.inf
+                for j in range(nodes):
+                    if (valid.size == 0 or valid[first + j]) and scores[j] <= last:
+                        row[j] = 1
+                        degree += 1
+            scale[i] = 1 / np.sqrt(max(degree, 1))
+            for s in range(k):
+                neighbors[(first + i) * k + s] = chosen[s] if s < found else -1
+        for i in range(nodes):
+            for j in range(nodes):
+                weights[(first + i) * nodes + j] *= scale[i] * scale[j]
+
+
+@ranged
+def multiply_graphs(start, stop, weights, values, nodes, channels, transposed, out):
+    """Write weights @ values; a weight of 0 adds nothing, not even NaN."""
+    for graph in range(start, stop):
+        first = graph * nodes
+        for i in range(nodes):
+            target = out[(first + i) * channels : (first + i + 1) * channels]
+            fill(target, 0)
+            for j in range(nodes):
+                row, column = (j, i) if transposed else (i, j)
+                weight = weights[(first + row) * nodes + column]
+                if weight != 0:
+                    source = values[(first + j) * channels : (first + j + 1) * channels]
+                    add_multiple(target, source, weight)
+
+
+def forward(
+    x: Tensor, values: Tensor, mask: Tensor | None, k: int, metric: str, ties: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the averages (B, N, C'), the neighbors (B, N, K) and, for ties "all", the weights."""
+    problem = dense_problem(wide(x), None, None, mask, None, k, metric, True, 1)
+    batch, nodes, channels = x.shape
+    neighbors = torch.empty((batch, nodes, k), dtype=torch.int64)
+    if ties == "exact":
+        search(problem, flat(neighbors))
+        out, _ = neighbor_aggregate.forward(values, neighbors, "mean", False)
+        return out, neighbors, result(x, 0)
+    scaled, _, squares, _ = prepare(problem)
+    weights = result(x, batch, nodes, nodes)
+    run(
+        adjacency_of_graphs,
+        batch,
+        problem.work(),
+        scaled,
+        squares,
+        nodes,
+        channels,
+        flags(mask),
+        problem.bias,
+        METRICS[metric],
+        k,
+        flat(neighbors),
+        flat(weights),
+    )
+    return _multiply(flat(weights), values, nodes, False), neighbors, weights
+
+
+def backward(grad: Tensor, neighbors: Tensor, weights: Tensor, ties: str) -> Tensor:
+    """Return the gradient of the values, (B, N, C')."""
+    if ties == "exact":
+        winner = neighbors.new_empty(0, dtype=torch.uint8)
+        return neighbor_aggregate.backward(grad, neighbors, winner, grad.shape[1], "mean")
+    return _multiply(flat(weights), grad, grad.shape[1], True)
+
+
+def _multiply(weights: Array, values: Tensor, nodes: int, transposed: bool) -> Tensor:
+    batch, _, channels = values.shape
+    out = result(values, batch, nodes, channels)
+    given = (weights, flat(values), nodes, channels, transposed, flat(out))
+    run(multiply_graphs, batch, nodes * values.numel() // 8, *given)
+    return narrow(out, values)

@@ -1,0 +1,84 @@
+"""Edges of many graphs, sorted by the node that they point at.
+
+Small graphs are sorted by one program each; larger ones by torch, with keys of 16 bits.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
+
+MOST_EDGES = 1_024  # that a program sorts
+
+
+@triton.jit
+def sort_kernel(
+    neighbor_ptr,
+    first_ptr,
+    edge_ptr,
+    M,
+    E,
+    BLOCK_M: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """Sort E edges of one graph by (target, edge), and find where those of each target start."""
+    i_batch = tl.program_id(0).to(tl.int64)
+    o_e = tl.arange(0, BLOCK_E)
+    o_m = tl.arange(0, BLOCK_M)
+    b_j = tl.load(neighbor_ptr + i_batch * E + o_e, mask=o_e < E, other=-1)
+    # empty slots stand behind the last node
+    b_j = tl.where((b_j >= 0) & (b_j < M), b_j, M).to(tl.int32)
+    b_key = tl.sort(b_j * BLOCK_E + o_e)
+    tl.store(edge_ptr + i_batch * E + o_e, b_key % BLOCK_E, mask=o_e < E)
+    b_before = (b_key // BLOCK_E)[None, :] < o_m[:, None]
+    b_first = tl.sum(b_before.to(tl.int32), axis=1)
+    tl.store(first_ptr + i_batch * (M + 1) + o_m, b_first, mask=o_m <= M)
+
+
+def reversed_edges(neighbors: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    """Sort the edges of each graph by the node that they point at.
+
+    Args:
+        neighbors: (B, N, K) int64, contiguous; what is not in 0..M-1 is an empty slot.
+        nodes: M.
+
+    Returns:
+        first (B, M + 1): where the edges of each node start; edges (B, N * K): i * K + slot, in
+        ascending order for each node.
+    """
+    batch = neighbors.shape[0]
+    edges = neighbors.shape[1] * neighbors.shape[2]
+    if nodes <= WHOLE_GRAPH and edges <= MOST_EDGES:
+        return _sorted_by_programs(neighbors, nodes)
+    target = neighbors.flatten(1)
+    kind = torch.int16 if nodes < 2**15 else torch.int32
+    target = target.where((target >= 0) & (target < nodes), nodes).to(kind)
+    target, order = target.sort(dim=1, stable=True)
+    bounds = torch.arange(nodes + 1, device=target.device, dtype=kind)
+    first = torch.searchsorted(target, bounds.expand(batch, -1).contiguous(), out_int32=True)
+    return first, order
+
+
+def _sorted_by_programs(neighbors: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    batch = neighbors.shape[0]
+    edges = neighbors.shape[1] * neighbors.shape[2]
+    first = neighbors.new_empty((batch, nodes + 1), dtype=torch.int32)
+    order = neighbors.new_empty((batch, edges), dtype=torch.int32)
+    launch(
+        sort_kernel,
+        (batch,),
+        neighbors,
+        first,
+        order,
+        nodes,
+        edges,
+        BLOCK_M=power_of_two(nodes + 1),
+        BLOCK_E=power_of_two(edges),
+        num_warps=4,
+    )
+    return first, order

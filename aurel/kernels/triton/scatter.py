@@ -1,0 +1,124 @@
+"""Gradients of reductions over neighbor lists: each node sums over the edges that point at it.
+
+grad_j = sum over the edges (i, s) that point at j of w * grad_i, with w = 1 where j won (max),
+1 / degree_i (mean) or 1 (sum). A program owns the node that it writes, and adds its edges in the
+order of i, so that every run gives the same bits, without atomics. It loads BLOCK_E of them at a
+time, so that a node with many does not wait for each.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.reversed_edges import reversed_edges
+from aurel.kernels.triton.sizes import power_of_two
+
+
+@triton.jit
+def scatter_kernel(
+    grad_ptr,
+    neighbor_ptr,
+    degree_ptr,
+    first_ptr,
+    edge_ptr,
+    winner_ptr,
+    grad_x_ptr,
+    N,
+    M,
+    C,
+    K: tl.constexpr,
+    REDUCE: tl.constexpr,
+    RELATIVE: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    i_batch = tl.program_id(0).to(tl.int64)
+    i_node = tl.program_id(1)
+    o_c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    m_c = o_c < C
+    grad_ptr += i_batch * N * C
+    winner_ptr += i_batch * N * C
+    neighbor_ptr += i_batch * N * K
+    degree_ptr += i_batch * N
+    edge_ptr += i_batch * N * K
+    first_ptr += i_batch * (M + 1) + i_node
+    b_acc = tl.zeros((BLOCK_C,), tl.float32)
+    if RELATIVE:
+        m_own = m_c & (tl.load(neighbor_ptr + i_node * K) >= 0)
+        b_acc -= tl.load(grad_ptr + i_node * C + o_c, mask=m_own, other=0.0).to(tl.float32)
+    first = tl.load(first_ptr)
+    stop = tl.load(first_ptr + 1)
+    last = -1
+    for e0 in range(first, stop, BLOCK_E):
+        for step in tl.static_range(BLOCK_E):
+            i = tl.load(edge_ptr + e0 + step, mask=e0 + step < stop, other=-K).to(tl.int32) // K
+            m_edge = m_c & (i >= 0)
+            if REDUCE == "max":
+                m_edge = m_edge & (i != last)  # a node that is listed twice wins once
+                last = i
+            b_grad = tl.load(grad_ptr + i * C + o_c, mask=m_edge, other=0.0).to(tl.float32)
+            if REDUCE == "max":
+                b_winner = tl.load(winner_ptr + i * C + o_c, mask=m_edge, other=0).to(tl.int32)
+                b_grad = tl.where(b_winner == i_node, b_grad, 0.0)
+            elif REDUCE == "mean":
+                b_grad = b_grad / tl.load(degree_ptr + i, mask=i >= 0, other=1.0)
+            b_acc += b_grad
+    p_out = i_batch * M * C + i_node * C + o_c
+    tl.store(grad_x_ptr + p_out, b_acc.to(grad_x_ptr.dtype.element_ty), mask=m_c)
+
+
+def degrees(neighbors: Tensor, nodes: int) -> Tensor:
+    """Return the number of filled slots of each row, (B, N) float32."""
+    return ((neighbors >= 0) & (neighbors < nodes)).sum(2, dtype=torch.float32)
+
+
+def scatter(
+    grad: Tensor,
+    neighbors: Tensor,
+    winner: Tensor,
+    nodes: int,
+    reduce: str,
+    relative: bool = False,
+) -> Tensor:
+    """Return the gradient of the nodes that were listed, (B, M, C), in the dtype of `grad`.
+
+    Args:
+        grad: gradient of the reduction, (B, N, C).
+        neighbors: (B, N, K) int64; what is not in 0..M-1 is an empty slot.
+        winner: winning nodes, (B, N, C); read for "max" only.
+        nodes: M.
+        reduce: "max", "mean" or "sum".
+        relative: N = M, and the node itself was taken from the reduction: where it has neighbors
+            (the first slot is filled), -grad_j comes in front of the sum.
+    """
+    grad, neighbors = grad.contiguous(), neighbors.contiguous()
+    batch, _, channels = grad.shape
+    k = neighbors.shape[2]
+    grad_x = grad.new_empty((batch, nodes, channels))
+    first, edges = reversed_edges(neighbors, nodes)
+    block_c = min(512, power_of_two(channels))
+    launch(
+        scatter_kernel,
+        (batch, nodes, triton.cdiv(channels, block_c)),
+        grad,
+        neighbors,
+        degrees(neighbors, nodes) if reduce == "mean" else grad,
+        first,
+        edges,
+        winner.contiguous(),
+        grad_x,
+        grad.shape[1],
+        nodes,
+        channels,
+        K=k,
+        REDUCE=reduce,
+        RELATIVE=relative,
+        BLOCK_E=4 if nodes <= 64 else 8,
+        BLOCK_C=block_c,
+        num_warps=max(1, block_c // 128),
+    )
+    return grad_x
