@@ -52,9 +52,11 @@ def test_a_kill_in_the_middle_leaves_the_previous_file(tmp_path: Path) -> None:
 
     child = os.fork()
     if child == 0:
-        torch.save = killed
-        saved(path, 2.0)
-        os._exit(0)
+        try:
+            torch.save = killed
+            saved(path, 2.0)
+        finally:
+            os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert path.read_bytes() == before
     saved(path, 2.0)  # what the kill left behind is in nobody's way
