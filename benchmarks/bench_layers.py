@@ -202,7 +202,7 @@ def test_graph_conv(layer_type: Any, size: dict[str, int], bench: Any, versus: A
 
 
 def edge_index(neighbors: Tensor) -> Tensor:
-    """Return the edges (2, B N K), from neighbour to node, of neighbour lists (B, N, K)."""
+    """Return the edges (2, B N K), from neighbor to node, of neighbor lists (B, N, K)."""
     batch, nodes, k = neighbors.shape
     target = torch.arange(batch * nodes, device=neighbors.device).repeat_interleave(k)
     first = torch.arange(batch, device=neighbors.device)[:, None, None] * nodes
@@ -210,7 +210,7 @@ def edge_index(neighbors: Tensor) -> Tensor:
 
 
 def plain_conv(layer: Any, x: Tensor, neighbors: Tensor) -> Tensor:
-    """The same convolution, with the features of all neighbours gathered."""
+    """The same convolution, with the features of all neighbors gathered."""
     if isinstance(layer, GINGraphConv):
         total = (1 + layer.epsilon) * x + gathered(x, neighbors).sum(2)
         return F.gelu(layer.project(total))

@@ -92,7 +92,7 @@ def test_knn_graph(size: dict[str, int], bench: Any, versus_functions: Any) -> N
 
 
 def spread(x: Tensor, neighbors: Tensor) -> Tensor:
-    """Return something cheap that tells two graphs apart, whatever the order of neighbours."""
+    """Return something cheap that tells two graphs apart, whatever the order of neighbors."""
     return neighbors.to(x.dtype).square().sum(-1)
 
 

@@ -38,7 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gtle_net": {"widths": (16, 8, 8), "bottlenecks": 1, "classifier_widths": (8, 8, 8)},
 }
 
-# With k = 1 by distance, a node's one neighbour is itself.
+# With k = 1 by distance, a node's one neighbor is itself.
 ITSELF = {"k": 1, "metric": "l2"}
 WITHOUT: dict[str, dict[str, Any]] = {
     "me_graphau_stage1": ITSELF,
@@ -51,14 +51,14 @@ WITHOUT: dict[str, dict[str, Any]] = {
 """Options that take the relations out; `make_deaf` does it for the models that have none."""
 
 REMOVED = {
-    "me_graphau_stage1": "neighbours (k=1, itself)",
+    "me_graphau_stage1": "neighbors (k=1, itself)",
     "me_graphau": "messages between nodes; the edges and their loss stay",
-    "open_graphau_stage1": "neighbours (k=1, itself)",
+    "open_graphau_stage1": "neighbors (k=1, itself)",
     "open_graphau": "messages between nodes, and with them what the edges are for",
-    "sacl": 'neighbours (graph="self")',
+    "sacl": 'neighbors (graph="self")',
     "mdhr": "attention to other nodes; the region heads and their loss stay",
-    "macg": "neighbours (k=1, itself); attention and channel topology stay",
-    "lrp_fgg": "neighbours (k=1, itself); perception and fusion stay",
+    "macg": "neighbors (k=1, itself); attention and channel topology stay",
+    "lrp_fgg": "neighbors (k=1, itself); perception and fusion stay",
     "gtle_net": "the masks of the AUs, with their parameters; it relates no AUs",
 }
 
@@ -80,7 +80,7 @@ def build(name: str, relations: bool) -> Any:
 
 
 def make_deaf(model: nn.Module) -> None:
-    """Give gated edges and attention their own node as the only neighbour; weights stay."""
+    """Give gated edges and attention their own node as the only neighbor; weights stay."""
     for layer in list(model.modules()):
         for name, child in list(layer.named_children()):
             alone: nn.Module
@@ -95,7 +95,7 @@ def make_deaf(model: nn.Module) -> None:
 
 
 class DeafGatedEdges(nn.Module):
-    """`GatedEdgeGCN` in which every node is its own only neighbour: the gate of one is 1.
+    """`GatedEdgeGCN` in which every node is its own only neighbor: the gate of one is 1.
 
     Edges still see their ends, and nodes do not see the edges.
     """

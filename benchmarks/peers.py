@@ -29,7 +29,7 @@ def nearest(x: Tensor, k: int) -> Tensor:
 
 
 def gathered(x: Tensor, neighbors: Tensor) -> Tensor:
-    """The features of all neighbours, (B, N, K, C)."""
+    """The features of all neighbors, (B, N, K, C)."""
     batch, nodes, k = neighbors.shape
     index = neighbors.reshape(batch, nodes * k, 1).expand(-1, -1, x.shape[2])
     return x.gather(1, index).view(batch, nodes, k, x.shape[2])

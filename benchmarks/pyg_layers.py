@@ -45,14 +45,14 @@ def side_by_side(weight: Tensor) -> Tensor:
     return torch.cat((weight[:, ::2], weight[:, 1::2]), dim=1)
 
 
-def normalise(part: LinearNorm, x: Tensor) -> Tensor:
+def normalize(part: LinearNorm, x: Tensor) -> Tensor:
     norm = part.norm
     mean, var = norm.running_mean.clone(), norm.running_var.clone()
     return F.gelu(F.batch_norm(x, mean, var, norm.weight, norm.bias, norm.training))
 
 
 def mlp(part: LinearNorm, weight: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda x: normalise(part, F.linear(x, weight, part.bias))
+    return lambda x: normalize(part, F.linear(x, weight, part.bias))
 
 
 def edge(layer: EdgeGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def sage(layer: SAGEGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
         "lin_r.weight": weight[:, :width],
     }
     messages = mlp(layer.message, full_weight(layer.message))(x)
-    return normalise(layer.project, functional_call(conv, weights, ((messages, x), edge_index)))
+    return normalize(layer.project, functional_call(conv, weights, ((messages, x), edge_index)))
 
 
 def max_relative(layer: MaxRelativeGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def max_relative(layer: MaxRelativeGraphConv, x: Tensor, edge_index: Tensor) -> 
     joined = torch.stack((x, MaxRelative()(x, edge_index)), dim=-1).flatten(1)
     weight = part.weight[..., None, None]
     mapped = F.conv2d(joined[:, :, None, None], weight, part.bias, groups=part.groups)
-    return normalise(part, mapped.flatten(1))
+    return normalize(part, mapped.flatten(1))
 
 
 def attention(layer: CrossRegionGAT, x: Tensor, edge_index: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ print(tuple(related.shape), tuple(probs.shape))
 print("AU24 where it is absent:", probs[:16, aus.index(24)].unique().tolist())
 
 # %%
-# Everything is differentiable but the choice of the neighbours.
+# Everything is differentiable but the choice of the neighbors.
 
 probs.mean().backward()
 print("every parameter has a gradient:", all(p.grad is not None for p in relations.parameters()))

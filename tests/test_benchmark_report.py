@@ -172,8 +172,8 @@ def test_sides_that_disagree_are_found() -> None:
     wanted = [torch.arange(8.0), (torch.ones(2),)]
     assert disagreement([torch.arange(8.0) + 1e-4, (torch.ones(2),)], wanted, 1e-3) == 0
     assert disagreement([torch.arange(8.0), (torch.tensor([1.0, 2.0]),)], wanted, 1e-3) == 0.1
-    spoilt = torch.arange(8.0).where(torch.arange(8) != 3, torch.nan)
-    assert disagreement([spoilt, (torch.ones(2),)], wanted, 1e-3) == 0.1
+    spoiled = torch.arange(8.0).where(torch.arange(8) != 3, torch.nan)
+    assert disagreement([spoiled, (torch.ones(2),)], wanted, 1e-3) == 0.1
 
 
 def test_host_times_stand_beside_saved_ones() -> None:

@@ -13,7 +13,7 @@ import pytest
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
 FILES = {
     "03_train_and_draw_the_graph": {"predictions.png", "graph.png"},
-    "05_analyse_an_au_table": {"given.png", "together.png"},
+    "05_analyze_an_au_table": {"given.png", "together.png"},
 }
 MOST_LINES = 60
 
@@ -58,7 +58,7 @@ def test_table_example_reads_the_tables_of_other_programs(
 ) -> None:
     table = tmp_path / "faces.csv"
     table.write_text("\n".join([header, *rows, rows[0]]) + "\n")
-    example = next(path for path in EXAMPLES if path.stem == "05_analyse_an_au_table")
+    example = next(path for path in EXAMPLES if path.stem == "05_analyze_an_au_table")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(example), str(table)])
     runpy.run_path(str(example))

@@ -16,7 +16,7 @@ WEIGHTS = torch.tensor([[[0.5, 0.25], [2.0, torch.nan], [torch.nan, torch.inf]]]
 DENSE = torch.tensor([[[0.0, 0.5, 0.25], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0]]])
 
 
-def test_adjacency_of_a_neighbour_list() -> None:
+def test_adjacency_of_a_neighbor_list() -> None:
     assert torch.equal(RelationGraph(NEIGHBORS).adjacency(), (DENSE > 0).float())
     assert torch.equal(RelationGraph(NEIGHBORS, WEIGHTS).adjacency(), DENSE)
     assert RelationGraph(NEIGHBORS, WEIGHTS.double()).adjacency().dtype == torch.float64
@@ -46,7 +46,7 @@ def test_adjacency_carries_gradients() -> None:
     assert torch.equal(weights.grad, (NEIGHBORS >= 0).float())
 
 
-def test_a_neighbour_of_weight_zero_is_still_a_neighbour() -> None:
+def test_a_neighbor_of_weight_zero_is_still_a_neighbor() -> None:
     pytest.importorskip("networkx")
     graph = RelationGraph(NEIGHBORS, torch.zeros(1, 3, 2))
     assert torch.equal(graph.edges(), DENSE > 0)

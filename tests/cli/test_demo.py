@@ -45,4 +45,4 @@ def test_models_lists_all_with_their_sizes(capsys: pytest.CaptureFixture[str]) -
     assert main(["models", "me_*"]) == 0
     assert "sacl" not in capsys.readouterr().out
     assert main(["models", "nothing*"]) == 2
-    assert "no model matches 'nothing*'" in capsys.readouterr().err
+    assert "pattern must match a model, got 'nothing*'; models: " in capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_ctrl_c_says_where_the_last_checkpoint_is(
     last = tmp_path / "checkpoints" / "last.ckpt"
 
     def stopped(args: object) -> int:
-        raise fit.Interrupted(fit.where_to_go_on(tmp_path))
+        raise fit.Interrupted(fit.how_to_continue(tmp_path))
 
     monkeypatch.setattr(fit, "run", stopped)
     assert cli.main(["fit"]) == 130

@@ -32,12 +32,12 @@ def test_channels_come_as_red_green_blue(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "I"])
 def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path: Path, mode: str) -> None:
-    grey = np.tile(np.arange(0, 200, 5, dtype=np.uint8), (20, 1))
+    gray = np.tile(np.arange(0, 200, 5, dtype=np.uint8), (20, 1))
     if mode.startswith("I"):
-        wide = Image.fromarray(grey.astype(np.uint16) * 257)
+        wide = Image.fromarray(gray.astype(np.uint16) * 257)
         picture = wide if mode == "I;16" else wide.convert("I")
     else:
-        picture = Image.fromarray(grey).convert("RGBA" if mode == "RGBA" else mode)
+        picture = Image.fromarray(gray).convert("RGBA" if mode == "RGBA" else mode)
     path = tmp_path / {"CMYK": "a.jpg", "I": "a.tif"}.get(mode, "a.png")
     picture.save(path, **({"quality": 95} if mode == "CMYK" else {}))
     photo = read_photo(path)
@@ -45,7 +45,7 @@ def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path: Path, mode: str) -> N
     if mode == "1":
         assert set(np.unique(photo)) <= {0, 255}
     else:
-        assert np.abs(photo.astype(int) - grey[..., None]).max() <= 6
+        assert np.abs(photo.astype(int) - gray[..., None]).max() <= 6
 
 
 def test_camera_orientation_is_applied(tmp_path: Path) -> None:
@@ -153,5 +153,5 @@ def test_a_video_with_its_index_first_is_found_to_be_cut_short(
 ) -> None:
     whole = (shared / "data/real/WolfgangLanger_Pexels.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) - 1000])
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(InputError, match="truncated"):
         Video(tmp_path / "cut.mp4")

@@ -119,7 +119,7 @@ def test_prediction_sheet(tmp_path: Path, count: int) -> None:
     words = texts(path)
     assert words.count("AU12") == count
     assert words.count("(AU04)") == 1 and words.count("AU04") == count - 1
-    assert {"right", "wrong", "no label", "present"} <= set(words)
+    assert {"correct", "wrong", "no label", "present"} <= set(words)
 
 
 @pytest.mark.filterwarnings("error")

@@ -3,7 +3,7 @@ Which AUs occur together in a table
 ===================================
 
 OpenFace, py-feat and ``aurel predict`` all write a CSV with a row a face. This script reads any of
-them (``python 05_analyse_an_au_table.py video.csv``) and draws which AUs occur together. Without a
+them (``python 05_analyze_an_au_table.py video.csv``) and draws which AUs occur together. Without a
 file it makes one as OpenFace would, of 4000 faces whose AUs occur together as in BP4D.
 """
 
