@@ -23,7 +23,7 @@ class RegionNet(nn.Module):
     """Local AU logits, plus a correction that a relation layer computes from all AU nodes.
 
     A shallow trunk (stride 4, receptive field 7 pixels) gives a feature map; each AU reads the
-    4 x 4 cells around its two centers, through weights of its own, into a node of 24 numbers. What
+    4 x 4 cells around its two centres, through weights of its own, into a node of 24 numbers. What
     lies outside these windows can reach a logit through the relation layer alone.
 
     Args:
@@ -122,7 +122,7 @@ class GatedEdges(nn.Module):
             return self.gcn(nodes, self.edges.expand(len(nodes), -1, -1, -1))[0]
         for layer in self.gcn.layers:
             assert isinstance(layer, GatedEdgeLayer)
-            # The gate of a single neighbor is 1, whatever its edge.
+            # The gate of a single neighbour is 1, whatever its edge.
             update = layer.node(nodes) + layer.message(nodes)
             nodes = F.relu(nodes + layer.node_norm(update))
         return nodes
@@ -149,8 +149,8 @@ class TopK(nn.Module):
 
 def self_adjusting(num_aus: int, graph: Graph) -> nn.Module:
     """Two blocks that listen to the nine nearest nodes, by the largest difference."""
-    neighbors = "self" if graph == "self" else "knn"
-    return SelfAdjustingGCN(WIDTH, WIDTH, dims=(WIDTH,), depths=(2,), k=9, graph=neighbors)
+    neighbours = "self" if graph == "self" else "knn"
+    return SelfAdjustingGCN(WIDTH, WIDTH, dims=(WIDTH,), depths=(2,), k=9, graph=neighbours)
 
 
 RELATIONS: dict[str, Callable[[int, Graph], nn.Module]] = {

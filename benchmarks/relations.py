@@ -104,7 +104,7 @@ def mean_landmarks(data: SyntheticFaces) -> Tensor:
 
 def fit(net: RegionNet, data: SyntheticFaces, epochs: int, lr: float = 3e-3) -> None:
     """Train with AdamW and one cycle of the learning rate; every second batch is mirrored."""
-    images = normalized(data.images)
+    images = normalised(data.images)
     steps = len(data) // BATCH
     optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -125,7 +125,7 @@ def fit(net: RegionNet, data: SyntheticFaces, epochs: int, lr: float = 3e-3) -> 
 def predict(net: RegionNet, data: SyntheticFaces) -> Tensor:
     """Return probabilities (n, N) from the mean logits of each face and its mirror image."""
     net.eval()
-    parts = normalized(data.images).split(500)
+    parts = normalised(data.images).split(500)
     return torch.cat([(net(part) + net(part.flip(-1))) / 2 for part in parts]).sigmoid()
 
 
@@ -144,7 +144,7 @@ def exact_inference(probs: Tensor, world: LabelWorld) -> Tensor:
     )
 
 
-def normalized(images: Tensor) -> Tensor:
+def normalised(images: Tensor) -> Tensor:
     return (images.float() / 255 - 0.45) / 0.25
 
 

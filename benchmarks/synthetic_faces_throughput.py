@@ -1,4 +1,4 @@
-"""How many synthetic faces one core draws a second, counted in processor time.
+"""Measure how many synthetic faces one core renders per second of processor time.
 
 OMP_NUM_THREADS=1 python benchmarks/synthetic_faces_throughput.py
 """
@@ -16,7 +16,7 @@ from aurel.data.synthetic.plan import Plan, join_plans, plan_images
 
 
 def images_per_second(draw: Callable[[], object], count: int, repeats: int) -> float:
-    """Return the best rate of several runs, in images a second of processor time."""
+    """Return the best rate of several runs, in images per second of processor time."""
     draw()
     best = 0.0
     for _ in range(repeats):
@@ -27,7 +27,7 @@ def images_per_second(draw: Callable[[], object], count: int, repeats: int) -> f
 
 
 def main() -> None:
-    """Print a table: the renderer alone, and whole data sets with labels and hidden units."""
+    """Print a table: rendering only, and data sets with labels and hidden AUs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 112, 128, 224])
     parser.add_argument("--images", type=int, default=320, help="at 96 px; fewer when larger")

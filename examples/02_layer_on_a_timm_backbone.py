@@ -3,7 +3,7 @@ Relation layers on a backbone of timm
 =====================================
 
 `build_backbone` makes any image model of timm return feature maps ``(B, C, H, W)``. Three layers
-behind it make an AU recognizer: a view of the map for each AU, a graph convolution between AUs,
+after it make an AU recognizer: tokens for each AU from the map, a graph convolution between AUs,
 and a prototype for each AU.
 """
 
@@ -33,8 +33,8 @@ class Recognizer(nn.Module):
 
 
 # %%
-# "test_resnet" is a tiny network that timm keeps for tests; put "resnet50" or any other name in its
-# place. ``pretrained=True`` of `build_backbone` would download its published weights.
+# "test_resnet" is a small network of timm for tests; "resnet50" or any other name works too.
+# ``pretrained=True`` of `build_backbone` would download its published weights.
 
 torch.manual_seed(0)
 faces = SyntheticFaces("BP4D", subjects=range(16), per_subject=20, size=64, occlusion=0)

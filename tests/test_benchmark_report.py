@@ -66,7 +66,7 @@ def test_a_slower_machine_is_no_regression(tmp_path: Path, capsys: Any, monkeypa
     for each in new["rows"]:
         each["ms"] = {side: 10 * value for side, value in each["ms"].items()}
     status, said = compare(new, tmp_path, capsys, monkeypatch)
-    assert status == 0 and said.startswith("8 ratios compared, 0 shrank")
+    assert status == 0 and said.startswith("8 ratios compared, 0 decreased")
 
 
 def test_a_lead_that_shrinks_is_a_regression(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -75,7 +75,7 @@ def test_a_lead_that_shrinks_is_a_regression(tmp_path: Path, capsys: Any, monkey
     assert compare(new, tmp_path, capsys, monkeypatch)[0] == 0
     new["rows"][1]["ms"]["aurel"] *= 1.4
     status, said = compare(new, tmp_path, capsys, monkeypatch)
-    assert status == 1 and "8 ratios compared, 2 shrank" in said
+    assert status == 1 and "8 ratios compared, 2 decreased" in said
     assert "knn graph | B=2 N=8 | training | eager: 3.00x before, 1.53x now" in said
 
 

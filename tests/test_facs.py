@@ -247,7 +247,7 @@ def test_66_points_are_the_68_without_the_inner_mouth_corners() -> None:
     assert [of_66[point] for point in LANDMARKS_66_TO_49] == list(LANDMARKS_68_TO_49)
 
 
-# SACL, Table 2: landmarks of the two centers, shift in inner-eye distances (y down).
+# SACL, Table 2: landmarks of the two centres, shift in inner-eye distances (y down).
 CENTERS = {
     1: ((4, 5), -1 / 2),
     2: ((1, 8), -1 / 3),
@@ -274,7 +274,7 @@ CENTERS = {
         ("DISFA", 8, (0, 2, 4, 6, 8, 10, 12, 14)),
     ],
 )
-def test_center_rules(dataset: str, pairs: int, nodes: tuple[int, ...]) -> None:
+def test_centre_rules(dataset: str, pairs: int, nodes: tuple[int, ...]) -> None:
     rules = au_center_rules(dataset)
     assert len(rules.points) == len(rules.offsets) == pairs
     assert rules.num_nodes == 2 * pairs
@@ -285,7 +285,7 @@ def test_center_rules(dataset: str, pairs: int, nodes: tuple[int, ...]) -> None:
         assert rules.offsets[left // 2] == pytest.approx(offset)
 
 
-def test_centers_are_mirror_images() -> None:
+def test_centres_are_mirror_images() -> None:
     for number, ((left, right), _) in CENTERS.items():
         if number in (23, 24, 25):
             assert FLIP_49[left] == left and FLIP_49[right] == right
@@ -293,7 +293,7 @@ def test_centers_are_mirror_images() -> None:
             assert FLIP_49[left] == right, number
 
 
-def test_aus_without_a_center_rule_are_named_and_can_be_given() -> None:
+def test_aus_without_a_centre_rule_are_named_and_can_be_given() -> None:
     with pytest.raises(ValueError, match=r"AU05, AU20, AU43 of the AU set EmotioNet.*extra_rules"):
         au_center_rules("EmotioNet")
     extra = {5: AUCenter((21, 26)), 20: AUCenter((31, 37)), 43: AUCenter((20, 27), 0.1)}
@@ -304,7 +304,7 @@ def test_aus_without_a_center_rule_are_named_and_can_be_given() -> None:
         AUCenter((60, 64))
 
 
-def test_lateral_aus_use_the_centers_of_their_main_au() -> None:
+def test_lateral_aus_use_the_centres_of_their_main_au() -> None:
     rules = au_center_rules(["L12", "R12", 12])
     assert rules.au_nodes == ((0, 1),) * 3
 
@@ -341,9 +341,9 @@ def test_region_groups_fit_the_released_heads(released: Released) -> None:
 
 
 def test_groups_follow_the_aus_and_not_their_order() -> None:
-    backward = AUSet.of(AUSet.of("BP4D").numbers[::-1])
-    plan = region_plan(backward)
-    assert [backward.numbers[column] for column in plan.columns[3]] == [10, 17, 23, 24]
+    backwards = AUSet.of(AUSet.of("BP4D").numbers[::-1])
+    plan = region_plan(backwards)
+    assert [backwards.numbers[column] for column in plan.columns[3]] == [10, 17, 23, 24]
 
 
 @pytest.mark.parametrize("dataset", ORDERS)

@@ -231,9 +231,9 @@ def test_stages_share_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_only_our_kernels_are_checked_for_races() -> None:
     gpu = module("gpu")
-    pattern = gpu.OURS[1].removeprefix("regex=")
+    pattern = gpu.OWN_KERNELS[1].removeprefix("regex=")
     ours = importlib.import_module("re").compile(pattern)
     assert ours.search("forward_kernel") and ours.search("knn_aggregate_kernel")
     assert not ours.search("_ZN2at6native29vectorized_elementwise_kernelILi4E")
     assert not ours.search("void at::native::reduce_kernel<512, 1>")
-    assert gpu.TOOLS["racecheck"] == gpu.TOOLS["synccheck"] == gpu.OURS
+    assert gpu.TOOLS["racecheck"] == gpu.TOOLS["synccheck"] == gpu.OWN_KERNELS

@@ -79,7 +79,7 @@ def test_windows_lie_on_the_face(region_net: ModuleType) -> None:
     upper = rows[:2].float().mean()
     lower = rows[-4:].float().mean()
     assert upper < 6 < 10 < lower
-    # The two centers of an AU lie on both sides of the face.
+    # The two centres of an AU lie on both sides of the face.
     assert (columns[:4, :16].float().mean(1) < columns[:4, 16:].float().mean(1)).all()
     net = region_net.RegionNet(data.aus, data.landmarks.mean(0), 64)
     assert net(data.images[:3].float()).shape == (3, 12)
