@@ -1,4 +1,4 @@
-"""Every example runs by itself, and leaves what it says it does."""
+"""Every example runs and writes its pictures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_example_runs_and_writes_its_pictures(
 
 
 @every_example
-def test_example_is_short_and_says_what_it_shows(example: Path) -> None:
+def test_example_is_short_and_has_a_title(example: Path) -> None:
     text = example.read_text()
     title, underline = (ast.get_docstring(ast.parse(text)) or "").split("\n")[:2]
     assert len(underline) == len(title) and set(underline) == {"="}

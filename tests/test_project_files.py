@@ -1,4 +1,4 @@
-"""What the files of the project say of its version, address and supported versions agrees."""
+"""The version, addresses and supported versions agree in all files of the project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the images its model takes."""
+"""The model, and the size of its images, from a checkpoint."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_model_of_clips_is_refused(tmp_path: Path) -> None:
         load_image_model(path)
 
 
-def test_the_center_that_training_saw_is_cut_out() -> None:
+def test_crops_cover_the_same_part_of_a_face_as_in_training() -> None:
     model = ImageModel(None, image_size=224, resize=256)
     assert 1 + 2 * model.margin(0.0) == pytest.approx(224 / 256)
     assert 1 + 2 * model.margin(0.2) == pytest.approx(1.4 * 224 / 256)

@@ -139,7 +139,7 @@ def test_videos_in_the_folder_are_counted(
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """A recipe over six images of two folds; those of fold f, F00f, have 51 f in red."""
+    """Return a recipe over six images of two folds; the red of subject F00f in fold f is 51 f."""
     pytest.importorskip("lightning")
     pytest.importorskip("jsonargparse")
     for fold in (1, 2):
@@ -153,7 +153,7 @@ def recipe(tmp_path: Path) -> Path:
         (lists / f"DISFA_test_img_path_fold{fold}.txt").write_text("\n".join(paths))
         (lists / f"DISFA_test_label_fold{fold}.txt").write_text("0 1 0 0 1 0 0 0\n" * 3)
     file = tmp_path / "recipe.yaml"
-    # Of another size than the checkpoint's images, which counts.
+    # The size differs from that of the checkpoint, which is used.
     data = "{dataset: DISFA, fold: 1, num_workers: 0, resize: 64, crop: 48}"
     file.write_text(f"model: {{name: me_graphau}}\ndata: {data}\n")
     return file
@@ -246,7 +246,7 @@ def test_synthetic_faces_are_bare_and_cut_out_as_in_training(
         (["--data", "dark", "--batch-size", "4"], "at least one face"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(
+def test_errors_are_one_line(
     tmp_path: Path,
     call: Call,
     capfd: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""`aurel predict` on real and on damaged files, with a small model of fixed behavior."""
+"""`aurel predict` on real and damaged files, with a model that returns the brightness."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEAN = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
 
 
 class Brightness(nn.Module):
-    """Says how bright a face is: AU01 in red, AU02 in green, AU04 in blue."""
+    """Returns the brightness of a face: AU01 of red, AU02 of green, AU04 of blue."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Crops against the plane that they are cut from."""
+"""Compare crops with the plane that they are cut from."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_crop_shows_what_its_box_covers(
     crop = crop_face(plane(), face, size, margin)
     assert crop.shape == (size, size, 3) and crop.dtype == np.uint8
     where = expected(face, size, margin)
-    # Averaging needs the whole of what a pixel covers to be inside.
+    # Averaging is exact only if the whole area of a pixel is inside.
     reach = max(width, height) * 1.5 / size + 3
     inside = ((where > reach) & (where < SIZE - 1 - reach)).all(2)
     assert np.abs(crop[..., :2].astype(float) - where)[inside].max(initial=0) <= 2

@@ -1,4 +1,4 @@
-"""Faces found in real photographs, and the geometry of their boxes."""
+"""Detect faces in real photographs, and test the geometry of their boxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From pictures to probabilities, with a detector and a model of fixed behavior."""
+"""Predict with a detector of dark quarters and a model that returns mean colors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs and videos of every kind, and files that are none."""
+"""Read photographs and videos of every kind, and files that are neither."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_damaged_photograph_is_named_in_one_line(tmp_path: Path) -> None:
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_picture_too_large_to_be_true_is_refused(
+def test_a_picture_beyond_the_limit_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left_red().save(tmp_path / "a.png")
@@ -142,15 +142,13 @@ def test_a_damaged_video_is_named_in_one_line(
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_junk_is_not_called_a_video_that_is_cut_short(tmp_path: Path) -> None:
+def test_a_file_that_is_no_video_is_not_called_truncated(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"not a video" * 50)
     with pytest.raises(InputError, match="not a video that can be read"):
         Video(tmp_path / "a.mp4")
 
 
-def test_a_video_with_its_index_first_is_found_to_be_cut_short(
-    shared: Path, tmp_path: Path
-) -> None:
+def test_a_truncated_video_with_its_index_first_is_detected(shared: Path, tmp_path: Path) -> None:
     whole = (shared / "data/real/WolfgangLanger_Pexels.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) - 1000])
     with pytest.raises(InputError, match="truncated"):

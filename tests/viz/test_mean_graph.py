@@ -1,4 +1,4 @@
-"""Averages of graphs and their lifting to AUs, against loops."""
+"""Compare averages of graphs and their conversion to AUs with loops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aurel.viz.mean_graph import au_adjacency, edge_strengths, lift_to_aus, mean
 
 
 class Fixed:
-    """A model whose graphs are given, one batch after another."""
+    """A model that returns given graphs, one batch after the other."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ def test_lifting_is_the_mean_over_pairs_of_regions() -> None:
             assert float(lifted[i, j]) == pytest.approx(sum(pairs) / len(pairs))
 
 
-def test_graphs_over_aus_regions_and_main_aus_are_told_apart() -> None:
+def test_graphs_over_aus_regions_and_main_aus_are_distinguished() -> None:
     adjacency, aus = au_adjacency(Fixed("BP4D"), torch.rand(12, 12))
     assert adjacency.shape == (12, 12) and aus == AUSet.of("BP4D")
     adjacency, aus = au_adjacency(Fixed("BP4D"), torch.rand(18, 18))
