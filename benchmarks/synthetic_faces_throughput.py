@@ -15,13 +15,13 @@ from aurel.data.synthetic.label_model import label_world
 from aurel.data.synthetic.plan import Plan, join_plans, plan_images
 
 
-def images_per_second(draw: Callable[[], object], count: int, repeats: int) -> float:
+def images_per_second(task: Callable[[], object], count: int, repeats: int) -> float:
     """Return the best rate of several runs, in images per second of processor time."""
-    draw()
+    task()
     best = 0.0
     for _ in range(repeats):
         start = time.process_time()
-        draw()
+        task()
         best = max(best, count / (time.process_time() - start))
     return best
 

@@ -68,7 +68,7 @@ def test_fit_and_then_test(
     assert main(["test", *shared, "--model.name", "sacl"]) == 2
     assert "holds a me_graphau_stage1, not a sacl" in capsys.readouterr().err
     assert main(["test", *shared, "--data.aus", "[1, 2]"]) == 2
-    assert "with AU01, AU02" in capsys.readouterr().err
+    assert "the data are labelled with AU01, AU02" in capsys.readouterr().err
 
 
 def test_selection_on_the_test_fold_is_reported(
