@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYG := .venv-pyg
 
-# torch-cluster and torch-scatter are peers where `make test-pyg` has compiled them.
+# Benchmarks use torch-cluster and torch-scatter if `make test-pyg` has compiled them.
 BENCH_PYTHON ?= $(firstword $(wildcard $(PYG)/bin/python) $(BIN)/python)
-# MUTANTS="aurel/losses/logits.py --again" tests those of one file again that survived before.
+# MUTANTS="aurel/losses/logits.py --again" tests the survivors of one file again.
 MUTANTS ?= --sample 60
-# Any Python that has GPU_NEEDS will do: .venv, else python3. Without either, .venv is made.
+# `make gpu` uses .venv or else python3, if it has GPU_NEEDS; if neither has, it creates .venv.
 GPU_NEEDS := torch triton pytest pytest_benchmark hypothesis numpy timm
 HAS_NEEDS = -c "import sys, importlib.util as i; sys.exit(not all(map(i.find_spec, '$(GPU_NEEDS)'.split())))" 2>/dev/null
 GPU_PYTHON ?= $(shell $(BIN)/python $(HAS_NEEDS) || ! python3 $(HAS_NEEDS) && echo $(BIN)/python || echo python3)
@@ -20,7 +20,7 @@ OUT ?= build/gpu
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,53 +39,53 @@ $(VENV)/.mutants: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e ".[mutants]"
 	@touch $@
 
-setup: $(STAMP)  ## make .venv and install everything
+setup: $(STAMP)  ## create .venv and install everything
 
-demo: $(STAMP)  ## train, score and draw on the embedded faces (about four minutes)
+demo: $(STAMP)  ## train and test a small model on synthetic faces (about four minutes)
 	$(BIN)/aurel demo
 
 test: $(STAMP)  ## run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-pyg: $(PYG)/.installed  ## the tests on ragged graphs, with torch-cluster and torch-scatter (compiles them once)
+test-pyg: $(PYG)/.installed  ## run the tests on ragged graphs with torch-cluster and torch-scatter (compiles them once)
 	OMP_NUM_THREADS=1 $(PYG)/bin/python -m pytest -q tests/pyg tests/ops/test_ragged_knn_graph.py tests/ops/test_ragged_aggregate.py
 
-test-long: $(STAMP)  ## the property tests with ten times the examples, drawn anew
+test-long: $(STAMP)  ## run the property tests with ten times as many examples, new ones each time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=long
 
-# More faults for ragged graphs are noticed where `make test-pyg` has compiled the extensions.
-mutants: $(VENV)/.mutants  ## which small faults in ops and losses the tests notice (an hour or two)
+# If `make test-pyg` has compiled the extensions, more faults for ragged graphs are detected.
+mutants: $(VENV)/.mutants  ## insert small faults into ops and losses and list those that no test detects (one or two hours)
 	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BENCH_PYTHON) tests/mutation/run.py $(MUTANTS)
 
-lint: $(STAMP)  ## ruff, mypy, import contracts
+lint: $(STAMP)  ## run ruff, mypy and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy aurel
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## every benchmark on this machine (under ten minutes)
+bench: $(STAMP)  ## run all benchmarks on this machine (under ten minutes)
 	$(BENCH_PYTHON) -m pytest benchmarks -q --benchmark-quiet --results build/bench.json
 
-bench-sweep: $(STAMP)  ## benchmark many sizes, for the plots, into benchmarks/results/cpu.json
+bench-sweep: $(STAMP)  ## run all benchmarks with more sizes for the plots, into benchmarks/results/cpu.json
 	$(BENCH_PYTHON) -m pytest benchmarks -q --benchmark-quiet --sweep --results benchmarks/results/cpu.json
 
-bench-check: bench  ## compare the ratios with those in benchmarks/results/cpu.json
+bench-check: bench  ## run all benchmarks and compare the ratios with benchmarks/results/cpu.json
 	$(BIN)/python benchmarks/regression.py build/bench.json benchmarks/results/cpu.json
 
-bench-report: $(STAMP)  ## plots and docs/benchmarks.md from benchmarks/results
+bench-report: $(STAMP)  ## write plots and docs/benchmarks.md from benchmarks/results
 	$(BIN)/python benchmarks/report.py benchmarks/results/*.json --page docs/benchmarks.md
 
 .SECONDEXPANSION:
-gpu: $$(GPU_STAMP)  ## kernel tests, compute-sanitizer and benchmarks on a CUDA GPU, into $(OUT) (under ten minutes)
+gpu: $$(GPU_STAMP)  ## run kernel tests, compute-sanitizer and benchmarks on a CUDA GPU, into $(OUT) (under ten minutes)
 	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py $(or $(STAGE),all) --out $(OUT) --budget $(GPU_BUDGET)
 
-host-time: $(STAMP)  ## time that Python takes to launch each op, without a GPU
+host-time: $(STAMP)  ## measure the time that Python takes to launch each op, without a GPU
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/host_time.py
 
-docs: $(VENV)/.docs  ## the documentation site, docs/_build/html/index.html; warnings are errors
+docs: $(VENV)/.docs  ## build the documentation, docs/_build/html/index.html; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
-kernels-report: $(STAMP)  ## compile every kernel for four GPUs, without one; fail on a spill; count instructions
+kernels-report: $(STAMP)  ## compile all kernels for four GPUs, without a GPU; fail on register spills; count instructions
 	$(BIN)/python -m aurel.kernels.triton.report
 	$(BIN)/python -m aurel.kernels.triton.instruction_counts
 

@@ -1,11 +1,11 @@
-"""Time a training step of every model's head beside the same head with one AU after the other.
+"""Compare the time of a training step of each head with the same head in a loop over AUs.
 
     python benchmarks/batched_heads.py --models mdhr macg --nodes 12 --batch 4 --rounds 5
 
-Both have the same weights; before anything is timed, their outputs and the gradients of the maps
-are compared. The two take turns in one process, and the medians are printed. The heads read maps
-of the shape that the paper's backbone gives; with --backbone an image backbone is trained along.
-What is taken out of its loop, or never held in memory, is named beside each model.
+Both have the same weights; before the measurement, their outputs and the gradients of the maps are
+compared. They are measured in turns in one process, and the medians are printed. The heads take
+maps of the shape of the paper's backbone; with --backbone an image backbone is trained, too. The
+last column names the layers that avoid a loop or a large tensor.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AUS: dict[int, str] = {8: "DISFA", 12: "BP4D"}
 
 
 class Maps(nn.Module):
-    """What a backbone gave, in place of the backbone."""
+    """Constant maps in place of a backbone."""
 
     def __init__(self, maps: list[Tensor]) -> None:
         super().__init__()
@@ -58,16 +58,18 @@ def step(
     return time.perf_counter() - start
 
 
-def relative(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).detach().norm() / theirs.detach().norm().clamp_min(1e-12))
+def relative(batched: Tensor, sequential: Tensor) -> float:
+    return float(
+        (batched - sequential).detach().norm() / sequential.detach().norm().clamp_min(1e-12)
+    )
 
 
 def check_agreement(
-    ours: nn.Module, theirs: nn.Module, images: Tensor, weights: list[Tensor]
+    batched: nn.Module, sequential: nn.Module, images: Tensor, weights: list[Tensor]
 ) -> float:
     """Return the largest relative difference of outputs and gradients; SystemExit if large."""
     results = []
-    for model in (ours, theirs):
+    for model in (batched, sequential):
         outputs = tensors(model(images))
         sum((o * w).sum() for o, w in zip(outputs, weights, strict=True)).backward()  # type: ignore[union-attr]
         grads = [p.grad for p in model.get_submodule("backbone").parameters() if p.grad is not None]
@@ -84,20 +86,20 @@ def compare(name: str, args: argparse.Namespace) -> None:
     info = model_info(name)
     aus = "OpenGraphAU" if name.startswith("open_graphau") else AUS[args.nodes]
     options = {} if args.backbone is None else {"backbone": args.backbone}
-    ours = create_model(name, aus=aus, **options).to(args.device).train()
+    batched = create_model(name, aus=aus, **options).to(args.device).train()
     leading = (max(1, args.batch // FRAMES), FRAMES) if info.takes_clips else (args.batch,)
     images = torch.randn(*leading, 3, info.image_size, info.image_size, device=args.device)
     if args.backbone is None:
         with torch.no_grad():
-            ours.backbone = Maps(ours.backbone(images.flatten(0, -4)))
-        ours.to(args.device)
-    theirs, replaced = looped(ours)
-    theirs.train()
+            batched.backbone = Maps(batched.backbone(images.flatten(0, -4)))
+        batched.to(args.device)
+    sequential, replaced = looped(batched)
+    sequential.train()
     with torch.no_grad():
-        weights = [torch.randn_like(each) for each in tensors(ours(images))]
-    difference = check_agreement(ours, theirs, images, weights)
+        weights = [torch.randn_like(each) for each in tensors(batched(images))]
+    difference = check_agreement(batched, sequential, images, weights)
 
-    sides = {"looped": theirs, "aurel": ours}
+    sides = {"looped": sequential, "aurel": batched}
     optimizers = {
         side: torch.optim.AdamW(model.parameters(), lr=1e-6) for side, model in sides.items()
     }
@@ -120,18 +122,18 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list_models(), metavar="NAME")
     parser.add_argument("--nodes", type=int, default=12, choices=sorted(AUS))
     parser.add_argument("--batch", type=int, default=8, help="images; frames for models of clips")
-    parser.add_argument("--backbone", help="train this one along; by default the head alone")
+    parser.add_argument("--backbone", help="also train this backbone (default: the head only)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(
-        f"a training step of {args.backbone or 'the head alone'}, {args.batch} images, "
+        f"a training step of {args.backbone or 'the head only'}, {args.batch} images, "
         f"{args.device}, {args.threads} threads, torch {torch.__version__}; medians of "
         f"{args.rounds} rounds"
     )
-    print(f"{'model':>20} | AUs | looped ms |  aurel ms | ratio | differ | what is not looped here")
+    print(f"{'model':>20} | AUs | looped ms |  aurel ms | ratio | differ | layers without a loop")
     for name in args.models:
         compare(name, args)
 

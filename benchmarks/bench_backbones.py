@@ -1,4 +1,4 @@
-"""A training step and inference of Pyramid ViG-Ti beside the same network written plainly."""
+"""Compare a training step and inference of Pyramid ViG-Ti with a plain implementation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "pvig_ti_224_gelu"
 
 
 def plain_graph_conv(layer: Any, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The definition: all distances by a matrix product, then the features of all neighbors."""
+    """Return the convolution by its definition, with all distances and all neighbors' features."""
     nodes = x.flatten(2).mT
     sources = F.avg_pool2d(x, layer.reduction).flatten(2).mT if layer.reduction > 1 else nodes
     with torch.no_grad():
@@ -38,25 +38,25 @@ def plain_graph_conv(layer: Any, x: Tensor, bias: Tensor | None) -> tuple[Tensor
 
 
 def networks(images: Tensor) -> tuple[Any, Any]:
-    """Return ours and the plain one, with equal weights, and statistics of these images.
+    """Return the network and the plain one, with equal weights, and statistics of these images.
 
-    Branches add little to their shortcuts, so that a near-tie between neighbors, which the two may
-    settle differently, does not grow from block to block.
+    Branches have small weights compared to their shortcuts, so that a near-tie between neighbors,
+    in which the two may choose differently, has a small effect on later blocks.
     """
-    ours = timm.create_model(NAME, num_classes=0).to(images.device)
-    for name, norm in ours.named_modules():
+    network = timm.create_model(NAME, num_classes=0).to(images.device)
+    for name, norm in network.named_modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 1.0
             if name.endswith("fc2.1"):
                 nn.init.constant_(norm.weight, 0.01)
     with torch.no_grad():
-        ours(images)
-    plain = deepcopy(ours)
+        network(images)
+    plain = deepcopy(network)
     for module in plain.modules():
         if isinstance(module, Grapher):
             conv = module.graph_conv
             conv.forward = partial(plain_graph_conv, conv)  # type: ignore[method-assign]
-    return ours, plain
+    return network, plain
 
 
 SIZES = pytest.mark.sizes(cpu=[{"B": 2, "H": 224}], cuda=[{"B": 64, "H": 224}])
@@ -77,8 +77,8 @@ def test_pvig_training_step(size: dict[str, int], bench: Any, versus: Any) -> No
 
         return train
 
-    ours, plain = networks(images)
-    versus(NAME, size, "training", {"aurel": step(ours), "plain": step(plain)}, tolerance=1e-2)
+    network, plain = networks(images)
+    versus(NAME, size, "training", {"aurel": step(network), "plain": step(plain)}, tolerance=1e-2)
 
 
 @SIZES
@@ -94,6 +94,6 @@ def test_pvig_inference(size: dict[str, int], bench: Any, versus: Any) -> None:
 
         return step
 
-    ours, plain = networks(images)
-    steps = {"aurel": inference(ours), "plain": inference(plain)}
+    network, plain = networks(images)
+    steps = {"aurel": inference(network), "plain": inference(plain)}
     versus(NAME, size, "inference", steps, tolerance=1e-2)

@@ -1,4 +1,4 @@
-"""What feeds a training run: faces drawn on the fly, photographs read and augmented."""
+"""Measure the input of training: rendering faces, reading and augmenting photographs."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ def test_read_and_resize(size: dict[str, int], versus: Any, tmp_path: Path) -> N
         ]
     )
 
-    def ours() -> torch.Tensor:
+    def aurel() -> torch.Tensor:
         return torch.stack([transform({"image": open_rgb(file)})["image"] for file in files])
 
     def torchvision() -> torch.Tensor:
         return torch.stack([plain(decode_image(str(file))) for file in files])
 
-    versus("read, resize, crop", size, "inference", {"aurel": ours, "torchvision": torchvision})
+    versus("read, resize, crop", size, "inference", {"aurel": aurel, "torchvision": torchvision})
 
 
 def photographs(size: dict[str, int], folder: Path) -> list[Path]:
-    """Save drawn faces as JPEG files, and return these."""
+    """Save rendered faces as JPEG files, and return their paths."""
     faces = SyntheticFaces("BP4D", range(1), size["images"], size["pixels"], seed=0).images
     files = [folder / f"{i}.jpg" for i in range(len(faces))]
     for file, face in zip(files, faces, strict=True):

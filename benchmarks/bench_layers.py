@@ -1,4 +1,4 @@
-"""Relation layers beside their plain definitions and PyTorch Geometric's layers."""
+"""Compare relation layers with their plain definitions and PyTorch Geometric's layers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CHANNELS, TOKENS = 512, 49
 def gradients(out: Tensor, inputs: list[Tensor], module: nn.Module) -> list[Tensor]:
     """Return the output, and the gradients of inputs and parameters for a fixed cotangent."""
     cotangent = torch.linspace(-1, 1, out.numel(), device=out.device).view(out.shape)
-    # A bias of the keys moves no softmax: its gradient is rounding.
+    # A bias of the keys does not change a softmax: its gradient is rounding.
     learned = [p for name, p in module.named_parameters() if not name.endswith("key.bias")]
     return [out.detach(), *torch.autograd.grad(out, [*inputs, *learned], cotangent)]
 
@@ -57,13 +57,13 @@ def test_multi_dimensional_edges(size: dict[str, int], bench: Any, versus: Any) 
     batch, nodes = size["B"], size["N"]
     layer = MultiDimensionalEdges(CHANNELS, nodes).to(bench.device)
     plain = deepcopy(layer)
-    # In memory the token comes before the node, as `AUSpecificFeatures` leaves it.
+    # In memory tokens come before nodes, as in the output of `AUSpecificFeatures`.
     node_tokens = torch.rand(batch, TOKENS, nodes, CHANNELS, device=bench.device)
     node_tokens = node_tokens.transpose(1, 2).requires_grad_()
     face_tokens = torch.rand(batch, TOKENS, CHANNELS, device=bench.device).requires_grad_()
     inputs = [node_tokens, face_tokens]
 
-    def ours() -> list[Tensor]:
+    def aurel() -> list[Tensor]:
         return gradients(layer(*inputs), inputs, layer)
 
     def definition() -> list[Tensor]:
@@ -78,7 +78,7 @@ def test_multi_dimensional_edges(size: dict[str, int], bench: Any, versus: Any) 
         "MultiDimensionalEdges",
         size,
         "training",
-        {"aurel": ours, "definition": definition},
+        {"aurel": aurel, "definition": definition},
         Floor(3 * features, 3 * (projections + pairs)),
     )
 
@@ -94,7 +94,7 @@ def test_gated_edge_gcn(size: dict[str, int], bench: Any, versus: Any) -> None:
     x = torch.randn(batch, nodes, CHANNELS, device=bench.device).requires_grad_()
     edges = torch.randn(batch, nodes, nodes, CHANNELS, device=bench.device).requires_grad_()
 
-    def ours() -> list[Tensor]:
+    def aurel() -> list[Tensor]:
         out, updated = layer(x, edges)
         return gradients(out.sum(1) + updated.sum((1, 2)), [x, edges], layer)[:3]
 
@@ -102,7 +102,7 @@ def test_gated_edge_gcn(size: dict[str, int], bench: Any, versus: Any) -> None:
         out, updated = plain(x, edges.flatten(1, 2))
         return gradients(out.sum(1) + updated.sum(1), [x, edges], plain)[:3]
 
-    versus("GatedEdgeGCN", size, "training", {"aurel": ours, "plain": definition})
+    versus("GatedEdgeGCN", size, "training", {"aurel": aurel, "plain": definition})
 
 
 @pytest.mark.sizes(
@@ -127,7 +127,7 @@ def test_cross_region_gat(size: dict[str, int], bench: Any, versus: Any) -> None
     batch, nodes, heads = size.values()
     regions = [node * 3 // nodes for node in range(nodes)]
     layer = CrossRegionGAT(CHANNELS, regions, heads, "cross_region").to(bench.device)
-    plain, theirs = deepcopy(layer), deepcopy(layer)
+    plain, peer = deepcopy(layer), deepcopy(layer)
     x = torch.randn(batch, nodes, CHANNELS, device=bench.device).requires_grad_()
     adjacency = layer.adjacency(x).expand(batch, -1, -1)
     sample, target, source = adjacency.nonzero(as_tuple=True)
@@ -141,8 +141,8 @@ def test_cross_region_gat(size: dict[str, int], bench: Any, versus: Any) -> None
         return gradients(F.elu(out + x + plain.bias), [x], plain)
 
     def pyg() -> list[Tensor]:
-        out = pyg_layers.attention(theirs, x.flatten(0, 1), edges)
-        return gradients(out.view(x.shape), [x], theirs)
+        out = pyg_layers.attention(peer, x.flatten(0, 1), edges)
+        return gradients(out.view(x.shape), [x], peer)
 
     steps: dict[str, Step] = {
         "aurel": lambda: gradients(layer(x), [x], layer),
@@ -166,7 +166,7 @@ def test_self_adjusting_gcn(size: dict[str, int], bench: Any, versus: Any) -> No
         "aurel": lambda: gradients(layer(x), [x], layer)[:2],
         "plain": lambda: gradients(plain(x), [x], plain)[:2],
     }
-    # One near-tie of neighbors changes what follows in its graph.
+    # One near-tie of neighbors changes all later values of its graph.
     versus("SelfAdjustingGCN", size, "training", steps, allowed=1.5 / batch)
 
 
@@ -184,13 +184,13 @@ def plain_block_conv(layer: Any, x: Tensor, mask: None, neighbors: Tensor) -> Te
 def test_graph_conv(layer_type: Any, size: dict[str, int], bench: Any, versus: Any) -> None:
     batch, nodes, channels, k = size.values()
     layer = layer_type(channels, channels, k=k).to(bench.device)
-    plain, theirs = deepcopy(layer), deepcopy(layer)
+    plain, peer = deepcopy(layer), deepcopy(layer)
     x = torch.randn(batch, nodes, channels, device=bench.device).requires_grad_()
 
     def pyg() -> list[Tensor]:
         edges = edge_index(knn_graph(x, k))
-        out = pyg_layers.THEIRS[layer_type](theirs, x.flatten(0, 1), edges)
-        return gradients(out.view(x.shape), [x], theirs)
+        out = pyg_layers.PYG[layer_type](peer, x.flatten(0, 1), edges)
+        return gradients(out.view(x.shape), [x], peer)
 
     steps: dict[str, Step] = {
         "aurel": lambda: gradients(layer(x), [x], layer),
@@ -202,7 +202,7 @@ def test_graph_conv(layer_type: Any, size: dict[str, int], bench: Any, versus: A
 
 
 def edge_index(neighbors: Tensor) -> Tensor:
-    """Return the edges (2, B N K), from neighbour to node, of neighbour lists (B, N, K)."""
+    """Return the edges (2, B N K), from neighbor to node, of neighbor lists (B, N, K)."""
     batch, nodes, k = neighbors.shape
     target = torch.arange(batch * nodes, device=neighbors.device).repeat_interleave(k)
     first = torch.arange(batch, device=neighbors.device)[:, None, None] * nodes
@@ -210,7 +210,7 @@ def edge_index(neighbors: Tensor) -> Tensor:
 
 
 def plain_conv(layer: Any, x: Tensor, neighbors: Tensor) -> Tensor:
-    """The same convolution, with the features of all neighbours gathered."""
+    """Return the same convolution, from a tensor of the features of all neighbors."""
     if isinstance(layer, GINGraphConv):
         total = (1 + layer.epsilon) * x + gathered(x, neighbors).sum(2)
         return F.gelu(layer.project(total))

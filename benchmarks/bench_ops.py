@@ -1,4 +1,4 @@
-"""Every op of `aurel.ops` beside what one would write, or install, instead."""
+"""Compare every op of `aurel.ops` with plain PyTorch and with torch-cluster."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SWEEP = [
 ]
 SMALL = {"B": 8, "N": 12, "C": 512, "K": 4}
 FEW = {"cpu": [SMALL, AU_GRAPHS[0], AU_GRAPHS[4]], "cuda": GPU_AU_GRAPHS}
-# 1024 images of 41 x 41 edges, all sides and their gradients, need more than 80 GB.
+# 1024 images of 41 x 41 edges need more than 80 GB, for all sides and their gradients.
 FEW_EDGES = {"cpu": FEW["cpu"], "cuda": [*GPU_AU_GRAPHS[:3], {**GPU_AU_GRAPHS[3], "B": 64}]}
 
 
@@ -92,7 +92,7 @@ def test_knn_graph(size: dict[str, int], bench: Any, versus_functions: Any) -> N
 
 
 def spread(x: Tensor, neighbors: Tensor) -> Tensor:
-    """Return something cheap that tells two graphs apart, whatever the order of neighbours."""
+    """Return a cheap function of a graph that does not depend on the order of neighbors."""
     return neighbors.to(x.dtype).square().sum(-1)
 
 
@@ -106,7 +106,7 @@ def test_knn_max_relative(
     k, elements = size["K"], count(size, "B", "N", "C")
     moved = 2 * FLOAT * elements + INDEX * count(size, "B", "N", "K")
     if mode == "training":
-        # the winners out and in, the gradient in and out
+        # indices of the maxima out and in, the gradient in and out
         moved += 2 * BYTE * elements + 2 * FLOAT * elements
     versus_functions(
         "knn_max_relative",
@@ -162,14 +162,14 @@ RAGGED = {
 
 
 def ragged_nodes(size: dict[str, int], bench: Any) -> tuple[Tensor, Tensor]:
-    """Return nodes of B graphs and the graph of each: N of them in a graph, or down to half."""
+    """Return nodes of B graphs, N / 2 to N in each, and the index of the graph of each node."""
     sizes = torch.randint(size["N"] // 2, size["N"] + 1, (size["B"],))
     batch = torch.arange(size["B"]).repeat_interleave(sizes)
     return torch.randn(len(batch), size["C"], device=bench.device), batch.to(bench.device)
 
 
 def ragged_floor(size: dict[str, int], x: Tensor, batch: Tensor, mode: str) -> Floor:
-    """Nodes in, maxima and lists out; with gradients, those in and out, winners out and in."""
+    """Return the floor: nodes in, maxima and lists out; in training, gradients and indices, too."""
     moved = 2 * FLOAT * x.numel() + INDEX * len(x) * size["K"]
     moved += (2 * BYTE + 2 * FLOAT) * x.numel() if mode == "training" else 0
     return Floor(moved, 2 * int(batch.bincount().square().sum()) * size["C"])
@@ -385,7 +385,7 @@ def test_edge_update(size: dict[str, int], mode: str, bench: Any, versus_functio
     edges, projected = (torch.randn(pairs, device=bench.device) for _ in range(2))
     target, source = (torch.randn(ends, device=bench.device) for _ in range(2))
     weight, bias = (torch.rand(nodes, nodes, device=bench.device) for _ in range(2))
-    # Statistics need a pass over the projection before the pass that writes; backward likewise.
+    # Statistics need a pass over the projection before the pass that writes, also backward.
     passes = 4 if mode == "forward" else 11
     versus_functions(
         "edge_update",

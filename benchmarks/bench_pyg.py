@@ -1,4 +1,4 @@
-"""Layers on edges of any number a node, beside PyTorch Geometric's own."""
+"""Compare layers on lists of edges with those of PyTorch Geometric."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def gradients(out: Tensor, x: Tensor, module: nn.Module) -> list[Tensor]:
     return [out.detach(), *torch.autograd.grad(out, [x, *module.parameters()], cotangent)]
 
 
-@pytest.mark.parametrize("layer_type", pyg_layers.THEIRS)
+@pytest.mark.parametrize("layer_type", pyg_layers.PYG)
 @pytest.mark.sizes(cpu=HUBS, cuda=HUBS, sweep=SWEEP)
 def test_on_a_hub(layer_type: Any, size: dict[str, int], bench: Any, versus: Any) -> None:
-    """All edges but one lead to one node."""
+    """Measure a graph in which all edges except one lead to one node."""
     channels = size["C"]
     layer = layer_type(channels, channels, k=9).to(bench.device)
-    theirs, ours = deepcopy(layer), OnEdges(layer)
+    peer, aurel = deepcopy(layer), OnEdges(layer)
     edges = pyg_layers.star(size["hub"]).to(bench.device)
     x = torch.randn(size["hub"] + 1, channels, device=bench.device).requires_grad_()
     steps = {
-        "aurel": lambda: gradients(ours(x, edges), x, ours),
-        "pyg": lambda: gradients(pyg_layers.THEIRS[layer_type](theirs, x, edges), x, theirs),
+        "aurel": lambda: gradients(aurel(x, edges), x, aurel),
+        "pyg": lambda: gradients(pyg_layers.PYG[layer_type](peer, x, edges), x, peer),
     }
     versus(f"OnEdges {layer_type.__name__} on a hub", size, "training", steps, allowed=0.01)
 
@@ -46,16 +46,16 @@ def test_on_a_hub(layer_type: Any, size: dict[str, int], bench: Any, versus: Any
     cpu=[{"B": 4, "N": 512, "C": 64, "K": 20}], cuda=[{"B": 32, "N": 1024, "C": 64, "K": 20}]
 )
 def test_dynamic_edge_conv(size: dict[str, int], bench: Any, versus: Any) -> None:
-    """Point clouds, as in the paper: the K nearest in l2, then a linear map and a ReLU."""
+    """Measure point clouds, as in the paper: the K nearest in l2, then a linear map and a ReLU."""
     nodes, channels, k = size["N"], size["C"], size["K"]
     mlp = nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU()).to(bench.device)
-    ours, theirs = DynamicEdgeConv(mlp, k), EdgeConv(mlp)
+    aurel, peer = DynamicEdgeConv(mlp, k), EdgeConv(mlp)
     batch = torch.arange(size["B"], device=bench.device).repeat_interleave(nodes)
     x = torch.randn(len(batch), channels, device=bench.device).requires_grad_()
 
     def pyg() -> list[Tensor]:
         edges = edge_index_of(peers.ragged_nearest(x.detach(), batch, k))
-        return gradients(theirs(x, edges), x, mlp)
+        return gradients(peer(x, edges), x, mlp)
 
-    steps = {"aurel": lambda: gradients(ours(x, batch), x, mlp), "pyg": pyg}
+    steps = {"aurel": lambda: gradients(aurel(x, batch), x, mlp), "pyg": pyg}
     versus("DynamicEdgeConv", size, "training", steps, allowed=0.01)

@@ -1,13 +1,13 @@
-"""The best rates of this machine, measured: bytes moved and float32 operations a second.
+"""Measure the best rates of this machine: bytes moved and float32 operations per second.
 
-No implementation of an op is faster than its floor: the bytes that must be read or written, each
-once, over the rate of the memory that holds them, or its operations over their rate, whichever
-takes longer.
+No implementation of an op is faster than its floor: the time for the bytes that must be read or
+written, each once, at the rate of their memory, or the time for its operations at their rate,
+whichever is longer.
 
-On a GPU, steps are repeated on the same tensors, so what fits the L2 cache stays there: a floor
-whose bytes fit is taken at the rate of L2, any other at that of memory. Operations are those of
-products of float32 matrices. They can be done as float32 ones, or on tensor cores as three tf32
-products each, which is about as accurate; the faster of the two rates counts.
+On a GPU, steps are repeated on the same tensors, so that tensors that fit into the L2 cache stay
+there: a floor whose bytes fit uses the rate of L2, any other the rate of memory. Operations are
+those of products of float32 matrices, computed in float32, or on tensor cores as three tf32
+products, which is about as accurate; the faster of the two rates is used.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import torch
 from measure import Step, Timer
 
 REPEATS = 7
-L2_SHARE = 0.5  # of the cache is taken to be usable
+L2_SHARE = 0.5  # usable part of the cache
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The least that an op has to do.
+    """The least work of an op.
 
     Args:
-        bytes: read or written, each tensor once.
-        operations: floating-point, a multiply-add as two.
+        bytes: bytes read or written, each tensor once.
+        operations: floating-point operations; a multiply-add is two.
     """
 
     bytes: float
@@ -36,7 +36,7 @@ class Floor:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Rates of a machine, a second.
+    """Rates of a machine, per second.
 
     Args:
         bytes: of memory, read plus written.
@@ -53,7 +53,7 @@ class Ceilings:
     cache_size: float = 0.0
 
     def level(self, floor: Floor) -> str:
-        """Return the memory that the floor is taken at: "L2" or "memory"."""
+        """Return the memory of the floor: "L2" or "memory"."""
         return "L2" if 0 < floor.bytes <= self.cache_size else "memory"
 
     def milliseconds(self, floor: Floor) -> float:
@@ -65,7 +65,7 @@ class Ceilings:
 
 
 def measure_ceilings(timer: Timer) -> Ceilings:
-    """Copy tensors and multiply large matrices; take the best of several runs."""
+    """Return the best rates of several copies and products of large matrices."""
     if timer.device.type != "cuda":
         return Ceilings(copy_rate(timer, 2**25), product_rate(timer, 1024))
     size = L2_SHARE * torch.cuda.get_device_properties(timer.device).L2_cache_size
@@ -77,20 +77,20 @@ def measure_ceilings(timer: Timer) -> Ceilings:
         operations = product_rate(timer, 8192)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-    # Source and target of the copy lie in the cache together.
+    # Source and target of the copy are in the cache together.
     cache = copy_rate(timer, int(size / 2 / 4))
     return Ceilings(copy_rate(timer, 2**28), operations, tensor_operations, cache, size)
 
 
 def copy_rate(timer: Timer, elements: int) -> float:
-    """Return the bytes a second, read plus written, of a copy of float32 numbers."""
+    """Return the bytes per second, read plus written, of a copy of float32 numbers."""
     source = torch.randn(elements, device=timer.device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / best(timer, lambda: target.copy_(source))
 
 
 def product_rate(timer: Timer, side: int) -> float:
-    """Return the operations a second of a product of two square float32 matrices."""
+    """Return the operations per second of a product of two square float32 matrices."""
     matrix = torch.randn(side, side, device=timer.device)
     product = torch.empty_like(matrix)
     return 2 * side**3 / best(timer, lambda: torch.mm(matrix, matrix, out=product))

@@ -1,4 +1,4 @@
-"""The `versus` fixture: measure an op beside its peers, and keep a row for the table.
+"""The `versus` fixture: measure an op and its peers, and add a row to the table.
 
 python -m pytest benchmarks                       # everything, on the CPU
 python -m pytest benchmarks/bench_ops.py -k knn --threads 1 --clock cpu
@@ -36,12 +36,12 @@ from measure import (
 from table import text_table
 from torch import Tensor
 
-OURS = "aurel"
-SELECTION = 0.01  # share of numbers that a near-tie between neighbors may settle differently
-ROUNDING = 1e-3  # share that ReLUs near 0 may settle differently, layer after layer
-PATIENCE = 6.0  # seconds for all rounds of a row, where two rounds do not take longer
-OUT_OF_TIME, BROKEN = 10, 11  # exit status of a process that leaves rows to the next
-# On a GPU, torch.compile is a peer at these numbers of nodes alone: compiling takes seconds a row.
+AUREL = "aurel"
+SELECTION = 0.01  # share of numbers that may differ by near-ties between neighbors
+ROUNDING = 1e-3  # share that may differ by ReLUs near 0, in many layers
+PATIENCE = 6.0  # seconds for all rounds of a row, if two rounds do not take longer
+OUT_OF_TIME, BROKEN = 10, 11  # exit status of a process with rows left for the next one
+# On a GPU, torch.compile is a peer only at these numbers of nodes: compiling a row takes seconds.
 COMPILED_NODES = (41, 784)
 
 
@@ -107,7 +107,7 @@ class Bench:
         return about
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep a row; write at once, since a run may be cut short."""
+        """Add a row; write it at once, since a run may be stopped."""
         self.rows.append(row)
         if self.journal is not None:
             self.journal.write("row", self.describe() if len(self.rows) == 1 else None, row=row)
@@ -135,7 +135,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give `size` its values: those of the `sizes` mark for this device, and the sweeps'."""
+    """Parametrize `size` by the `sizes` mark for this device, and by its sweep."""
     mark = metafunc.definition.get_closest_marker("sizes")
     if mark is None:
         return
@@ -151,7 +151,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With a journal, take the rows that it does not have, headlines first."""
+    """With a journal, select the rows that are not in it, headlines first."""
     journal = config.stash[KEY].journal
     if journal is None:
         return
@@ -165,7 +165,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Stop at the limit of time; enter start and end of the row in the journal."""
+    """Stop at the time limit; write the start and end of the row to the journal."""
     bench = item.config.stash[KEY]
     if bench.deadline is not None and time.monotonic() > bench.deadline:
         pytest.exit("no time for further rows", returncode=OUT_OF_TIME)
@@ -178,7 +178,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Enter a failure in the journal; leave a process whose CUDA context is broken."""
+    """Write a failure to the journal; exit if the CUDA context is broken."""
     bench = item.config.stash[KEY]
     if (
         bench.journal is None
@@ -196,10 +196,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Start from the same random state, and collect no garbage while times are taken."""
+    """Set the random seed, and turn garbage collection off during the measurement."""
     torch.manual_seed(0)
     for name in ("last_exc", "last_value", "last_traceback"):
-        sys.__dict__.pop(name, None)  # its frames hold the tensors of a row that failed
+        sys.__dict__.pop(name, None)  # its frames contain the tensors of a failed row
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -215,7 +215,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 @pytest.fixture
 def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
-    """Return `compare`: it measures all sides in turns, adds a row, checks that they agree."""
+    """Return `compare`, which measures all sides in turns, adds a row and compares the results."""
 
     def compare(
         op: str,
@@ -227,16 +227,16 @@ def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
         allowed: float = 0.0,
         tolerance: float = 1e-3,
     ) -> None:
-        wanted = steps[OURS]()
+        expected = steps[AUREL]()
         differing = {
-            name: disagreement(step(), wanted, tolerance)
+            name: disagreement(step(), expected, tolerance)
             for name, step in steps.items()
-            if name != OURS
+            if name != AUREL
         }
-        del wanted
+        del expected
         timer = bench.timer
-        own = {OURS: timer.prepare(steps[OURS])}
-        others = {name: timer.prepare(step) for name, step in steps.items() if name != OURS}
+        own = {AUREL: timer.prepare(steps[AUREL])}
+        others = {name: timer.prepare(step) for name, step in steps.items() if name != AUREL}
         times = take_turns(timer, own | others, calls=1)
         total = sum(seconds[0] for seconds in times.values())
         rounds = max(2, min(bench.rounds, int(PATIENCE / max(total, 1e-9))))
@@ -246,12 +246,12 @@ def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
             for name, seconds in take_turns(timer, others).items():
                 times[name] += seconds
             if total < LONG:
-                own[OURS].run()
+                own[AUREL].run()
 
         benchmark.pedantic(
-            lambda: times[OURS].append(timer.seconds(own[OURS])), setup=peers_turn, rounds=rounds
+            lambda: times[AUREL].append(timer.seconds(own[AUREL])), setup=peers_turn, rounds=rounds
         )
-        own.clear()  # captured graphs hold memory, as much as their steps do
+        own.clear()  # captured graphs use as much memory as their steps
         others.clear()
         row: dict[str, Any] = {
             "op": op,
@@ -264,20 +264,20 @@ def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
             "peak_mib": {n: round(peak_mib(step, bench.device), 3) for n, step in steps.items()},
         }
         if bench.device.type == "cuda":
-            row["launches"] = launches(steps[OURS])
+            row["launches"] = launches(steps[AUREL])
             row["floor_level"] = floor and bench.ceilings.level(floor)
         benchmark.extra_info.update(row)
         bench.add(row)
         for name, share in differing.items():
             limit = max(allowed, ROUNDING)
-            assert share <= limit, f"{name} and {OURS} differ in {share:.2%} of the numbers"
+            assert share <= limit, f"{name} and {AUREL} differ in {share:.2%} of the numbers"
 
     return compare
 
 
 @pytest.fixture
 def versus_functions(versus: Callable[..., None], bench: Bench) -> Callable[..., None]:
-    """Return a `compare` of functions of the same tensors, in "forward" or "training" mode."""
+    """Return `compare` for functions of the same tensors, in "forward" or "training" mode."""
 
     def compare(
         op: str,

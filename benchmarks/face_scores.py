@@ -1,4 +1,4 @@
-"""Scores on the embedded faces, over all, visible and occluded AUs, and cells of their tables."""
+"""Scores on synthetic faces, for all, visible and occluded AUs, and cells of their tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def score(probs: Tensor, data: Faces) -> Row:
 
     Args:
         probs: (n, N), of all faces, or of all frames of clips.
-        data: what they were predicted from.
+        data: the faces or clips.
     """
     labels, visible = data.labels.flatten(0, -2), data.visible.flatten(0, -2)
     subsets = {
@@ -43,6 +43,6 @@ def line(*cells: str) -> str:
 
 
 def gain(own: Mapping[int, Row], full: Mapping[int, Row], measure: str) -> str:
-    """Return what `full` has more than `own`, by seed: the mean, and the range."""
+    """Return the differences `full` minus `own` of a measure by seed: their mean and range."""
     gains = [full[seed][measure] - own[seed][measure] for seed in sorted(own)]
     return f"**{statistics.mean(gains):+.3f}** ({min(gains):+.3f} to {max(gains):+.3f})"

@@ -2,14 +2,14 @@
 
     PYTHONPATH=. python benchmarks/gpu.py all --out build/gpu --budget 540
 
-A rented GPU may be taken away at any time, so nothing is kept back: every line that a command
-prints, every row and the summary are written to `--out` as they come. A command that outlasts its
-limit is killed; the run ends within `--budget`. Rows are measured whether tests pass or not, the
-headlines first; `bench` again with the same `--out` goes on with the rows that were not started.
+A rented GPU may be withdrawn at any time, so all results are written to `--out` at once: every line
+that a command prints, every row and the summary. A command that exceeds its limit is killed; the
+run ends within `--budget`. Rows are measured also if tests fail, the headlines first; `bench` with
+the same `--out` continues with the rows that were not started.
 
 Files: tests.log, sanitizer.log, bench.log (all that was printed), rows.jsonl (events and rows),
 <device>.json (rows, as `report.py` takes them), summary.json. Exit status 0: all ran and passed; 1:
-something failed; 3: nothing failed, but not all was run; both are named at the end.
+something failed; 3: nothing failed, but not all ran. The end of the output names both.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ FAILED, INCOMPLETE = 1, 3
 SHOWN = 20  # names at the end; all are in summary.json
 
 STAGES = ("tests", "sanitizer", "bench")
-SHARES = {"tests": 0.4, "sanitizer": 0.2, "bench": 1.0}  # at most, of the time that is left
+SHARES = {"tests": 0.4, "sanitizer": 0.2, "bench": 1.0}  # largest part of the remaining time
 FIRST_ROW = 120.0  # seconds from the start of a process to its first row, ceilings included
 EACH_ROW = 75.0  # seconds of one row: several compilations by torch.compile
-SHORTEST = 20.0  # seconds; a process is not started for less
+SHORTEST = 20.0  # seconds; no process is started for less time
 ALL_RUN = (0, 1, 5)  # exit status of pytest: passed, failed, no row left
-RESERVE = 5.0  # seconds that a process gets to print its table
+RESERVE = 5.0  # seconds for a process to print its table
 
-# Kernels of torch have mangled names (_Z...), ours have not.
-OURS = ["--kernel-name", "regex=^[a-z][a-z0-9_]*_kernel"]
+# Kernels of torch have mangled names (_Z...), kernels in Triton do not.
+OWN_KERNELS = ["--kernel-name", "regex=^[a-z][a-z0-9_]*_kernel"]
 TOOLS = {
-    # Libraries ask the driver for functions that it may lack: such errors are theirs.
+    # Libraries look up functions that the driver may not have: ignore these errors.
     "memcheck": ["--report-api-errors", "no"],
-    "racecheck": OURS,
-    "synccheck": OURS,
-    # Without a filter: memory that a kernel of torch fills must count as filled.
+    "racecheck": OWN_KERNELS,
+    "synccheck": OWN_KERNELS,
+    # Without a filter, because kernels of torch initialize memory, too.
     "initcheck": ["--report-api-errors", "no"],
 }
 
 
 class Summary:
-    """Names of what passed, failed and was not run; on disk at any time."""
+    """Names of the items that passed, failed and were not run, always up to date on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,7 +65,7 @@ class Summary:
         self.path.write_text(json.dumps(self.names, indent=1) + "\n")
 
     def take(self, outcome: Outcome) -> None:
-        """Enter a command by its exit status: one that was stopped has not run."""
+        """Add a command by its exit status; a stopped command counts as not run."""
         print(f"--- {outcome}", flush=True)
         if outcome.status == 0:
             self.add("passed", outcome.name)
@@ -85,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", choices=[*STAGES, "all"])
     parser.add_argument("--out", type=Path, required=True, help="folder for all results")
     parser.add_argument("--budget", type=float, required=True, help="seconds for everything")
-    parser.add_argument("--device", default="cuda", help="cpu: a trial of this script")
-    parser.add_argument("-k", dest="select", help="rows or tests of this name only")
+    parser.add_argument("--device", default="cuda", help="cpu to test this script")
+    parser.add_argument("-k", dest="select", help="run only rows or tests with this name")
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + options.budget
     out = options.out.resolve()
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tests(out: Path, selected: list[str], limit: float, summary: Summary) -> None:
-    """Run all files of tests side by side: compiling is most of their work, on one core each."""
+    """Run all test files in parallel: most of their work is compilation, on one core each."""
     files = sorted(ROOT.glob("tests/kernels/test_*.py"))
     commands = {
         file.stem: [*PYTEST, "-v", *selected, str(file.relative_to(ROOT))]
@@ -131,24 +131,24 @@ def sanitizer(out: Path, limit: float, summary: Summary) -> None:
     """Run every kernel once under each tool of compute-sanitizer."""
     if not shutil.which("compute-sanitizer"):
         summary.add("not run", *TOOLS)
-        print("there is no compute-sanitizer")
+        print("compute-sanitizer is not installed")
         return
     common = ["--error-exitcode", "1", "--print-limit", "20"]
-    # The compilers that Triton starts are none of its business.
+    # Do not check the compilers that Triton starts.
     common += ["--target-processes", "application-only"]
     kernels = [sys.executable, "tests/kernels/every_kernel.py"]
     commands = {
         tool: ["compute-sanitizer", "--tool", tool, *common, *own, *kernels]
         for tool, own in TOOLS.items()
     }
-    # Each tensor in memory of its own.
+    # Allocate separate memory for each tensor.
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     for outcome in run(commands, out / "sanitizer.log", limit, environment):
         summary.take(outcome)
 
 
 def bench(out: Path, device: str, selected: list[str], limit: float, summary: Summary) -> None:
-    """Measure rows, in as many processes as it takes: one that hangs or breaks is replaced."""
+    """Measure rows, and start a new process if one hangs or crashes."""
     deadline = time.monotonic() + limit
     journal = Journal(out / "rows.jsonl")
     arguments = ["-q", "--benchmark-quiet", "--device", device, "--journal", str(journal.path)]
@@ -174,14 +174,14 @@ def bench(out: Path, device: str, selected: list[str], limit: float, summary: Su
 
 
 def _stalled(journal: Journal, started: float) -> bool:
-    """Return whether the process that started then has written no event for too long."""
+    """Return whether a process that started at this time has written no event for too long."""
     changed = journal.path.stat().st_mtime if journal.path.exists() else 0.0
     limit = EACH_ROW if changed > started else FIRST_ROW
     return time.time() - max(changed, started) > limit
 
 
 def _write_rows(journal: Journal, out: Path) -> None:
-    """Write the rows so far as a file of results, named after the device."""
+    """Write the rows so far to a file of results with the name of the device."""
     so_far = journal.run()
     if so_far is not None:
         slug = re.sub(r"[^a-z0-9]+", "_", so_far["run"]["device"].lower()).strip("_")

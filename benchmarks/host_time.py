@@ -3,14 +3,14 @@
     python benchmarks/host_time.py
     python benchmarks/host_time.py --save LABEL        # also append to results/host_time.jsonl
 
-Kernels are compiled for sm_90 and launched by a driver that does nothing, on tensors of a CPU: the
-rest, from the arguments of the op to the call of the driver, runs as on a GPU. Not included are the
-driver's own call and the creation of tensors on a GPU. Microseconds of processor time, the least of
-several repetitions; sides take turns.
+Kernels are compiled for sm_90 and launched by a driver that does nothing, on tensors of a CPU.
+Everything else, from the arguments of the op to the call of the driver, runs as on a GPU; the call
+of the driver and the creation of tensors on a GPU are not included. Times are microseconds of
+processor time, the least of several repetitions, measured in turns.
 
 "short" is an eager call; "operator" the same call through the `torch.library` operator, which
-compilation and export use. Columns of saved runs follow. "add" is `torch.add` of four numbers on a
-CPU, to compare machines.
+compilation and export use. The next columns are saved runs. "add" is `torch.add` of four numbers on
+a CPU, to compare machines.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def microseconds(step: Call) -> float:
 
 @contextmanager
 def operators() -> Iterator[None]:
-    """Send every call through the `torch.library` operator meanwhile."""
+    """Within the block, call every op by its `torch.library` operator."""
     from aurel.ops.registration import Operator
 
     short = Operator.__call__
@@ -107,8 +107,8 @@ def operators() -> Iterator[None]:
         Operator.__call__ = short  # type: ignore[method-assign]
 
 
-def pretend() -> Any:
-    """Make the kernels serve tensors of a CPU by a driver that does nothing; return the driver."""
+def use_idle_driver() -> Any:
+    """Run kernels on tensors of a CPU with a driver that does nothing; return the driver."""
     import triton
 
     from aurel.kernels.triton.stand_in import IdleDriver
@@ -121,8 +121,8 @@ def pretend() -> Any:
 
 
 def measure() -> tuple[Micros, Micros, dict[str, tuple[int, int]]]:
-    """Return times of the short way and of the operators, and the launches of both passes."""
-    driver = pretend()
+    """Return times of eager calls and of operators, and the number of launches of both passes."""
+    driver = use_idle_driver()
     steps: dict[str, dict[str, Call]] = {}
     launches = {}
     for name, call, leaves in cases():
@@ -149,7 +149,7 @@ def measure() -> tuple[Micros, Micros, dict[str, tuple[int, int]]]:
 
 
 def take(values: dict[str, float], kind: str, value: float) -> None:
-    """Keep the least of the values of a kind."""
+    """Update the least value of a kind."""
     values[kind] = round(min(values.get(kind, value), value), 1)
 
 
@@ -162,17 +162,17 @@ def addition() -> float:
 def table(
     short: Micros, slow: Micros, launches: dict[str, tuple[int, int]], saved: list[dict[str, Any]]
 ) -> str:
-    """Return a line for each op and pass, with the ratio of every other column to "short"."""
+    """Return a line for each op and pass, with the ratio of each other column to "short"."""
     head = "".join(f"{each['label']:>20}" for each in saved)
     lines = [f"{'op':<22}{'pass':<10}{'launches':>8}{'short':>8}{'operator':>18}{head}"]
     for name, kinds in short.items():
         for i, kind in enumerate(kinds):
-            ours = kinds[kind]
+            own = kinds[kind]
             others = [slow[name][kind], *(each["us"].get(name, {}).get(kind) for each in saved)]
             cells = [
-                "" if other is None else f"{other:.1f} ({other / ours:.1f}x)" for other in others
+                "" if other is None else f"{other:.1f} ({other / own:.1f}x)" for other in others
             ]
-            line = f"{name:<22}{kind:<10}{launches[name][i]:>8}{ours:>8.1f}{cells[0]:>18}"
+            line = f"{name:<22}{kind:<10}{launches[name][i]:>8}{own:>8.1f}{cells[0]:>18}"
             lines.append(line + "".join(f"{cell:>20}" for cell in cells[1:]))
     return "\n".join(line.rstrip() for line in lines)
 

@@ -1,9 +1,9 @@
-"""The file that a run of benchmarks writes while it goes on, and the order of its rows.
+"""The file of events that a run of benchmarks writes, and the order of its rows.
 
-A journal has a line of JSON for each event, written at once: the rows there are ("collected"), a
-row that starts, is measured ("row"), fails or ends, or is "interrupted" at the end of the time. A
-later process continues the file: rows that were started are not started again, so a row that hangs
-or breaks the device costs itself alone.
+A journal has a line of JSON for each event, written at once: the names of all rows ("collected"),
+the "start" of a row, its measurement ("row"), its "end", or that it "fail"s or is "interrupted" by
+the time limit. A later process continues the file. It does not start rows again that were started,
+so a row that hangs or breaks the device does not stop other rows.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ HEADLINES = (
 
 
 class Journal:
-    """A file of events, one a line."""
+    """A file of events, one per line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def write(self, event: str, about: dict[str, Any] | None = None, **values: Any) -> None:
-        """Append an event, and before it the conditions of the run if given."""
+        """Append an event, after the conditions of the run, if given."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [] if about is None else [{"event": "run", "run": about}]
         lines.append({"event": event, "time": round(time.time(), 1), **values})
@@ -49,7 +49,7 @@ class Journal:
             os.fsync(file.fileno())
 
     def events(self) -> list[dict[str, Any]]:
-        """Return all events; a line that was cut short is none."""
+        """Return all events, without incomplete lines."""
         if not self.path.exists():
             return []
         events = []
@@ -67,7 +67,7 @@ class Journal:
         return {each["id"] for each in self.read(event)}
 
     def collected(self) -> list[str]:
-        """Return the rows there are, in the order of their start."""
+        """Return the names of all rows, in the order in which they run."""
         return list(dict.fromkeys(i for each in self.read("collected") for i in each["ids"]))
 
     def started(self) -> list[str]:
@@ -81,7 +81,7 @@ class Journal:
         return list(rows)
 
     def close_last(self, failure: str | None) -> None:
-        """Enter the end of a row whose process was killed: as failed, or to be started again."""
+        """Write the end of a row whose process was killed: failed, or to be started again."""
         open_rows = [i for i in self.started() if i not in self.ids("end") | self.ids("fail")]
         for name in open_rows:
             if failure is None:
@@ -90,13 +90,13 @@ class Journal:
                 self.write("fail", id=name, error=failure)
 
     def run(self) -> dict[str, Any] | None:
-        """Return conditions and rows so far, as `write_run` takes them, or None without a row."""
+        """Return conditions and rows so far, for `write_run`, or None without a row."""
         runs, rows = self.read("run"), self.read("row")
         return {"run": runs[-1]["run"], "rows": [each["row"] for each in rows]} if rows else None
 
 
 def write_run(path: Path, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Write conditions and rows as one JSON file, a row a line; the file is never half written."""
+    """Write conditions and rows as one JSON file, one row per line, by replacing the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n  ".join(map(json.dumps, rows))
     text = f'{{\n"run": {json.dumps(about)},\n"rows": [\n  {lines}\n]\n}}\n'
@@ -116,7 +116,7 @@ def in_order(items: Sequence[Any]) -> list[Any]:
         if headline in HEADLINES:
             rank = (0, HEADLINES.index(headline), place)
         else:
-            # Both modes of a size belong together.
+            # Keep both modes of a size together.
             kind = (item.path.name, name)
             turn = seen[kind] // 2 if "mode" in parameters else seen[kind]
             seen[kind] += 1

@@ -1,4 +1,4 @@
-"""Layers as they are published: one AU after the other. Each takes its weights from one of ours."""
+"""Layers with loops over AUs, as published. Each takes its weights from a layer of aurel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aurel.models.lrp_fgg import NodeClassifier
 
 
 def copy_part(target: nn.Module, source: nn.Module, part: int, parts: int) -> nn.Module:
-    """Give `target` the `part`-th of `parts` equal pieces of each tensor of `source`."""
+    """Copy the `part`-th of `parts` equal pieces of each tensor of `source` into `target`."""
     state = source.state_dict()
     target.load_state_dict(
         {key: value.chunk(parts)[part] if value.ndim else value for key, value in state.items()}
@@ -39,15 +39,15 @@ class LinearBlock(nn.Module):
 
 
 class LoopedFeatures(nn.Module):
-    """A linear block an AU."""
+    """One linear block for each AU."""
 
-    def __init__(self, ours: AUSpecificFeatures) -> None:
+    def __init__(self, layer: AUSpecificFeatures) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
-        for node in range(ours.num_nodes):
-            block = LinearBlock(ours.in_channels, ours.out_channels)
-            copy_part(block.fc, ours.linear, node, ours.num_nodes)
-            copy_part(block.bn, ours.norm, node, ours.num_nodes)
+        for node in range(layer.num_nodes):
+            block = LinearBlock(layer.in_channels, layer.out_channels)
+            copy_part(block.fc, layer.linear, node, layer.num_nodes)
+            copy_part(block.bn, layer.norm, node, layer.num_nodes)
             self.blocks.append(block)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -55,48 +55,48 @@ class LoopedFeatures(nn.Module):
 
 
 class MaterializedEdges(nn.Module):
-    """The tokens of every pair in memory."""
+    """Edges computed from a tensor of the tokens of every pair."""
 
-    def __init__(self, ours: MultiDimensionalEdges) -> None:
+    def __init__(self, layer: MultiDimensionalEdges) -> None:
         super().__init__()
-        self.ours = ours
+        self.layer = layer
 
     def forward(self, nodes: Tensor, tokens: Tensor) -> Tensor:
-        edges = materialized_edges(self.ours, nodes, tokens).mean(2)
-        return edges.unflatten(1, (self.ours.num_nodes, self.ours.num_nodes))
+        edges = materialized_edges(self.layer, nodes, tokens).mean(2)
+        return edges.unflatten(1, (self.layer.num_nodes, self.layer.num_nodes))
 
 
 class LoopedTopology(nn.Module):
-    """A relation for every channel and pair of columns, and the shared block once an AU."""
+    """A relation for every channel and pair of columns, and the shared block once for each AU."""
 
-    def __init__(self, ours: ChannelTopology) -> None:
+    def __init__(self, layer: ChannelTopology) -> None:
         super().__init__()
-        self.ours = ours
+        self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)
-        query, key = self.ours.query(x).mean(1), self.ours.key(x).mean(1)
-        relation = self.ours.relation((query.unsqueeze(2) - key.unsqueeze(1)).tanh())
-        mixed = torch.einsum("buvc,btvc->btuc", relation, self.ours.value(x))
-        tokens = [mixed.mean((1, 2)).unsqueeze(1) for _ in range(self.ours.num_nodes)]
-        return torch.cat([self.ours.view(token) for token in tokens], dim=1)
+        query, key = self.layer.query(x).mean(1), self.layer.key(x).mean(1)
+        relation = self.layer.relation((query.unsqueeze(2) - key.unsqueeze(1)).tanh())
+        mixed = torch.einsum("buvc,btvc->btuc", relation, self.layer.value(x))
+        tokens = [mixed.mean((1, 2)).unsqueeze(1) for _ in range(self.layer.num_nodes)]
+        return torch.cat([self.layer.view(token) for token in tokens], dim=1)
 
 
 class LoopedTemporalConv(nn.Module):
-    """A convolution along time an AU."""
+    """One convolution along time for each AU."""
 
-    def __init__(self, ours: PerAUTemporalConv) -> None:
+    def __init__(self, layer: PerAUTemporalConv) -> None:
         super().__init__()
-        width, size = ours.channels, ours.kernel_size
-        self.norm = ours.norm
+        width, size = layer.channels, layer.kernel_size
+        self.norm = layer.norm
         self.convs = nn.ModuleList(
             copy_part(
                 nn.Conv1d(width, width, size, padding=size // 2, groups=width),
-                ours.conv,
+                layer.conv,
                 node,
-                ours.num_nodes,
+                layer.num_nodes,
             )
-            for node in range(ours.num_nodes)
+            for node in range(layer.num_nodes)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,22 +106,22 @@ class LoopedTemporalConv(nn.Module):
 
 
 class LoopedClassifier(nn.Module):
-    """Convolutions and a linear map an AU."""
+    """Convolutions and a linear map for each AU."""
 
-    def __init__(self, ours: PerAUClassifier) -> None:
+    def __init__(self, layer: PerAUClassifier) -> None:
         super().__init__()
         self.classifiers = nn.ModuleList()
-        nodes = ours.num_nodes
+        nodes = layer.num_nodes
         for node in range(nodes):
-            channels, blocks = ours.in_channels, nn.Sequential()
-            for width, block in zip(ours.widths, ours.blocks, strict=True):
+            channels, blocks = layer.in_channels, nn.Sequential()
+            for width, block in zip(layer.widths, layer.blocks, strict=True):
                 conv = nn.Conv2d(channels, width, 7, stride=2, padding=3)
                 norm = nn.BatchNorm2d(width)
                 copy_part(conv, block.get_submodule("0"), node, nodes)
                 copy_part(norm, block.get_submodule("1"), node, nodes)
                 blocks.extend([conv, norm, nn.ELU(inplace=True)])
                 channels = width
-            head = copy_part(nn.Conv2d(channels, 1, 1), ours.head, node, nodes)
+            head = copy_part(nn.Conv2d(channels, 1, 1), layer.head, node, nodes)
             self.classifiers.append(nn.Sequential(blocks, nn.AdaptiveAvgPool2d(1), head))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -130,13 +130,13 @@ class LoopedClassifier(nn.Module):
 
 
 class LoopedNodeClassifier(nn.Module):
-    """A linear map an AU."""
+    """One linear map for each AU."""
 
-    def __init__(self, ours: NodeClassifier) -> None:
+    def __init__(self, layer: NodeClassifier) -> None:
         super().__init__()
-        nodes, channels = ours.weight.shape
+        nodes, channels = layer.weight.shape
         self.linears = nn.ModuleList(
-            copy_part(nn.Linear(channels, 1), ours, node, nodes) for node in range(nodes)
+            copy_part(nn.Linear(channels, 1), layer, node, nodes) for node in range(nodes)
         )
 
     def forward(self, nodes: Tensor) -> Tensor:
@@ -147,14 +147,14 @@ class LoopedNodeClassifier(nn.Module):
 class LoopedPerception(nn.Module):
     """One attention network after the other."""
 
-    def __init__(self, ours: LocalRegionPerception) -> None:
+    def __init__(self, layer: LocalRegionPerception) -> None:
         super().__init__()
-        hidden, count = ours.channels // ours.reduction, ours.networks
+        hidden, count = layer.channels // layer.reduction, layer.networks
         self.networks = nn.ModuleList(
             nn.Sequential(
-                copy_part(nn.Conv2d(ours.channels, hidden, 1), ours.reduce, network, count),
+                copy_part(nn.Conv2d(layer.channels, hidden, 1), layer.reduce, network, count),
                 nn.ReLU(),
-                copy_part(nn.Conv2d(hidden, 1, 1), ours.score, network, count),
+                copy_part(nn.Conv2d(hidden, 1, 1), layer.score, network, count),
             )
             for network in range(count)
         )
@@ -165,19 +165,19 @@ class LoopedPerception(nn.Module):
 
 
 class LoopedROI(nn.Module):
-    """A window after the other, image after image."""
+    """Windows cut out one after the other, image by image."""
 
-    def __init__(self, ours: LandmarkROI) -> None:
+    def __init__(self, layer: LandmarkROI) -> None:
         super().__init__()
-        self.ours = ours
+        self.layer = layer
 
     def forward(
         self, feature_map: Tensor, landmarks: Tensor, image_size: tuple[int, int]
     ) -> Tensor:
         height, width = feature_map.shape[2:]
-        side = self.ours.window(height, width)
+        side = self.layer.window(height, width)
         images = []
-        for image, centers in zip(feature_map, self.ours.centers(landmarks.detach()), strict=True):
+        for image, centers in zip(feature_map, self.layer.centers(landmarks.detach()), strict=True):
             crops = []
             for x, y in centers.tolist():
                 row = _first(y, image_size[0], height, side)
@@ -205,7 +205,7 @@ LOOPED: dict[type[nn.Module], type[Any]] = {
 
 
 def looped(model: nn.Module) -> tuple[nn.Module, list[str]]:
-    """Return a copy of `model` with the layers above in place of ours, and the names of ours."""
+    """Return a copy of `model` with the layers above, and the names of the replaced classes."""
     other, replaced = deepcopy(model), []
     for name, module in list(other.named_modules()):
         if type(module) in LOOPED:

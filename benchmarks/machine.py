@@ -1,4 +1,4 @@
-"""What the benchmarks say of the machine that they run on."""
+"""The name of the processor, for benchmark results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """Return the processor's name, as Linux tells it."""
+    """Return the name of the processor, on Linux the one in /proc/cpuinfo."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():

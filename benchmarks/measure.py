@@ -1,4 +1,4 @@
-"""Time and memory of several ways to compute the same thing, taking turns in one process."""
+"""Measure time and memory of several computations of the same result, in turns in one process."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Prepared:
 class Timer:
     """Times a step on one device.
 
-    On a CPU it reads a clock: "wall", or "cpu" for the seconds that the process computes, which
-    other programs disturb less. On a GPU it captures up to `CAPTURED` steps in one CUDA graph where
-    that is possible: the work is measured, not its launch from Python, and the launch of the graph
-    is shared by its steps. Events are put around so many replays that they last a few milliseconds.
+    On a CPU it reads a clock: "wall", or "cpu" for the processor time of the process, which
+    depends less on other programs. On a GPU it captures up to `CAPTURED` steps in one CUDA graph,
+    if possible: this measures the work without its launch from Python, and the steps share the
+    launch of the graph. Events are recorded around replays of a few milliseconds.
     """
 
     def __init__(self, device: torch.device, clock: str = "wall") -> None:
@@ -42,7 +42,7 @@ class Timer:
         self.clock = CLOCKS[clock]
 
     def prepare(self, step: Step) -> Prepared:
-        """Return what is run to time `step`; after `prepare`, nothing is left to compile."""
+        """Return the function that measures `step`; everything is compiled after `prepare`."""
         if self.device.type != "cuda":
             return Prepared(step)
         return captured(step, self._region_steps(step)) or Prepared(step)
@@ -58,7 +58,7 @@ class Timer:
         return self._between_events(prepared.run, replays) / prepared.steps
 
     def _region_steps(self, step: Step) -> int:
-        """Return how many steps a graph holds: `CAPTURED`, or fewer where one takes long."""
+        """Return the number of steps in a graph: `CAPTURED`, or fewer if a step takes long."""
         step()  # compiles
         step()
         return max(1, min(CAPTURED, round(GPU_REGION / self._between_events(step, 1))))
@@ -74,7 +74,7 @@ class Timer:
 
 
 def captured(step: Step, steps: int) -> Prepared | None:
-    """Return the replay of `steps` steps as a CUDA graph, or None where they cannot be captured."""
+    """Return the replay of `steps` steps as a CUDA graph, or None if they cannot be captured."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -87,7 +87,7 @@ def captured(step: Step, steps: int) -> Prepared | None:
         with torch.cuda.graph(graph):
             for _ in range(steps):
                 step()
-    except RuntimeError:  # it waits for the device, to learn a size for instance
+    except RuntimeError:  # it waits for the device, for example to read a size
         with contextlib.suppress(RuntimeError):
             torch.cuda.synchronize()
         # A capture that fails leaves its stream, and a random generator that still records.
@@ -103,13 +103,13 @@ def take_turns(timer: Timer, sides: dict[str, Prepared], calls: int = 3) -> dict
     times: dict[str, list[float]] = {}
     for name, side in sides.items():
         first = timer.seconds(side)
-        # What the step before left in caches and allocator is charged to a run that does not count.
+        # The first run, with caches and allocator in the state of another step, is not counted.
         times[name] = [first] if first > LONG else [timer.seconds(side) for _ in range(calls)]
     return times
 
 
 def launches(step: Step) -> int:
-    """Return how many kernels one run starts on a GPU."""
+    """Return the number of kernels that one run starts on a GPU."""
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         step()
         torch.cuda.synchronize()
@@ -117,7 +117,7 @@ def launches(step: Step) -> int:
 
 
 def peak_mib(step: Step, device: torch.device) -> float:
-    """Return the most that one run holds at once beyond what is there before, in MiB."""
+    """Return the peak memory of one run beyond the memory before it, in MiB."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -148,13 +148,13 @@ def tensors(result: object) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
-def disagreement(result: object, wanted: object, tolerance: float) -> float:
-    """Return the share of numbers that differ by more than `tolerance` of the largest wanted."""
+def disagreement(result: object, expected: object, tolerance: float) -> float:
+    """Return the share of numbers that differ by more than `tolerance` of the largest one."""
     wrong = total = 0
-    for got, want in zip(tensors(result), tensors(wanted), strict=True):
-        gap = (got.double() - want.double()).abs()
-        wrong += int((~(gap <= tolerance * want.abs().max().clamp_min(1e-12))).sum())
-        total += want.numel()
+    for got, value in zip(tensors(result), tensors(expected), strict=True):
+        gap = (got.double() - value.double()).abs()
+        wrong += int((~(gap <= tolerance * value.abs().max().clamp_min(1e-12))).sum())
+        total += value.numel()
     return wrong / max(total, 1)
 
 

@@ -1,7 +1,7 @@
 """Every model at a size that trains in less than a minute, with and without its relations.
 
-Without relations, the parameters are the same where that is possible: the layer that relates AUs
-stays, and every node hears itself alone.
+Without relations, the parameters are the same if possible: the layer that relates AUs stays, and
+every node is its own only neighbor.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gtle_net": {"widths": (16, 8, 8), "bottlenecks": 1, "classifier_widths": (8, 8, 8)},
 }
 
-# With k = 1 by distance, a node's one neighbour is itself.
+# With k = 1 by distance, a node's one neighbor is itself.
 ITSELF = {"k": 1, "metric": "l2"}
 WITHOUT: dict[str, dict[str, Any]] = {
     "me_graphau_stage1": ITSELF,
@@ -48,18 +48,18 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "sacl": {"graph": "self"},
     "gtle_net": {"local_features": "maps"},
 }
-"""Options that take the relations out; `make_deaf` does it for the models that have none."""
+"""Options that remove the relations; `isolate_nodes` does so for models without such options."""
 
 REMOVED = {
-    "me_graphau_stage1": "neighbours (k=1, itself)",
+    "me_graphau_stage1": "neighbors (k=1, itself)",
     "me_graphau": "messages between nodes; the edges and their loss stay",
-    "open_graphau_stage1": "neighbours (k=1, itself)",
-    "open_graphau": "messages between nodes, and with them what the edges are for",
-    "sacl": 'neighbours (graph="self")',
+    "open_graphau_stage1": "neighbors (k=1, itself)",
+    "open_graphau": "messages between nodes, and with them the use of edges",
+    "sacl": 'neighbors (graph="self")',
     "mdhr": "attention to other nodes; the region heads and their loss stay",
-    "macg": "neighbours (k=1, itself); attention and channel topology stay",
-    "lrp_fgg": "neighbours (k=1, itself); perception and fusion stay",
-    "gtle_net": "the masks of the AUs, with their parameters; it relates no AUs",
+    "macg": "neighbors (k=1, itself); attention and channel topology stay",
+    "lrp_fgg": "neighbors (k=1, itself); perception and fusion stay",
+    "gtle_net": "the masks of the AUs, with their parameters; AUs have no other relations",
 }
 
 
@@ -75,29 +75,29 @@ def build(name: str, relations: bool) -> Any:
     options = PRESETS[name] if relations else PRESETS[name] | WITHOUT.get(name, {})
     model = create_model(name, aus="BP4D", backbone=BACKBONE, **options)
     if not relations:
-        make_deaf(model)
+        isolate_nodes(model)
     return model
 
 
-def make_deaf(model: nn.Module) -> None:
-    """Give gated edges and attention their own node as the only neighbour; weights stay."""
+def isolate_nodes(model: nn.Module) -> None:
+    """Make each node its own only neighbor in gated edges and attention; weights stay."""
     for layer in list(model.modules()):
         for name, child in list(layer.named_children()):
             alone: nn.Module
             if isinstance(child, GatedEdgeGCN):
-                alone = DeafGatedEdges(child)
+                alone = IsolatedGatedEdges(child)
             elif isinstance(child, CrossRegionGAT):
-                alone = DeafAttention(child.channels, child.regions, child.heads)
+                alone = IsolatedAttention(child.channels, child.regions, child.heads)
                 alone.load_state_dict(child.state_dict())
             else:
                 continue
             setattr(layer, name, alone)
 
 
-class DeafGatedEdges(nn.Module):
-    """`GatedEdgeGCN` in which every node is its own only neighbour: the gate of one is 1.
+class IsolatedGatedEdges(nn.Module):
+    """`GatedEdgeGCN` in which every node is its own only neighbor, whose gate is 1.
 
-    Edges still see their ends, and nodes do not see the edges.
+    Edges depend on their nodes, but nodes do not depend on edges.
     """
 
     def __init__(self, gcn: GatedEdgeGCN) -> None:
@@ -110,16 +110,16 @@ class DeafGatedEdges(nn.Module):
         """Return nodes (B, N, C) and edges (B, N, N, C) as `GatedEdgeGCN` does."""
         for layer in self.layers:
             assert isinstance(layer, GatedEdgeLayer)
-            seen = layer.edge(edges) if projected is None else projected
-            seen = seen + layer.target(x).unsqueeze(2) + layer.source(x).unsqueeze(1)
-            edges, projected = edges + F.relu(layer.edge_norm(seen)), None
+            joined = layer.edge(edges) if projected is None else projected
+            joined = joined + layer.target(x).unsqueeze(2) + layer.source(x).unsqueeze(1)
+            edges, projected = edges + F.relu(layer.edge_norm(joined)), None
             update = layer.node_norm(layer.node(x) + layer.message(x))
             x = F.relu(x + update) if layer.residual == "inside" else x + F.relu(update)
         return x, edges
 
 
-class DeafAttention(CrossRegionGAT):
-    """`CrossRegionGAT` in which every node listens to itself alone."""
+class IsolatedAttention(CrossRegionGAT):
+    """`CrossRegionGAT` in which every node is its own only neighbor."""
 
     def adjacency(
         self, x: Tensor, active: Tensor | None = None, mask: Tensor | None = None

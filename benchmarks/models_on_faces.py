@@ -1,13 +1,13 @@
-"""Do the relations of each model help? All models on the embedded faces, with and without them.
+"""Measure the benefit of relations: train each model on synthetic faces with and without them.
 
     python benchmarks/models_on_faces.py            # everything, three seeds
-    python benchmarks/models_on_faces.py --quick    # a few faces, one epoch: shows that it works
+    python benchmarks/models_on_faces.py --quick    # a test with few faces and one epoch
 
-A small backbone learns the AUs by itself first; every model starts from it, trains with its paper's
-losses on the same faces and schedule, and is scored on people that it has not seen. AUs that
-something covers are scored apart, since only relations tell of them. Beside it trains the same
-model without its relations (`model_ablations.REMOVED` says what goes). MDHR sees as many frames, in
-clips. With --out, rows are kept as they come, and the next call goes on from there.
+A small backbone is trained for the AUs first. Every model starts from it, is trained with the
+losses of its paper on the same faces and schedule, and is tested on other subjects. Occluded AUs
+have separate scores, because they can be predicted only from relations. The same model is trained
+without its relations (`model_ablations.REMOVED` lists the removed parts). MDHR takes as many
+frames, in clips. With --out, rows are written one by one, and the next call continues from there.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ PER_PERSON = 40
 FRAMES = 2
 BATCH = 16
 EASE: dict[str, Any] = {"occlusion": 0.9, "strength": 0.25, "faintest": 0.5}
-"""Mild pose and light and clear AUs, which small nets learn from few faces; much is covered."""
+"""Small changes of pose and light and clear AUs, which small models learn from few faces."""
 UNWEIGHTED = {"gtle_net", "lrp_fgg", PLAIN}
-"""Models whose papers weigh all AUs alike; the others weigh them by their rates."""
+"""Models whose papers weight all AUs equally; the others weight them by their rates."""
 MEASURES = ("AUC occluded", "AUC visible", "F1 occluded", "F1 visible")
-WARM_UP = 6  # epochs of the backbone by itself
+WARM_UP = 6  # epochs of training of the backbone
 JOB = ("seed", "model", "relations", "people", "epochs")
 
 
 def main() -> None:
-    """Train and score every model in both forms; keep rows, print the table."""
+    """Train and test every model in both forms; write the rows and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> Iterator[Row]:
-    """Yield a row for each seed, model and form, first those that the file of rows has already."""
+    """Yield a row for each seed, model and form, first the rows that are in the file."""
     file = options.out.with_suffix(".jsonl") if options.out else None
     jobs = [
         (seed, name, relations, options.people, options.epochs)
@@ -113,7 +113,7 @@ def train_and_score(seed: int, name: str, relations: bool, people: int, epochs: 
 
 @lru_cache(maxsize=4)
 def faces(seed: int, people: range, clips: bool) -> Faces:
-    """Return 40 frames of each person, by themselves or in clips."""
+    """Return 40 frames of each subject, as images or in clips."""
     if not clips:
         return SyntheticFaces("BP4D", people, PER_PERSON, SIZE, seed=seed, **EASE)
     count = PER_PERSON // FRAMES
@@ -122,7 +122,7 @@ def faces(seed: int, people: range, clips: bool) -> Faces:
 
 @lru_cache(maxsize=1)
 def warm_backbone(seed: int, people: range) -> dict[str, Tensor]:
-    """Return the weights of the backbone after it has learned the AUs of these people."""
+    """Return the weights of the backbone, trained for the AUs of these subjects."""
     torch.manual_seed(seed)
     net = build(PLAIN, False)
     fit(net, PLAIN, faces(seed, people, clips=False), WARM_UP)
@@ -169,7 +169,7 @@ def items(data: Faces, chosen: Tensor) -> dict[str, Tensor]:
 
 
 def table(rows: list[Row]) -> str:
-    """Return a Markdown table: scores as mean ± deviation, what relations gain with its range."""
+    """Return a Markdown table: scores as mean ± deviation, and gains with their range."""
     lines = [line("model", "form", *MEASURES, "parameters"), line(*["---"] * (3 + len(MEASURES)))]
     for name in (PLAIN, *PRESETS):
         own, full = (
@@ -187,11 +187,11 @@ def table(rows: list[Row]) -> str:
 
 
 def page(rows: list[Row]) -> str:
-    """Return the table with how it was made."""
+    """Return a page with the table and its conditions."""
     people, epochs = rows[0]["people"], rows[0]["epochs"]
     return PAGE.format(
         table=table(rows),
-        removed="\n".join(f"- `{name}`: {what}" for name, what in REMOVED.items()),
+        removed="\n".join(f"- `{name}`: {part}" for name, part in REMOVED.items()),
         seeds=len({row["seed"] for row in rows}),
         people=people,
         frames=people * PER_PERSON,
@@ -208,34 +208,34 @@ def page(rows: list[Row]) -> str:
     )
 
 
-PAGE = """# Do the relations of each model help?
+PAGE = """# Benefit of the relations in each model
 
     OMP_NUM_THREADS=1 python benchmarks/models_on_faces.py --out benchmarks/results/models_on_faces
 
 {date}; {machine}; {minutes} minutes of processor time for the rows. Rows: `models_on_faces.jsonl`.
 
-The backbone, `{backbone}`, learns the AUs by itself first, from fresh weights ({warm_up} epochs).
-Every model starts from it, as in the papers from one that has seen other pictures, and trains with
-its paper's losses for {epochs} epochs on {frames} embedded faces of {people} people ({size} pixels;
-AUs occur together as in BP4D; something covers a part of {occlusion:.0%} of the faces). It is
-scored on as many faces of {people} other people. *occluded* are the AUs of which nothing can be
-seen. "{plain}" trains on with a linear layer.
+The backbone, `{backbone}`, is trained for the AUs first, from random weights ({warm_up} epochs).
+Every model starts from it, as the models of the papers start from a pretrained one, and is
+trained with the losses of its paper for {epochs} epochs on {frames} synthetic faces of {people}
+subjects ({size} pixels; AUs occur together as in BP4D; something covers a part of {occlusion:.0%}
+of the faces). It is scored on as many faces of {people} other subjects. *occluded* are the AUs of
+which no evidence is visible. "{plain}" continues training with a linear layer.
 
-Scores are means over AUs and {seeds} seeds, ± their standard deviation over seeds. A gain is that
-of the whole model over itself without relations, seed by seed, as mean and range. A range that
-holds 0 shows no effect; with three seeds, one of four would leave it out by chance alone. Settings
-are shared by all models and were chosen on seed 0, so that all of them learn. All are far below the
-sizes of their papers: the table tells what relations do here, not which model is best.
+Scores are means over AUs and {seeds} seeds, ± their standard deviation over seeds. A gain is the
+difference of a model with and without relations for each seed, as mean and range. A range that
+contains 0 shows no effect; with three seeds, one range of four excludes 0 by chance. All models
+have the same settings, chosen on seed 0 so that all models learn. They are much smaller than in
+their papers: the table measures the benefit of relations here, not which model is best.
 
-- `mdhr` sees as many frames, in clips of {clip}: its scores are of other frames than the rest's.
-- Every cell of the backbone's last map sees the whole face, so what other AUs tell can reach an AU
-  without a graph. In `relations.py` it cannot: there, relation layers are measured by themselves.
-- The second stages start without a first.
-- Without AUs of one side, `open_graphau_stage1` is `me_graphau_stage1`: their rows must agree.
+- `mdhr` takes as many frames, in clips of {clip}: its scores are on other frames than the others.
+- Every cell of the backbone's last map depends on the whole face, so that an AU can depend on other
+  AUs without a graph. `relations.py` excludes this and measures relation layers separately.
+- Models of a second stage start without the first stage.
+- Without one-sided AUs, `open_graphau_stage1` equals `me_graphau_stage1`: their rows must agree.
 
 {table}
 
-What *without* takes out; each form has the parameters of the other unless said otherwise:
+Parts that *without* removes; both forms have the same parameters unless noted:
 
 {removed}
 """

@@ -1,4 +1,4 @@
-"""What one would use without this library: plain PyTorch, and torch-cluster with torch-scatter."""
+"""Implementations without this library: plain PyTorch, and torch-cluster with torch-scatter."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ except ImportError:
 
 
 def cluster_serves(device: torch.device) -> bool:
-    """Return whether torch-cluster and torch-scatter are there, compiled for this device."""
+    """Return whether torch-cluster and torch-scatter are installed and compiled for this device."""
     if torch_cluster is None:
         return False
     return device.type == "cpu" or torch.ops.torch_cluster.cuda_version() > 0
 
 
 def nearest(x: Tensor, k: int) -> Tensor:
-    """The k nearest nodes by bmm and topk."""
+    """Return the k nearest nodes by bmm and topk."""
     with torch.no_grad():
         products = torch.bmm(x, x.mT)
         squares = products.diagonal(dim1=1, dim2=2)
@@ -29,7 +29,7 @@ def nearest(x: Tensor, k: int) -> Tensor:
 
 
 def gathered(x: Tensor, neighbors: Tensor) -> Tensor:
-    """The features of all neighbours, (B, N, K, C)."""
+    """Return the features of all neighbors, (B, N, K, C)."""
     batch, nodes, k = neighbors.shape
     index = neighbors.reshape(batch, nodes * k, 1).expand(-1, -1, x.shape[2])
     return x.gather(1, index).view(batch, nodes, k, x.shape[2])
@@ -48,17 +48,17 @@ def aggregate_mean(x: Tensor, neighbors: Tensor) -> Tensor:
 
 
 def ragged_nearest(x: Tensor, batch: Tensor, k: int) -> Tensor:
-    """The k nearest rows of the same graph: all graphs padded to the size of the largest."""
+    """Return the k nearest rows of the same graph: all graphs are padded to the largest size."""
     with torch.no_grad():
         sizes = batch.bincount()
-        there = torch.arange(int(sizes.max()), device=x.device) < sizes[:, None]
-        dense = x.new_zeros(*there.shape, x.shape[1])
-        dense[there] = x
+        valid = torch.arange(int(sizes.max()), device=x.device) < sizes[:, None]
+        dense = x.new_zeros(*valid.shape, x.shape[1])
+        dense[valid] = x
         products = torch.bmm(dense, dense.mT)
         scores = products.diagonal(dim1=1, dim2=2)[:, None] - 2 * products
-        scores = scores.masked_fill(~there[:, None], float("inf"))
+        scores = scores.masked_fill(~valid[:, None], float("inf"))
         first = sizes.cumsum(0) - sizes
-        return (scores.topk(k, dim=2, largest=False).indices + first[:, None, None])[there]
+        return (scores.topk(k, dim=2, largest=False).indices + first[:, None, None])[valid]
 
 
 def ragged_max(x: Tensor, neighbors: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def ragged_max_relative(x: Tensor, batch: Tensor, k: int) -> Tensor:
 
 
 def topk_convolution(x: Tensor, values: Tensor, k: int) -> Tensor:
-    """D^-1/2 A D^-1/2 values, A of all scores no worse than the k-th, as published code has it."""
+    """Return D^-1/2 A D^-1/2 values, where A has all scores >= the k-th, as in published code."""
     scores = (x @ x.mT).detach()
     kth = scores.topk(k, dim=-1).values[..., -1:]
     adjacency = (scores >= kth).to(x.dtype)
@@ -79,7 +79,7 @@ def topk_convolution(x: Tensor, values: Tensor, k: int) -> Tensor:
 
 
 def attention(values: Tensor, target: Tensor, source: Tensor, adjacency: Tensor) -> Tensor:
-    """Masked softmax over all pairs: values (B, H, N, C), scores (B, H, N)."""
+    """Return a masked softmax over all pairs: values (B, H, N, C), scores (B, H, N)."""
     scores = F.leaky_relu(target.unsqueeze(3) + source.unsqueeze(2), 0.2)
     bias = torch.where(adjacency, 0.0, float("-inf")).unsqueeze(1)
     return (scores + bias).softmax(-1) @ values
@@ -92,7 +92,7 @@ def gated_sum(edge: Tensor, values: Tensor) -> Tensor:
 def edge_update(
     edges: Tensor, projected: Tensor, target: Tensor, source: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """Edges (B, N, N, C) with their ends, through a batch norm over N * N channels."""
+    """Return edges (B, N, N, C) plus their nodes, after a batch norm over N * N channels."""
     joined = projected + target.unsqueeze(2) + source.unsqueeze(1)
     pairs = joined.flatten(1, 2)
     normed = F.batch_norm(pairs, None, None, weight.flatten(), bias.flatten(), training=True)
@@ -100,7 +100,7 @@ def edge_update(
 
 
 def cluster_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (B N, C), and the graph of each."""
+    """Return rows (B N, C), and the index of the graph of each."""
     batch, nodes, _ = x.shape
     return x.flatten(0, 1), torch.arange(batch, device=x.device).repeat_interleave(nodes)
 
@@ -115,7 +115,7 @@ def cluster_max_relative(x: Tensor, k: int) -> Tensor:
 
 
 def cluster_ragged_nearest(x: Tensor, batch: Tensor, k: int) -> Tensor:
-    """The k nearest rows of the same graph, each graph having as many."""
+    """Return the k nearest rows of the same graph, if each graph has at least k."""
     return torch_cluster.knn_graph(x.detach(), k, batch, loop=True)[0].view(len(x), k)
 
 

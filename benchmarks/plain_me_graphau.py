@@ -1,7 +1,7 @@
-"""ME-GraphAU written plainly from the paper, with the authors' names of parameters.
+"""A plain implementation of ME-GraphAU from the paper, with the authors' names of parameters.
 
-One linear block an AU in a loop; every edge feature of every token in memory. It is what the
-benchmark measures against, and what the tests compare with.
+It has a loop over the linear blocks of the AUs, and a tensor of every edge feature of every token.
+Benchmarks and tests compare with it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run commands within a limit of time, keep what they print, and end all that they started."""
+"""Run commands with a time limit, log their output, and stop all processes that they start."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended.
+    """The end of a command.
 
     Args:
-        name: of the command.
+        name: name of the command.
         status: exit status, or None if it was stopped at a limit.
-        seconds: that it ran.
-        tail: its last lines.
+        seconds: running time.
+        tail: its last lines of output.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Outcome:
 
 
 class Running:
-    """A command in a process group of its own, whose lines go to a shared log as they come."""
+    """A command in its own process group, whose lines are written to a shared log at once."""
 
     def __init__(
         self, name: str, command: Sequence[str], log: Path, environment: dict[str, str] | None
@@ -67,7 +67,7 @@ class Running:
                 self.lines = [*self.lines[1 - TAIL :], line]
 
     def stop(self) -> None:
-        """End the whole process group."""
+        """Stop the whole process group."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, number)
@@ -93,14 +93,14 @@ def run(
     environment: dict[str, str] | None = None,
     stalled: Callable[[], bool] = lambda: False,
 ) -> list[Outcome]:
-    """Run commands side by side and return how each ended, in the order of their ends.
+    """Run commands in parallel and return their outcomes, in the order of their ends.
 
     Args:
-        commands: by name.
-        log: file that gets their lines, each with the name of its command.
-        seconds: limit of each; whatever still runs then is killed with its children.
-        environment: more variables for them.
-        stalled: asked now and then; True kills whatever runs.
+        commands: the commands by name.
+        log: file for their lines, each with the name of its command.
+        seconds: limit of each command; it is then killed with its children.
+        environment: additional variables.
+        stalled: called repeatedly; if it returns True, all commands are killed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + seconds
@@ -112,7 +112,7 @@ def run(
             for each in list(running):
                 ended = each.process.poll() is not None
                 if ended or over:
-                    each.stop()  # children that outlive an ended process, too
+                    each.stop()  # also children that outlive an ended process
                     running.remove(each)
                     outcomes.append(each.finished(stopped=not ended))
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""PyTorch Geometric's graph convolutions, with the weights of ours and around the same edges."""
+"""Graph convolutions of PyTorch Geometric with the weights of a layer of aurel."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from aurel.layers import (
 )
 from aurel.layers.linear_norm import LinearNorm
 
-Apply = Callable[..., Tensor]  # of our layer, nodes (M, C) and edges (2, E)
+Apply = Callable[..., Tensor]  # from a layer of aurel, nodes (M, C) and edges (2, E)
 
 
 class MaxRelative(MessagePassing):
-    """The aggregation of Vision GNN, as its definition reads: the maximum of x_j - x_i."""
+    """The aggregation of Vision GNN by its definition: the maximum of x_j - x_i."""
 
     def __init__(self) -> None:
         super().__init__(aggr="max")
@@ -36,27 +36,27 @@ class MaxRelative(MessagePassing):
 
 
 def full_weight(part: LinearNorm) -> Tensor:
-    """The grouped weight as that of one plain linear map, (O, I)."""
+    """Return the weight of the dense linear map that equals a grouped one, (O, I)."""
     return torch.block_diag(*part.weight.chunk(part.groups))
 
 
 def side_by_side(weight: Tensor) -> Tensor:
-    """Columns for (x_0, x_1, ..., y_0, y_1, ...), from those for (x_0, y_0, x_1, y_1, ...)."""
+    """Reorder columns from (x_0, y_0, x_1, y_1, ...) to (x_0, x_1, ..., y_0, y_1, ...)."""
     return torch.cat((weight[:, ::2], weight[:, 1::2]), dim=1)
 
 
-def normalise(part: LinearNorm, x: Tensor) -> Tensor:
+def normalize(part: LinearNorm, x: Tensor) -> Tensor:
     norm = part.norm
     mean, var = norm.running_mean.clone(), norm.running_var.clone()
     return F.gelu(F.batch_norm(x, mean, var, norm.weight, norm.bias, norm.training))
 
 
 def mlp(part: LinearNorm, weight: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda x: normalise(part, F.linear(x, weight, part.bias))
+    return lambda x: normalize(part, F.linear(x, weight, part.bias))
 
 
 def edge(layer: EdgeGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
-    """EdgeConv joins [x_i ; x_j - x_i] side by side."""
+    """Apply EdgeConv, which concatenates [x_i ; x_j - x_i]."""
     part = layer.project
     return EdgeConv(mlp(part, side_by_side(full_weight(part))), aggr="max")(x, edge_index)
 
@@ -67,7 +67,7 @@ def gin(layer: GINGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
 
 
 def sage(layer: SAGEGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
-    """SAGEConv maps the node and the maximum by a matrix each, and leaves the rest to the user."""
+    """Apply SAGEConv, a matrix for the node and one for the maximum, with bias, norm and GELU."""
     weight = side_by_side(full_weight(layer.project))
     width = x.shape[1]
     conv = SAGEConv(width, len(weight), aggr="max").to(x)
@@ -77,20 +77,20 @@ def sage(layer: SAGEGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
         "lin_r.weight": weight[:, :width],
     }
     messages = mlp(layer.message, full_weight(layer.message))(x)
-    return normalise(layer.project, functional_call(conv, weights, ((messages, x), edge_index)))
+    return normalize(layer.project, functional_call(conv, weights, ((messages, x), edge_index)))
 
 
 def max_relative(layer: MaxRelativeGraphConv, x: Tensor, edge_index: Tensor) -> Tensor:
-    """Vision GNN's MRConv2d: the halves interleaved, a grouped 1x1 convolution, BatchNorm, GELU."""
+    """Apply Vision GNN's MRConv2d: interleaved halves, grouped 1x1 convolution, BatchNorm, GELU."""
     part = layer.project
     joined = torch.stack((x, MaxRelative()(x, edge_index)), dim=-1).flatten(1)
     weight = part.weight[..., None, None]
     mapped = F.conv2d(joined[:, :, None, None], weight, part.bias, groups=part.groups)
-    return normalise(part, mapped.flatten(1))
+    return normalize(part, mapped.flatten(1))
 
 
 def attention(layer: CrossRegionGAT, x: Tensor, edge_index: Tensor) -> Tensor:
-    """GATConv, then the residual, the bias and ELU. The edges hold the loops."""
+    """Apply GATConv, then the residual, the bias and ELU. The edges include loops."""
     width = x.shape[1]
     heads = {"heads": layer.heads, "add_self_loops": False, "bias": False}
     conv = GATConv(width, width // layer.heads, **heads).to(x)
@@ -102,7 +102,7 @@ def attention(layer: CrossRegionGAT, x: Tensor, edge_index: Tensor) -> Tensor:
     return F.elu(functional_call(conv, weights, (x, edge_index)) + x + layer.bias)
 
 
-THEIRS: dict[type[nn.Module], Apply] = {
+PYG: dict[type[nn.Module], Apply] = {
     MaxRelativeGraphConv: max_relative,
     EdgeGraphConv: edge,
     GINGraphConv: gin,
@@ -111,7 +111,7 @@ THEIRS: dict[type[nn.Module], Apply] = {
 
 
 def star(leaves: int) -> Tensor:
-    """Edges from every leaf to the hub, node 0, and from the hub to the first leaf."""
+    """Return edges from every leaf to the hub, node 0, and from the hub to the first leaf."""
     source = torch.arange(1, leaves + 1)
     edges = torch.stack((source, torch.zeros_like(source)))
     return torch.cat((edges, torch.tensor([[0], [1]])), dim=1)

@@ -1,4 +1,4 @@
-"""Turn result files into plots and a page.
+"""Write plots and a page from result files.
 
 python benchmarks/report.py benchmarks/results/*.json --page docs/benchmarks.md
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
-from table import OURS, Row, Run, headline, markdown_table, sides
+from table import AUREL, Row, Run, headline, markdown_table, sides
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
-COLORS = {OURS: "#0072b2", "eager": "#d55e00", "plain": "#d55e00", "definition": "#d55e00"}
+COLORS = {AUREL: "#0072b2", "eager": "#d55e00", "plain": "#d55e00", "definition": "#d55e00"}
 COLORS |= {"cluster": "#009e73", "pyg": "#009e73", "compile": "#cc79a7", "floor": "#888888"}
-LEAST_POINTS = 4  # of a curve
+LEAST_POINTS = 4  # least number of points of a curve
 
 
 def main() -> None:
@@ -34,34 +34,34 @@ def main() -> None:
 
 INTRODUCTION = """# Benchmarks
 
-Every figure here is printed again by one command: `make bench` on a processor, `make gpu` on a
-GPU. Both sides of a row take turns in one process, and medians are given. A ratio above 1 means
-that the other side takes so many times longer than AUREL. "differ" is the share of results in which
-a side and AUREL differ by more than a thousandth of the largest (a hundredth for whole models):
-near-ties between neighbors, or values at the corner of a ReLU, that rounding settles differently.
-Memory is the most held at once beyond inputs and parameters, AUREL first.
+One command measures all numbers on this page again: `make bench` on a processor, `make gpu` on a
+GPU. All sides of a row are measured in turns in one process, and medians are given. A ratio above 1
+means that the other side takes so many times as long as AUREL. "differ" is the share of results in
+which a side and AUREL differ by more than a thousandth of the largest (a hundredth for whole
+models), because rounding changes the choice at near-ties between neighbors or the sign at a ReLU.
+Memory is the peak beyond inputs and parameters, AUREL first.
 
-"x floor" is the time over the least that this machine could take: the bytes that must be moved,
-each once, or the operations that must be done, at rates measured in the same run. On a GPU a step
-is repeated on the same tensors. Where these fit half of the L2 cache, the floor is taken at the
-rate of L2 and marked so, elsewhere at that of memory. Operations count at the rate of a float32
-matrix product, or of one as three tf32 products on tensor cores, whichever is faster.
+"x floor" is the time divided by the least time that is possible on this machine: that of the bytes
+that must be moved, each once, or of the operations that must be done, at rates measured in the same
+run. On a GPU a step is repeated on the same tensors. If these fit into half of the L2 cache, the
+floor uses the rate of L2 and is marked, otherwise that of memory. Operations use the rate of a
+float32 matrix product, in float32 or as three tf32 products on tensor cores, whichever is faster.
 
 - *eager*: the usual code without a library: bmm, topk, gather, amax, softmax.
 - *compile*: the same under `torch.compile`.
 - *cluster*: torch-cluster and torch-scatter on ragged graphs.
 - *pyg*: PyTorch Geometric's own layer, with the same weights, on the graph that AUREL finds.
-- *torchvision*: its own reader and transforms.
-- *definition*, *plain*: the layer or model as its paper and published code describe it.
+- *torchvision*: the reader and transforms of torchvision.
+- *definition*, *plain*: the layer or model as described by its paper and published code.
 
-On a GPU, up to twenty steps are replayed as one CUDA graph where they can be captured: times are
+On a GPU, up to twenty steps are replayed as one CUDA graph if they can be captured: times are
 those of the device, without Python and with a twentieth of a launch. `torch.compile` is measured at
 two sizes of an op at most.
 """
 
 
 def section(path: Path, folder: Path) -> str:
-    """Return the part of the page about one result file; its plots go beside the page."""
+    """Return the section of the page for one result file, and write its plots."""
     run: Run = json.loads(path.read_text())
     lines = [f"## {path.stem}", "", headline(run), ""]
     for op, rows in grouped(run["rows"], "op"):
@@ -78,7 +78,7 @@ def section(path: Path, folder: Path) -> str:
 
 
 def grouped(rows: list[Row], key: str) -> list[tuple[str, list[Row]]]:
-    """Return the rows by what they hold under `key`, in order of appearance."""
+    """Return the rows grouped by their value of `key`, in order of appearance."""
     values = dict.fromkeys(row[key] for row in rows)
     return [(value, [row for row in rows if row[key] == value]) for value in values]
 
@@ -90,7 +90,7 @@ def save(figure: Figure, file: Path) -> None:
 
 
 def series(rows: list[Row]) -> Iterator[tuple[str, str, list[Row]]]:
-    """Yield (varying size, what is fixed, rows): the longest run of rows for each size."""
+    """Yield (varying size, fixed sizes, rows): the longest series of rows for each size."""
     for name in rows[0]["size"]:
         groups: dict[str, list[Row]] = {}
         for row in rows:
@@ -102,14 +102,14 @@ def series(rows: list[Row]) -> Iterator[tuple[str, str, list[Row]]]:
 
 
 def draw(title: str, curves: list[tuple[str, str, list[Row]]]) -> Figure:
-    """Return a figure with time on the left and memory on the right, a line a varying size."""
+    """Return a figure with time on the left and memory on the right, a row for each series."""
     figure, axes = plt.subplots(
         len(curves), 2, figsize=(7.2, 0.8 + 2.4 * len(curves)), squeeze=False, layout="constrained"
     )
     for (time, memory), (name, fixed, rows) in zip(axes, curves, strict=True):
         sizes = [row["size"][name] for row in rows]
         shown = ticks(sizes)
-        for side in (OURS, *sides(rows)):
+        for side in (AUREL, *sides(rows)):
             for axis, measure in ((time, "ms"), (memory, "peak_mib")):
                 known = [row for row in rows if side in row[measure]]
                 axis.plot(
@@ -136,7 +136,7 @@ def draw(title: str, curves: list[tuple[str, str, list[Row]]]) -> Figure:
 
 
 def ticks(sizes: list[int]) -> list[int]:
-    """Return those of ascending sizes whose labels do not touch on a log axis."""
+    """Return the sizes, in ascending order, whose labels do not overlap on a log axis."""
     shown = sizes[:1]
     for size in sizes[1:]:
         if size >= 1.3 * shown[-1]:

@@ -1,4 +1,4 @@
-"""How many synthetic faces one core draws a second, counted in processor time.
+"""Measure how many synthetic faces one core renders per second of processor time.
 
 OMP_NUM_THREADS=1 python benchmarks/synthetic_faces_throughput.py
 """
@@ -15,19 +15,19 @@ from aurel.data.synthetic.label_model import label_world
 from aurel.data.synthetic.plan import Plan, join_plans, plan_images
 
 
-def images_per_second(draw: Callable[[], object], count: int, repeats: int) -> float:
-    """Return the best rate of several runs, in images a second of processor time."""
-    draw()
+def images_per_second(task: Callable[[], object], count: int, repeats: int) -> float:
+    """Return the best rate of several runs, in images per second of processor time."""
+    task()
     best = 0.0
     for _ in range(repeats):
         start = time.process_time()
-        draw()
+        task()
         best = max(best, count / (time.process_time() - start))
     return best
 
 
 def main() -> None:
-    """Print a table: the renderer alone, and whole data sets with labels and hidden units."""
+    """Print a table: rendering only, and data sets with labels and hidden AUs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 112, 128, 224])
     parser.add_argument("--images", type=int, default=320, help="at 96 px; fewer when larger")

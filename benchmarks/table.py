@@ -1,4 +1,4 @@
-"""The rows of a run as text: op, size, times and ratios, floor, share that differs, memory."""
+"""Format the rows of a run: op, size, times and ratios, floor, share that differs, memory."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Any
 
 Row = dict[str, Any]
 Run = dict[str, Any]
-OURS = "aurel"
+AUREL = "aurel"
 
 
 def sides(rows: list[Row]) -> list[str]:
     """Return the peers that occur, in order of appearance."""
-    return [side for side in dict.fromkeys(s for row in rows for s in row["ms"]) if side != OURS]
+    return [side for side in dict.fromkeys(s for row in rows for s in row["ms"]) if side != AUREL]
 
 
 def ratio(row: Row, side: str, measure: str = "ms") -> float | None:
-    """Return how many times more a peer takes than ours, or None where it was not measured."""
+    """Return the value of a peer divided by that of aurel, or None if it was not measured."""
     values = row[measure]
-    return values[side] / values[OURS] if side in values and values[OURS] else None
+    return values[side] / values[AUREL] if side in values and values[AUREL] else None
 
 
 def size_text(row: Row) -> str:
@@ -25,7 +25,7 @@ def size_text(row: Row) -> str:
 
 
 def headline(run: Run) -> str:
-    """Return one line about where and how the rows were measured."""
+    """Return one line with the conditions of the measurement."""
     about = run["run"]
     threads = "" if about["threads"] is None else f", {about['threads']} threads"
     ceilings = [
@@ -45,16 +45,16 @@ def headline(run: Run) -> str:
 
 
 def cells(row: Row, peers: list[str]) -> list[str]:
-    """Return a row's cells under the head of `grid`, empty where it lacks the value."""
-    out = [row["op"], size_text(row), row["mode"], milliseconds(row["ms"][OURS])]
+    """Return the cells of a row for the header of `grid`, empty for missing values."""
+    out = [row["op"], size_text(row), row["mode"], milliseconds(row["ms"][AUREL])]
     for side in peers:
         times = ratio(row, side)
         out.append("" if times is None else f"{milliseconds(row['ms'][side])} ({times:.1f}x)")
     level = " (L2)" if row.get("floor_level") == "L2" else ""
-    out.append(f"{row['ms'][OURS] / row['floor_ms']:.1f}{level}" if row["floor_ms"] else "")
+    out.append(f"{row['ms'][AUREL] / row['floor_ms']:.1f}{level}" if row["floor_ms"] else "")
     differing = row.get("differing", {})
     out.append(" / ".join(f"{differing[side]:.1g}" for side in peers if side in differing))
-    memory = [f"{row['peak_mib'][side]:.1f}" for side in (OURS, *peers) if side in row["peak_mib"]]
+    memory = [f"{row['peak_mib'][side]:.1f}" for side in (AUREL, *peers) if side in row["peak_mib"]]
     return [*out, " / ".join(memory), str(row.get("launches", ""))]
 
 
@@ -63,7 +63,7 @@ def milliseconds(value: float) -> str:
 
 
 def grid(rows: list[Row]) -> list[list[str]]:
-    """Return the cells of a table, its head first, without columns that are empty."""
+    """Return the cells of a table, its header first, without empty columns."""
     peers = sides(rows)
     ratios = [f"{side} ms (ratio)" for side in peers]
     head = ["op", "size", "mode", "aurel ms", *ratios, "x floor", "differ", "peak MiB", "launches"]

@@ -1,4 +1,4 @@
-"""The documentation site: `make docs`."""
+"""Configuration of the documentation site: `make docs`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ exclude_patterns = [
     "gallery/sg_execution_times.rst",
 ]
 nitpicky = True
-# Docstrings put arguments in single backticks too, and name types of libraries that have no index
-# here: what resolves becomes a link, what does not is code.
+# Docstrings also have arguments and types of other libraries in single backticks: names that
+# resolve become links, other names become code.
 default_role = "py:obj"
 nitpick_ignore_regex = [
     ("py:obj", ".*"),

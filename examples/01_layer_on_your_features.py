@@ -1,10 +1,10 @@
 """
-A relation layer on features of your own
-========================================
+A relation layer on your own features
+=====================================
 
-Whatever gives you one vector per action unit, a relation layer takes it from there. Here the
-vectors are random around three themes, so that we know which AUs should listen to each other:
-those of a smile, those of the brows, and the rest.
+A relation layer takes one vector for each action unit. In this example the vectors are random
+around three centers, so that the expected groups of neighbors are known: the AUs of a smile, those
+of the brows, and the others.
 """
 
 import matplotlib.pyplot as plt
@@ -17,14 +17,14 @@ torch.manual_seed(0)
 aus = AUSet.of("BP4D")
 smile, brows = [aus.index(au) for au in (6, 7, 10, 12)], [aus.index(au) for au in (1, 2, 4)]
 
-themes = torch.randn(3, 64)
-theme_of = torch.full((len(aus),), 2)
-theme_of[smile], theme_of[brows] = 0, 1
-features = themes[theme_of] + 0.7 * torch.randn(32, len(aus), 64)  # 32 faces, 12 AUs, 64 numbers
+centers = torch.randn(3, 64)
+group = torch.full((len(aus),), 2)
+group[smile], group[brows] = 0, 1
+features = centers[group] + 0.7 * torch.randn(32, len(aus), 64)  # 32 faces, 12 AUs, 64 numbers
 
 # %%
-# The layer takes nodes ``(B, N, C)`` and finds the graph anew in every block. ``mask`` says which
-# nodes exist: in the first half of the batch, pretend that AU24 was not annotated.
+# The layer takes nodes ``(B, N, C)`` and computes a new graph in every block. ``mask`` is True for
+# valid nodes: in the first half of the batch, AU24 is treated as not annotated.
 
 mask = torch.ones(32, len(aus), dtype=torch.bool)
 mask[:16, aus.index(24)] = False
@@ -33,24 +33,25 @@ relations = SelfAdjustingGCN(64, 64, dims=(32, 64), depths=(1, 1), k=4)
 classifier = CosineClassifier(64, num_nodes=len(aus))
 
 related, graphs = relations(features, mask, return_graph=True)
-probs = classifier(related.relu(), mask)  # in [0, 1], and exactly 0 where the node is absent
+probs = classifier(related.relu(), mask)  # in [0, 1], and exactly 0 for masked nodes
 print(tuple(related.shape), tuple(probs.shape))
-print("AU24 where it is absent:", probs[:16, aus.index(24)].unique().tolist())
+print("AU24 where it is masked:", probs[:16, aus.index(24)].unique().tolist())
 
 # %%
-# Everything is differentiable but the choice of the neighbours.
+# Everything is differentiable except the choice of the neighbors.
 
 probs.mean().backward()
 print("every parameter has a gradient:", all(p.grad is not None for p in relations.parameters()))
 
 # %%
-# How often each AU listened to each other one: the adjacency of each block, averaged over faces.
+# The adjacency of each block, averaged over faces: how often the AU of a column is a neighbor of
+# the AU of a row.
 
 figure, panels = plt.subplots(1, len(graphs), figsize=(9, 4.2), layout="constrained")
 for panel, graph in zip(panels, graphs, strict=True):
     panel.imshow(graph.edges().float().mean(0), cmap="cividis", vmin=0, vmax=1)
     panel.set_xticks(range(len(aus)), aus.names, rotation=90)
     panel.set_yticks(range(len(aus)), aus.names)
-panels[0].set_title("first block: as the features are")
+panels[0].set_title("first block: from the features")
 panels[1].set_title("second block: after one convolution")
 plt.show()

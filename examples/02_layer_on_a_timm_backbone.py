@@ -3,7 +3,7 @@ Relation layers on a backbone of timm
 =====================================
 
 `build_backbone` makes any image model of timm return feature maps ``(B, C, H, W)``. Three layers
-behind it make an AU recogniser: a view of the map for each AU, a graph convolution between AUs,
+after it make an AU recognizer: tokens for each AU from the map, a graph convolution between AUs,
 and a prototype for each AU.
 """
 
@@ -18,7 +18,7 @@ from aurel.layers import AUSpecificFeatures, CosineClassifier, TopKGraphConv
 from aurel.losses import au_class_weights, weighted_asymmetric_loss
 
 
-class Recogniser(nn.Module):
+class Recognizer(nn.Module):
     def __init__(self, backbone: str, num_aus: int, channels: int = 64) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone, out_indices=(-2,))
@@ -33,12 +33,12 @@ class Recogniser(nn.Module):
 
 
 # %%
-# "test_resnet" is a tiny network that timm keeps for tests; put "resnet50" or any other name in its
-# place. ``pretrained=True`` of `build_backbone` would download its published weights.
+# "test_resnet" is a small network of timm for tests; "resnet50" or any other name works too.
+# ``pretrained=True`` of `build_backbone` would download its published weights.
 
 torch.manual_seed(0)
 faces = SyntheticFaces("BP4D", subjects=range(16), per_subject=20, size=64, occlusion=0)
-model = Recogniser("test_resnet", len(faces.aus))
+model = Recognizer("test_resnet", len(faces.aus))
 weights = au_class_weights(faces.labels)
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 

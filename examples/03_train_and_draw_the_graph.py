@@ -1,9 +1,9 @@
 """
-Train on the embedded faces and draw the graph
-==============================================
+Train on synthetic faces and draw the graph
+===========================================
 
-The faces that come with the library are drawn, and their AUs occur together as those of BP4D do.
-A small SACL learns something from them within seconds, and its graph can be drawn on a face.
+The faces that come with the library are rendered, and their AUs occur together as in BP4D. A small
+SACL model is trained on them within seconds, and its graph is drawn on a face.
 """
 
 import torch
@@ -20,7 +20,7 @@ from aurel.viz.prediction_sheet import draw_prediction_sheet
 torch.manual_seed(0)
 options = {"per_subject": 20, "size": 48, "occlusion": 0, "faintest": 0.4}
 train = SyntheticFaces("BP4D", subjects=range(32), **options)
-test = SyntheticFaces("BP4D", subjects=range(100, 108), **options)  # other people
+test = SyntheticFaces("BP4D", subjects=range(100, 108), **options)  # other subjects
 
 small = {"dims": (32,), "depths": (1,), "token_dim": 16, "landmark_widths": (8, 16, 32)}
 model = create_model("sacl", aus="BP4D", backbone="test_resnet", image_size=48, **small)
@@ -39,7 +39,7 @@ for epoch in range(3):
     print(f"epoch {epoch + 1}: loss of the last batch {loss.item():.3f}")
 
 # %%
-# Score it on people that it has not seen. Scores on drawn faces say nothing about photographs.
+# Test it on other subjects. Scores on synthetic faces do not predict scores on photographs.
 
 model.eval()
 scores = AUScores(test.aus)
@@ -48,12 +48,12 @@ with torch.no_grad():
 scores.update(probs, test.labels)
 print({key: round(value, 2) for key, value in scores.compute()["mean"].items()})
 
-pictures = test.images[::20].permute(0, 2, 3, 1)  # one of each of eight people
+pictures = test.images[::20].permute(0, 2, 3, 1)  # one face of each of eight subjects
 draw_prediction_sheet(pictures, test.labels[::20], probs[::20], test.aus.names, "predictions.png")
 
 # %%
-# How often a region of one AU listened to a region of another one, on the faces of the test.
+# How often a region of AU j is a neighbor of a region of AU i, on the test faces.
 
 images = (batch["image"] for batch in DataLoader(test, batch_size=100))
 adjacency, aus = au_adjacency(model, mean_graphs(model, images)[-1])
-draw_face_graph(adjacency, aus.names, "graph.png", title="whom each AU listens to")
+draw_face_graph(adjacency, aus.names, "graph.png", title="graph of the last block")

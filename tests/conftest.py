@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pytest
 import torch
 from hypothesis import is_hypothesis_test, settings
 
-# "ci" draws the same examples every time; "long" (make test-long) draws others, and more of them.
+# "ci" runs the same examples every time; "long" (make test-long) runs more, and new ones.
 LONG = 10
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, database=None)
 settings.register_profile("long", max_examples=LONG * 200, deadline=None, print_blob=True)
 settings.load_profile("ci")
 
-# Without a GPU the kernels run in Triton's interpreter, which Triton decides at its own import.
+# Without a GPU the kernels run in Triton's interpreter; Triton reads the variable at its import.
 if not torch.cuda.is_available() and "triton" not in sys.modules:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# Or torch formats the stack for every kind of device it lacks, which takes as long as an example.
+# Otherwise torch formats the stack for each missing device, which takes as long as an example.
 if not torch.cuda.is_available():
     torch.manual_seed = torch.default_generator.manual_seed
 
@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under the profile "long", multiply what tests set for themselves, too."""
+    """With the profile "long", multiply the number of examples in the settings of tests, too."""
     if config.getoption("--hypothesis-profile") != "long":
         return
     functions = {item.function for item in items if isinstance(item, pytest.Function)}
@@ -52,7 +52,7 @@ def _seed() -> None:
 
 @pytest.fixture
 def golden() -> Callable[[str], dict[str, np.ndarray]]:
-    """Load arrays made by running the authors' layer in float64."""
+    """Return a function that loads arrays computed by the authors' layer in float64."""
 
     def load(name: str) -> dict[str, np.ndarray]:
         with np.load(HERE / "golden" / f"{name}.npz") as arrays:
@@ -63,7 +63,7 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
 
 @pytest.fixture
 def released() -> Callable[[str], dict[str, list[int]]]:
-    """Give the keys and shapes of a checkpoint that authors released."""
+    """Return a function that gives the keys and shapes of a released checkpoint."""
 
     def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, list[int]]:
         shapes = {}
@@ -77,7 +77,7 @@ def released() -> Callable[[str], dict[str, list[int]]]:
 
 @pytest.fixture
 def shared() -> Path:
-    """Papers and real photographs beside the project, where there are any."""
+    """Return the folder with papers and real photographs beside the project, if it exists."""
     path = HERE.parents[1] / "shared"
     if not path.is_dir():
         pytest.skip("no ../shared here")

@@ -1,4 +1,4 @@
-"""The wheel in an environment that holds torch and numpy and nothing else."""
+"""Install the wheel in an environment with torch and numpy only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ else:
 
 
 def closure(roots: list[str], without: set[str]) -> set[str]:
-    """Names of the installed distributions that `roots` need, leaving out `without`."""
+    """Return the installed distributions that `roots` need, without `without`."""
     found: set[str] = set()
     waiting = list(roots)
     while waiting:
@@ -62,7 +62,7 @@ def closure(roots: list[str], without: set[str]) -> set[str]:
 
 
 def link(distribution: str, target: Path) -> None:
-    """Make `distribution` importable from `target` by links to where it is installed."""
+    """Make `distribution` importable from `target` by links to its installation."""
     dist = metadata.distribution(distribution)
     for top in {file.parts[0] for file in dist.files or [] if file.parts[0] not in ("..", "/")}:
         source = Path(str(dist.locate_file(top)))
@@ -131,4 +131,6 @@ def test_fit_finds_a_recipe_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-I", "-S", "-c", fit]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert "data.root must be given: the folder of BP4D" in done.stderr  # so the recipe was read
+    assert (
+        "data.root must be given: the folder of BP4D" in done.stderr
+    )  # because the recipe was read

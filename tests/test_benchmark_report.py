@@ -44,7 +44,7 @@ RUN = {"run": ABOUT, "rows": [row(n, n, eager=3.0 * n, cluster=20.0 * n) for n i
 
 
 def module(name: str) -> ModuleType:
-    """Import a file of the benchmarks, which is no package."""
+    """Import a file of the benchmarks, which are not a package."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         return importlib.import_module(name)
@@ -53,7 +53,7 @@ def module(name: str) -> ModuleType:
 
 
 def compare(new: dict[str, Any], folder: Path, capsys: Any, monkeypatch: Any) -> tuple[int, str]:
-    """Run the check of a run beside `RUN`; return its exit status and what it prints."""
+    """Compare a run with `RUN`; return the exit status and the output."""
     for name, run in (("new", new), ("committed", RUN)):
         (folder / f"{name}.json").write_text(json.dumps(run))
     files = [str(folder / "new.json"), str(folder / "committed.json")]
@@ -65,27 +65,31 @@ def test_a_slower_machine_is_no_regression(tmp_path: Path, capsys: Any, monkeypa
     new = deepcopy(RUN)
     for each in new["rows"]:
         each["ms"] = {side: 10 * value for side, value in each["ms"].items()}
-    status, said = compare(new, tmp_path, capsys, monkeypatch)
-    assert status == 0 and said.startswith("8 ratios compared, 0 shrank")
+    status, output = compare(new, tmp_path, capsys, monkeypatch)
+    assert status == 0 and output.startswith("8 ratios compared, 0 decreased")
 
 
 def test_a_lead_that_shrinks_is_a_regression(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     new = deepcopy(RUN)
-    new["rows"][1]["ms"]["aurel"] *= 1.4  # what noise explains
+    new["rows"][1]["ms"]["aurel"] *= 1.4  # within the limit of noise
     assert compare(new, tmp_path, capsys, monkeypatch)[0] == 0
     new["rows"][1]["ms"]["aurel"] *= 1.4
-    status, said = compare(new, tmp_path, capsys, monkeypatch)
-    assert status == 1 and "8 ratios compared, 2 shrank" in said
-    assert "knn graph | B=2 N=8 | training | eager: 3.00x before, 1.53x now" in said
+    status, output = compare(new, tmp_path, capsys, monkeypatch)
+    assert status == 1 and "8 ratios compared, 2 decreased" in output
+    assert "knn graph | B=2 N=8 | training | eager: 3.00x before, 1.53x now" in output
 
 
 def test_rows_that_are_missing_are_counted(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     new = deepcopy(RUN)
     del new["rows"][2:], new["rows"][0]["ms"]["cluster"]
-    status, said = compare(new, tmp_path, capsys, monkeypatch)
-    assert status == 0 and "3 ratios compared" in said and "5 of the committed run were not" in said
-    status, said = compare({"run": ABOUT, "rows": []}, tmp_path, capsys, monkeypatch)
-    assert status == 1 and "no row in common" in said
+    status, output = compare(new, tmp_path, capsys, monkeypatch)
+    assert (
+        status == 0
+        and "3 ratios compared" in output
+        and "5 of the committed run were not" in output
+    )
+    status, output = compare({"run": ABOUT, "rows": []}, tmp_path, capsys, monkeypatch)
+    assert status == 1 and "no row in common" in output
 
 
 def test_the_table_has_a_line_a_row() -> None:
@@ -96,7 +100,7 @@ def test_the_table_has_a_line_a_row() -> None:
     assert "0.0500" in second and "20.0 (400.0x)" in second and second.endswith("0.1 / 40.0")
 
 
-def test_the_table_says_what_differs_and_where_the_floor_is() -> None:
+def test_the_table_shows_differences_and_the_memory_of_the_floor() -> None:
     rows = [
         row(4, 2.0, eager=3.0) | {"differing": {"eager": 0.0}, "floor_level": "L2"},
         row(8, 2.0, eager=3.0) | {"differing": {"eager": 2e-5}, "floor_level": "memory"},
@@ -159,7 +163,7 @@ def test_the_page_has_plots_of_sizes_that_vary(tmp_path: Path) -> None:
 
 
 def test_committed_results_make_a_page() -> None:
-    """All files that `make bench-report` takes are runs."""
+    """Format all result files of `make bench-report`."""
     files = list((BENCHMARKS / "results").glob("*.json"))
     assert files
     for file in files:
@@ -169,11 +173,11 @@ def test_committed_results_make_a_page() -> None:
 
 def test_sides_that_disagree_are_found() -> None:
     disagreement = module("measure").disagreement
-    wanted = [torch.arange(8.0), (torch.ones(2),)]
-    assert disagreement([torch.arange(8.0) + 1e-4, (torch.ones(2),)], wanted, 1e-3) == 0
-    assert disagreement([torch.arange(8.0), (torch.tensor([1.0, 2.0]),)], wanted, 1e-3) == 0.1
-    spoilt = torch.arange(8.0).where(torch.arange(8) != 3, torch.nan)
-    assert disagreement([spoilt, (torch.ones(2),)], wanted, 1e-3) == 0.1
+    expected = [torch.arange(8.0), (torch.ones(2),)]
+    assert disagreement([torch.arange(8.0) + 1e-4, (torch.ones(2),)], expected, 1e-3) == 0
+    assert disagreement([torch.arange(8.0), (torch.tensor([1.0, 2.0]),)], expected, 1e-3) == 0.1
+    with_nan = torch.arange(8.0).where(torch.arange(8) != 3, torch.nan)
+    assert disagreement([with_nan, (torch.ones(2),)], expected, 1e-3) == 0.1
 
 
 def test_host_times_stand_beside_saved_ones() -> None:

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, compared with what is there: registries, files, make targets."""
+"""Compare CONTRIBUTING.md with the registries, files and make targets."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ MASKED = [
 
 
 def sides_in_plots() -> list[str]:
-    """Return the sides of the committed results that a plot shows."""
+    """Return the sides of the committed results that have a plot."""
     rows = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())["rows"]
     return sorted({side for row in rows if row["floor_ms"] for side in row["ms"]} - {"aurel"})
 
 
-# For each path that opens an item of a checklist: the names that have such a file, where the path
+# For each path at the start of an item of a checklist: the names that have such a file, if the path
 # has a <placeholder>, or that the file (or a file of the folder) mentions.
 CHECKS = {
     "Add an op": {
@@ -78,7 +78,7 @@ def section(title: str) -> str:
 
 
 def checked_paths(title: str) -> list[str]:
-    """Return the paths that open items of a checklist."""
+    """Return the paths at the start of the items of a checklist."""
     return re.findall(r"^- \[ \] `([\w/<>.]+/[\w<>.]*)`", section(title), re.MULTILINE)
 
 
@@ -92,7 +92,7 @@ def test_every_path_of_a_checklist_is_compared(title: str) -> None:
     [pair for paths in CHECKS.values() for pair in paths.items()],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_registered_has_the_parts_of_its_checklist(path: str, names: list[str]) -> None:
+def test_registered_names_have_the_parts_of_their_checklist(path: str, names: list[str]) -> None:
     assert names and [name for name in names if not has_part(path, name)] == []
 
 

@@ -1,4 +1,4 @@
-"""Every example runs by itself, and leaves what it says it does."""
+"""Every example runs and writes its pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
 FILES = {
     "03_train_and_draw_the_graph": {"predictions.png", "graph.png"},
-    "05_analyse_an_au_table": {"given.png", "together.png"},
+    "05_analyze_an_au_table": {"given.png", "together.png"},
 }
 MOST_LINES = 60
 
@@ -33,7 +33,7 @@ def test_example_runs_and_writes_its_pictures(
 
 
 @every_example
-def test_example_is_short_and_says_what_it_shows(example: Path) -> None:
+def test_example_is_short_and_has_a_title(example: Path) -> None:
     text = example.read_text()
     title, underline = (ast.get_docstring(ast.parse(text)) or "").split("\n")[:2]
     assert len(underline) == len(title) and set(underline) == {"="}
@@ -58,7 +58,7 @@ def test_table_example_reads_the_tables_of_other_programs(
 ) -> None:
     table = tmp_path / "faces.csv"
     table.write_text("\n".join([header, *rows, rows[0]]) + "\n")
-    example = next(path for path in EXAMPLES if path.stem == "05_analyse_an_au_table")
+    example = next(path for path in EXAMPLES if path.stem == "05_analyze_an_au_table")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(example), str(table)])
     runpy.run_path(str(example))

@@ -1,4 +1,4 @@
-"""Files are complete or not there, and so are their folders."""
+"""Files are written completely or not at all, and so are their folders."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_leaves_what_was_there_before(tmp_path: Path) -> None:
+def test_an_error_leaves_earlier_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError):
         write(tmp_path / "empty" / "c.txt", fail=True)
@@ -46,7 +46,7 @@ def test_an_error_leaves_what_was_there_before(tmp_path: Path) -> None:
     assert (tmp_path / "c.txt").read_text() == "new"
 
 
-def test_an_error_leaves_what_came_meanwhile(tmp_path: Path) -> None:
+def test_an_error_leaves_new_files_of_others(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), atomic_path(tmp_path / "a" / "b" / "c.txt"):
         (tmp_path / "a" / "other.txt").write_text("of another")
         raise RuntimeError
@@ -77,7 +77,7 @@ def test_the_content_is_on_the_disk_before_the_rename(
     assert steps == [("fsync", file, 3), ("replace", file, 3)]
 
 
-def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_overwritten(tmp_path: Path) -> None:
     with pytest.raises(KeyError), atomic_path(tmp_path / "c.txt") as temporary:
         raise KeyError
     temporary.write_text("half of a longer content")
@@ -101,7 +101,7 @@ class InterruptsWhileSaved:
 
 
 def test_an_interrupt_while_a_checkpoint_is_written_leaves_it_whole(tmp_path: Path) -> None:
-    """And it stays a KeyboardInterrupt."""
+    """The error is still a KeyboardInterrupt."""
     content = {"weight": torch.ones(3), "other": InterruptsWhileSaved(), "bias": torch.zeros(2)}
     with pytest.raises(KeyboardInterrupt):
         save_torch(content, tmp_path / "last.ckpt")

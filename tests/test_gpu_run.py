@@ -1,4 +1,4 @@
-"""The run on a GPU, with commands that stand in for it: limits, kills, journal, what is named."""
+"""The run on a GPU, tested with other commands: limits, kills, the journal and the summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def module(name: str) -> ModuleType:
-    """Import a file of the benchmarks, which is no package."""
+    """Import a file of the benchmarks, which are not a package."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         return importlib.import_module(name)
@@ -30,7 +30,7 @@ def python(code: str) -> list[str]:
 
 
 def alive(pid: int) -> bool:
-    """Return whether a process runs; one that has ended but was not collected does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def test_a_journal_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     journal.write("start", id="c")
     assert journal.started() == ["a", "b", "c"]
     with journal.path.open("a") as file:
-        file.write('{"event": "row", "ro')  # the process died here
+        file.write('{"event": "row", "ro')  # the process stopped here
     assert journal.run() == {"run": {"device": "x"}, "rows": [{"op": "first"}]}
     assert journal.collected() == ["a", "b", "c", "d"]
 
@@ -201,7 +201,7 @@ def test_rows_that_the_budget_cuts_are_named_and_run_later(
 
 
 def test_stages_share_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows are measured though tests fail, and what there was no time for is named."""
+    """Rows are measured although tests fail, and rows without time are listed."""
     gpu = module("gpu")
     outcome = module("processes").Outcome
     limits: dict[str, float] = {}
@@ -229,11 +229,11 @@ def test_stages_share_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert limits["bench"] == pytest.approx(500, abs=5)
 
 
-def test_only_our_kernels_are_checked_for_races() -> None:
+def test_only_kernels_in_triton_are_checked_for_races() -> None:
     gpu = module("gpu")
-    pattern = gpu.OURS[1].removeprefix("regex=")
-    ours = importlib.import_module("re").compile(pattern)
-    assert ours.search("forward_kernel") and ours.search("knn_aggregate_kernel")
-    assert not ours.search("_ZN2at6native29vectorized_elementwise_kernelILi4E")
-    assert not ours.search("void at::native::reduce_kernel<512, 1>")
-    assert gpu.TOOLS["racecheck"] == gpu.TOOLS["synccheck"] == gpu.OURS
+    pattern = gpu.OWN_KERNELS[1].removeprefix("regex=")
+    own = importlib.import_module("re").compile(pattern)
+    assert own.search("forward_kernel") and own.search("knn_aggregate_kernel")
+    assert not own.search("_ZN2at6native29vectorized_elementwise_kernelILi4E")
+    assert not own.search("void at::native::reduce_kernel<512, 1>")
+    assert gpu.TOOLS["racecheck"] == gpu.TOOLS["synccheck"] == gpu.OWN_KERNELS

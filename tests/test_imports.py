@@ -65,7 +65,7 @@ def test_the_package_has_its_public_names(name: str) -> None:
     assert name in aurel.__all__ and getattr(aurel, name)
 
 
-def test_a_name_that_is_not_there_is_named() -> None:
+def test_a_missing_name_is_in_the_error() -> None:
     import aurel
 
     with pytest.raises(AttributeError, match="module 'aurel' has no attribute 'use_backends'"):

@@ -1,4 +1,4 @@
-"""What the files of the project say of its version, address and supported versions agrees."""
+"""The version, addresses and supported versions agree in all files of the project."""
 
 from __future__ import annotations
 
@@ -49,6 +49,20 @@ def test_every_address_of_the_project_is_the_same() -> None:
     for path in (ROOT / "SECURITY.md", ROOT / "CITATION.cff", *GITHUB):
         for found in re.findall(r"github\.com/([\w-]+/aurel\b)", path.read_text()):
             assert re.fullmatch(owner_and_name, found), path
+
+
+def test_links_of_the_readme_are_absolute_and_lead_to_files() -> None:
+    """The package index shows README.md without the files of the repository."""
+    text = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)|<img[^>]*src=\"([^\"]+)", text)
+    targets = [inline or image for inline, image in links]
+    assert targets and [target for target in targets if not target.startswith("https://")] == []
+    owner_and_name = PROJECT["urls"]["Source"].partition("github.com/")[2]
+    address = (
+        rf"https://(?:raw\.githubusercontent|github)\.com/{owner_and_name}/(?:blob/)?main/(.+)"
+    )
+    paths = [found[1] for target in targets if (found := re.fullmatch(address, target))]
+    assert paths and [path for path in paths if not (ROOT / path).is_file()] == []
 
 
 def test_the_oldest_versions_are_the_lower_bounds() -> None:

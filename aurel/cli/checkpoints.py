@@ -1,4 +1,4 @@
-"""What `predict` and `graph` need to know of a checkpoint."""
+"""Load a model, and the size of its images, from a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ImageModel(Generic[M_co]):
     Args:
         model: in eval mode, on the CPU.
         image_size: side of its images in pixels.
-        resize: length in pixels that the shorter side of a face crop had, in training, before the
+        resize: length in pixels of the shorter side of a face crop in training, before the center
             square of `image_size` was cut out.
-        takes_clips: whether it takes clips of such images.
+        takes_clips: whether the model takes clips of such images.
     """
 
     model: M_co
@@ -34,17 +34,17 @@ class ImageModel(Generic[M_co]):
     takes_clips: bool = False
 
     def margin(self, chip_margin: float) -> float:
-        """Return the margin that shows as much of a face as training did.
+        """Return the margin with which a crop covers the same part of a face as in training.
 
         Args:
-            chip_margin: margin of the face chips that training resized and cut the centre out of,
-                as a part of the face's box.
+            chip_margin: margin around the face box in the pictures that training resized and
+                center-cropped, as a fraction of the box.
         """
         return ((1 + 2 * chip_margin) * self.image_size / self.resize - 1) / 2
 
 
 def load_image_model(path: Path) -> ImageModel[AUModel]:
-    """Load as `load_face_model` does, and take no model of clips.
+    """Load a model of single images; see `load_face_model`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -53,17 +53,17 @@ def load_image_model(path: Path) -> ImageModel[AUModel]:
     loaded = load_face_model(path)
     if loaded.takes_clips:
         raise ValueError(
-            f"{path} holds a model that takes clips of several frames; wanted is one that takes "
-            "single images"
+            f"checkpoint must hold a model that takes single images, got {path}, whose model takes "
+            "clips of several frames"
         )
     return loaded
 
 
 def load_face_model(path: Path) -> ImageModel[AUModel]:
-    """Load the model in a checkpoint, and what the checkpoint says of the images it takes.
+    """Load the model in a checkpoint, and the size of its images.
 
-    Their side is the one in the model's config where it has one, else the one it was trained on,
-    else its paper's; `resize` is that of training, else in the published proportion of 256 to 224.
+    `image_size` comes from the model's config, or else from training, or else from the paper;
+    `resize` comes from training, or else from the published ratio of 256 to 224.
 
     Raises:
         FileNotFoundError: no such file.
@@ -85,11 +85,11 @@ def load_face_model(path: Path) -> ImageModel[AUModel]:
 
 
 def load_voters(paths: Sequence[Path], threshold: float) -> ImageModel[VotingEnsemble]:
-    """Load the models in several checkpoints as one, in which they vote.
+    """Load several checkpoints as one model, in which their models vote.
 
     Args:
-        paths: of models for the same AUs that take the same images.
-        threshold: probability from which on a model says present.
+        paths: checkpoints of models that have the same AUs and the same size of images.
+        threshold: a model votes for an AU where its probability is at least this.
 
     Raises:
         FileNotFoundError: no such file.
@@ -111,10 +111,10 @@ def load_voters(paths: Sequence[Path], threshold: float) -> ImageModel[VotingEns
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device that a user named; "auto" is the first GPU, or the CPU without one.
+    """Return the device of that name; "auto" is the first GPU, or the CPU without one.
 
     Raises:
-        ValueError: unknown, or not in this machine.
+        ValueError: an unknown device, or one that this machine does not have.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

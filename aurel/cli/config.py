@@ -14,14 +14,14 @@ except ImportError as error:
     raise ImportError("recipes need jsonargparse: pip install 'aurel-au[train]'") from error
 
 _ABOUT = {
-    "fit": ("Train a model as a recipe file says.", "to go on from"),
-    "test": ("Score a checkpoint on the test fold.", "to score; best if left out"),
-    "graph": ("Draw the graph of a model over the test fold.", None),
+    "fit": ("Train a model from a recipe file.", "to continue from"),
+    "test": ("Score a checkpoint on the test fold.", "to score (default: best)"),
+    "graph": ("Average the graph of a model over the test fold and draw it.", None),
 }
 
 
 class _Parser(ArgumentParser):
-    """A parser whose complaints are exceptions instead of a usage text and an exit."""
+    """A parser that raises ValueError instead of printing the usage and exiting."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ValueError(message) from ex
@@ -35,29 +35,31 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
         arguments: the command line after the command.
 
     Returns:
-        The options; the checkpoint asked for; and the options as YAML.
+        The options; the value of ``--ckpt_path``, or None; the options as YAML.
 
     Raises:
-        ValueError: an unknown option or recipe, or a value of the wrong kind.
+        ValueError: an unknown option or recipe, or a value of the wrong type.
     """
     about, use = _ABOUT[command]
     parser = _Parser(prog=f"aurel {command}", description=about)
-    parser.add_argument("--config", action=ActionConfigFile, help="recipe: a YAML file, or a name")
+    parser.add_argument("--config", action=ActionConfigFile, help="recipe: a YAML file or a name")
     if use is not None:
         parser.add_argument(
-            "--ckpt_path", type=str | None, help=f"a file, or 'last' or 'best' of the run, {use}"
+            "--ckpt_path",
+            type=str | None,
+            help=f"checkpoint {use}: a file, or 'last' or 'best' of the run",
         )
     parser.add_class_arguments(RunOptions, fail_untyped=True)
     values = parser.parse_args(_config_first(arguments))
     checkpoint = values.pop("ckpt_path", None)
     values.pop("config")
-    # Nulls too: left out, they would be the defaults when the file is read again.
+    # Include nulls: without them, reading the file again would give the defaults.
     text = parser.dump(values, skip_validation=True, skip_unset=False)
     return RunOptions(**parser.instantiate(values)), checkpoint, text
 
 
 def _config_first(arguments: Sequence[str]) -> list[str]:
-    """Put the recipe before the options, so that an option overrides it wherever it stands."""
+    """Move the recipe before the options, so that options override it in any order."""
     recipe, options = [], []
     rest = iter(arguments)
     for argument in rest:

@@ -1,4 +1,4 @@
-"""What reaches the terminal, from the first process alone."""
+"""Output to the terminal, from the first process of a run only."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ try:
 except ImportError as error:
     raise ImportError("aurel's commands need rich: pip install 'aurel-au[viz]'") from error
 
-# Each is about something that is meant, or that nobody can act on.
-_MEANT = (
+# Warnings about choices that are intended, or that a user cannot change.
+_IGNORED = (
     ".*does not have many workers",
     ".*number of training batches",
     "Checkpoint directory .* exists",
     "The `srun` command is available",
     ".*LeafSpec.*",
-    "It is recommended to use `self.log",  # the scores are summed over processes by then
+    "It is recommended to use `self.log",  # the scores are summed over processes before
 )
 
 
 def is_first_process() -> bool:
-    """Return whether this process is the one that speaks and writes, of those of a run."""
+    """Return whether this process is the one of the run that prints and writes files."""
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
 
 
 def make_console() -> Console:
-    """Return a console on stdout that is mute in all processes but the first.
+    """Return a console on stdout that prints in the first process only.
 
-    Lightning's greetings are dropped for this process; its warnings and errors are kept.
+    Lightning's log messages below the level of an error are turned off for this process.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for message in _MEANT:
+    for message in _IGNORED:
         warnings.filterwarnings("ignore", message=message)
     return Console(quiet=not is_first_process(), highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`aurel convert`: weights that a paper's authors released, as a checkpoint of this library."""
+"""`aurel convert`: write weights that authors released as a checkpoint of this library."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 _DESCRIPTION = """\
-Read the weights that the authors of a model released, and write them as a safetensors file that
-predict, graph, export and load_model read.
+Read the weights that the authors of a model released, and write them as a safetensors file for
+predict, graph, export and load_model.
 
-The authors' file says neither which AUs its outputs are nor how the model was built: --aus is the
-AUs in the order of the training labels, and options are given as in a recipe. Every weight must
-find its place: what is missing, superfluous or of another shape is listed, and nothing is written.
-The file is opened without running code from it; one that asks for more is refused.
+The authors' file does not contain the AUs of its outputs or the options of the model: give the AUs
+with --aus, in the order of the training labels, and options with --option, as in a recipe. Every
+weight must have a counterpart in the model: missing and unexpected weights and different shapes are
+listed, and no file is written. The file is read without running code from it; a file that contains
+code is an error.
 """
 
 
@@ -28,11 +29,13 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, metavar="AUTHOR_FILE", help="the authors' .pth file")
-    parser.add_argument("--model", required=True, help="whose weights they are: see aurel models")
+    parser.add_argument("--model", required=True, help="model of these weights: see aurel models")
     parser.add_argument(
-        "--aus", required=True, help="a data set's AUs (BP4D, DISFA, ...), or as in 1,2,4,12L"
+        "--aus",
+        required=True,
+        help="AUs of a data set (BP4D, DISFA, ...), or a list such as 1,2,4,12L",
     )
-    parser.add_argument("--backbone", help="name of the image backbone (the paper's)")
+    parser.add_argument("--backbone", help="name of the image backbone (default: the paper's)")
     parser.add_argument(
         "--option",
         action="append",
@@ -46,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert."""
+    """Convert a file and print the number of AUs and parameters."""
     from aurel.models.author_checkpoint import load_author_checkpoint
     from aurel.models.checkpoint import SAFETENSORS, save_model
     from aurel.models.registry import create_model

@@ -1,4 +1,4 @@
-"""`aurel demo`: train, score and draw on the embedded faces."""
+"""`aurel demo`: train and test a small model on the synthetic faces, and draw its graph."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from aurel.training.task import Task
 
 _ABOUT = """\
-Train a small SACL on procedural faces in which AUs occur together as in BP4D, and the same model
-without relations beside it, and compare them on people that neither has seen. Faces are partly
-covered: an AU is hidden where nothing that shows it can be seen, so that only its relations to the
-others tell of it. Takes a few minutes on two CPU cores.
+Train a small SACL model with and without relations on synthetic faces, in which AUs occur together
+as in BP4D, and compare the two models on new subjects. Objects cover parts of the faces. An AU is
+hidden if nothing that shows it is visible: it can be predicted only from its relations to other
+AUs. Takes a few minutes on two CPU cores.
 """
 WITH, WITHOUT = "with_relations", "without_relations"
 
@@ -27,19 +27,27 @@ WITH, WITHOUT = "with_relations", "without_relations"
 def add_parser(subparsers: Any) -> None:
     """Add the parser of `aurel demo`."""
     parser = subparsers.add_parser(
-        "demo", help="train, score and draw on the embedded faces, in minutes", description=_ABOUT
+        "demo",
+        help="train and test a small model on synthetic faces, in a few minutes",
+        description=_ABOUT,
     )
-    parser.add_argument("--out", type=Path, help="folder for the results (demo, demo_2, ...)")
-    parser.add_argument("--seed", type=int, default=0, help="of faces and training (0)")
     parser.add_argument(
-        "--quick", action="store_true", help="a few faces and one epoch: shows that it works"
+        "--out", type=Path, help="folder for the results (default: demo, or demo_2, ...)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the faces and of training (0)"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="use few faces and one epoch, to check the installation",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train both models, print their scores, and write everything into a folder."""
+    """Train both models, print their scores, and write all results into a folder."""
     from aurel.cli.console import make_console
-    from aurel.cli.demo_results import comparison, draw, reading
+    from aurel.cli.demo_results import comparison, draw, summary
     from aurel.cli.progress import TrainingProgress
     from aurel.cli.tables import write_json
     from aurel.training.datasets import training_splits
@@ -50,24 +58,24 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or _free_folder()
     runs = {name: demo_options(name, out, args.seed, args.quick) for name in (WITH, WITHOUT)}
     console.print(_ABOUT)
-    with console.status("drawing faces"):
+    with console.status("rendering faces"):
         splits = training_splits(runs[WITH].data, args.seed)
-    console.print(_what(splits))
+    console.print(_summary(splits))
     tasks: dict[str, Task] = {}
     for name, options in runs.items():
         title = name.replace("_", " ")
-        console.print(f"\n[bold]{title}[/] (F1 and AUC are of the people held out for validation)")
+        console.print(f"\n[bold]{title}[/] (F1 and AUC on the validation subjects)")
         try:
             fit(options, callbacks=[TrainingProgress(console, title)], splits=splits)
         except KeyboardInterrupt as stop:
-            raise Interrupted(f"interrupted; what was done so far is in {out}") from stop
+            raise Interrupted(f"interrupted; the results so far are in {out}") from stop
         best = checkpoint_file(run_folder(options), "best")
         tasks[name] = score(options, best, [TrainingProgress(console, "testing")], splits)
     results = {name: {"all": task.scores, **task.visibility_scores} for name, task in tasks.items()}
     console.print()
     console.print(comparison(results[WITH], results[WITHOUT]))
-    console.print(f"\n{reading(results[WITH], results[WITHOUT])}")
-    with console.status("drawing"):
+    console.print(f"\n{summary(results[WITH], results[WITHOUT])}")
+    with console.status("drawing pictures"):
         pictures = draw(tasks[WITH].model, splits, out)
     seconds = time.monotonic() - started
     metrics = out / "metrics.json"
@@ -77,15 +85,15 @@ def run(args: argparse.Namespace) -> int:
         "scores": metrics,
         **pictures,
     }
-    console.print("\n" + "\n".join(f"{what:<12} {path}" for what, path in files.items()))
+    console.print("\n" + "\n".join(f"{name:<12} {path}" for name, path in files.items()))
     console.print(f"\ndone in {seconds:.0f} s")
     return 0
 
 
 def demo_options(name: str, out: Path, seed: int, quick: bool) -> RunOptions:
-    """Return the run of one of the two models; they differ in the graph alone.
+    """Return the options of one of the two runs, which differ only in the graph.
 
-    Without relations every node listens to itself alone; the parameters are the same.
+    Without relations, each node has itself as its only neighbor; the parameters are the same.
     """
     from aurel.training.options import (
         DataOptions,
@@ -139,11 +147,11 @@ def _free_folder() -> Path:
     return folder
 
 
-def _what(splits: Splits) -> str:
+def _summary(splits: Splits) -> str:
     protocol = splits.protocol or {}
     sets = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     parts = [
-        f"{len(data)} faces of {len(protocol[f'{part}_subjects'])} people for {part}"  # type: ignore[arg-type]
+        f"{len(data)} faces of {len(protocol[f'{part}_subjects'])} subjects for {part}"  # type: ignore[arg-type]
         for part, data in sets.items()
     ]
-    return "drawn: " + ", ".join(parts)
+    return "synthetic faces: " + ", ".join(parts)

@@ -1,4 +1,4 @@
-"""What the demo found, as a table, a sentence and pictures."""
+"""Results of the demo as a table, a paragraph of text and pictures."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _SHOWN = 8
 _GRAPH_FACES = 200
 
 
-def comparison(ours: Scores, baseline: Scores) -> Table:
-    """Return F1 an AU, of visible and of hidden entries, with relations and without."""
-    title = "F1 at 0.5 on people not seen before, with and without relations"
+def comparison(relations: Scores, baseline: Scores) -> Table:
+    """Return a table of F1 for each AU, visible and hidden, with and without relations."""
+    title = "F1 at threshold 0.5 on the test subjects, with and without relations"
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("AU")
     for heading in (
@@ -36,36 +36,36 @@ def comparison(ours: Scores, baseline: Scores) -> Table:
         "\nwithout",
         "hidden\nwith",
         "\nwithout",
-        "present\nof hidden",
+        "present\nhidden",
     ):
         table.add_column(heading, justify="right")
-    parts = (ours["visible"], baseline["visible"], ours["hidden"], baseline["hidden"])
-    for name in ours["all"]:
+    parts = (relations["visible"], baseline["visible"], relations["hidden"], baseline["hidden"])
+    for name in relations["all"]:
         cells = [cell for part in parts for cell in numbers(part[name], ("f1",))]
         if name == "mean":
             table.add_section()
             table.add_row("mean F1", *cells, style="bold")
             table.add_row("mean AUC", *[c for part in parts for c in numbers(part[name], ("auc",))])
         else:
-            hidden = ours["hidden"][name]
+            hidden = relations["hidden"][name]
             table.add_row(name, *cells, f"{hidden['positives']:.0f} of {hidden['known']:.0f}")
     return table
 
 
-def reading(ours: Scores, baseline: Scores) -> str:
-    """Return the differences in words, whichever way they fall."""
+def summary(relations: Scores, baseline: Scores) -> str:
+    """Return the differences between the two models as text, with their limits."""
     gaps = [
-        f"{part} {name} {ours[part]['mean'][key] - baseline[part]['mean'][key]:+.3f}"
+        f"{part} {name} {relations[part]['mean'][key] - baseline[part]['mean'][key]:+.3f}"
         for part in ("visible", "hidden")
         for key, name in (("f1", "F1"), ("auc", "AUC"))
     ]
     return (
-        f"With relations minus without: {', '.join(gaps)}.\n"
-        "One run each: with another seed a gap can be 0.02 more or less. The model without\n"
-        "relations has the same parameters and a classifier that sees the whole face, so it\n"
-        "learns some: "
-        "benchmarks/relations.py in the repository tells apart what a relation layer brings.\n"
-        "The faces are procedural: no number here compares with one on recordings."
+        f"Difference, with relations minus without: {', '.join(gaps)}.\n"
+        "This is one run of each model: another seed can change a difference by 0.02. The model\n"
+        "without relations has the same parameters, and its classifier receives the whole face,\n"
+        "so it learns some relations too; benchmarks/relations.py in the repository measures\n"
+        "relation layers separately. The faces are synthetic: do not compare these scores with\n"
+        "scores on photographs."
     )
 
 
@@ -78,7 +78,7 @@ def draw(model: AUModel, splits: Splits, out: Path) -> dict[str, Path]:
         out: folder that holds the runs.
 
     Returns:
-        what each file is.
+        The path of each picture, by its content.
     """
     data: Any = splits.test
     files = {
@@ -91,7 +91,7 @@ def draw(model: AUModel, splits: Splits, out: Path) -> dict[str, Path]:
     faces = DataLoader(data, batch_size=50, sampler=range(0, len(data), step))
     graphs = mean_graphs(model, (batch["image"] for batch in faces))
     adjacency, aus = au_adjacency(model, graphs[-1])
-    title = f"Who listens to whom: the last graph, mean over {len(faces.sampler)} faces"  # type: ignore[arg-type]
+    title = f"Last graph of the model, mean over {len(faces.sampler)} faces"  # type: ignore[arg-type]
     draw_face_graph(adjacency, aus.names, files["graph"], title=title)
     draw_curves(_curves(out), files["curves"])
     chosen = range(0, len(data), max(len(data) // _SHOWN, 1))[:_SHOWN]
@@ -114,7 +114,7 @@ def _curves(out: Path) -> dict[str, list[float]]:
 
 
 def _pixels(images: Tensor) -> Tensor:
-    """Turn normalised images (B, 3, H, W) back into uint8 (B, H, W, 3)."""
+    """Convert normalized images (B, 3, H, W) to uint8 (B, H, W, 3)."""
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     values = images.movedim(1, -1) * std + mean
     return (255 * values).round().clamp(0, 255).to(torch.uint8)

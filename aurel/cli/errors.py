@@ -1,4 +1,4 @@
-"""One line for what a user can mend, a traceback for what only we can."""
+"""One line for errors that a user can fix, a traceback for faults of the library."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ INTERRUPTED = 130
 
 
 class Interrupted(Exception):
-    """Ctrl-C while there is something to say about what was saved."""
+    """Ctrl-C, with a message about the files that were saved."""
 
 
 def guarded(run: Callable[[], int], debug: bool = False) -> int:
-    """Call `run`; turn errors of the user's making into a line on stderr and an exit code.
+    """Call `run`; print errors that a user can fix as one line on stderr and return an exit code.
 
     Args:
         run: the command.
-        debug: let every error through, with its traceback.
+        debug: raise every error, with its traceback.
 
     Returns:
-        what `run` returns; 2 after bad input; 130 after Ctrl-C, as shells have it.
+        The exit code of `run`; 2 after bad input; 130 after Ctrl-C, as in shells.
     """
     try:
         return run()
     except (KeyboardInterrupt, Interrupted) as stop:
-        tell(str(stop) or "interrupted")
+        report(str(stop) or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         return 0
     except USER_ERRORS as error:
         if debug:
             raise
-        tell(f"error: {one_line(error)}")
+        report(f"error: {one_line(error)}")
         return BAD_INPUT
 
 
-def tell(message: str) -> None:
-    """Print a line on stderr, under the program's name."""
+def report(message: str) -> None:
+    """Print a line on stderr that starts with the program's name."""
     print(f"aurel: {message}", file=sys.stderr)
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error without line breaks; its type where it has no message.
+    """Return the message of an error in one line, or the name of its type if it has no message.
 
-    Of a very long one, such as a list of all the keys that a file lacks, the beginning.
+    A message longer than `LONGEST` characters, such as a list of missing keys, is cut.
     """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... (aurel --debug shows the rest)"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 _DESCRIPTION = """\
-Write the model of a checkpoint as an ONNX file, run the file in onnxruntime and compare.
+Write the model of a checkpoint as an ONNX file, run it in onnxruntime and compare the outputs.
 
-Its input is `images` (B, 3, S, S), or `clips` (B, T, 3, S, S), float32, normalised with ImageNet's
-mean and deviation, for any B and T; its outputs are those of the model, `probs` first. The key
-"aurel" of the file's metadata says in JSON what the model is and which AUs its columns stand for.
+The input is `images` (B, 3, S, S) or `clips` (B, T, 3, S, S), float32, normalized with the mean and
+standard deviation of ImageNet, for any B and T. The outputs are those of the model, `probs` first.
+The key "aurel" of the file's metadata contains the model's name, options and AUs as JSON.
 """
 
 
@@ -26,16 +26,24 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--checkpoint", required=True, type=Path, help="model to export")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the .onnx file")
     parser.add_argument(
-        "--image-size", type=int, metavar="S", help="pixels a side (what it was trained on)"
+        "--image-size",
+        type=int,
+        metavar="S",
+        help="side of the images in pixels (default: as in training)",
     )
-    parser.add_argument("--opset", type=int, help="version of the operators (torch's choice)")
     parser.add_argument(
-        "--tolerance", type=float, default=1e-4, help="difference allowed in the outputs (1e-4)"
+        "--opset", type=int, help="version of the ONNX operators (default: torch's)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        help="largest allowed difference of the outputs (1e-4)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, and say how near the file's outputs are."""
+    """Export a model and print the largest difference of each output."""
     from aurel.cli.checkpoints import load_face_model
     from aurel.models.export import export_onnx
 
@@ -45,6 +53,6 @@ def run(args: argparse.Namespace) -> int:
         loaded.model, args.out, image_size=size, opset=args.opset, tolerance=args.tolerance
     )
     for name, difference in differences.items():
-        print(f"{name}: within {difference:.1e} of the model's")
+        print(f"{name}: largest difference from the model {difference:.1e}")
     print(f"{len(loaded.model.aus)} AUs, images of {size} x {size}: {args.out}")
     return 0

@@ -1,4 +1,4 @@
-"""A progress bar over files, and over the frames of the one in work."""
+"""Progress bars over files, and over the frames of the current file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ except ImportError as error:
 
 @contextmanager
 def file_progress(files: int) -> Iterator[Callable[[Path, int, int | None], None]]:
-    """Show progress on stderr where that is a terminal.
+    """Show progress on stderr if it is a terminal.
 
     Args:
         files: number of files.
 
     Returns:
-        a function to call with the file in work, the frames of it that are done, and the number of
-        its frames if that is known.
+        A function to call with the current file, the number of its frames that are done, and the
+        number of all its frames, or None if unknown.
     """
     columns = (
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""`aurel fit`: train a model as a recipe file says."""
+"""`aurel fit`: train a model from a recipe file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; return 0 where the run came to its end."""
+    """Train a model; return 0 after the last epoch."""
     from aurel.cli.config import parse
 
     options, checkpoint, text = parse("fit", args.rest)
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         fit(options, resume, [TrainingProgress(console, options.model.name)], splits, text)
     except KeyboardInterrupt as stop:
-        raise Interrupted(where_to_go_on(folder)) from stop
+        raise Interrupted(how_to_continue(folder)) from stop
     console.print(f"checkpoint  {checkpoint_file(folder, None)}")
     console.print(f"score it    aurel test --config {folder / 'config.yaml'}")
     return 0
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 _SELECTED_ON_TEST = (
     "warning: the best epoch is chosen on the test fold (data.select_on: test), as in published "
-    "protocols; its score is no estimate of the score on new people"
+    "protocols; the test score is then too high an estimate of the score on new subjects"
 )
 
 
@@ -55,9 +55,9 @@ def _summary(options: Any, splits: Any, folder: Path) -> str:
     items = "images" if frames is None else f"clips of {frames} frames"
     if options.data.triplets:
         items = "triplets"
-    parts = [f"{len(splits.train)} training {items} of {len(protocol['train_subjects'])} people"]
+    parts = [f"{len(splits.train)} training {items} of {len(protocol['train_subjects'])} subjects"]
     if held := len(protocol["validation_subjects"]):
-        parts.append(f"{len(splits.validation)} validation {items} of {held} others")
+        parts.append(f"{len(splits.validation)} validation {items} of {held} other subjects")
     return (
         f"model       {options.model.name}\n"
         f"data        {protocol['dataset']}{fold}: {', '.join(parts)}\n"
@@ -65,9 +65,9 @@ def _summary(options: Any, splits: Any, folder: Path) -> str:
     )
 
 
-def where_to_go_on(folder: Path) -> str:
-    """Say what a stopped run left behind."""
+def how_to_continue(folder: Path) -> str:
+    """Return a message that names the last checkpoint of a stopped run."""
     last = folder / "checkpoints" / "last.ckpt"
     if last.is_file():
-        return f"interrupted; the last checkpoint is {last}, go on with --ckpt_path last"
+        return f"interrupted; the last checkpoint is {last}; continue with --ckpt_path last"
     return "interrupted before the first checkpoint"

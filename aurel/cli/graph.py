@@ -1,4 +1,4 @@
-"""`aurel graph`: the graph that a model has learned, as a picture and as data."""
+"""`aurel graph`: write the mean graph of a model as a picture and as data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurel.cli.errors import BAD_INPUT, one_line, tell
+from aurel.cli.errors import BAD_INPUT, one_line, report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
     from aurel.vision.face_predictor import FacePredictor
     from aurel.vision.image import RGBImage
 
-SYNTHETIC = "synthetic"  # --data: the embedded faces instead of a folder
+SYNTHETIC = "synthetic"  # --data: the synthetic faces instead of a folder
 _DESCRIPTION = """\
-Average the graph that a model builds over many faces, and bring it to the level of action units.
-The faces are the embedded ones, those in photographs (--data FOLDER), or the test images of a
-recipe, whose data section can be overridden as in `aurel test`:
+Average the graph of a model over many faces, as a graph of action units (AUs).
+The faces are synthetic ones, those in photographs (--data FOLDER), or the test images of a recipe
+(--config RECIPE), whose data options can be overridden as in `aurel test`:
   aurel graph --checkpoint FILE --out OUT.png --config RECIPE --data.root FOLDER --data.fold 2
 
-Next to the picture OUT.png, a face with the strongest relations, it writes
-  OUT_matrix.png   all relations as a matrix
-  OUT.csv          the same as numbers: row i is what AU i listens to
-  OUT.graphml      the same for graph programs: an edge from j to i where AU i listens to AU j
+The command writes
+  OUT.png          the edges with the largest weights, drawn on a face
+  OUT_matrix.png   all weights as a matrix
+  OUT.csv          all weights as numbers: row i, column j is the edge from AU j to AU i
+  OUT.graphml      the graph for other programs: an edge from j to i if AU i receives from AU j
 
-What a weight is depends on the model: how often j is among the neighbours of i (k-nearest-neighbour
-graphs), the mean attention of i to j, or the mean gate on the edge from j to i (learned edges; they
-sum to 1 over j). Where nodes are regions of the face, the weight between two AUs is the mean over
-the pairs of their regions.
+The meaning of a weight depends on the model: how often j is one of the neighbors of i (k-nearest-
+neighbor graphs), the mean attention of i to j, or the mean gate on the edge from j to i (learned
+edges; they sum to 1 over j). If the nodes are regions of the face, the weight between two AUs is
+the mean over the pairs of their regions.
 """
 
 
@@ -43,39 +44,43 @@ def add_parser(subparsers: Any) -> None:
     """Add the parser of `aurel graph`."""
     parser = subparsers.add_parser(
         "graph",
-        help="draw the graph that a model has learned",
+        help="draw the learned graph of a model",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--checkpoint", required=True, type=Path, help="model to look into")
+    parser.add_argument("--checkpoint", required=True, type=Path, help="checkpoint of the model")
     parser.add_argument("--out", required=True, type=Path, help="picture: .png, .pdf or .svg")
     faces = parser.add_mutually_exclusive_group()
     faces.add_argument(
         "--data",
         default=SYNTHETIC,
         metavar=f"{SYNTHETIC}|FOLDER",
-        help="faces to average over: the embedded ones, nothing covering them, or those in the "
+        help="faces to average over: synthetic ones that nothing covers, or those in the "
         f"photographs of a folder ({SYNTHETIC})",
     )
     faces.add_argument(
         "--config",
         metavar="RECIPE",
-        help="average over the test images that this recipe and --data.NAME options name",
+        help="average over the test images of this recipe; --data.NAME options override it",
     )
     parser.add_argument("--samples", type=int, default=200, help="number of synthetic faces (200)")
     parser.add_argument(
-        "--layer", type=int, default=-1, help="which graph of the model, from 0; -1 is the last"
+        "--layer", type=int, default=-1, help="index of the graph, from 0 (-1: the last)"
     )
     parser.add_argument(
-        "--cropped", action="store_true", help="the photographs are face crops already"
+        "--cropped",
+        action="store_true",
+        help="the photographs are face crops: do not search for faces",
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="faces a step (32)")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="number of faces in a batch (32)"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (auto)")
     parser.set_defaults(takes_rest=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write pictures and data of a model's graph; return 2 where a photograph was unreadable."""
+    """Write pictures and data of a model's graph; return 2 if a photograph cannot be read."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from aurel.cli.checkpoints import load_image_model
     from aurel.cli.predict import make_predictor
@@ -86,12 +91,12 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"--out must end in .png, .pdf or .svg, got {args.out}")
     if args.rest and args.config is None:
-        raise ValueError(f"without --config these are unrecognized: {' '.join(args.rest)}")
+        raise ValueError(f"unrecognized arguments without --config: {' '.join(args.rest)}")
     loaded = load_image_model(args.checkpoint)
     predictor = make_predictor(args, loaded, threshold=0.5)
     unread: list[Path] = []
     if args.config is not None:
-        batches = _tested(args, loaded)
+        batches = _test_images(args, loaded)
     elif args.data == SYNTHETIC:
         batches = _synthetic(args, loaded)
     else:
@@ -133,7 +138,7 @@ def _synthetic(args: argparse.Namespace, loaded: ImageModel[AUModel]) -> Iterato
         yield batch["image"]
 
 
-def _tested(args: argparse.Namespace, loaded: ImageModel[AUModel]) -> Iterator[Tensor]:
+def _test_images(args: argparse.Namespace, loaded: ImageModel[AUModel]) -> Iterator[Tensor]:
     from torch.utils.data import DataLoader
 
     from aurel.cli.config import parse
@@ -142,7 +147,9 @@ def _tested(args: argparse.Namespace, loaded: ImageModel[AUModel]) -> Iterator[T
     options, _, _ = parse("graph", ["--config", args.config, *args.rest])
     data = options.data
     if data.frames is not None:
-        raise ValueError(f"data.frames must be null, got {data.frames}: graphs are of images")
+        raise ValueError(
+            f"data.frames must be null for a model of single images, got {data.frames}"
+        )
     data.resize, data.crop = loaded.resize, loaded.image_size
     faces: Any = test_splits(data).test
     for batch in DataLoader(faces, batch_size=args.batch_size, num_workers=data.num_workers):
@@ -162,7 +169,7 @@ def _photos(
     files = find_inputs([args.data])
     photos = [path for path in files if not is_video(path)]
     if videos := len(files) - len(photos):
-        tell(f"{counted(videos, 'video')} in {args.data} left out: photographs alone are used")
+        report(f"skipped {counted(videos, 'video')} in {args.data}: only photographs are used")
     if not photos:
         raise InputError(f"no photographs in {args.data}")
     crops: list[RGBImage] = []
@@ -171,7 +178,7 @@ def _photos(
             try:
                 crops += predictor.find(read_photo(path)).crops
             except InputError as error:
-                tell(f"error: {one_line(error)}")
+                report(f"error: {one_line(error)}")
                 unread.append(path)
             on_progress(path, 1, 1)
             if len(crops) >= args.batch_size:
@@ -181,7 +188,7 @@ def _photos(
 
 
 def write_csv(adjacency: Tensor, aus: AUSet, path: Path) -> None:
-    """Write the matrix with the names of the AUs before its rows and above its columns."""
+    """Write the matrix with the names of the AUs as the first column and the header."""
     from aurel.files import atomic_path
 
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:

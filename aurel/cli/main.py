@@ -1,9 +1,9 @@
 """The `aurel` command.
 
-Each subcommand is a module with ``add_parser(subparsers)``, which adds its argparse parser and
-must import nothing heavy, and ``run(args) -> int``, which does the work and returns the exit code.
-A module that parses its options itself sets ``takes_rest=True`` as a parser default and finds
-what argparse did not know in ``args.rest``.
+Each subcommand is a module with two functions: ``add_parser(subparsers)`` adds its argparse parser
+and imports no large package; ``run(args) -> int`` does the work and returns the exit code. A module
+that parses its options itself sets the parser default ``takes_rest=True``; the arguments that
+argparse does not know are then in ``args.rest``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (by default the process's) and return its exit code."""
+    """Run the command line `argv` (default: `sys.argv[1:]`) and return its exit code."""
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and not getattr(args, "takes_rest", False):
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="aurel", description="Relations between facial action units: train, test, see."
+        prog="aurel", description="Relations between facial action units: train, test, predict."
     )
     parser.add_argument("--version", action="version", version=f"aurel {version('aurel-au')}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of any error")

@@ -1,4 +1,4 @@
-"""`aurel models`: what `create_model` can make."""
+"""`aurel models`: list the models of `create_model`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "models",
         help="list the models: paper, parameters, operations, released weights",
-        description="List the models that recipes and create_model know.",
+        description="List the models for recipes and create_model.",
     )
-    parser.add_argument("pattern", nargs="?", default="*", help="only these, such as 'me_*' (all)")
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="list only names such as 'me_*' (default: all)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table."""
+    """Print a table of the models, their summaries and their papers."""
     from aurel.cli.console import make_console
     from aurel.models.registry import list_models, model_info
 
@@ -31,12 +33,14 @@ def run(args: argparse.Namespace) -> int:
 
     names = list_models(args.pattern)
     if not names:
-        raise ValueError(f"no model matches {args.pattern!r}; there are {', '.join(list_models())}")
+        raise ValueError(
+            f"pattern must match a model, got {args.pattern!r}; models: {', '.join(list_models())}"
+        )
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
     table.add_column("parameters", justify="right")
     table.add_column("multiply-adds", justify="right")
-    table.add_column("an image of", justify="right")
+    table.add_column("image size", justify="right")
     table.add_column("authors' weights")
     for name in names:
         info = model_info(name)
@@ -58,17 +62,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 _NOTE = (
-    "With the paper's backbone and image size, and 12 AUs (open_graphau*: 41). Multiply-adds are\n"
-    "those of convolutions and matrix products for one image, or one frame of a clip."
+    "With the paper's backbone and image size, and 12 AUs (open_graphau*: 41). Multiply-adds\n"
+    "count convolutions and matrix products, for one image or one frame of a clip."
 )
 
 
 @cache
 def size_of(name: str) -> tuple[int, int]:
-    """Return parameters, and multiply-adds for one image, of a model with its defaults.
+    """Return the numbers of parameters and of multiply-adds for one image, with default options.
 
-    Nothing is computed and no memory is taken: the model is made of shapes alone. A model that
-    takes clips gets one of 16 frames, and its count is that of a frame.
+    The model is created on the meta device, without data. A model that takes clips is counted on
+    a clip of 16 frames, divided by 16.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode

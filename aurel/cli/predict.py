@@ -1,4 +1,4 @@
-"""`aurel predict`: AUs of the faces in photographs and videos."""
+"""`aurel predict`: predict the AUs of the faces in photographs and videos."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurel.cli.errors import BAD_INPUT, one_line, tell
+from aurel.cli.errors import BAD_INPUT, one_line, report
 
 if TYPE_CHECKING:
     from aurel.cli.checkpoints import ImageModel
@@ -20,23 +20,23 @@ MAJORITY = 0.5
 _DESCRIPTION = """\
 Find the faces in photographs and videos and predict their action units (AUs).
 
-OUT/predictions.csv gets a row a face and frame:
-  input, frame, time       the file, the frame's number from 0, its time in seconds
-  face                     number of the face in the frame, left to right from 0; not an identity
+OUT/predictions.csv has one row for each face in each frame:
+  input, frame, time       file, number of the frame from 0, time in seconds
+  face                     number of the face in the frame, from 0, left to right; not an identity
   FaceRectX, FaceRectY, FaceRectWidth, FaceRectHeight, FaceAngle
-                           its box in pixels, turned clockwise about its centre by so many degrees
+                           box in pixels, and its rotation about its center in degrees, clockwise
   AU01, AU02, ...          probability of each AU
-  AU01_present, ...        1 where the probability reaches the threshold, else 0
-A frame without a face gets one row with the fields from `face` on empty.
+  AU01_present, ...        1 if the probability is at least the threshold, else 0
+A frame without a face has one row, in which the columns from `face` on are empty.
 
-A model of clips (mdhr) follows each face through a video, and the result is that for the whole
-video; a face that is lost for a frame starts anew. A photograph is a clip of one frame to it.
+A model that takes clips (mdhr) tracks each face through a video and predicts from all frames of the
+track; a face that is lost for a frame starts a new track. A photograph is a clip of one frame.
 
-Several checkpoints vote: AU01 is then the share of the models whose probability reaches the
-threshold, and AU01_present is 1 where that is half of them or more.
+With several checkpoints the models vote: AU01 is the fraction of the models whose probability is at
+least the threshold, and AU01_present is 1 if this fraction is 0.5 or more.
 
-OUT/annotated/ gets each input with the boxes and bars drawn on it, as PNG or MP4. A file that
-cannot be read is named on stderr, the others are done, and the exit code is 2.
+OUT/annotated/ has a copy of each input with boxes and bars drawn on it, as PNG or MP4. If a file
+cannot be read, it is named on stderr, the other files are processed, and the exit code is 2.
 """
 
 
@@ -49,33 +49,44 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="photograph, video, or folder of them"
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="photograph, video, or folder with photographs and videos",
     )
     parser.add_argument(
         "--checkpoint",
         required=True,
         type=Path,
         action="append",
-        help="model to predict with; may be given several times, for models that vote",
+        help="checkpoint of the model; repeat the option to let several models vote",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="probability that counts as present (0.5)"
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="an AU is present if its probability is at least this (0.5)",
     )
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="use one video frame in N (1)"
+        "--every", type=int, default=1, metavar="N", help="use every N-th frame of a video (1)"
     )
     parser.add_argument(
-        "--cropped", action="store_true", help="inputs are face crops: do not look for faces"
+        "--cropped", action="store_true", help="inputs are face crops: do not search for faces"
     )
-    parser.add_argument("--csv-only", action="store_true", help="draw no pictures and videos")
-    parser.add_argument("--batch-size", type=int, default=32, help="faces a step (32)")
+    parser.add_argument(
+        "--csv-only", action="store_true", help="write the table only, no pictures and videos"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="number of faces in a batch (32)"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (auto)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict; return 2 where an input could not be read, else 0."""
-    # The video decoder would write lines of its own about damaged files to stderr.
+    """Predict the AUs of all inputs; return 2 if an input cannot be read, else 0."""
+    # Turn off messages of the video decoder about damaged files.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from aurel.cli.checkpoints import load_face_model, load_voters
     from aurel.cli.file_progress import file_progress
@@ -107,26 +118,26 @@ def run(args: argparse.Namespace) -> int:
             PredictionTable(file, predictor.names),
             {} if args.csv_only else annotated_paths(inputs, annotated),
             every=args.every,
-            on_error=lambda error: tell(f"error: {one_line(error)}"),
+            on_error=lambda error: report(f"error: {one_line(error)}"),
             on_progress=on_progress,
         )
         job.run(inputs)
         if job.failed == len(inputs):
-            raise InputError("nothing was written, as no input could be read")
+            raise InputError("no input can be read; no results were written")
     faces, files = counted(job.faces, "face"), counted(len(inputs) - job.failed, "file")
     print(f"{faces} in {files}: {table_path}")
     return BAD_INPUT if job.failed else 0
 
 
-def counted(number: int, what: str) -> str:
-    """Return such as "1 face", "2 faces"."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 face" or "2 faces"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def make_predictor(
     args: argparse.Namespace, loaded: ImageModel[AUModel | VotingEnsemble], threshold: float
 ) -> FacePredictor:
-    """Return the `FacePredictor` of a model that the options ask for."""
+    """Return a `FacePredictor` of a model, with the options of the command line."""
     from aurel.cli.checkpoints import choose_device
     from aurel.vision.clip_predictor import ClipPredictor
     from aurel.vision.crop import MARGIN

@@ -1,4 +1,4 @@
-"""A bar a run, and a line an epoch."""
+"""A progress bar for a run, and one line of scores for each epoch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ except ImportError as error:
 
 
 class TrainingProgress(Callback):
-    """Show how far training or scoring is, where stdout is a terminal, and a line an epoch.
+    """Show the progress of a run if stdout is a terminal, and print a line for each epoch.
 
     Args:
-        console: where to.
-        title: of the bar.
+        console: receives the output.
+        title: text before the bar.
     """
 
     def __init__(self, console: Console, title: str) -> None:
@@ -93,7 +93,7 @@ class TrainingProgress(Callback):
 
 
 def epoch_line(trainer: Trainer) -> str:
-    """Return what an epoch came to, such as "epoch 3/12  loss 0.412  F1 0.603  AUC 0.811"."""
+    """Return the scores of an epoch, such as "epoch 3/12  loss 0.412  F1 0.603  AUC 0.811"."""
     metrics = epoch_metrics(trainer)
     parts = [f"epoch {trainer.current_epoch + 1:>2}/{trainer.max_epochs}"]
     shown = {"train/loss": "loss", "val/f1": "F1", "val/auc": "AUC", "val/triplets": "triplets"}

@@ -1,4 +1,4 @@
-"""The recipes of the package by name, and `aurel recipes`, which lists them."""
+"""Find the recipes of the package by name, and list them: `aurel recipes`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
         description="List the recipes that `aurel fit --config NAME` finds by name.",
     )
     parser.add_argument(
-        "pattern", nargs="?", default="*", help="only these, such as '*_bp4d' (all)"
+        "pattern", nargs="?", default="*", help="list only names such as '*_bp4d' (default: all)"
     )
 
 
@@ -41,7 +41,7 @@ def recipe_names() -> list[str]:
 
 
 def title(name: str) -> str:
-    """Return the first line of a recipe, a comment that says what it trains."""
+    """Return the first line of a recipe, a comment with the model, backbone and data set."""
     with (FOLDER / f"{name}.yaml").open(encoding="utf-8") as file:
         return file.readline().lstrip("# ").strip()
 
@@ -49,11 +49,11 @@ def title(name: str) -> str:
 def recipe_file(config: str) -> str:
     """Return the file that `--config` names: a file by its path, or a recipe by its name.
 
-    A file of that path goes before a recipe of that name. A value with a colon is YAML itself and
-    is returned as it is.
+    A file is preferred to a recipe of the same name. A value with a colon is YAML text and is
+    returned unchanged.
 
     Raises:
-        ValueError: neither a file nor a recipe; the message lists the nearest recipes.
+        ValueError: neither a file nor a recipe; the message lists the recipes with similar names.
     """
     path = Path(config)
     if ":" in config or (path.exists() and not path.is_dir()):
@@ -67,7 +67,7 @@ def recipe_file(config: str) -> str:
 
 
 def nearest(name: str) -> str:
-    """Return a phrase that lists the recipes whose names are nearest to `name`, or else all."""
+    """Return text that lists the recipes with names similar to `name`, or all if there is none."""
     known = recipe_names()
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"nearest: {', '.join(close)}" if close else f"recipes: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Scores as tables on the terminal and as JSON."""
+"""Scores as tables in the terminal and as JSON files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEADINGS = {"f1": "F1", "auc": "AUC"}
 
 
 def score_table(scores: Scores, title: str) -> Table:
-    """Return a table of the scores of a task: a row an AU, where there are any, and the mean."""
+    """Return a table of scores: a row for each AU, if there are AUs, and the mean."""
     aus = {name: row for name, row in scores.items() if name != "mean"}
     keys = [key for key in ("f1", "accuracy", "auc") if key in scores["mean"]]
     counts = ("positives", "known") if aus else ()
@@ -37,12 +37,12 @@ def score_table(scores: Scores, title: str) -> Table:
 
 
 def numbers(row: Mapping[str, float], keys: Sequence[str]) -> list[str]:
-    """Return scores with three decimals, a dash where there is none."""
+    """Return scores with three decimals, or a dash for NaN."""
     return ["-" if math.isnan(row[key]) else f"{row[key]:.3f}" for key in keys]
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON with null where a score is not a number."""
+    """Write a JSON file, with null for numbers that are not finite."""
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 

@@ -32,9 +32,11 @@ def run(args: argparse.Namespace) -> int:
     fold = "" if options.data.fold is None else f" fold {options.data.fold}"
     console.print(score_table(task.scores, f"{checkpoint} on {options.data.dataset}{fold}"))
     if "train_subjects" not in task.metadata:
-        console.print("the checkpoint does not say on whom it was trained", style="yellow")
+        console.print(
+            "the checkpoint does not contain the subjects of its training data", style="yellow"
+        )
     if task.metadata.get("select_on") == "test":
-        console.print("the epoch was chosen on this fold", style="yellow")
+        console.print("warning: the best epoch was chosen on this fold", style="yellow")
     if is_first_process():
         content = {
             "checkpoint": str(checkpoint),

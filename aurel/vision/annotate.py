@@ -1,4 +1,4 @@
-"""Predictions drawn on a picture: a box a face, and beside the picture a bar an AU."""
+"""Draw predictions: a box around each face, and beside the picture a bar for each AU."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from aurel.vision.image import RGBImage, check_rgb
 from aurel.vision.opencv import cv2
 
 LINES = 30
-"""Lines of text that the panel is high, at any resolution: a caption and two faces of 12 AUs."""
+"""Height of the panel in lines of text, at any resolution: a caption and two faces of 12 AUs."""
 FIRST_LINE = 1.6
 
 MIN_HEIGHT, MAX_HEIGHT, MAX_WIDTH = 580, 1160, 1920
 MAX_COLUMNS = 4
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# The palette of Okabe and Ito, whose colors color-blind readers can distinguish.
 FACE_COLORS = ("#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#D55E00", "#0072B2")
 PRESENT, ABSENT = "#E69F00", "#7C8591"
 BACKGROUND, TRACK, BRIGHT, DIM = "#15181C", "#30353C", "#FFFFFF", "#AEB5BD"
 
 
 class Annotator:
-    """Draws predictions on pictures of one size; results are of one size too, as a video needs.
+    """Draws predictions on pictures of one size; all results have one size, as videos require.
 
-    The picture is scaled so that the text beside it can be read: to a height between 580 and
-    1160 pixels, and to at most 1920 pixels in width. The text is in proportion to the height.
+    The picture is scaled so that the text beside it is legible: to a height from 580 to 1160 pixels
+    and a width of at most 1920 pixels. The size of the text is proportional to the height.
 
     Args:
         names: names of the AUs.
         width, height: size of the pictures.
-        faces: how many faces to keep room for; of further ones only the box is drawn.
-        threshold: where to mark the bars.
+        faces: number of faces to reserve space for; of other faces only the box is drawn.
+        threshold: position of the mark on the bars.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Annotator:
         columns = -(-faces // self.faces_per_column) * self.columns_per_face
         most = max(MAX_COLUMNS, self.columns_per_face) // self.columns_per_face
         columns = max(self.columns_per_face, min(columns, most * self.columns_per_face))
-        self.room = columns // self.columns_per_face * self.faces_per_column
+        self.capacity = columns // self.columns_per_face * self.faces_per_column
         panel_width = round(columns * self.column_width + 0.5 * self.line)
         self.size = ((self.picture_size[0] + panel_width + 1) // 2 * 2, self.canvas_height)
-        """(width, height) of the results, both even, as video codecs ask."""
+        """(width, height) of the results, both even, as video codecs require."""
 
     def __call__(
         self, image: RGBImage, predictions: Sequence[FacePrediction], caption: str
@@ -79,7 +79,7 @@ class Annotator:
         for number, prediction in enumerate(predictions):
             self._draw_box(draw, prediction.face, number, top)
         self._draw_caption(draw, len(predictions), caption)
-        for number, prediction in enumerate(predictions[: self.room]):
+        for number, prediction in enumerate(predictions[: self.capacity]):
             self._draw_bars(draw, prediction, number)
         return np.asarray(canvas)
 
@@ -110,21 +110,21 @@ class Annotator:
 
     def _draw_caption(self, draw: ImageDraw.ImageDraw, faces: int, caption: str) -> None:
         note = "" if faces else "no face found"
-        if faces > self.room:
-            note = f"+{faces - self.room} more"
+        if faces > self.capacity:
+            note = f"+{faces - self.capacity} more"
         left = self.picture_size[0] + 0.5 * self.line
-        room = self.size[0] - left - 0.5 * self.line
+        space = self.size[0] - left - 0.5 * self.line
         gap = "   " if note and caption else ""
-        caption = self._shortened(caption, room - self.font.getlength(gap + note))
+        caption = self._shortened(caption, space - self.font.getlength(gap + note))
         draw.text(
             (left, 0.75 * self.line), caption + gap + note, fill=BRIGHT, font=self.font, anchor="lm"
         )
 
-    def _shortened(self, text: str, room: float) -> str:
-        """Cut the middle out of a text that is wider than `room` pixels."""
+    def _shortened(self, text: str, space: float) -> str:
+        """Return the text, without its middle if it is wider than `space` pixels."""
         kept = len(text)
         short = text
-        while kept > 0 and self.font.getlength(short) > room:
+        while kept > 0 and self.font.getlength(short) > space:
             kept -= 1
             short = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
         return short
@@ -132,9 +132,9 @@ class Annotator:
     def _draw_bars(
         self, draw: ImageDraw.ImageDraw, prediction: FacePrediction, number: int
     ) -> None:
-        column, place = divmod(number, self.faces_per_column)
+        column, position = divmod(number, self.faces_per_column)
         first_column = column * self.columns_per_face
-        first_line = FIRST_LINE + place * (len(self.names) + 2)
+        first_line = FIRST_LINE + position * (len(self.names) + 2)
         per_column = -(-len(self.names) // self.columns_per_face)
         left = self._column_left(first_column)
         self._draw_badge(draw, left, first_line * self.line, 0.95 * self.line, number)

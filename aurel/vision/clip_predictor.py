@@ -1,4 +1,4 @@
-"""From the frames of a video to AU probabilities a face, with a model of clips."""
+"""Predict the AUs of tracked faces in a video, with a model that takes clips."""
 
 from __future__ import annotations
 
@@ -18,53 +18,53 @@ if TYPE_CHECKING:
     from aurel.models.base import AUModel
 
 OVERLAP = 0.3
-"""How much of their union two boxes share, at least, that are of one face in consecutive frames."""
+"""Least intersection over union of the boxes of one face in consecutive frames."""
 
 Track = tuple[int, list[int]]
 
 
 class ClipPredictor(FacePredictor):
-    """Follows the faces of a video, and predicts their AUs with a model of clips.
+    """Tracks the faces of a video and predicts their AUs with a model that takes clips.
 
-    Each face is one clip for as long as it is found in every frame; a face that is lost and found
-    again starts another. A photograph is a clip of one frame, a face that does not move; what lies
-    beyond the ends of a clip is the model's rule (for `mdhr` its option `padding`).
+    A face is one clip as long as it is found in every frame; a face that is lost and found again
+    starts a new clip. A photograph is a clip of one frame. The model defines the frames beyond the
+    ends of a clip (`mdhr` by its option `padding`).
 
-    Args: those of `FacePredictor`; the model is from clips (B, T, 3, S, S), and has `context`, the
-    frames on either side that a frame's probabilities depend on.
+    The arguments are those of `FacePredictor`. The model takes clips (B, T, 3, S, S), and its
+    attribute `context` is the number of frames on each side that a frame's probabilities depend on.
     """
 
     model: AUModel
 
     @property
     def context(self) -> int:
-        """Frames on either side of a piece that `predict_piece` needs."""
+        """Number of frames on each side of a piece that `predict_piece` needs."""
         return self.model.context
 
     def predict_piece(
         self, window: Sequence[FoundFaces], start: int, stop: int
     ) -> list[list[FacePrediction]]:
-        """Return the faces of the frames `start` to `stop` of a window, with their AUs.
+        """Return the faces of the frames from `start` to before `stop` of a window, with their AUs.
 
-        With `context` frames before `start` and after `stop`, or as many as the video has there,
-        they are those of the video as a whole.
+        If the window has `context` frames before `start` and after `stop`, or all that the video
+        has there, the result equals that of the whole video.
 
         Args:
-            window: what `find` gives for consecutive frames.
+            window: results of `find` for consecutive frames.
             start: first frame of the piece.
-            stop: the frame after its last.
+            stop: the frame after the last one of the piece.
         """
         decided: dict[tuple[int, int], FacePrediction] = {}
         for first, course in tracks([found.faces for found in window]):
             if first >= stop or first + len(course) <= start:
                 continue
             steps = list(enumerate(course, start=first))
-            crops = [window[place].crops[number] for place, number in steps]
-            for (place, number), probs in zip(steps, self._clip_probs(crops), strict=True):
-                decided[place, number] = self._decide(window[place].faces[number], probs)
+            crops = [window[index].crops[number] for index, number in steps]
+            for (index, number), probs in zip(steps, self._clip_probs(crops), strict=True):
+                decided[index, number] = self._decide(window[index].faces[number], probs)
         return [
-            [decided[place, number] for number in range(len(window[place].faces))]
-            for place in range(start, stop)
+            [decided[index, number] for number in range(len(window[index].faces))]
+            for index in range(start, stop)
         ]
 
     @torch.inference_mode()
@@ -77,26 +77,26 @@ class ClipPredictor(FacePredictor):
 
 
 def tracks(frames: Sequence[Sequence[Face]]) -> list[Track]:
-    """Follow faces from frame to frame.
+    """Return the tracks of the faces in consecutive frames.
 
     Args:
-        frames: the faces of consecutive frames.
+        frames: the faces of each frame.
 
     Returns:
-        for each face the frame in which it is first seen, and its number among the faces of that
-        frame and of those after it, up to the last in which it is seen.
+        For each track, its first frame, and the number of the face in that frame and in each
+        following frame up to the last one of the track.
     """
     found: list[Track] = []
     going: dict[int, Track] = {}
     before: Sequence[Face] = ()
-    for place, faces in enumerate(frames):
+    for index, faces in enumerate(frames):
         linked = links(before, faces)
         still_going = {}
         for number in range(len(faces)):
             if number in linked:
                 track = going[linked[number]]
             else:
-                track = (place, [])
+                track = (index, [])
                 found.append(track)
             track[1].append(number)
             still_going[number] = track
@@ -105,9 +105,9 @@ def tracks(frames: Sequence[Sequence[Face]]) -> list[Track]:
 
 
 def links(before: Sequence[Face], now: Sequence[Face]) -> dict[int, int]:
-    """Return which face of the frame before each face is, by number; new faces are left out.
+    """Return the number of each face in the frame before; new faces are omitted.
 
-    The pairs that overlap most come first, and a face is in no more than one.
+    Pairs are formed by decreasing overlap, and each face is in at most one pair.
     """
     pairs = [(overlap(a, b), i, j) for i, a in enumerate(before) for j, b in enumerate(now)]
     linked: dict[int, int] = {}
@@ -118,7 +118,7 @@ def links(before: Sequence[Face], now: Sequence[Face]) -> dict[int, int]:
 
 
 def overlap(a: Face, b: Face) -> float:
-    """Return how much of their union two boxes share, 0 to 1, as if they were not turned."""
+    """Return the intersection over union of two boxes, from 0 to 1; rotation is ignored."""
     width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
     height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
     shared = max(width, 0) * max(height, 0)

@@ -1,4 +1,4 @@
-"""Finding faces: the interface, and a detector that needs no download."""
+"""Find faces: the interface of detectors, and one that needs no download."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from aurel.vision.opencv import cv2
 
 @dataclass(frozen=True)
 class Face:
-    """Where a face is, in pixels of the whole picture.
+    """The box of a face, in pixels of the whole picture.
 
     Args:
-        x, y: top left corner of the box before it is turned.
+        x, y: top left corner of the box before its rotation.
         width, height: size of the box.
-        angle: how far the box is turned about its centre, degrees, clockwise as seen.
+        angle: rotation of the box about its center, in degrees, clockwise in the picture.
     """
 
     x: float
@@ -31,21 +31,21 @@ class Face:
     angle: float = 0.0
 
     @property
-    def centre(self) -> tuple[float, float]:
-        """Centre of the box, (x, y)."""
+    def center(self) -> tuple[float, float]:
+        """Center of the box, (x, y)."""
         return self.x + self.width / 2, self.y + self.height / 2
 
     def corners(self) -> NDArray[np.float64]:
-        """Return the corners of the turned box, (4, 2), from the top left on clockwise."""
+        """Return the corners of the rotated box, (4, 2), clockwise from the top left one."""
         half = np.array([self.width, self.height]) / 2
         turn = np.deg2rad(self.angle)
         rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
         signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-        return np.array(self.centre) + (signs * half) @ rotation
+        return np.array(self.center) + (signs * half) @ rotation
 
 
 class FaceDetector(Protocol):
-    """Anything that finds faces in a picture; pass your own wherever one is taken."""
+    """A callable that finds the faces in a picture."""
 
     def __call__(self, image: RGBImage) -> list[Face]:
         """Return the faces of an (H, W, 3) uint8 RGB picture, left to right."""
@@ -53,22 +53,22 @@ class FaceDetector(Protocol):
 
 
 class HaarFaceDetector:
-    """Frontal faces by the boosted cascade of Haar features that comes with OpenCV 4.
+    """Detector of frontal faces by the cascade of Haar features that comes with OpenCV 4.
 
-    The picture is shrunk to `max_side`, so the cost does not grow with its resolution. Where no
-    upright face is found, faces tilted by `tilt` degrees to either side are looked for, with
-    half as much evidence again asked of them.
+    The picture is shrunk to `max_side`, so that the cost does not grow with its resolution. If no
+    upright face is found, faces tilted by `tilt` degrees to the left or right are searched, with
+    1.5 times `min_neighbors`.
 
     Args:
-        max_side: longest side, in pixels, of the picture that is searched.
-        min_face: smallest face, as a part of the picture's shorter side.
-        min_neighbors: how many overlapping windows must agree on a face. Of 1 to 10, 3 to 6 find
-            every frontal face and nothing else in the photographs this was chosen on.
-        tilt: how far tilted heads are turned, degrees; 0 looks for upright faces alone.
+        max_side: longest side in pixels of the picture that is searched.
+        min_face: smallest face, as a fraction of the shorter side of the picture.
+        min_neighbors: number of overlapping windows that must detect a face. On the photographs
+            that it was chosen on, values from 3 to 6 find every frontal face and nothing else.
+        tilt: angle of tilted faces in degrees; 0 searches upright faces only.
 
     Raises:
-        ImportError: OpenCV has no cascades, as from version 5 on.
-        ValueError: a number out of range.
+        ImportError: OpenCV has no Haar cascades, as since version 5.
+        ValueError: an option is out of range.
 
     Source: Viola and Jones, "Rapid object detection using a boosted cascade of simple features",
     CVPR 2001; cascade `haarcascade_frontalface_alt2.xml`.
@@ -100,40 +100,40 @@ class HaarFaceDetector:
         height, width = image.shape[:2]
         scale = min(1.0, self.max_side / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if scale < 1:
-            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-        faces = self._search(grey, 0.0, self.min_neighbors)
+            gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+        faces = self._search(gray, 0.0, self.min_neighbors)
         if not faces and self.tilt:
             for angle in (self.tilt, -self.tilt):
-                faces += self._search(grey, angle, (3 * self.min_neighbors + 1) // 2)
+                faces += self._search(gray, angle, (3 * self.min_neighbors + 1) // 2)
         to_full = (width / size[0], height / size[1])
         faces = [_scaled(face, *to_full) for face in faces]
-        # The tilted search also sees the repeated border, beyond the picture.
+        # The search for tilted faces can find faces in the repeated border outside the picture.
         kept = _without_overlaps(face for face in faces if _is_inside(face, width, height))
         return sorted(kept, key=lambda face: face.x)
 
-    def _search(self, grey: NDArray[np.uint8], angle: float, min_neighbors: int) -> list[Face]:
-        height, width = grey.shape
+    def _search(self, gray: NDArray[np.uint8], angle: float, min_neighbors: int) -> list[Face]:
+        height, width = gray.shape
         back = np.eye(2, 3)
         if angle:
             turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
             back = cv2.invertAffineTransform(turn)
-            grey = cv2.warpAffine(grey, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+            gray = cv2.warpAffine(gray, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
         smallest = max(20, round(self.min_face * min(height, width)))
         boxes = self._cascade.detectMultiScale(
-            grey, scaleFactor=1.1, minNeighbors=min_neighbors, minSize=(smallest, smallest)
+            gray, scaleFactor=1.1, minNeighbors=min_neighbors, minSize=(smallest, smallest)
         )
         faces = []
         for x, y, box_width, box_height in np.asarray(boxes, dtype=float).reshape(-1, 4):
-            centre = back @ (x + box_width / 2, y + box_height / 2, 1.0)
-            corner = centre - (box_width / 2, box_height / 2)
+            center = back @ (x + box_width / 2, y + box_height / 2, 1.0)
+            corner = center - (box_width / 2, box_height / 2)
             faces.append(Face(corner[0], corner[1], box_width, box_height, angle))
         return faces
 
 
 def whole_image(image: RGBImage) -> list[Face]:
-    """Detector for pictures that are face crops already: their largest centred square."""
+    """Return the largest centered square, as the detector for pictures that are face crops."""
     check_rgb(image)
     height, width = image.shape[:2]
     side = min(height, width)
@@ -152,7 +152,7 @@ def _cascade_file() -> Path:
 
 
 def _is_inside(face: Face, width: int, height: int) -> bool:
-    x, y = face.centre
+    x, y = face.center
     return 0 <= x <= width and 0 <= y <= height
 
 
@@ -167,10 +167,10 @@ def _scaled(face: Face, x_scale: float, y_scale: float) -> Face:
 
 
 def _without_overlaps(faces: Iterable[Face]) -> list[Face]:
-    """Leave out a face whose centre lies in a larger one."""
+    """Return the faces whose center is not inside a larger face."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.width):
-        distances = [np.subtract(face.centre, other.centre) for other in kept]
+        distances = [np.subtract(face.center, other.center) for other in kept]
         if all(np.hypot(*d) > other.width / 2 for d, other in zip(distances, kept, strict=True)):
             kept.append(face)
     return kept

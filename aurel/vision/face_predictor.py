@@ -1,4 +1,4 @@
-"""From pictures to AU probabilities a face."""
+"""Find the faces in pictures and predict the probabilities of their AUs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FacePrediction:
-    """What was predicted for one face.
+    """The prediction for one face.
 
     Args:
-        face: where it is.
+        face: box of the face.
         probs: (N,) float, probability of each AU.
-        present: (N,) bool, the decisions.
+        present: (N,) bool, True where the probability is at least the threshold.
     """
 
     face: Face
@@ -41,8 +41,8 @@ class FoundFaces:
     """The faces of one picture.
 
     Args:
-        faces: where they are, left to right.
-        crops: what the model sees of each, (S, S, 3) uint8 RGB.
+        faces: their boxes, left to right.
+        crops: the input of the model for each face, (S, S, 3) uint8 RGB.
     """
 
     faces: list[Face]
@@ -53,14 +53,14 @@ class FacePredictor:
     """Finds the faces of pictures and predicts their AUs, batched over faces.
 
     Args:
-        model: from images (B, 3, S, S), normalised as in training, to an `AUOutput`; is put into
-            eval mode on `device`.
+        model: takes images (B, 3, S, S), normalized as in training, and returns an `AUOutput`; it
+            is moved to `device` and set to eval mode.
         image_size: side S of a face crop, pixels.
-        detector: finds faces.
+        detector: finds the faces; None for `HaarFaceDetector`.
         margin: see `crop_face`.
-        threshold: an AU is present where its probability is at least this.
-        batch_size: faces a call of the model.
-        device: where the model runs.
+        threshold: an AU is present if its probability is at least this.
+        batch_size: number of faces in a call of the model.
+        device: device of the model.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class FacePredictor:
         device: str | torch.device = "cpu",
     ) -> None:
         if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in 0..1, got {threshold}")
+            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.device = torch.device(device)
@@ -99,14 +99,15 @@ class FacePredictor:
         """Return the faces of an (H, W, 3) uint8 RGB picture.
 
         Raises:
-            ValueError: not such a picture, or the detector's box is empty or outside of it.
+            ValueError: not such a picture, or the detector returns an empty box or one outside the
+                picture.
         """
         faces = self.detector(image)
         crops = [crop_face(image, face, self.image_size, self.margin) for face in faces]
         return FoundFaces(faces, crops)
 
     def predict(self, pictures: Sequence[FoundFaces]) -> list[list[FacePrediction]]:
-        """Return the faces of each picture with their AUs, for what `find` gives."""
+        """Return the faces of each picture with their AUs, from results of `find`."""
         probs = iter(self._probs([crop for found in pictures for crop in found.crops]))
         return [
             [self._decide(face, values) for face, values in zip(found.faces, probs, strict=False)]
@@ -129,7 +130,7 @@ class FacePredictor:
 
 
 def to_batches(crops: Sequence[RGBImage], batch_size: int) -> Iterable[Tensor]:
-    """Give normalised batches (B, 3, S, S) of face crops (S, S, 3)."""
+    """Yield normalized batches (B, 3, S, S) of face crops (S, S, 3)."""
     for start in range(0, len(crops), batch_size):
         stacked = torch.from_numpy(np.stack(crops[start : start + batch_size]))
         yield normalize({"image": stacked.permute(0, 3, 1, 2)})["image"]

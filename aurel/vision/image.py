@@ -1,4 +1,4 @@
-"""What a picture is in this package: 8-bit RGB, rows first."""
+"""The type of pictures in this package: 8-bit RGB, rows first."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 RGBImage: TypeAlias = NDArray[np.uint8]
-"""(H, W, 3) uint8 in the order red, green, blue; never OpenCV's blue, green, red."""
+"""(H, W, 3) uint8 in the order red, green, blue; OpenCV's order is blue, green, red."""
 
 
 def check_rgb(image: Any, name: str = "image") -> None:
     """Raise unless `image` is an (H, W, 3) uint8 array with at least one pixel.
 
     Raises:
-        ValueError: another shape or type; the message says which.
+        ValueError: another shape or type.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"{name} must be a numpy array, got {type(image).__name__}")

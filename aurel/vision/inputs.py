@@ -1,4 +1,4 @@
-"""Reading photographs, folders and videos as upright 8-bit RGB pictures."""
+"""Read photographs and videos as upright 8-bit RGB pictures, and find them in folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", 
 
 
 class InputError(ValueError):
-    """A file that cannot be used; the message is one line that names it and the reason."""
+    """A file cannot be used; the message is one line with its name and the reason."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ class Frame:
 
 
 def is_video(path: Path) -> bool:
-    """Say whether a file is read as a video, by its suffix."""
+    """Return whether a file is read as a video, by its suffix."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_inputs(paths: Iterable[Path | str], skip: Path | None = None) -> list[Path]:
-    """List the photographs and videos that `paths` name, each once, in the order given.
+    """Return the photographs and videos in `paths`, in the given order, without repeats.
 
-    A folder stands for the photographs and videos in it and in its subfolders, sorted by name;
-    hidden files are left out. A file is taken whatever its suffix, and one that does not exist is
-    kept, so that it is reported where it is opened.
+    A folder stands for the photographs and videos in it and its subfolders, sorted by name, without
+    hidden files. A path that is not a folder is returned with any suffix, and also if it does not
+    exist, so that reading it reports the error.
 
     Args:
         paths: files and folders.
-        skip: a folder left out of the search, such as the one that results are written to.
+        skip: a folder to ignore, such as the one that results are written to.
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
@@ -78,20 +78,20 @@ def _files_below(folder: Path, skip: Path | None) -> list[Path]:
 def read_photo(path: Path | str) -> RGBImage:
     """Read a photograph as upright 8-bit RGB.
 
-    As `aurel.data.images.open_rgb` does; of an animation the first picture is read.
+    See `aurel.data.images.open_rgb`. Of an animation, the first picture is read.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        The picture, (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: missing, not a photograph, or cut short.
+        InputError: the file is missing, not a photograph, or truncated.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist")
     try:
         with warnings.catch_warnings():
-            # A large photograph is no attack; beyond Pillow's limit it still raises.
+            # Allow large photographs; Pillow still raises beyond twice its limit.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return np.asarray(open_rgb(path))
     except (ValueError, OSError, Image.DecompressionBombError) as error:
@@ -104,18 +104,17 @@ def _one_line(path: Path, error: Exception) -> str:
 
 
 class Video:
-    """A video read frame by frame: a context manager, and an iterator of `Frame`.
+    """A video that is read frame by frame: a context manager, and an iterable of `Frame`.
 
-    Frames come upright, turned as the file's rotation says, one at a time, so memory does not grow
-    with the length.
+    Frames are rotated upright by the rotation in the file. One frame is in memory at a time.
 
     Args:
         path: the file.
-        every: give one frame in `every`, the first included.
+        every: read one frame in `every`, from the first one on.
 
     Raises:
-        InputError: missing, not a video, without a picture in it, or cut short; the last also
-            while iterating.
+        InputError: the file is missing, not a video, or truncated; while iterating also if it has
+            no frames or a damaged frame.
     """
 
     def __init__(self, path: Path | str, every: int = 1) -> None:
@@ -125,19 +124,19 @@ class Video:
         self.every = every
         if not self.path.is_file():
             raise InputError(f"{self.path} does not exist")
-        if self.path.suffix.lower() in _ISO_MEDIA_SUFFIXES and _is_cut_short(self.path):
-            raise InputError(f"{self.path} cannot be read: the file is cut short")
+        if self.path.suffix.lower() in _ISO_MEDIA_SUFFIXES and _is_truncated(self.path):
+            raise InputError(f"{self.path} cannot be read: the file is truncated")
         self._capture = cv2.VideoCapture(str(self.path))
         if not self._capture.isOpened():
             raise InputError(f"{self.path} is not a video that can be read")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps: float = rate if 0 < rate < 1000 else 25.0
         self.frame_count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        """Number of frames that the file claims; the true number may differ by a few."""
+        """Number of frames in the header of the file; the actual number may differ by a few."""
         sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         width, height = (max(1, int(self._capture.get(side))) for side in sides)
         self.pixels: int = width * height
-        """Number of pixels of a frame that the file claims."""
+        """Number of pixels of a frame in the header of the file."""
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
@@ -155,7 +154,7 @@ class Video:
             raise InputError(f"{self.path} has no frames")
         if self.path.suffix.lower() == ".avi" and index < 0.9 * self.frame_count:
             raise InputError(
-                f"{self.path} is cut short: {index} of {self.frame_count} frames can be read"
+                f"{self.path} is truncated: {index} of {self.frame_count} frames can be read"
             )
 
     def __enter__(self) -> Video:
@@ -170,8 +169,8 @@ class Video:
         self._capture.release()
 
 
-def _is_cut_short(path: Path) -> bool:
-    """Say whether a box of an ISO media file (MP4, MOV) reaches beyond the end of the file."""
+def _is_truncated(path: Path) -> bool:
+    """Return whether a box of an ISO media file (MP4, MOV) extends beyond the end of the file."""
     end = path.stat().st_size
     position = 0
     with path.open("rb") as file:
@@ -184,7 +183,7 @@ def _is_cut_short(path: Path) -> bool:
             if size == 1:
                 size = int.from_bytes(header[8:16], "big")
             if size < 8:
-                # 0 means "to the end of the file"; what is smaller is no box at all.
+                # 0 means "to the end of the file"; other values below 8 are not boxes.
                 return False
             position += size
     return position > end

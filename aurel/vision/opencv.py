@@ -1,4 +1,4 @@
-"""OpenCV, or a word on how to get it."""
+"""Import OpenCV, or raise an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ try:
 except ImportError as error:
     raise ImportError("pictures and videos need OpenCV: pip install 'aurel-au[vision]'") from error
 
-# Its stubs know no pixel types: an array of anything would fit nowhere.
+# OpenCV's stubs have no pixel types, so arrays of any dtype would fail type checks.
 cv2: Any = _cv2

@@ -1,4 +1,4 @@
-"""Writing annotated pictures and videos; a file is complete or not there."""
+"""Write annotated pictures and videos; an incomplete file is never left at its path."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from aurel.vision.opencv import cv2
 
 
 def annotated_paths(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Choose where the annotated copy of each input goes.
+    """Return the path of the annotated copy of each input.
 
-    Photographs become .png, videos .mp4. Where inputs of several folders have the same name, as
-    many of their folders are kept as tell them apart: a/face.png, b/face.png. Inputs of one folder
-    that differ in their suffix alone are numbered: face.png, face-2.png.
+    Photographs become .png, videos .mp4. If inputs of several folders have the same name, the paths
+    keep as many folders as needed to distinguish them: a/face.png, b/face.png. Inputs of one folder
+    that differ only in their suffix are numbered: face.png, face-2.png.
 
     Returns:
-        for each input a path in `folder`; no two are equal, even where case does not count, and
-        none is an input.
+        A path in `folder` for each input. No two paths are equal, also if case is ignored, and no
+        path is an input.
     """
     resolved = [path.resolve() for path in inputs]
     taken = {_key(path) for path in resolved}
     targets = {}
-    for path, tail in zip(inputs, _telling_tails(resolved), strict=True):
+    for path, tail in zip(inputs, _distinct_tails(resolved), strict=True):
         suffix = ".mp4" if is_video(path) else ".png"
-        target = wanted = (folder / tail).with_suffix(suffix)
+        target = first = (folder / tail).with_suffix(suffix)
         number = 1
         while _key(target.resolve()) in taken:
             number += 1
-            target = wanted.with_stem(f"{wanted.stem}-{number}")
+            target = first.with_stem(f"{first.stem}-{number}")
         taken.add(_key(target.resolve()))
         targets[path] = target
     return targets
 
 
-def _telling_tails(paths: Sequence[Path]) -> list[Path]:
-    """Return the last parts of each path, as few as tell all that differ beside their suffix."""
+def _distinct_tails(paths: Sequence[Path]) -> list[Path]:
+    """Return the shortest tails of the paths that distinguish all paths, ignoring suffixes."""
     relative = [path.relative_to(path.anchor) for path in paths]
     bare = [path.with_suffix("") for path in relative]
     different = len({_key(path) for path in bare})
@@ -57,7 +57,7 @@ def _key(path: Path) -> str:
 
 
 def write_picture(image: RGBImage, path: Path) -> None:
-    """Write an (H, W, 3) uint8 RGB picture in the format of the path's suffix."""
+    """Write an (H, W, 3) uint8 RGB picture in the format of the suffix."""
     check_rgb(image)
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary)
@@ -66,12 +66,12 @@ def write_picture(image: RGBImage, path: Path) -> None:
 class VideoWriter:
     """Writes RGB pictures to an MP4 file (MPEG-4 video): a context manager.
 
-    The file appears at `path` when the block ends well, and not at all after an error.
+    The file is moved to `path` at the end of the block; after an error it is removed.
 
     Args:
         path: ends in .mp4.
         size: (width, height) of the pictures, even numbers.
-        fps: pictures a second.
+        fps: pictures per second.
 
     Raises:
         ValueError: an odd size.

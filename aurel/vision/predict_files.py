@@ -1,4 +1,4 @@
-"""Prediction over many files: each is read, predicted, tabulated and drawn, or reported."""
+"""Predict many files: write the rows and the annotated copy of each, or report its error."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from aurel.vision.prediction_table import PredictionTable
 Shot: TypeAlias = tuple[Path, Frame, FoundFaces]
 
 MAX_PIXELS = 64_000_000
-"""How much of pictures is held in memory at once, at three bytes a pixel, not counting the frames
-that a model of clips needs on either side."""
+"""Limit of the pixels in memory at once, three bytes each, without the frames that a model of clips
+needs on each side."""
 
 
 class FilePrediction:
     """Runs a predictor over photographs and videos.
 
     Args:
-        predictor: what to run.
-        table: where the rows go.
-        targets: where the annotated copy of an input goes; an input that is not in it gets none.
+        predictor: finds the faces and predicts their AUs.
+        table: receives the rows.
+        targets: path of the annotated copy of each input; inputs without a path get no copy.
         every: use one video frame in `every`.
-        on_error: told about each file that cannot be read, or in which the detector finds a face
-            that cannot be cut out; its rows and pictures are taken back.
-        on_progress: told after each step: the path, frames done, frames in all if known.
+        on_error: called for each file that cannot be read, or in which the detector returns a box
+            that cannot be cut out; the rows and the copy of this file are removed.
+        on_progress: called after each step with the path, the number of frames done, and the
+            number of all frames, or None if unknown.
 
     Attributes:
-        failed: number of files that `on_error` was told about.
-        faces: number of faces found in the others.
+        failed: number of calls of `on_error`.
+        faces: number of faces in the other files.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class FilePrediction:
         self.faces = 0
 
     def run(self, paths: Iterable[Path]) -> None:
-        """Predict the files in their order, photographs in batches, videos one after another."""
+        """Predict the files in order: photographs in batches, videos one after the other."""
         for video, group in groupby(paths, is_video):
             if video:
                 for path in group:
@@ -122,7 +123,7 @@ class FilePrediction:
     def _pieces(
         self, shots: Iterable[Shot], pixels: int
     ) -> Iterator[tuple[list[Shot], list[list[FacePrediction]]]]:
-        """Give the frames of a video piece by piece, with their faces."""
+        """Yield pieces of a video: their frames, and the predictions for each frame."""
         predictor = self.predictor
         if isinstance(predictor, ClipPredictor):
             length = max(1, min(predictor.batch_size, MAX_PIXELS // pixels))
@@ -163,7 +164,7 @@ def _drawer(
 
 
 def in_batches(shots: Iterable[Shot], size: int) -> Iterator[list[Shot]]:
-    """Group shots, at most `size` and about `MAX_PIXELS` at a time."""
+    """Yield groups of at most `size` shots and about `MAX_PIXELS` pixels."""
     batch: list[Shot] = []
     pixels = 0
     for shot in shots:

@@ -1,4 +1,4 @@
-"""Predictions as CSV: a row a face and frame."""
+"""Write predictions as CSV, with one row for each face in each frame."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from aurel.vision.face_predictor import FacePrediction
 from aurel.vision.inputs import Frame
 
 BOX_COLUMNS = ("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceAngle")
-"""py-feat's names; the box before it is turned, and its turn in degrees, clockwise."""
+"""Names of py-feat: the box before its rotation, and the rotation in degrees, clockwise."""
 
 
 def columns(names: Sequence[str]) -> list[str]:
-    """Return the CSV's columns for the AUs `names`."""
+    """Return the columns of the CSV file for the AUs `names`."""
     present = [f"{name}_present" for name in names]
     return ["input", "frame", "time", "face", *BOX_COLUMNS, *names, *present]
 
 
 class PredictionTable:
-    """Writes rows to an open text file, and can take back those written last.
+    """Writes rows to an open text file, and can remove the last ones.
 
     Args:
         file: opened for reading and writing with ``newline=""``.
@@ -35,7 +35,7 @@ class PredictionTable:
         self._writer.writerow(self._columns)
 
     def add(self, path: Path, frame: Frame, predictions: Sequence[FacePrediction]) -> None:
-        """Write the faces of a frame, a row each; one row with empty fields where there is none."""
+        """Write a row for each face of a frame, or one row with empty fields if there is none."""
         start = [str(path), frame.index, f"{frame.time:.4f}"]
         for number, prediction in enumerate(predictions):
             face = prediction.face
@@ -51,12 +51,12 @@ class PredictionTable:
             self._writer.writerow(start + [""] * (len(self._columns) - len(start)))
 
     def mark(self) -> int:
-        """Return the place up to which rows are written, for `rewind`."""
+        """Return the position after the last row, for `rewind`."""
         self._file.flush()
         return self._file.tell()
 
     def rewind(self, mark: int) -> None:
-        """Take back what was written since `mark`."""
+        """Remove the rows that were written after `mark`."""
         self._file.flush()
         self._file.seek(mark)
         self._file.truncate()

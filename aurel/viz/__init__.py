@@ -1,0 +1,1 @@
+"""Pictures of graphs, training curves and predictions, by matplotlib."""

@@ -1,4 +1,4 @@
-"""An adjacency matrix as a picture."""
+"""Draw an adjacency matrix as a picture."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST_PRINTED = 20
 def draw_adjacency(
     adjacency: Any, names: Sequence[str], path: Path | str, title: str | None = None
 ) -> None:
-    """Draw a weighted adjacency as a matrix of colours, with the numbers in it up to 20 nodes.
+    """Draw a weighted adjacency as a matrix of colors, with numbers for up to 20 nodes.
 
     Args:
-        adjacency: (N, N) array or tensor; row i holds what node i listens to.
+        adjacency: (N, N) array or tensor; [i, j] is the weight of the edge from node j to node i.
         names: N names.
         path: .png, .pdf or .svg.
-        title: a line above the picture.
+        title: text above the picture.
 
     Raises:
         ValueError: the adjacency is not (N, N) or not finite.
@@ -41,8 +41,8 @@ def draw_adjacency(
     )
     axes.set_xticks(range(count), names, rotation=90, fontsize=8)
     axes.set_yticks(range(count), names, fontsize=8)
-    axes.set_xlabel("to this node", color=INK)
-    axes.set_ylabel("this node listens", color=INK)
+    axes.set_xlabel("source node", color=INK)
+    axes.set_ylabel("target node", color=INK)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if count <= _MOST_PRINTED:

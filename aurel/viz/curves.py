@@ -1,4 +1,4 @@
-"""Training curves."""
+"""Draw training curves."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _STYLES = ("-", "--", ":")
 
 
 def draw_curves(history: Mapping[str, Sequence[float]], path: Path | str) -> None:
-    """Draw what was logged an epoch: losses on the left, everything else on the right.
+    """Draw the values of each epoch: losses on the left, other scores on the right.
 
     Args:
-        history: for each name its values, one an epoch; those whose name holds "loss" are losses,
-            and "epoch" is left out. NaN leaves a gap.
+        history: the values of each name, one for each epoch. A name that contains "loss" is a
+            loss; "epoch" is ignored. NaN leaves a gap.
         path: .png, .pdf or .svg.
 
     Raises:
-        ValueError: nothing to draw.
+        ValueError: `history` has no values.
     """
     curves = {name: values for name, values in history.items() if name != "epoch" and len(values)}
     if not curves:
@@ -43,14 +43,14 @@ def draw_curves(history: Mapping[str, Sequence[float]], path: Path | str) -> Non
     scores = {name: values for name, values in curves.items() if name not in losses}
     panels = [(label, part) for label, part in (("loss", losses), ("score", scores)) if part]
     figure = new_figure(5.2 * len(panels), 3.8)
-    for place, (label, part) in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, len(panels), place)
-        for number, (name, values) in enumerate(part.items()):
+    for number, (label, part) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        for index, (name, values) in enumerate(part.items()):
             axes.plot(
                 np.arange(1, len(values) + 1),
                 np.asarray(values, dtype=float),
-                color=_COLORS[number % len(_COLORS)],
-                linestyle=_STYLES[number // len(_COLORS) % len(_STYLES)],
+                color=_COLORS[index % len(_COLORS)],
+                linestyle=_STYLES[index // len(_COLORS) % len(_STYLES)],
                 marker="o",
                 markersize=3,
                 linewidth=1.6,

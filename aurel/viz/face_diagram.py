@@ -1,4 +1,4 @@
-"""An outline of a face, and where on it each action unit is seen."""
+"""Draw the outline of a face, and compute the position of each action unit on it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aurel.facs import AUSet
-from aurel.viz.figure import GREY, PALE
+from aurel.viz.figure import GRAY, PALE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Point = tuple[float, float]
 
-# The side on the viewer's right, which is the person's left; y grows upwards, the face is about
-# two units wide. AUs on the midline have x = 0.
+# Positions on the person's left side, which is the viewer's right; y grows upward, and the face is
+# about two units wide. AUs on the midline have x = 0.
 _ANCHORS: dict[int, Point] = {
     1: (0.15, 0.70),
     2: (0.56, 0.72),
@@ -67,9 +67,9 @@ _ANCHORS: dict[int, Point] = {
 
 
 def anchors(aus: AUSet) -> list[list[Point]]:
-    """Return the points of each AU: both sides, or one for a lateral AU or one on the midline.
+    """Return the positions of each AU: two, or one for a lateral AU or an AU on the midline.
 
-    The person's left is on the viewer's right; x grows to the right, y upwards.
+    The person's left is on the viewer's right; x grows to the right, y upward.
 
     Raises:
         ValueError: the set is unnamed.
@@ -78,7 +78,7 @@ def anchors(aus: AUSet) -> list[list[Point]]:
     points = []
     for number, side in zip(aus.numbers, aus.sides, strict=True):
         x, y = _ANCHORS[number]
-        # A lateral AU of a midline place stands a little to its side.
+        # A lateral AU on the midline is moved a little to its side.
         x = max(x, 0.1) if side else x
         both = [(-x, y), (x, y)] if x else [(0.0, y)]
         points.append({"": both, "L": both[-1:], "R": both[:1]}[side])
@@ -86,17 +86,17 @@ def anchors(aus: AUSet) -> list[list[Point]]:
 
 
 def spread(points: Sequence[Point], distance: float) -> NDArray[np.float64]:
-    """Move points apart until no two are nearer than `distance`, as little as that takes.
+    """Move points as little as possible until no two are nearer than `distance`.
 
     Args:
         points: (P, 2).
         distance: in the units of the points.
 
     Returns:
-        (P, 2); mirrored points stay mirrored.
+        The new points, (P, 2); mirrored points stay mirrored.
     """
     placed = np.array(points, dtype=np.float64).reshape(-1, 2)
-    # Points in one place part upwards and downwards, on both sides of the face alike.
+    # Points at the same position move up and down, in the same way on both sides of the face.
     order = np.arange(len(placed))
     vertical = np.sign(order[None] - order[:, None])
     for _ in range(500):
@@ -119,10 +119,10 @@ def draw_face(axes: Axes) -> None:
     axes.plot(
         0.95 * np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** (1 - 0.22 * down) * (1 - 0.1 * down),
         0.04 + np.where(np.cos(turn) > 0, 1.12, 1.14) * np.cos(turn),
-        color=GREY,
+        color=GRAY,
         linewidth=1.6,
     )
-    line: dict[str, Any] = {"color": GREY, "linewidth": 1.2, "solid_capstyle": "round"}
+    line: dict[str, Any] = {"color": GRAY, "linewidth": 1.2, "solid_capstyle": "round"}
     t = np.linspace(0, 1, 40)
     for side in (-1, 1):
         axes.plot(side * (0.17 + 0.43 * t), 0.545 + 0.09 * np.sin(np.pi * t**0.8), **line)

@@ -1,4 +1,4 @@
-"""A graph of action units drawn on a face."""
+"""Draw a graph of action units on a face."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from aurel.facs import AUSet
 from aurel.viz.face_diagram import Point, anchors, draw_face, spread
 from aurel.viz.figure import (
     BLUE,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     ORANGE,
     SKY,
@@ -40,19 +40,19 @@ def draw_face_graph(
 ) -> None:
     """Draw a weighted graph of AUs on a face.
 
-    An AU that both sides of the face show is drawn on both, with its edges. A line's width and
-    darkness grow with the larger weight of its two directions; an arrowhead points at the AU that
-    listens, at both ends where the weaker direction has at least half the weight of the other. Of
-    a dense graph the strongest lines are drawn, two a node and 40 at most (more where they tie);
-    the caption says so. Loops are left out. Where the names are not AUs, the nodes are placed on a
-    circle.
+    An AU that occurs on both sides of the face is drawn on both sides, with its edges. One line
+    stands for both directions: its width and darkness grow with the larger of the two weights, and
+    its arrowhead points to the target of that edge, or there is one at both ends if the smaller
+    weight is at least half of the larger. At most two lines per node and 40 in all are drawn (more
+    if weights are equal), those with the largest weights; the caption gives their number. Loops are
+    omitted. If the names are not AUs, the nodes are placed on a circle.
 
     Args:
-        adjacency: (N, N) array or tensor; row i holds the weights with which i listens to others.
-            Negative weights are drawn in orange.
+        adjacency: (N, N) array or tensor; [i, j] is the weight of the edge from j to i. Negative
+            weights are drawn in orange.
         names: N names such as "AU12" or "AU12L".
         path: .png, .pdf or .svg.
-        title: a line above the picture.
+        title: text above the picture.
 
     Raises:
         ValueError: the adjacency is not (N, N) or not finite.
@@ -85,10 +85,10 @@ def draw_face_graph(
 def strongest_edges(
     weights: NDArray[np.float64], most: int
 ) -> tuple[list[tuple[int, int, float]], int]:
-    """Return the strongest pairs (i, j, weight), weakest first, and how many pairs there are.
+    """Return the strongest pairs (i, j, weight), weakest first, and the number of all pairs.
 
-    The weight of a pair is that of its stronger direction. Pairs as strong as the last of the
-    `most` strongest are kept too.
+    The weight of a pair is the one of its stronger direction. Pairs whose weight equals that of the
+    last of the `most` strongest are included.
     """
     pairs = []
     for i, j in combinations(range(len(weights)), 2):
@@ -101,9 +101,9 @@ def strongest_edges(
 
 
 def _strength(weight: float, edges: Sequence[tuple[int, int, float]]) -> float:
-    """Return how strong a line to draw: 1 for the strongest edge, down to 0.15 for the weakest.
+    """Return the strength of a line: 1 for the strongest edge, down to 0.15 for the weakest.
 
-    Where the weights differ by little, so do the lines.
+    If the weights differ little, the lines differ little.
     """
     weakest, strongest = abs(edges[0][2]), abs(edges[-1][2])
     span = max(strongest - weakest, 0.2 * strongest)
@@ -123,13 +123,13 @@ def _circle(count: int) -> list[list[Point]]:
 
 
 def _on_face(axes: Axes, aus: AUSet) -> list[list[Point]]:
-    """Return where the nodes go, and join those that had to make room to their true places."""
+    """Return the positions of the nodes, and draw a line from each moved node to its AU."""
     true = anchors(aus)
     flat = [point for points in true for point in points]
     placed = spread(flat, 0.155)
     for (x, y), (px, py) in zip(flat, placed, strict=True):
         if np.hypot(px - x, py - y) > 0.09:
-            axes.plot([x, px], [y, py], color=GREY, linewidth=0.7, linestyle=":", zorder=1)
+            axes.plot([x, px], [y, py], color=GRAY, linewidth=0.7, linestyle=":", zorder=1)
     points = iter([(float(x), float(y)) for x, y in placed])
     return [[next(points) for _ in own] for own in true]
 
@@ -146,7 +146,7 @@ def _draw_edge(
     heads = ("<" if to_i >= 0.5 * to_j else "") + "-" + (">" if to_j >= 0.5 * to_i else "")
     sign = weights[i, j] if to_i >= to_j else weights[j, i]
     for start, end in _same_side(places[i], places[j]):
-        # Lines bend away from the midline, so that the two halves mirror each other.
+        # Curve lines away from the midline, so that the two halves are mirror images.
         bend = 0.18 if (start[0] + end[0] >= 0) == (start[1] >= end[1]) else -0.18
         axes.add_patch(
             FancyArrowPatch(
@@ -165,7 +165,7 @@ def _draw_edge(
 
 
 def _same_side(first: Sequence[Point], second: Sequence[Point]) -> list[tuple[Point, Point]]:
-    """Pair the places of two AUs: each with the nearest of the other, no pair twice."""
+    """Return pairs of positions of two AUs: each with the nearest of the other, without repeats."""
     pairs = {(a, min(second, key=lambda b: np.hypot(a[0] - b[0], a[1] - b[1]))) for a in first}
     if len(second) > len(first):
         pairs = {(min(first, key=lambda a: np.hypot(a[0] - b[0], a[1] - b[1])), b) for b in second}
@@ -209,7 +209,7 @@ def _draw_legend(
         )
     shown = f"{len(edges)} strongest of {total} edges" if len(edges) < total else f"{total} edges"
     if edges:
-        shown += "; an arrowhead points at the AU that listens"
+        shown += "; edges point from the source AU to the AU that receives its message"
     figure.legend(
         handles=handles,
         loc="lower center",

@@ -1,4 +1,4 @@
-"""Figures made without pyplot, so that nothing of the caller's matplotlib is touched."""
+"""Create figures without pyplot, so that the caller's matplotlib settings do not change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
     "square_matrix",
 ]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# The palette of Okabe and Ito, whose colors color-blind readers can distinguish.
 BLUE, ORANGE, VERMILION, GREEN, SKY, YELLOW, PURPLE = (
     "#0072B2",
     "#E69F00",
@@ -40,7 +40,7 @@ BLUE, ORANGE, VERMILION, GREEN, SKY, YELLOW, PURPLE = (
     "#F0E442",
     "#CC79A7",
 )
-INK, GREY, PALE = "#22262B", "#8A929B", "#D9DDE2"
+INK, GRAY, PALE = "#22262B", "#8A929B", "#D9DDE2"
 
 
 def new_figure(
@@ -53,7 +53,7 @@ def new_figure(
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Write a figure at 150 dots an inch, in the format of the path's suffix (.png, .pdf, .svg)."""
+    """Write a figure at 150 dots per inch, in the format of the suffix: .png, .pdf or .svg."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
 

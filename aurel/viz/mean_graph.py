@@ -1,4 +1,4 @@
-"""The graph that a model builds, averaged over images and brought to the level of AUs."""
+"""Average the graphs of a model over images, and convert graphs of regions to graphs of AUs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from aurel.models.base import AUModel
 
 @torch.inference_mode()
 def mean_graphs(model: AUModel, batches: Iterable[Tensor]) -> list[Tensor]:
-    """Average each graph that a model returns over images; see `edge_strengths`.
+    """Return each graph of a model, averaged over images; see `edge_strengths`.
 
     Args:
-        model: one that builds graphs.
+        model: a model that returns graphs.
         batches: images (B, 3, S, S) each, on the model's device.
 
     Returns:
-        one (R, R) float64 matrix a graph, in the order of use; row i is what node i listens to.
+        One (R, R) float64 matrix for each graph, in the order of use; [i, j] is the edge from node
+        j to node i.
 
     Raises:
         ValueError: the model returns no graph, or there are no images.
@@ -31,21 +32,23 @@ def mean_graphs(model: AUModel, batches: Iterable[Tensor]) -> list[Tensor]:
     for images in batches:
         graphs = model(images, return_graph=True).graphs
         if not graphs:
-            raise ValueError(f"{type(model).__name__} returns no graph")
+            raise ValueError(
+                f"model must return a graph, got {type(model).__name__}, which returns none"
+            )
         strengths = [edge_strengths(graph).double().sum(0).cpu() for graph in graphs]
         sums = [a + b for a, b in zip(sums, strengths, strict=True)] if sums else strengths
         count += len(images)
     if not count:
-        raise ValueError("there is no face to average the graph over")
+        raise ValueError("batches must contain at least one face, got none")
     return [total / count for total in sums]
 
 
 def edge_strengths(graph: RelationGraph) -> Tensor:
-    r"""Return how strongly each node listens to each other one, (B, R, R).
+    r"""Return the strength of the edge from each node j to each node i, (B, R, R).
 
-    A graph of neighbours gives 1 for a neighbour and 0 for others, so that the mean over images is
-    how often an edge is there; a dense graph gives its weights; a graph that has edge features
-    alone gives the gates by which `GatedEdgeGCN` weighs nodes, averaged over channels,
+    For a graph of neighbors it is 1 for a neighbor and 0 for other nodes, so that the mean over
+    images is the frequency of an edge; for a dense graph it is the weight; for a graph with edge
+    features only, it is the gate of `GatedEdgeGCN`, averaged over channels,
     :math:`\mathrm{mean}_c\, \mathrm{softmax}_j\, \sigma(e_{ijc})`.
     """
     if graph.neighbors is not None:
@@ -57,19 +60,19 @@ def edge_strengths(graph: RelationGraph) -> Tensor:
 
 
 def lift_to_aus(adjacency: Tensor, au_nodes: Sequence[Sequence[int]]) -> Tensor:
-    r"""Bring a graph over facial regions to the level of AUs.
+    r"""Convert a graph of facial regions to a graph of AUs.
 
     .. math:: A_{ij} = \mathrm{mean}_{r \in R_i,\, s \in R_j,\, r \ne s}\; a_{rs}
 
-    where :math:`R_i` are the regions of AU i: a random region of AU i listens to a random other
-    region of AU j so strongly. A region's loop counts for nothing, also where two AUs share it.
+    where :math:`R_i` are the regions of AU i: the mean weight of the edges from the regions of AU j
+    to those of AU i. Loops of regions are not counted, also if two AUs share a region.
 
     Args:
         adjacency: (R, R), between regions.
-        au_nodes: for each of N AUs its regions.
+        au_nodes: the regions of each of N AUs.
 
     Returns:
-        (N, N).
+        The adjacency of AUs, (N, N).
     """
     nodes = adjacency.shape[0]
     member = adjacency.new_zeros(len(au_nodes), nodes)
@@ -81,17 +84,17 @@ def lift_to_aus(adjacency: Tensor, au_nodes: Sequence[Sequence[int]]) -> Tensor:
 
 
 def au_adjacency(model: AUModel, adjacency: Tensor) -> tuple[Tensor, AUSet]:
-    """Return a graph of a model at the level of AUs, and those AUs.
+    """Return a graph of AUs from a graph of a model, and its AUs.
 
-    A graph over regions is lifted; one over the first AUs of the set alone, as in a model whose
-    left and right AUs share the node of the whole, keeps those.
+    A graph of regions is converted by `lift_to_aus`. A graph of the first AUs of the set only, as
+    in a model whose left and right AUs share the node of the whole AU, is returned with these AUs.
 
     Raises:
         ValueError: the nodes are neither AUs nor regions of AUs.
     """
     aus, rules = model.aus, model.center_rules
     nodes = len(adjacency)
-    # First, as there may be as many regions as AUs.
+    # Check regions first: there may be as many regions as AUs.
     if rules is not None and rules.num_nodes == nodes:
         return lift_to_aus(adjacency, rules.au_nodes), aus
     if nodes == len(aus):
@@ -99,4 +102,6 @@ def au_adjacency(model: AUModel, adjacency: Tensor) -> tuple[Tensor, AUSet]:
     both_sides = [number for number, side in zip(aus.numbers, aus.sides, strict=True) if not side]
     if nodes == len(both_sides):
         return adjacency, AUSet.of(both_sides)
-    raise ValueError(f"{nodes} nodes are neither the {len(aus)} AUs nor their regions")
+    raise ValueError(
+        f"adjacency must be over the {len(aus)} AUs or their regions, got {nodes} nodes"
+    )

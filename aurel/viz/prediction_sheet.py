@@ -1,4 +1,4 @@
-"""A sheet of pictures with what is true and what was predicted."""
+"""Draw pictures with their labels and predicted probabilities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aurel.viz.figure import BLUE, GREY, INK, PALE, VERMILION, Line2D, new_figure, save_figure
+from aurel.viz.figure import BLUE, GRAY, INK, PALE, VERMILION, Line2D, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,11 +26,11 @@ def draw_prediction_sheet(
     path: Path | str,
     visible: Any = None,
 ) -> None:
-    """Draw pictures, four across, each with a bar an AU for the predicted probability.
+    """Draw pictures in rows of four, each with a bar for the predicted probability of each AU.
 
-    Blue bars are on the side of 0.5 that the label is on, orange ones are not, grey ones have no
-    label. A dot before the name marks an AU that is present. Names in brackets are of AUs that are
-    hidden in the picture.
+    A bar is blue if the prediction at threshold 0.5 equals the label, orange if not, and gray if
+    there is no label. A dot after the name marks an AU that is present. Names in parentheses are
+    AUs that are hidden in the picture.
 
     Args:
         images: (n, H, W, 3) uint8 RGB.
@@ -38,10 +38,10 @@ def draw_prediction_sheet(
         probs: (n, N) in [0, 1].
         names: N names.
         path: .png, .pdf or .svg.
-        visible: (n, N) bool, False where the AU is hidden; None where nothing is.
+        visible: (n, N) bool, False where the AU is hidden; None if no AU is hidden.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: an argument has another shape.
     """
     images, labels, probs = (_array(value) for value in (images, labels, probs))
     shown = np.ones(labels.shape, dtype=bool) if visible is None else _array(visible).astype(bool)
@@ -63,7 +63,7 @@ def draw_prediction_sheet(
             shown[index],
             names,
         )
-    marks = (("right", BLUE), ("wrong", VERMILION), ("no label", GREY))
+    marks = (("correct", BLUE), ("wrong", VERMILION), ("no label", GRAY))
     handles = [Line2D([], [], color=color, lw=5, label=label) for label, color in marks]
     handles.append(Line2D([], [], color=INK, marker="o", ls="", markersize=4, label="present"))
     if not shown.all():
@@ -81,16 +81,16 @@ def _draw_bars(
     visible: NDArray[np.bool_],
     names: Sequence[str],
 ) -> None:
-    right = (probs >= _THRESHOLD) == (labels == 1)
-    colors = np.where(labels < 0, GREY, np.where(right, BLUE, VERMILION))
+    correct = (probs >= _THRESHOLD) == (labels == 1)
+    colors = np.where(labels < 0, GRAY, np.where(correct, BLUE, VERMILION))
     places = np.arange(len(names))
     axes.barh(places, np.ones(len(names)), color=PALE, height=0.7)
     axes.barh(places, np.nan_to_num(probs), color=colors.tolist(), height=0.7)
     axes.axvline(_THRESHOLD, color=INK, linewidth=0.7)
-    shown = [name if seen else f"({name})" for name, seen in zip(names, visible, strict=True)]
+    shown = [name if clear else f"({name})" for name, clear in zip(names, visible, strict=True)]
     axes.set_yticks(places, shown, fontsize=6.5, color=INK)
     present = np.flatnonzero(labels == 1)
-    if len(present):  # an empty line, unclipped, would leave no room for the axes
+    if len(present):  # an empty line that is not clipped would leave no space for the axes
         dots = np.full(len(present), -0.035)
         axes.plot(dots, present, "o", color=INK, markersize=2.6, clip_on=False)
     axes.tick_params(axis="y", length=0, pad=9)
@@ -113,10 +113,10 @@ def _check(
 ) -> None:
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not len(images):
         raise ValueError(f"images must be (n, H, W, 3) uint8, got {images.shape} {images.dtype}")
-    wanted = (len(images), len(names))
+    shape = (len(images), len(names))
     for name, array in (("labels", labels), ("probs", probs), ("visible", visible)):
-        if array.shape != wanted:
+        if array.shape != shape:
             raise ValueError(
-                f"{name} must be {wanted} for {wanted[0]} images and {wanted[1]} names, "
+                f"{name} must be {shape} for {shape[0]} images and {shape[1]} names, "
                 f"got {array.shape}"
             )

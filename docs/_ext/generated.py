@@ -1,4 +1,4 @@
-"""What the pages take from the library itself: tables, pictures, and the lists of public names."""
+"""Write the tables, pictures and lists of public names that the pages include."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from aurel.viz.figure import GREEN, ORANGE, SKY, new_figure, save_figure
 COLORS = {"upper": SKY, "middle": GREEN, "lower": ORANGE}
 DATA_SETS = ("BP4D", "DISFA", "EmotioNet")
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "models_on_faces.md"
-STAGED = ("me_graphau", "open_graphau")  # pages that are about a first stage, too
-# Each public name is described once, where a reader looks for it.
+STAGED = ("me_graphau", "open_graphau")  # pages that also describe a first stage
+# Public names of a package that another page describes.
 REFERENCE = {
     "aurel.ops": ("use_backend", "Backend"),
     "aurel.layers": (),
@@ -62,13 +62,13 @@ def generate(app: Sphinx) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file, unless it is there already: pages that include it are then not built anew."""
+    """Write a file if its text changes, so that pages that include it are not built again."""
     if not path.is_file() or path.read_text() != text:
         path.write_text(text)
 
 
 def reference(module: str, elsewhere: tuple[str, ...]) -> str:
-    """Return a table of a module's public names, and what their docstrings say."""
+    """Return a table of the public names of a module, and directives for their docstrings."""
     public = import_module(module)
     names = [name for name in public.__all__ if name not in elsewhere and name[0] != "_"]
     objects = {name: getattr(public, name) for name in names}
@@ -85,7 +85,7 @@ def reference(module: str, elsewhere: tuple[str, ...]) -> str:
 
 
 def constant_text(module: str, name: str) -> list[str]:
-    """Return the text below a constant, in whichever file of the package it is defined."""
+    """Return the text below a constant, from the file of the package that defines it."""
     folder = Path(import_module(module).__file__ or "").parent
     for file in sorted(folder.glob("*.py")):
         analyzer = ModuleAnalyzer.for_module(f"{module}.{file.stem}")
@@ -123,13 +123,13 @@ def short(name: str) -> str:
 
 
 def measured_table(models: tuple[str, ...]) -> str:
-    """Return the lines of the results on the embedded faces that are about these models."""
+    """Return the lines of the results on the synthetic faces for these models."""
     lines = RESULTS.read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| model |"))
     shown = tuple(f"| {name} |" for name in ("backbone alone", *models))
     rows = [*lines[start : start + 2], *(line for line in lines if line.startswith(shown))]
     notes = [line for line in lines if line.startswith(tuple(f"- `{name}`: " for name in models))]
-    return "\n".join([*rows, "", "What *without* takes out:", "", *notes, ""])
+    return "\n".join([*rows, "", "*without* means, for each model:", "", *notes, ""])
 
 
 def rates_table() -> str:
@@ -142,7 +142,7 @@ def rates_table() -> str:
 
 
 def information_table() -> str:
-    rows = ["| data set | AUs | independent | in pairs | told by the relations |"]
+    rows = ["| data set | AUs | independent | with couplings | difference |"]
     rows.append("|---|--:|--:|--:|--:|")
     for name, world in worlds():
         r, p = world.statistics.rates, world.probabilities
@@ -156,7 +156,7 @@ def information_table() -> str:
 
 
 def pairs_table(name: str, most: int = 10) -> str:
-    """Return the pairs that are most correlated, for better or worse."""
+    """Return a table of the pairs with the strongest positive or negative correlation."""
     world = label_world(name)
     joint, correlation = moments(name)
     rates = np.diag(joint)
@@ -172,7 +172,7 @@ def pairs_table(name: str, most: int = 10) -> str:
 
 
 def moments(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return P(both present), and the correlation, of every pair of AUs."""
+    """Return the probability that both AUs of a pair are present, and the correlation."""
     world = label_world(name)
     states = all_states(len(world.aus))
     joint = (states * world.probabilities[:, None]).T @ states

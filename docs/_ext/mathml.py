@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers show by themselves, without a script or the network."""
+"""Render formulas as MathML, which browsers show without a script or the network."""
 
 from __future__ import annotations
 

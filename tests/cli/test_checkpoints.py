@@ -1,4 +1,4 @@
-"""What a checkpoint says of the images its model takes."""
+"""The model, and the size of its images, from a checkpoint."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_a_model_of_clips_is_refused(tmp_path: Path) -> None:
 
     path = tmp_path / "c.ckpt"
     save_model(create_model("mdhr", aus=[1, 2, 12], backbone="rest_tiny"), path)
-    with pytest.raises(ValueError, match=r"c\.ckpt holds a model that takes clips"):
+    with pytest.raises(ValueError, match=r"single images, got .*c\.ckpt, whose model takes clips"):
         load_image_model(path)
 
 
-def test_the_centre_that_training_saw_is_cut_out() -> None:
+def test_crops_cover_the_same_part_of_a_face_as_in_training() -> None:
     model = ImageModel(None, image_size=224, resize=256)
     assert 1 + 2 * model.margin(0.0) == pytest.approx(224 / 256)
     assert 1 + 2 * model.margin(0.2) == pytest.approx(1.4 * 224 / 256)

@@ -18,7 +18,7 @@ from aurel.facs import AUSet
 from aurel.models.checkpoint import load_model, read_checkpoint
 from aurel.models.registry import create_model
 
-# Of each family one: the list of its keys, and what the command line says of it.
+# One file of each family: the list of its keys, and the AUs on the command line.
 FAMILIES = {
     "me_graphau_stage1": ("me_graphau_stage1_resnet50_disfa", "DISFA"),
     "me_graphau": ("me_graphau_stage2_resnet50_bp4d", "BP4D"),
@@ -43,7 +43,7 @@ def author_file(shapes: dict[str, Any], path: Path, wrapped: bool = True) -> dic
 
 
 def sums(state: dict[str, Tensor]) -> Tensor:
-    """How many entries of each value there are, counters of batches aside."""
+    """Return the number of entries of each value, without counters of batches."""
     total = torch.zeros(700, dtype=torch.long)
     for key, tensor in state.items():
         if not key.endswith("tracked") and tensor.numel():
@@ -65,8 +65,8 @@ def test_every_family(
     options = ["--option", "k=2"] if name.endswith("stage1") else []
     arguments = ["--model", name, "--aus", aus, *options, "--out", str(out)]
     assert main(["convert", str(tmp_path / "fold1.pth"), *arguments]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"{name}, {len(AUSet.of(aus))} AUs, ") and str(out) in said
+    message = capsys.readouterr().out
+    assert message.startswith(f"{name}, {len(AUSet.of(aus))} AUs, ") and str(out) in message
     assert os.listdir(out.parent) == ["model.safetensors"]
     checkpoint = read_checkpoint(out)
     assert checkpoint.aus == AUSet.of(aus) and checkpoint.aus.name == aus
@@ -85,7 +85,7 @@ def test_every_family(
 
 
 def small_author_file(path: Path) -> Any:
-    """What `convert` needs for a ResNet-18 with five AUs: its keys, from the layout itself."""
+    """Write the input of `convert` for a ResNet-18 with five AUs, with the keys of its layout."""
     from aurel.models.registry import info_of
 
     model = create_model("me_graphau_stage1", aus=[1, 2, 4, 12, 15], backbone="resnet18")
@@ -136,7 +136,7 @@ class Trap:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda state: (state.pop("head.sc"), state.update(extra=torch.zeros(1))),
@@ -156,7 +156,7 @@ class Trap:
 )
 def test_what_does_not_fit_is_one_line_and_nothing_is_written(
     change: Any,
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -167,12 +167,12 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(
     torch.save({"state_dict": state}, "a.pth")
     assert main(["convert", "a.pth", *SMALL, *OUT]) == 2
     stderr = capsys.readouterr().err
-    assert said in stderr and stderr.count("\n") == 1
+    assert message in stderr and stderr.count("\n") == 1
     assert os.listdir() == ["a.pth"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["a.pth", "--out", "m.pth"], "--out must end in .safetensors, got m.pth"),
         (["gone.pth", *OUT], "no file at gone.pth"),
@@ -186,7 +186,7 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(
 )
 def test_bad_arguments_are_one_line_and_code_two(
     arguments: list[str],
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -195,7 +195,7 @@ def test_bad_arguments_are_one_line_and_code_two(
     Path("a.pth").write_text("no weights")
     assert main(["convert", *SMALL, *arguments]) == 2
     stderr = capsys.readouterr().err
-    assert said in stderr and stderr.count("\n") == 1
+    assert message in stderr and stderr.count("\n") == 1
     assert os.listdir() == ["a.pth"]
 
 

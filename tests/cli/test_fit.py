@@ -1,4 +1,4 @@
-"""`aurel fit` and `aurel test` as a user has them."""
+"""Run `aurel fit` and `aurel test` by the command line."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_fit_and_then_test(
     out = tmp_path / "run"
     shared = ["--config", str(recipe), "--out", str(out)]
     assert main(["fit", *shared]) == 0
-    said = capsys.readouterr().out
-    assert "synthetic, fold 1: 16 training images of 4 people, 8 validation images of 2" in said
-    assert "epoch  1/1  loss" in said and str(out / "checkpoints" / "best.ckpt") in said
+    output = capsys.readouterr().out
+    assert "synthetic, fold 1: 16 training images of 4 subjects, 8 validation images of 2" in output
+    assert "epoch  1/1  loss" in output and str(out / "checkpoints" / "best.ckpt") in output
     assert load_model(out / "checkpoints" / "best.ckpt").aus.name == "BP4D"
 
     assert main(["test", "--config", str(out / "config.yaml")]) == 0
-    said = capsys.readouterr().out
-    assert "AU24" in said and "mean" in said and "positives" in said
+    output = capsys.readouterr().out
+    assert "AU24" in output and "mean" in output and "positives" in output
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["fold"] == 1 and metrics["select_on"] == "validation"
     assert metrics["scores"]["AU12"]["known"] == 12
@@ -71,14 +71,14 @@ def test_fit_and_then_test(
     assert "the data are labelled with AU01, AU02" in capsys.readouterr().err
 
 
-def test_selection_on_the_test_fold_is_said(
+def test_selection_on_the_test_fold_is_reported(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shared = ["--config", str(recipe), "--out", str(tmp_path / "run")]
     assert main(["fit", *shared, "--data.select_on", "test"]) == 0
     assert "warning: the best epoch is chosen on the test fold" in capsys.readouterr().out
     assert main(["test", *shared]) == 0
-    assert "the epoch was chosen on this fold" in capsys.readouterr().out
+    assert "warning: the best epoch was chosen on this fold" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(recipe: Path, tmp_path: Path) 
     command = [sys.executable, "-m", "aurel.cli.main", "fit", "--config", str(recipe)]
     command += ["--out", str(out), "--trainer.max_epochs", "5000"]
     # A shell that runs the tests in the background ignores Ctrl-C, and so would its children.
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    accept_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    run = subprocess.Popen(command, **pipes, text=True, preexec_fn=listen)
+    run = subprocess.Popen(command, **pipes, text=True, preexec_fn=accept_ctrl_c)
     last = out / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 200
     while not last.exists() and run.poll() is None and time.monotonic() < deadline:

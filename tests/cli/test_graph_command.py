@@ -1,4 +1,4 @@
-"""`aurel graph`: what it writes, and that the numbers are the model's."""
+"""Files of `aurel graph`, with the numbers of the model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Call = Callable[..., int]
 
 
 class Relations(nn.Module):
-    """Two graphs: AU i listens to AU i + 1; and a dense one that grows with brightness."""
+    """A model with two graphs: edges from AU i + 1 to AU i, and a dense one of the brightness."""
 
     def __init__(self, aus: str = "DISFA") -> None:
         super().__init__()
@@ -130,16 +130,16 @@ def test_videos_in_the_folder_are_counted(
     for name in ("a.mp4", "b.avi"):
         (folder / name).write_bytes(b"unread")
     assert call("--data", folder, "--cropped") == 2
-    assert f"2 videos in {folder} left out" in capfd.readouterr().err
+    assert f"skipped 2 videos in {folder}" in capfd.readouterr().err
     (folder / "b.avi").unlink()
     Image.new("RGB", (40, 50), (51, 0, 0)).save(folder / "c.png")
     assert call("--data", folder, "--cropped") == 0
-    assert f"1 video in {folder} left out" in capfd.readouterr().err
+    assert f"skipped 1 video in {folder}" in capfd.readouterr().err
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """A recipe over six images of two folds; those of fold f, F00f, have 51 f in red."""
+    """Return a recipe over six images of two folds; the red of subject F00f in fold f is 51 f."""
     pytest.importorskip("lightning")
     pytest.importorskip("jsonargparse")
     for fold in (1, 2):
@@ -153,7 +153,7 @@ def recipe(tmp_path: Path) -> Path:
         (lists / f"DISFA_test_img_path_fold{fold}.txt").write_text("\n".join(paths))
         (lists / f"DISFA_test_label_fold{fold}.txt").write_text("0 1 0 0 1 0 0 0\n" * 3)
     file = tmp_path / "recipe.yaml"
-    # Of another size than the checkpoint's images, which counts.
+    # The size differs from that of the checkpoint, which is used.
     data = "{dataset: DISFA, fold: 1, num_workers: 0, resize: 64, crop: 48}"
     file.write_text(f"model: {{name: me_graphau}}\ndata: {data}\n")
     return file
@@ -175,7 +175,10 @@ def test_the_test_images_of_a_recipe_are_averaged(
     [
         ([], "data.root must be given"),
         (["--data.root", "gone"], "gone"),
-        (["--data.root", "disfa", "--data.frames", "4"], "data.frames must be null, got 4"),
+        (
+            ["--data.root", "disfa", "--data.frames", "4"],
+            "data.frames must be null for a model of single images, got 4",
+        ),
         (["--data.root", "disfa", "--ckpt_path", "best"], "ckpt_path"),
         (["--data.rot", "disfa"], "data.rot"),
     ],
@@ -199,7 +202,7 @@ def test_options_of_a_recipe_need_one(
     call: Call, model: Relations, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert call("--data.fold", "2") == 2
-    assert "without --config these are unrecognized: --data.fold 2" in capfd.readouterr().err
+    assert "unrecognized arguments without --config: --data.fold 2" in capfd.readouterr().err
     assert model.seen == []
 
 
@@ -240,10 +243,10 @@ def test_synthetic_faces_are_bare_and_cut_out_as_in_training(
         (["--layer", "2"], "--layer must be in -2..1, got 2"),
         (["--samples", "0"], "--samples must be at least 1"),
         (["--data", "nowhere"], "nowhere"),
-        (["--data", "dark", "--batch-size", "4"], "there is no face"),
+        (["--data", "dark", "--batch-size", "4"], "at least one face"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(
+def test_errors_are_one_line(
     tmp_path: Path,
     call: Call,
     capfd: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""The command line: what is accepted, what is said, and the exit codes."""
+"""Arguments, messages and exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_building_the_parser_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (ValueError("k must be\n  in 1..4"), 2, "aurel: error: k must be in 1..4\n"),
         (FileNotFoundError(2, "No such file", "x.yaml"), 2, "x.yaml"),
@@ -40,17 +40,17 @@ def test_building_the_parser_imports_nothing_heavy() -> None:
     ],
 )
 def test_errors_become_one_line_and_a_code(
-    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails() -> int:
         raise error
 
     assert guarded(fails) == code
     stderr = capsys.readouterr().err
-    assert said in stderr and stderr.count("\n") == 1 and stderr.startswith("aurel: ")
+    assert message in stderr and stderr.count("\n") == 1 and stderr.startswith("aurel: ")
 
 
-def test_what_we_did_not_foresee_keeps_its_traceback() -> None:
+def test_an_unexpected_error_keeps_its_traceback() -> None:
     def fails() -> int:
         raise AssertionError("a bug")
 
@@ -80,7 +80,7 @@ def test_unknown_commands_and_options_are_errors(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["fit"], "required: model.name"),
         (["fit", "--model.name", "sacl", "--data.rot", "/x"], "unrecognized arguments: --data.rot"),
@@ -97,14 +97,14 @@ def test_unknown_commands_and_options_are_errors(capsys: pytest.CaptureFixture[s
     ],
 )
 def test_bad_options_are_one_line_and_code_two(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     stderr = capsys.readouterr().err
     assert stderr.startswith("aurel: error: ") and stderr.count("\n") == 1
-    assert said in stderr
+    assert message in stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -125,7 +125,7 @@ def test_ctrl_c_says_where_the_last_checkpoint_is(
     last = tmp_path / "checkpoints" / "last.ckpt"
 
     def stopped(args: object) -> int:
-        raise fit.Interrupted(fit.where_to_go_on(tmp_path))
+        raise fit.Interrupted(fit.how_to_continue(tmp_path))
 
     monkeypatch.setattr(fit, "run", stopped)
     assert cli.main(["fit"]) == 130

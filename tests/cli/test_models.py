@@ -11,7 +11,7 @@ from aurel.cli.models import size_of
 from aurel.models.registry import create_model, list_models
 from aurel.ops.flop_formulas import flop_formulas
 
-# Parameters that the authors' code has with its defaults, less what it never uses.
+# Parameters of the authors' code with its defaults, without those that it never uses.
 PARAMETERS = {
     "me_graphau_stage1": 28_253_784,
     "me_graphau": 31_666_132,
@@ -31,7 +31,7 @@ def test_parameters_are_those_of_the_authors(name: str) -> None:
 def test_every_model_has_a_size(name: str) -> None:
     parameters, operations = size_of(name)
     assert 2e7 < parameters < 1e8
-    # Every weight is multiplied with something; the biggest network takes 60 G.
+    # Every weight is used in a product; the largest network takes 60 G.
     assert 0.1 * parameters < operations < 1e11
 
 
@@ -54,7 +54,7 @@ def test_fused_transformer_layers_hide_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "text"),
     [
         ("lrp_fgg", "112 x 112 none released"),
         ("gtle_net", "256 x 256 none released"),
@@ -62,8 +62,8 @@ def test_fused_transformer_layers_hide_nothing() -> None:
     ],
 )
 def test_the_table_says_for_which_image(
-    name: str, said: str, capsys: pytest.CaptureFixture[str]
+    name: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", name]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(name))
-    assert said in " ".join(row.split())
+    assert text in " ".join(row.split())

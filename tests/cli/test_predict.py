@@ -1,4 +1,4 @@
-"""`aurel predict` on real and on damaged files, with a small model of fixed behaviour."""
+"""`aurel predict` on real and damaged files, with a model that returns the brightness."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEAN = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
 
 
 class Brightness(nn.Module):
-    """Says how bright a face is: AU01 in red, AU02 in green, AU04 in blue."""
+    """Returns the brightness of a face: AU01 of red, AU02 of green, AU04 of blue."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -282,7 +282,7 @@ def test_nothing_is_left_where_no_input_can_be_read(
 ) -> None:
     (setup.folder / "b.mp4").write_bytes(b"junk")
     assert setup.call("nosuch.jpg", "b.mp4", "--cropped", out="deep/er/out") == 2
-    assert "nothing was written" in capfd.readouterr().err
+    assert "no results were written" in capfd.readouterr().err
     assert [path.name for path in setup.folder.iterdir()] == ["b.mp4"]
 
 
@@ -297,7 +297,7 @@ def test_csv_only_draws_nothing(setup: Setup) -> None:
     ("options", "message"),
     [
         (["--every", "0"], "--every must be at least 1"),
-        (["--threshold", "1.5"], "threshold must be in 0..1"),
+        (["--threshold", "1.5"], "threshold must be in [0, 1]"),
         (["--batch-size", "0"], "batch_size must be at least 1"),
         (["--device", "tpu9"], "--device tpu9 cannot be used"),
         (["--cropped", "empty"], "no photographs or videos in"),
@@ -354,12 +354,12 @@ def test_help_explains_every_column(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_real_files(setup: Setup, shared: Path) -> None:
     real = shared / "data" / "real"
-    grey = cv2.cvtColor(cv2.imread(str(real / "single_face.jpg")), cv2.COLOR_BGR2GRAY)
-    cv2.imwrite(str(setup.folder / "grey.png"), grey.astype(np.uint16) * 257)
+    gray = cv2.cvtColor(cv2.imread(str(real / "single_face.jpg")), cv2.COLOR_BGR2GRAY)
+    cv2.imwrite(str(setup.folder / "gray.png"), gray.astype(np.uint16) * 257)
     photos = [real / "single_face.jpg", real / "multi_face.jpg", real / "Image_with_alpha.png"]
     names = ("single_face.mp4", "no_face.mp4", "WolfgangLanger_Pexels.mp4")
     videos = [real / name for name in names]
-    assert setup.call(*photos, setup.folder / "grey.png", *videos, "--every", 24) == 0
+    assert setup.call(*photos, setup.folder / "gray.png", *videos, "--every", 24) == 0
     faces: dict[str, list[str]] = {}
     for row in setup.rows():
         faces.setdefault(Path(row["input"]).name, []).append(row["face"])
@@ -367,7 +367,7 @@ def test_real_files(setup: Setup, shared: Path) -> None:
         "single_face.jpg": ["0"],
         "multi_face.jpg": ["0", "1", "2", "3", "4"],
         "Image_with_alpha.png": ["0"],
-        "grey.png": ["0"],
+        "gray.png": ["0"],
         "single_face.mp4": ["0"] * 3,
         "no_face.mp4": [""] * 4,
         "WolfgangLanger_Pexels.mp4": ["0"] * 20,

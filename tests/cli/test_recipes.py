@@ -1,4 +1,4 @@
-"""The recipes: they parse, they name what exists, and every value says where it is from."""
+"""Recipes can be parsed, all names in them exist, and every value has a source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_there_are_recipes() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_says_only_what_exists(path: Path) -> None:
+def test_all_names_in_a_recipe_exist(path: Path) -> None:
     options, checkpoint, text = parse("fit", ["--config", str(path)])
     assert checkpoint is None
     declared = dataset_info(options.data.dataset)
@@ -34,7 +34,7 @@ def test_a_recipe_says_only_what_exists(path: Path) -> None:
     info = model_info(options.model.name)
     make_config(info, declared.aus or AUSet.of("BP4D"), options.model.options)
     assert (options.data.frames is not None) == info.takes_clips
-    # Without its tag timm chooses among the published weights, and not as the authors did.
+    # Without a tag, timm chooses other published weights than the authors.
     assert not options.model.pretrained or "." in str(options.model.backbone)
     Objective(losses_of(options.model.name, options.losses))
     steps = 10 * options.trainer.max_epochs
@@ -70,7 +70,7 @@ def test_overrides_win_wherever_they_stand() -> None:
 
 
 @pytest.mark.parametrize("name", ["me_graphau_bp4d", "lrp_fgg_affwild2"])  # with and without fold
-def test_what_is_written_down_of_a_run_is_the_run(name: str, tmp_path: Path) -> None:
+def test_the_written_options_of_a_run_are_those_of_the_run(name: str, tmp_path: Path) -> None:
     options, _, text = parse("fit", ["--config", str(FOLDER / f"{name}.yaml")])
     (tmp_path / "config.yaml").write_text(text)
     assert parse("test", ["--config", str(tmp_path / "config.yaml")])[0] == options
@@ -85,7 +85,7 @@ def test_the_demo_is_its_recipe() -> None:
 
 def test_a_recipe_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by_path = parse("fit", ["--config", str(FOLDER / "sacl_bp4d.yaml")])[0]
-    (tmp_path / "sacl_bp4d").mkdir()  # a run's folder, say
+    (tmp_path / "sacl_bp4d").mkdir()  # for example the folder of a run
     monkeypatch.chdir(tmp_path)
     assert parse("fit", ["--config", "sacl_bp4d"])[0] == by_path
     assert parse("test", ["--config=sacl_bp4d"])[0] == by_path

@@ -1,4 +1,4 @@
-"""Small videos made on the spot, given to tests as functions."""
+"""Fixtures that write small videos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _write_video(
 
 
 def _turn_a_quarter(path: Path) -> Path:
-    """Write into an MP4 file that it is to be shown turned by 90 degrees clockwise."""
+    """Set the rotation in an MP4 file to 90 degrees clockwise."""
     content = bytearray(path.read_bytes())
     matrix = content.find(b"tkhd") + 4 + 40
     content[matrix : matrix + 36] = struct.pack(

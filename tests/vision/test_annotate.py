@@ -1,4 +1,4 @@
-"""Layout of annotated pictures: everything fits, at any resolution and for any number of AUs."""
+"""Layout of annotated pictures, at several resolutions and numbers of AUs and faces."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def test_the_box_is_where_the_face_is_and_its_inside_stays_visible() -> None:
     assert not inside.any()
 
 
-def test_faces_beyond_the_room_are_counted_in_the_caption() -> None:
+def test_faces_beyond_the_capacity_are_counted_in_the_caption() -> None:
     annotator = Annotator(AUSet.of("BP4D").names, 640, 360, 1, threshold=0.5)
-    assert annotator.room == 2
+    assert annotator.capacity == 2
     two = annotator(blank(640, 360), [prediction(12)] * 2, "")
     three = annotator(blank(640, 360), [prediction(12)] * 3, "")
     panel = slice(annotator.picture_size[0], None)

@@ -1,4 +1,4 @@
-"""Faces followed through a video, and predictions that are those of the whole video."""
+"""Tracks of faces in a video, and predictions of pieces that equal those of the whole video."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def crop(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def test_windows_are_the_stream_and_hold_no_more_than_they_need() -> None:
+def test_windows_cover_the_stream_with_the_least_frames() -> None:
     for count in range(12):
         for length, context in ((1, 0), (1, 3), (2, 1), (3, 2), (5, 0)):
             pieces: list[int] = []
@@ -64,10 +64,10 @@ def test_overlap() -> None:
 
 def test_a_face_goes_to_the_one_it_overlaps_most() -> None:
     before = [Face(0, 0, 10, 10), Face(30, 0, 10, 10)]
-    # One has come in on the left of both, which moved on.
+    # A new face is on the left of both, which have moved.
     now = [Face(-20, 0, 10, 10), Face(2, 0, 10, 10), Face(31, 0, 10, 10)]
     assert links(before, now) == {1: 0, 2: 1}
-    # Two that overlap one: the nearer takes it, the other is new.
+    # Two faces overlap one: it continues as the nearer one, the other is new.
     assert links(before[:1], [Face(3, 0, 10, 10), Face(1, 0, 10, 10)]) == {1: 0}
     assert links([], now) == {} and links(before, []) == {}
 
@@ -100,11 +100,11 @@ def test_pieces_give_the_numbers_of_each_face_as_one_clip(model: Any, length: in
         with torch.no_grad():
             return model(clip[None]).probs[0].numpy()
 
-    wanted = {0: np.concatenate([whole(left[:5]), whole(left[6:])]), 50: whole(right[2:])}
-    for x, probs in wanted.items():
-        ours = [face for faces in found for face in faces if face.face.x == x]
-        np.testing.assert_allclose([face.probs for face in ours], probs, atol=1e-5)
-        assert all((face.present == (face.probs >= 0.4)).all() for face in ours)
+    expected = {0: np.concatenate([whole(left[:5]), whole(left[6:])]), 50: whole(right[2:])}
+    for x, probs in expected.items():
+        predicted = [face for faces in found for face in faces if face.face.x == x]
+        np.testing.assert_allclose([face.probs for face in predicted], probs, atol=1e-5)
+        assert all((face.present == (face.probs >= 0.4)).all() for face in predicted)
 
 
 def test_a_photograph_is_a_clip_of_one_frame(model: Any) -> None:
@@ -113,8 +113,8 @@ def test_a_photograph_is_a_clip_of_one_frame(model: Any) -> None:
     found = predictor(pictures)
     (frames,) = to_batches([predictor.find(picture).crops[0] for picture in pictures], 3)
     with torch.no_grad():
-        wanted = [model(frame[None, None]).probs[0, 0] for frame in frames]
-    for (face,), probs in zip(found, wanted, strict=True):
+        expected = [model(frame[None, None]).probs[0, 0] for frame in frames]
+    for (face,), probs in zip(found, expected, strict=True):
         np.testing.assert_allclose(face.probs, probs.numpy(), atol=1e-5)
 
 
@@ -127,15 +127,15 @@ def test_predict_a_video_and_a_photograph(
             picture = np.full((SIDE, SIDE, 3), 40, dtype=np.uint8)
             picture[place : place + 8, 4:28] = 220
             writer.write(picture)
-    held: list[int] = []
+    lengths: list[int] = []
     predict_piece = ClipPredictor.predict_piece
 
     def counted(self: ClipPredictor, window: Any, start: int, stop: int) -> Any:
-        held.append(len(window))
+        lengths.append(len(window))
         return predict_piece(self, window, start, stop)
 
     monkeypatch.setattr(ClipPredictor, "predict_piece", counted)
-    # Two frames a piece, though more would be asked for.
+    # Two frames per piece, although the batch size is larger.
     monkeypatch.setattr(predict_files, "MAX_PIXELS", 2 * SIDE * SIDE)
     words = ["predict", str(tmp_path / "a.mp4"), "--cropped", "--device", "cpu"]
     words += ["--checkpoint", str(tmp_path / "mdhr.ckpt"), "--out", str(tmp_path / "out")]
@@ -146,9 +146,9 @@ def test_predict_a_video_and_a_photograph(
         (clip,) = to_batches([frame.image for frame in video], 99)
     loaded = load_model(tmp_path / "mdhr.ckpt")
     with torch.no_grad():
-        wanted = loaded(clip[None]).probs[0].numpy()
+        expected = loaded(clip[None]).probs[0].numpy()
     assert [row["frame"] for row in rows] == [str(place) for place in range(20)]
     found = [[float(row[name]) for name in loaded.aus.names] for row in rows]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-    assert max(held) == 2 + 2 * loaded.context
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert max(lengths) == 2 + 2 * loaded.context
     assert (tmp_path / "out" / "annotated" / "a.mp4").is_file()

@@ -1,4 +1,4 @@
-"""Crops against the plane that they are cut from."""
+"""Compare crops with the plane that they are cut from."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def expected(face: Face, size: int, margin: float) -> np.ndarray:
     turn = np.deg2rad(face.angle)
     v, u = np.mgrid[:size, :size]
     u, v = (u + 0.5) / size - 0.5, (v + 0.5) / size - 0.5
-    x = face.centre[0] + side * (u * np.cos(turn) - v * np.sin(turn)) - 0.5
-    y = face.centre[1] + side * (u * np.sin(turn) + v * np.cos(turn)) - 0.5
+    x = face.center[0] + side * (u * np.cos(turn) - v * np.sin(turn)) - 0.5
+    y = face.center[1] + side * (u * np.sin(turn) + v * np.cos(turn)) - 0.5
     return np.stack((x, y), axis=2)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    centre=st.tuples(st.floats(0, SIZE), st.floats(0, SIZE)),
+    center=st.tuples(st.floats(0, SIZE), st.floats(0, SIZE)),
     width=st.floats(20, 120),
     ratio=st.floats(0.5, 2),
     angle=st.sampled_from([0.0, -30.0, 30.0, 90.0]),
@@ -42,7 +42,7 @@ def expected(face: Face, size: int, margin: float) -> np.ndarray:
     margin=st.sampled_from([-0.0625, 0.0, 0.22]),
 )
 def test_a_crop_shows_what_its_box_covers(
-    centre: tuple[float, float],
+    center: tuple[float, float],
     width: float,
     ratio: float,
     angle: float,
@@ -50,11 +50,11 @@ def test_a_crop_shows_what_its_box_covers(
     margin: float,
 ) -> None:
     height = width * ratio
-    face = Face(centre[0] - width / 2, centre[1] - height / 2, width, height, angle)
+    face = Face(center[0] - width / 2, center[1] - height / 2, width, height, angle)
     crop = crop_face(plane(), face, size, margin)
     assert crop.shape == (size, size, 3) and crop.dtype == np.uint8
     where = expected(face, size, margin)
-    # Averaging needs the whole of what a pixel covers to be inside.
+    # Averaging is exact only if the whole area of a pixel is inside.
     reach = max(width, height) * 1.5 / size + 3
     inside = ((where > reach) & (where < SIZE - 1 - reach)).all(2)
     assert np.abs(crop[..., :2].astype(float) - where)[inside].max(initial=0) <= 2

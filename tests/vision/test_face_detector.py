@@ -1,4 +1,4 @@
-"""Faces found in real photographs, and the geometry of their boxes."""
+"""Detect faces in real photographs, and test the geometry of their boxes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def real(shared: Path) -> Path:
     return shared / "data" / "real"
 
 
-def centres(faces: list[Face]) -> np.ndarray:
-    return np.array([face.centre for face in faces])
+def centers(faces: list[Face]) -> np.ndarray:
+    return np.array([face.center for face in faces])
 
 
 def test_every_face_of_a_group_is_found_and_nothing_else(
@@ -38,7 +38,7 @@ def test_every_face_of_a_group_is_found_and_nothing_else(
 ) -> None:
     faces = detect(read_photo(real / "multi_face.jpg"))
     assert len(faces) == 5
-    assert np.abs(centres(faces) - FIVE_FACES).max() < 25
+    assert np.abs(centers(faces) - FIVE_FACES).max() < 25
     assert all(face.angle == 0 for face in faces)
 
 
@@ -47,14 +47,14 @@ def test_resolution_does_not_change_what_is_found(real: Path, detect: HaarFaceDe
     large = cv2.resize(photo, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     faces = detect(large)
     assert len(faces) == 5
-    assert np.abs(centres(faces) / 4 - FIVE_FACES).max() < 25
+    assert np.abs(centers(faces) / 4 - FIVE_FACES).max() < 25
 
 
-def test_grey_photo(real: Path, detect: HaarFaceDetector) -> None:
+def test_gray_photo(real: Path, detect: HaarFaceDetector) -> None:
     photo = read_photo(real / "single_face.jpg")
-    grey = np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-    (face,) = detect(grey)
-    assert np.hypot(*(np.array(face.centre) - (280, 270))) < 20
+    gray = np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    (face,) = detect(gray)
+    assert np.hypot(*(np.array(face.center) - (280, 270))) < 20
 
 
 def test_a_tilted_and_half_covered_face_is_found_with_its_tilt(
@@ -63,7 +63,7 @@ def test_a_tilted_and_half_covered_face_is_found_with_its_tilt(
     photo = read_photo(real / "Image_with_alpha.png")
     (face,) = detect(photo)
     assert face.angle == -30
-    assert np.hypot(*(np.array(face.centre) - (750, 420))) < 50
+    assert np.hypot(*(np.array(face.center) - (750, 420))) < 50
     assert HaarFaceDetector(tilt=0)(photo) == []
 
 
@@ -73,7 +73,7 @@ def test_a_face_in_the_border_that_the_tilted_search_repeats_is_left_out(
     inside, outside = Face(30, 20, 20, 20, 30.0), Face(-25, 20, 40, 40, 30.0)
     detect = HaarFaceDetector()
     monkeypatch.setattr(
-        detect, "_search", lambda grey, angle, _: [outside, inside] if angle == 30 else []
+        detect, "_search", lambda gray, angle, _: [outside, inside] if angle == 30 else []
     )
     assert detect(np.zeros((60, 80, 3), dtype=np.uint8)) == [inside]
 
@@ -103,7 +103,7 @@ def test_corners_turn_clockwise_as_seen() -> None:
     assert np.allclose(Face(10, 20, 4, 2).corners(), [(10, 20), (14, 20), (14, 22), (10, 22)])
 
 
-def test_whole_image_is_the_centred_square() -> None:
+def test_whole_image_is_the_centered_square() -> None:
     assert whole_image(np.zeros((30, 50, 3), dtype=np.uint8)) == [Face(10, 0, 30, 30)]
 
 
@@ -115,7 +115,7 @@ def test_whole_image_is_the_centred_square() -> None:
         np.zeros((4, 4, 3), dtype=np.float32),
         np.zeros((0, 4, 3), dtype=np.uint8),
     ],
-    ids=["grey", "alpha", "float", "empty"],
+    ids=["gray", "alpha", "float", "empty"],
 )
 def test_only_8_bit_rgb_is_taken(detect: HaarFaceDetector, image: RGBImage) -> None:
     with pytest.raises(ValueError, match="image must be"):

@@ -1,4 +1,4 @@
-"""From pictures to probabilities, with a detector and a model of fixed behaviour."""
+"""Predict with a detector of dark quarters and a model that returns mean colors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aurel.vision.image import RGBImage
 
 
 class Red(nn.Module):
-    """Returns the mean normalised red and green of a crop."""
+    """Returns the mean normalized red and green of a crop."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Photographs and videos of every kind, and files that are none."""
+"""Read photographs and videos of every kind, and files that are neither."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_channels_come_as_red_green_blue(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "I"])
 def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path: Path, mode: str) -> None:
-    grey = np.tile(np.arange(0, 200, 5, dtype=np.uint8), (20, 1))
+    gray = np.tile(np.arange(0, 200, 5, dtype=np.uint8), (20, 1))
     if mode.startswith("I"):
-        wide = Image.fromarray(grey.astype(np.uint16) * 257)
+        wide = Image.fromarray(gray.astype(np.uint16) * 257)
         picture = wide if mode == "I;16" else wide.convert("I")
     else:
-        picture = Image.fromarray(grey).convert("RGBA" if mode == "RGBA" else mode)
+        picture = Image.fromarray(gray).convert("RGBA" if mode == "RGBA" else mode)
     path = tmp_path / {"CMYK": "a.jpg", "I": "a.tif"}.get(mode, "a.png")
     picture.save(path, **({"quality": 95} if mode == "CMYK" else {}))
     photo = read_photo(path)
@@ -45,7 +45,7 @@ def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path: Path, mode: str) -> N
     if mode == "1":
         assert set(np.unique(photo)) <= {0, 255}
     else:
-        assert np.abs(photo.astype(int) - grey[..., None]).max() <= 6
+        assert np.abs(photo.astype(int) - gray[..., None]).max() <= 6
 
 
 def test_camera_orientation_is_applied(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_damaged_photograph_is_named_in_one_line(tmp_path: Path) -> None:
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_picture_too_large_to_be_true_is_refused(
+def test_a_picture_beyond_the_limit_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left_red().save(tmp_path / "a.png")
@@ -142,16 +142,14 @@ def test_a_damaged_video_is_named_in_one_line(
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_junk_is_not_called_a_video_that_is_cut_short(tmp_path: Path) -> None:
+def test_a_file_that_is_no_video_is_not_called_truncated(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"not a video" * 50)
     with pytest.raises(InputError, match="not a video that can be read"):
         Video(tmp_path / "a.mp4")
 
 
-def test_a_video_with_its_index_first_is_found_to_be_cut_short(
-    shared: Path, tmp_path: Path
-) -> None:
+def test_a_truncated_video_with_its_index_first_is_detected(shared: Path, tmp_path: Path) -> None:
     whole = (shared / "data/real/WolfgangLanger_Pexels.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) - 1000])
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(InputError, match="truncated"):
         Video(tmp_path / "cut.mp4")

@@ -1,4 +1,4 @@
-"""Names of annotated files, and that a file is complete or not there."""
+"""Names of annotated files, and incomplete files, which are removed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_no_two_inputs_share_an_output(tmp_path: Path) -> None:
     ]
 
 
-def test_folders_are_kept_only_where_they_tell_files_apart(tmp_path: Path) -> None:
+def test_folders_are_kept_only_to_distinguish_files(tmp_path: Path) -> None:
     def shown(*names: str) -> list[str]:
         inputs = [tmp_path / name for name in names]
         return [

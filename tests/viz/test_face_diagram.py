@@ -1,4 +1,4 @@
-"""Where AUs are on the diagram, and how nodes make room for each other."""
+"""Positions of AUs on the face diagram, and distances between nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Averages of graphs and their lifting to AUs, against loops."""
+"""Compare averages of graphs and their conversion to AUs with loops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aurel.viz.mean_graph import au_adjacency, edge_strengths, lift_to_aus, mean
 
 
 class Fixed:
-    """A model whose graphs are given, one batch after another."""
+    """A model that returns given graphs, one batch after the other."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Fixed:
         return AUOutput(torch.zeros(len(images), len(self.aus)), graphs=next(self.batches))
 
 
-def test_neighbours_count_whatever_their_weights_and_empty_slots_do_not() -> None:
+def test_neighbors_count_whatever_their_weights_and_empty_slots_do_not() -> None:
     graph = RelationGraph(
         neighbors=torch.tensor([[[1, -1], [0, 1], [2, 0]]]), weights=torch.zeros(1, 3, 2)
     )
@@ -60,9 +60,9 @@ def test_the_mean_is_over_images_not_over_batches() -> None:
 
 
 def test_no_images_and_no_graph_are_errors() -> None:
-    with pytest.raises(ValueError, match="no face"):
+    with pytest.raises(ValueError, match="at least one face"):
         mean_graphs(Fixed("DISFA"), [])
-    with pytest.raises(ValueError, match="returns no graph"):
+    with pytest.raises(ValueError, match="model must return a graph, got Fixed"):
         mean_graphs(Fixed("DISFA", None), [torch.zeros(1, 3)])
 
 
@@ -78,7 +78,7 @@ def test_lifting_is_the_mean_over_pairs_of_regions() -> None:
             assert float(lifted[i, j]) == pytest.approx(sum(pairs) / len(pairs))
 
 
-def test_graphs_over_aus_regions_and_main_aus_are_told_apart() -> None:
+def test_graphs_over_aus_regions_and_main_aus_are_distinguished() -> None:
     adjacency, aus = au_adjacency(Fixed("BP4D"), torch.rand(12, 12))
     assert adjacency.shape == (12, 12) and aus == AUSet.of("BP4D")
     adjacency, aus = au_adjacency(Fixed("BP4D"), torch.rand(18, 18))
@@ -86,7 +86,7 @@ def test_graphs_over_aus_regions_and_main_aus_are_told_apart() -> None:
     lateral = Fixed("OpenGraphAU", regions=False)
     adjacency, aus = au_adjacency(lateral, torch.rand(27, 27))
     assert aus == AUSet.of("OpenGraphAU-main")
-    with pytest.raises(ValueError, match="13 nodes"):
+    with pytest.raises(ValueError, match="got 13 nodes"):
         au_adjacency(Fixed("BP4D"), torch.rand(13, 13))
 
 

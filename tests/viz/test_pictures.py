@@ -1,4 +1,4 @@
-"""Every picture is drawn, says what it should, and touches nothing of the caller's matplotlib."""
+"""Draw every picture, test its text, and test that matplotlib's settings do not change."""
 
 from __future__ import annotations
 
@@ -119,11 +119,11 @@ def test_prediction_sheet(tmp_path: Path, count: int) -> None:
     words = texts(path)
     assert words.count("AU12") == count
     assert words.count("(AU04)") == 1 and words.count("AU04") == count - 1
-    assert {"right", "wrong", "no label", "present"} <= set(words)
+    assert {"correct", "wrong", "no label", "present"} <= set(words)
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_face_that_shows_no_au_leaves_room_for_the_others(tmp_path: Path) -> None:
+def test_a_face_without_aus_leaves_space_for_the_others(tmp_path: Path) -> None:
     images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
     draw_prediction_sheet(images, np.zeros((2, 8)), np.zeros((2, 8)), NAMES, tmp_path / "a.png")
 

@@ -1,10 +1,10 @@
 """
-Which AUs occur together in a table
-===================================
+AUs that occur together in a table
+==================================
 
-OpenFace, py-feat and ``aurel predict`` all write a CSV with a row a face. This script reads any of
-them (``python 05_analyse_an_au_table.py video.csv``) and draws which AUs occur together. Without a
-file it makes one as OpenFace would, of 4000 faces whose AUs occur together as in BP4D.
+OpenFace, py-feat and ``aurel predict`` write a CSV file with a row for each face. This script reads
+any of them (``python 05_analyze_an_au_table.py video.csv``) and draws which AUs occur together.
+Without a file it writes one in the format of OpenFace, with 4000 faces as in BP4D.
 """
 
 import csv
@@ -22,7 +22,7 @@ from aurel.viz.face_graph import draw_face_graph
 
 
 def make_table() -> Path:
-    """Write a table in OpenFace's manner: a blank before names, presence of AU12 in AU12_c."""
+    """Write a table in the format of OpenFace: names after a space, presence of AU12 in AU12_c."""
     world, path = label_world("BP4D"), Path(tempfile.mkdtemp(), "faces.csv")
     names = ["frame", " success", *(f" AU{au:02d}_c" for au in world.aus)]
     rows = np.c_[range(4000), np.ones(4000), world.sample(np.random.default_rng(0).random(4000))]
@@ -31,7 +31,7 @@ def make_table() -> Path:
 
 
 def read_table(path: Path) -> tuple[AUSet, torch.Tensor]:
-    """Return the AUs of a table that come and go, and which are present, (faces, N), 1 or 0."""
+    """Return the AUs whose presence varies, and their labels, (faces, N), 1 or 0."""
     with path.open(newline="") as file:
         rows = [{k.strip(): v for k, v in row.items()} for row in csv.DictReader(file)]
     for ending in ("_c", "_present", ""):  # OpenFace, aurel predict, py-feat
@@ -45,15 +45,15 @@ def read_table(path: Path) -> tuple[AUSet, torch.Tensor]:
 
 
 aus, labels = read_table(Path(sys.argv[1]) if len(sys.argv) > 1 else make_table())
-print(f"{len(labels)} faces, {len(aus)} AUs that come and go")
+print(f"{len(labels)} faces, {len(aus)} AUs with varying presence")
 
 # %%
-# How often each AU is there when another one is: row "AU06", column "AU12" is P(AU12 | AU06).
+# The probability of each AU given another one: row "AU06", column "AU12" is P(AU12 | AU06).
 
 draw_adjacency(conditional_probabilities(labels), aus.names, "given.png", "P(column | row)")
 
 # %%
-# The correlation coefficient does not mind how common an AU is. Orange lines exclude each other.
+# The correlation does not depend on the rate of an AU. Orange lines: the AUs exclude each other.
 
 correlation = np.corrcoef(labels.numpy(), rowvar=False) - np.eye(len(aus))
 draw_face_graph(correlation, aus.names, "together.png", title="AUs that occur together")
