@@ -84,8 +84,8 @@ def test_selection_on_the_test_fold_is_said(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.name", "sackl"], "no model is called 'sackl'"),
-        (["--model.name", "sackl", "--data.dataset", "BP4D"], "no model is called 'sackl'"),
+        (["--model.name", "sackl"], "that of a model, got 'sackl'"),
+        (["--model.name", "sackl", "--data.dataset", "BP4D"], "that of a model, got 'sackl'"),
         (["--model.backbone", "resnet7"], "resnet7"),
         (["--model.options", "{k: 13}"], "k must be"),
         (["--data.dataset", "BP4D"], "data.root must be given"),

@@ -37,7 +37,7 @@ class Relations(nn.Module):
         self.center_rules = au_center_rules(self.aus)
         self.seen: list[int] = []
 
-    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+    def forward(self, images: Tensor, *, return_graph: bool = False) -> AUOutput:
         batch, count = len(images), len(self.aus)
         self.seen.append(batch)
         following = (torch.arange(count) + 1) % count
@@ -220,9 +220,9 @@ def test_synthetic_faces_are_bare_and_cut_out_as_in_training(
     from aurel.data.transforms import EvalTransform
 
     class Recorder(Relations):
-        def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+        def forward(self, images: Tensor, *, return_graph: bool = False) -> AUOutput:
             self.images = images
-            return super().forward(images, return_graph)
+            return super().forward(images, return_graph=return_graph)
 
     model = Recorder()
     loaded = checkpoints.ImageModel(model, image_size=32, resize=48)

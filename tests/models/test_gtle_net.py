@@ -142,7 +142,7 @@ def test_weights_come_from_the_expression_encoder(tmp_path: Any) -> None:
     encoder.eval(), model.eval()
     tap = encoder.net.forward_intermediates(images, [3], intermediates_only=True)[0]
     torch.testing.assert_close(model.backbone(images)[0], tap)
-    with pytest.raises(ValueError, match="is a test_resnet, the model's backbone is resnet18"):
+    with pytest.raises(ValueError, match="encoder must be a resnet18, got test_resnet"):
         start_from(small_model("gtle_net", backbone="resnet18"), tmp_path / "encoder.pth")
     with pytest.raises(ValueError, match="holds a expression_encoder, from which a MACG cannot"):
         start_from(small_model("macg"), tmp_path / "encoder.pth")
@@ -204,8 +204,8 @@ def test_an_encoder_is_no_au_model() -> None:
 def test_wrong_options() -> None:
     with pytest.raises(ValueError, match="local_features must be one of masked, maps, none, got"):
         small_model("gtle_net", local_features="both")
-    wanted = "a map at 1/16 of the image, vit_small_patch32_224 has 1/32"
-    with torch.device("meta"), pytest.raises(ValueError, match=wanted):
+    message = "a map at 1/16 of the image, got vit_small_patch32_224 with 1/32"
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
         create_model("gtle_net", backbone="vit_small_patch32_224")
 
 

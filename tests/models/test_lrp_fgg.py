@@ -197,7 +197,7 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"fusion": "sum"}, "fusion must be one of attention, fixed, none, got 'sum'"),
-        ({"graph": False}, "fusion must be none where graph is false.*got 'attention'"),
+        ({"graph": False}, "fusion must be none where graph is false,.*got 'attention'"),
         ({"fusion": "fixed", "fusion_weight": -1}, r"weight must be in 0..1, got -1"),
         ({"fusion_heads": 3}, "heads must divide the 128 channels, got 3"),
         ({"networks": 0}, "networks must be at least 1"),

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from aurel.models.author_checkpoint import load_author_checkpoint
 from aurel.models.author_keys import macg as author_keys
-from aurel.models.author_keys.edges import au_specific_features, cosine_classifier
-from aurel.models.author_keys.facial_graph_generator import topk_graph_conv
+from aurel.models.author_keys.layers import au_specific_features, cosine_classifier, topk_graph_conv
 from aurel.models.macg import MACGConfig, MACGHead
 from aurel.models.registry import create_model
 
@@ -110,7 +109,7 @@ def test_a_loaded_model_gives_the_authors_outputs(golden: Golden) -> None:
     "options", [{"attention": "none"}, {"graph": False}, {"channel_topology": "per_au"}], ids=str
 )
 def test_the_authors_have_the_whole_model(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="authors' MACG has the options .*'mafg'.* this one"):
+    with pytest.raises(ValueError, match="options must be those of the authors, .*'mafg'.* got"):
         load_author_checkpoint(small_model("macg", **options), {"x": torch.zeros(1)})
 
 

@@ -147,9 +147,9 @@ def test_every_tensor_of_the_file_is_used() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scales": (4,)}, "released the whole model only"),
-        ({"backbone": "mobilenetv3_small_050"}, "ResNet and Swin backbones, the model has mobile"),
-        ({"aus": [1, 12]}, "AU groups of BP4D and of DISFA, the model has upper, lower"),
+        ({"scales": (4,)}, "options must be those of the complete MDHR, .*got MDHRConfig"),
+        ({"backbone": "mobilenetv3_small_050"}, "backbone must be a ResNet or Swin, .*got mobile"),
+        ({"aus": [1, 12]}, "groups must be those of BP4D or DISFA, .*got upper, lower"),
     ],
 )
 def test_what_cannot_be_loaded(options: dict[str, Any], message: str) -> None:
@@ -311,8 +311,8 @@ def test_aus_without_names() -> None:
     [
         ({"scales": (2, 1)}, r"scales must be ascending, of 1..4, got \(2, 1\)"),
         ({"scales": (0, 1)}, r"scales must be ascending, of 1..4, got \(0, 1\)"),
-        ({"regional": False}, "regional=False leaves no regions"),
-        ({"auxiliary": False}, "edges='active_cross_region' needs auxiliary=True"),
+        ({"regional": False}, "auxiliary must be False and edges None where regional is False"),
+        ({"auxiliary": False}, "auxiliary must be True for edges='active_cross_region'"),
         ({"fusion": "max"}, "fusion must be one of"),
         ({"padding": "same"}, "padding must be one of"),
         ({"edges": "all"}, "edges must be one of"),

@@ -193,7 +193,7 @@ def test_a_loaded_model_gives_the_authors_outputs(stage: int, tmp_path: Path) ->
 def test_weights_of_the_authors_are_for_their_aus(stage: int) -> None:
     names = [*OPENGRAPHAU.names[27:], *OPENGRAPHAU.names[:27]]
     model = create_model(STAGES[stage], aus=names, backbone="resnet18")
-    with pytest.raises(ValueError, match="41 AUs of the set OpenGraphAU, this model has AU01L"):
+    with pytest.raises(ValueError, match="41 AUs of the set OpenGraphAU, .*got AU01L"):
         load_author_checkpoint(model, {"head.main_sc": torch.zeros(27, 128)})
 
 
@@ -220,9 +220,9 @@ def test_nodes_of_other_sets() -> None:
 @pytest.mark.parametrize(
     ("aus", "lateral_parents", "message"),
     [
-        ([1, "L12", "R4"], "corrected", "'corrected'.*custom lacks AU12 for AU12L, AU04 for AU04R"),
-        ([1, 12, "L12"], "released", "lacks AU11 for AU12L"),
-        (["L1", "R1"], "corrected", "lacks AU01 for AU01L, AU01 for AU01R"),
+        ([1, "L12", "R4"], "corrected", "'corrected'.*custom without AU12 for AU12L, AU04 for"),
+        ([1, 12, "L12"], "released", "without AU11 for AU12L"),
+        (["L1", "R1"], "corrected", "without AU01 for AU01L, AU01 for AU01R"),
         ([1], "both", "lateral_parents must be one of corrected, released, got 'both'"),
     ],
 )
@@ -293,7 +293,7 @@ def test_stage2_inherits_from_stage1() -> None:
 def test_stages_must_fit() -> None:
     aus = [1, 11, 12, "L12"]
     stage2 = small_model(STAGES[2], aus=aus, lateral_parents="released")
-    with pytest.raises(ValueError, match="differ: stage 1 corrected, stage 2 released"):
+    with pytest.raises(ValueError, match="must be released as in stage 2, got corrected"):
         start_from_stage1(stage2, small_model(STAGES[1], aus=aus))
-    with pytest.raises(ValueError, match="AUs of the stages differ"):
+    with pytest.raises(ValueError, match="AUs of stage 1 must be"):
         start_from_stage1(small_model(STAGES[2]), small_model(STAGES[1], aus=aus))

@@ -41,7 +41,7 @@ class Tiny(AUModel):
     def image_size(self) -> int:
         return self.config.image_size
 
-    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+    def forward(self, images: Tensor, *, return_graph: bool = False) -> AUOutput:
         features = self.conv(images).relu().flatten(1)
         return AUOutput(self.linear(features).sigmoid(), aus=self.aus)
 
