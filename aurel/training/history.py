@@ -1,4 +1,4 @@
-"""One row an epoch, in memory and in a CSV file that survives a resume."""
+"""A row of metrics for each epoch, in memory and in a CSV file that a resumed run continues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aurel.files import atomic_path
 
 
 def epoch_metrics(trainer: Trainer) -> dict[str, Tensor]:
-    """Return what was logged in this epoch; validation scores only where it was validated."""
+    """Return the metrics of this epoch; those of validation only where it was run."""
     every = trainer.check_val_every_n_epoch or 1
     validated = (trainer.current_epoch + 1) % every == 0
     metrics = trainer.callback_metrics
@@ -21,7 +21,7 @@ def epoch_metrics(trainer: Trainer) -> dict[str, Tensor]:
 
 
 class History(Callback):
-    """Collect what was logged, once an epoch.
+    """Collect the logged metrics after each epoch.
 
     Args:
         path: CSV file, rewritten after each epoch; rows of a run that is resumed are kept. None

@@ -1,4 +1,4 @@
-"""Whole runs with a model that trains in no time."""
+"""Complete runs with a very small model."""
 
 from __future__ import annotations
 
@@ -147,10 +147,12 @@ def test_a_full_disk_costs_one_epoch_and_no_more(
 def test_a_folder_that_holds_a_run_is_not_overwritten(stripes: Path, tmp_path: Path) -> None:
     chosen = options(stripes, tmp_path / "run", trainer__max_epochs=1)
     fit(chosen)
-    with pytest.raises(ValueError, match="holds a run already: go on with --ckpt_path last"):
+    with pytest.raises(
+        ValueError, match="folder without a run, got .*: resume .* --ckpt_path last"
+    ):
         fit(chosen)
     last = checkpoint_file(run_folder(chosen), "last")
-    with pytest.raises(ValueError, match="belongs to another run: seed differ"):
+    with pytest.raises(ValueError, match="must be a checkpoint of this run, .* another seed;"):
         fit(replace(chosen, seed=4), resume=last)
     with pytest.raises(FileNotFoundError, match="there is no checkpoint .*nowhere.ckpt"):
         checkpoint_file(run_folder(chosen), "nowhere.ckpt")
@@ -183,7 +185,7 @@ def test_a_checkpoint_is_not_tested_on_people_it_has_seen(stripes: Path, tmp_pat
         for fold in (1, 2):
             (other / f"BP4D_test_{kind}_fold{fold}.txt").write_text(text)
     fold2 = replace(chosen, data=replace(chosen.data, lists=str(other), fold=2))
-    with pytest.raises(ValueError, match="trained on BP4D fold 1 and the data are BP4D fold 2"):
+    with pytest.raises(ValueError, match="data.fold must be 1, .*got 2: .*trained on BP4D fold 1"):
         score(fold2, best)
     seen = replace(chosen, data=replace(chosen.data, lists=str(other)))
     with pytest.raises(ValueError, match="5 people are on both sides"):
@@ -266,7 +268,7 @@ def test_another_model_does_not_go_on_where_this_one_stopped(stripes: Path, tmp_
     other = options(
         stripes, tmp_path / "run", model=ModelOptions("me_graphau_stage1", backbone="resnet18")
     )
-    with pytest.raises(ValueError, match=r"another run: .*model \(tiny there"):
+    with pytest.raises(ValueError, match=r"of this run, .*model \(tiny there"):
         fit(other, last, config="replaced")
     assert not (run_folder(chosen) / "config.yaml").exists()
 

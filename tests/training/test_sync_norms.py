@@ -1,4 +1,4 @@
-"""Norms of a run over several processes are timm's, and the model gets its own back."""
+"""A run over several processes uses timm's norms, and the model has its own norms afterwards."""
 
 from __future__ import annotations
 

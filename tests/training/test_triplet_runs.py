@@ -90,7 +90,7 @@ def test_encoder_then_gtle_net(tmp_path: Path) -> None:
     last = checkpoint_file(tmp_path / "gtle", "last")
     assert score(second, last).scores["AU12"]["known"] == 18
     other_fold = replace(second, data=replace(data, fold=2), out=str(tmp_path / "fold2"))
-    with pytest.raises(ValueError, match="trained on synthetic fold 1 and the data are synthetic"):
+    with pytest.raises(ValueError, match="data.fold must be 1, .*got 2: .*synthetic fold 1"):
         fit(other_fold)
 
 
@@ -109,7 +109,7 @@ def test_masks_can_be_supervised_by_landmarks(tmp_path: Path) -> None:
     )
     assert loss == pytest.approx(sum(parts), rel=1e-4) and all(parts)
     without = replace(model, options={**model.options, "local_features": "maps"})
-    with pytest.raises(ValueError, match="the loss 'attention' needs `masks`, which this model"):
+    with pytest.raises(ValueError, match="must return `masks` for the loss 'attention'"):
         fit(replace(run, model=without, out=str(tmp_path / "maps")))
 
 

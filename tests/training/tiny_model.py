@@ -1,4 +1,4 @@
-"""A model that trains in no time and has no batch norm."""
+"""A very small model without batch norm."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from aurel.output import AUOutput
 
 @dataclass(frozen=True)
 class TinyConfig(ModelConfig):
-    """Options of the stand-in.
+    """Options of the small model.
 
     Args:
-        backbone: none.
+        backbone: not used.
         width: channels.
         image_size: side of the images.
     """
@@ -28,7 +28,7 @@ class TinyConfig(ModelConfig):
 
 
 class Tiny(AUModel):
-    """Coloured blocks to AU probabilities."""
+    """Compute AU probabilities from blocks of pixels."""
 
     config: TinyConfig
 
@@ -47,7 +47,7 @@ class Tiny(AUModel):
 
 
 def register() -> None:
-    """Enter it into the registry like any other model."""
+    """Register the model as `tiny`."""
     registry.list_models()
     registry.register_model(
         "tiny", TinyConfig, paper="none", outputs=("probs",), losses={"asymmetric": 1.0}
