@@ -88,7 +88,7 @@ def test_selection_on_the_test_fold_is_said(
         (["--model.name", "sackl", "--data.dataset", "BP4D"], "that of a model, got 'sackl'"),
         (["--model.backbone", "resnet7"], "resnet7"),
         (["--model.options", "{k: 13}"], "k must be"),
-        (["--data.dataset", "BP4D"], "data.root must be given"),
+        (["--data.dataset", "BP4D"], "data.root must be the folder"),
         (["--trainer.devices", "0"], "trainer: "),
         (["--data.batch_size", "17"], "batch_size must be at most 16"),
         (["--trainer.devices", "3", "--trainer.strategy", "ddp"], "batch_size must be at most 5"),

@@ -173,7 +173,7 @@ def test_the_test_images_of_a_recipe_are_averaged(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "data.root must be given"),
+        ([], "data.root must be the folder"),
         (["--data.root", "gone"], "gone"),
         (["--data.root", "disfa", "--data.frames", "4"], "data.frames must be null, got 4"),
         (["--data.root", "disfa", "--ckpt_path", "best"], "ckpt_path"),

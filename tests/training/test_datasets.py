@@ -98,7 +98,7 @@ def test_synthetic_folds_are_thirds_of_the_people() -> None:
     assert sorted(tested) == [f"synthetic/{person}" for person in range(7)]
     with pytest.raises(ValueError, match="data.fold must be in 1..3, got 4"):
         datasets.test_splits(DataOptions("synthetic", fold=4, synthetic=faces))
-    with pytest.raises(ValueError, match="no file of class weights"):
+    with pytest.raises(ValueError, match="data.class_weights must be labels or none"):
         training_splits(
             DataOptions("synthetic", resize=32, crop=32, class_weights="file", synthetic=faces)
         )
