@@ -1,4 +1,4 @@
-"""The benchmark of all models: it runs, and without relations no node hears another."""
+"""The benchmark of all models: without relations no node depends on another, and its tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def relation_layer(model: nn.Module) -> Any:
 
 
 def influence(layer: Any, nodes: int = 12) -> Tensor:
-    """Which nodes (columns) change a node's output (rows), (N, N)."""
+    """Return the derivatives of each node's output (rows) by each node (columns), (N, N)."""
     channels = layer.in_channels if isinstance(layer, SelfAdjustingGCN) else WIDTH
     edges = torch.randn(1, nodes, nodes, channels, dtype=torch.float64)
 
@@ -56,7 +56,7 @@ def test_every_model_is_in_the_benchmark() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if name != "gtle_net"])
-def test_without_relations_no_node_hears_another(name: str) -> None:
+def test_without_relations_no_node_depends_on_another(name: str) -> None:
     from model_ablations import build
 
     torch.manual_seed(0)
@@ -71,7 +71,7 @@ def test_without_relations_no_node_hears_another(name: str) -> None:
 
 
 @pytest.mark.parametrize("residual", ["inside", "outside"])
-def test_deaf_gated_edges_are_the_layer_on_graphs_of_one_node(residual: Any) -> None:
+def test_gated_edges_without_relations_are_the_layer_on_graphs_of_one_node(residual: Any) -> None:
     from model_ablations import DeafGatedEdges
 
     torch.manual_seed(0)

@@ -81,7 +81,7 @@ class AUModel(nn.Module):
 
     @property
     def region_plan(self) -> RegionPlan | None:
-        """The groups of AUs that `AUOutput.region_logits` are of; None without region logits."""
+        """The groups of AUs of `AUOutput.region_logits`; None without region logits."""
         return None
 
     @property

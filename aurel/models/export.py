@@ -55,22 +55,15 @@ def export_onnx(
     """
     onnxruntime = _onnxruntime()
     info = info_of(model)
-    clips = info.takes_clips
     size = image_size or model.image_size or info.image_size
-    device = next(model.parameters()).device
-
-    def random_input(batch: int, length: int) -> Tensor:
-        leading = (batch, length) if clips else (batch,)
-        return torch.rand(*leading, 3, size, size, device=device) * 4 - 2
-
     training = model.training
     model.eval()
     try:
-        example = random_input(2, frames)
-        program = _onnx_program(model, example, "clips" if clips else "images", opset)
+        example = _random_input(model, 2, frames, size)
+        program = _onnx_program(model, example, info.inputs, opset)
         about = {**describe(model), "image_size": size}
         program.model.metadata_props["aurel"] = json.dumps(about)
-        images = random_input(3, frames + 1)
+        images = _random_input(model, 3, frames + 1, size)
         with torch.no_grad():
             expected = named_outputs(model(images))
     finally:
@@ -78,11 +71,7 @@ def export_onnx(
     with atomic_path(path) as temporary:
         program.save(temporary, external_data=False)
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        values = session.run(list(expected), {session.get_inputs()[0].name: images.cpu().numpy()})
-        differences = {
-            name: _difference(torch.from_numpy(value), reference.cpu())
-            for value, (name, reference) in zip(values, expected.items(), strict=True)
-        }
+        differences = _differences(session, images, expected)
         if not all(difference <= tolerance for difference in differences.values()):
             raise RuntimeError(
                 f"the outputs of the ONNX file must differ from the model's by {tolerance} at "
@@ -138,6 +127,22 @@ def _sort(
     x: Tensor, *, stable: bool | None, dim: int = -1, descending: bool = False
 ) -> tuple[Tensor, Tensor]:
     return torch.ops.aten.sort.default(x, dim, descending)
+
+
+def _random_input(model: AUModel, batch: int, frames: int, size: int) -> Tensor:
+    leading = (batch, frames) if model.inputs == "clips" else (batch,)
+    device = next(model.parameters()).device
+    return torch.rand(*leading, 3, size, size, device=device) * 4 - 2
+
+
+def _differences(session: Any, images: Tensor, expected: dict[str, Tensor]) -> dict[str, float]:
+    """Return the largest difference of each output of an ONNX session from the expected one."""
+    (entry,) = session.get_inputs()
+    values = session.run(list(expected), {entry.name: images.cpu().numpy()})
+    return {
+        name: _difference(torch.from_numpy(value), reference.cpu())
+        for value, (name, reference) in zip(values, expected.items(), strict=True)
+    }
 
 
 def _difference(value: Tensor, expected: Tensor) -> float:

@@ -290,7 +290,7 @@ class RegionRelations(nn.Module):
 
 
 class TokenClassifier(nn.Module):
-    """Compute logits (B, N) from tokens (B, D, C): a linear layer on each, then one on all."""
+    """Classify tokens by a linear layer on each token, then one on all tokens."""
 
     def __init__(self, tokens: int, channels: int, token_dim: int, num_aus: int) -> None:
         super().__init__()
@@ -298,17 +298,19 @@ class TokenClassifier(nn.Module):
         self.linear = nn.Linear(tokens * token_dim, num_aus)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits (B, N) for tokens (B, D, C)."""
         return self.linear(self.reduce(tokens).flatten(1))
 
 
 class MeanClassifier(nn.Module):
-    """Compute logits (B, N) from tokens (B, D, C) by a linear layer on the mean token."""
+    """Classify tokens by a linear layer on their mean."""
 
     def __init__(self, channels: int, num_aus: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, num_aus)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits (B, N) for tokens (B, D, C)."""
         return self.linear(tokens.mean(1))
 
 

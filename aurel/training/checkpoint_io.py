@@ -20,6 +20,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
+        """Write a checkpoint; after an error the previous file is unchanged."""
         save_torch(checkpoint, path)
 
     def load_checkpoint(
@@ -29,4 +30,5 @@ class AtomicCheckpointIO(CheckpointIO):
         return torch.load(path, map_location=map_location, weights_only=True)
 
     def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete the file of a checkpoint, if there is one."""
         Path(path).unlink(missing_ok=True)

@@ -33,15 +33,18 @@ class History(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row of this epoch, and write the file."""
         row = {name: float(value) for name, value in epoch_metrics(trainer).items()}
         self.rows.append({"epoch": float(trainer.current_epoch), **row})
         if self.path is not None and trainer.is_global_zero:
             self._write(self.path)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the rows, which checkpoints store."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the rows of a checkpoint."""
         self.rows = state_dict["rows"]
 
     def _write(self, path: Path) -> None:

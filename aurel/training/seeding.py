@@ -25,6 +25,7 @@ class EpochSeed(Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed torch for this epoch and process."""
         torch.manual_seed(mixed(self.seed, trainer.current_epoch, trainer.global_rank))
 
 

@@ -1,3 +1,5 @@
+"""Weights that authors released: every tensor is used, and errors list what does not fit."""
+
 from __future__ import annotations
 
 import math

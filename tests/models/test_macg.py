@@ -1,3 +1,5 @@
+"""MACG: the numbers of the authors' head, its ablations, its checkpoints."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -27,40 +29,42 @@ def under(arrays: Mapping[str, Tensor], prefix: str) -> Arrays:
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def to_ours(author: Arrays) -> Arrays:
-    """The authors' head under our names; serves parameters, gradients and buffers alike."""
+def to_aurel(author: Arrays) -> Arrays:
+    """Return tensors of the authors' head (parameters, gradients, buffers) by names of aurel."""
     modules = {
         "features": au_specific_features(under(author, "mafg.class_linears.")),
         "relation": topk_graph_conv(under(author, "gnn.")),
         "classifier": cosine_classifier(author),
     }
-    ours = {f"{name}.{key}": value for name, keys in modules.items() for key, value in keys.items()}
-    return {**ours, **author_keys.own_head(author)}
+    state = {
+        f"{name}.{key}": value for name, keys in modules.items() for key, value in keys.items()
+    }
+    return {**state, **author_keys.own_head(author)}
 
 
-def assert_near(ours: Tensor | None, theirs: Tensor) -> None:
-    assert ours is not None
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+def assert_near(value: Tensor | None, expected: Tensor) -> None:
+    assert value is not None
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_head_gives_the_authors_numbers(golden: Golden, mode: str) -> None:
     arrays = {key: torch.from_numpy(value) for key, value in golden("macg_head").items()}
     head = MACGHead(16, 5, MACGConfig(k=3, ties="all")).double()
-    head.load_state_dict(to_ours(under(arrays, "param.")))
+    head.load_state_dict(to_aurel(under(arrays, "param.")))
     head.train(mode == "train")
     tokens = arrays["input.x"].requires_grad_()
     probs, _ = head(tokens.mT.unflatten(2, (7, 7)))
     assert_near(probs, arrays[f"{mode}.out.0"])
     probs.backward(arrays["cotangent.0"])
     assert_near(tokens.grad, arrays[f"{mode}.grad.input.x"])
-    theirs = to_ours({**under(arrays, "param."), **under(arrays, f"{mode}.grad.param.")})
+    expected = to_aurel({**under(arrays, "param."), **under(arrays, f"{mode}.grad.param.")})
     for name, parameter in head.named_parameters():
-        assert_near(parameter.grad, theirs[name])
+        assert_near(parameter.grad, expected[name])
     if mode == "train":
-        theirs = to_ours({**under(arrays, "param."), **under(arrays, "train.buffer_after.")})
+        expected = to_aurel({**under(arrays, "param."), **under(arrays, "train.buffer_after.")})
         for name, buffer in head.named_buffers():
-            assert_near(buffer, theirs[name])
+            assert_near(buffer, expected[name])
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -1,3 +1,5 @@
+"""Files of models: round trips, metadata, and files that are refused."""
+
 from __future__ import annotations
 
 import os
@@ -23,7 +25,7 @@ STAGE1 = "me_graphau_stage1"
 
 
 def lightning_file(model: torch.nn.Module, path: Path) -> Path:
-    """What a training framework writes: the model under "model.", beside the loss's buffers."""
+    """Write the file of a training framework: the model under "model.", and buffers of the loss."""
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     state["loss.weight"] = torch.ones(3)
     content = {

@@ -1,3 +1,5 @@
+"""The registry of models, and the creation of models by name."""
+
 from __future__ import annotations
 
 import inspect

@@ -1,3 +1,5 @@
+"""SACL: the sizes of the paper, its ablations, its landmarks and graphs."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -43,7 +45,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def count(**options: Any) -> tuple[int, float]:
-    """Parameters and multiply-adds of one 224-pixel image, of every product of matrices."""
+    """Return parameters, and multiply-adds of all matrix products for an image of 224 pixels."""
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), torch.no_grad():
         model = create_model("sacl", num_aus=12, **options).eval()
@@ -97,7 +99,7 @@ def test_sizes_of_one_to_seven_stages(stages: int) -> None:
     assert model.classifier.reduce.in_features == 960
 
 
-def test_what_the_cross_attention_is_classified_from() -> None:
+def test_after_the_cross_attention_only_nodes_are_classified() -> None:
     with torch.device("meta"):
         model = create_model("sacl", num_aus=12, fusion="cross_attention")
     assert model.look.channels == 960
@@ -112,7 +114,7 @@ def test_scales_drop_the_finest_maps() -> None:
         assert (narrow.reduce.in_features < wide.reduce.in_features) == (scales < 4)
 
 
-def test_options_that_do_not_go_together() -> None:
+def test_options_that_exclude_each_other() -> None:
     with pytest.raises(
         ValueError, match="fusion must be one of concat, cross_attention, got 'sum'"
     ):
@@ -140,7 +142,7 @@ def test_given_landmarks_move_the_regions() -> None:
     out = model(images, first)
     assert not torch.allclose(out.logits, model(images, second).logits)
     assert torch.equal(out.logits, model(images, landmarks=first).logits)
-    # What comes back is the prediction, so that it can be trained.
+    # The output is the prediction, so that it can be trained.
     torch.testing.assert_close(out.landmarks, model(images).landmarks)
     same = model(images, landmarks=model(images).landmarks)
     torch.testing.assert_close(same.logits, model(images).logits)

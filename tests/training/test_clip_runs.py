@@ -124,10 +124,10 @@ def test_with_context_a_test_gives_the_numbers_of_the_whole_video(stripes: Path)
     whole: Any = scored_splits(listed(stripes, frames=8, context=model.context)).test
     with torch.no_grad():
         parts = [model(test[index]["image"][None]).probs[0] for index in range(3)]
-        wanted = model(whole[0]["image"][None]).probs[0]
+        expected = model(whole[0]["image"][None]).probs[0]
     labelled = [test[index]["labels"][:, 0] >= 0 for index in range(3)]
     found = torch.cat([part[rows] for part, rows in zip(parts, labelled, strict=True)])
-    torch.testing.assert_close(found, wanted[whole[0]["labels"][:, 0] >= 0])
+    torch.testing.assert_close(found, expected[whole[0]["labels"][:, 0] >= 0])
 
 
 def test_the_loss_falls_on_embedded_clips(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class Identity:
 
     @property
     def has_long_hair(self) -> Array:
-        """1 where the hair falls past the ears, else 0."""
+        """Whether hair is longer than to the ears: 1 or 0."""
         return (self.hair_length > 0.1).astype(np.float32)
 
     @property
