@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aurel.data.arguments import check_at_least
 from aurel.data.base import AUDataset, Transform
 from aurel.data.lists import ListDataset
 
@@ -57,10 +58,8 @@ class ListClips(AUDataset):
         at_random: bool = False,
         transform: Transform | None = None,
     ) -> None:
-        if frames < 1:
-            raise ValueError(f"frames must be at least 1, got {frames}")
-        if context < 0:
-            raise ValueError(f"context must be at least 0, got {context}")
+        check_at_least("frames", frames, 1)
+        check_at_least("context", context, 0)
         if data.transform is not None:
             raise ValueError(
                 "data.transform must be None, because a clip is transformed as one sample, got "

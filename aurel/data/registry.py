@@ -10,6 +10,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Literal
 
+from aurel.data.arguments import check_at_least
 from aurel.data.base import AUDataset, Transform, TripletDataset
 from aurel.data.synthetic.options import SyntheticOptions
 from aurel.facs import AUSet, AUSpec
@@ -98,8 +99,8 @@ class DatasetInfo:
     def __post_init__(self) -> None:
         if not set(self.labels.values()) <= {1, 0, -1}:
             raise ValueError(f"labels must map to 1, 0 or -1, got {dict(self.labels)}")
-        if self.folds is not None and self.folds < 0:
-            raise ValueError(f"folds must be at least 0, got {self.folds}")
+        if self.folds is not None:
+            check_at_least("folds", self.folds, 0)
 
     def check_fold(self, fold: int | None) -> None:
         """Raise ValueError unless `fold` is a fold, or None for files without a number."""

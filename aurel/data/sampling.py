@@ -7,6 +7,8 @@ from collections.abc import Hashable, Sequence
 
 from torch import Tensor
 
+from aurel.data.arguments import check_at_least
+
 
 def thin_frames(
     labels: Tensor,
@@ -38,9 +40,8 @@ def thin_frames(
     AU2, 15, 23, 24 and 26. The paper does not say that the steps are regular, nor that one such AU
     is enough.
     """
-    for name, step in (("every", every), ("rare_every", rare_every)):
-        if step < 1:
-            raise ValueError(f"{name} must be at least 1, got {step}")
+    check_at_least("every", every, 1)
+    check_at_least("rare_every", rare_every, 1)
     if len(groups) != len(labels):
         raise ValueError(f"groups must have one entry per frame, {len(labels)}, got {len(groups)}")
     has_rare = (labels[:, list(rare)] == 1).any(1).tolist()

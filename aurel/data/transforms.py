@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aurel.data.arguments import check_share
 from aurel.data.imagenet import standardize
 from aurel.facs import FLIP_49, AUSet
 
@@ -51,8 +52,7 @@ class TrainTransform:
     def __post_init__(self) -> None:
         _check_sizes(self.resize, self.crop)
         for name in ("flip", "brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+            check_share(name, getattr(self, name))
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
         sample = resize(sample, self.resize)

@@ -11,6 +11,7 @@ from timm.models import checkpoint_seq
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from aurel.data.arguments import check_at_least
 from aurel.facs import AUSet, RegionGroup, RegionPlan, labels_from_regions, region_plan
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.cross_region_gat import CrossRegionGAT, Edges
@@ -256,8 +257,7 @@ def stream(model: MDHR, frames: Iterable[Tensor], chunk: int = 64) -> Iterator[A
         ValueError: `chunk` is below 1, or the model is in training mode, where the prediction of a
             frame would depend on the batch statistics of its window.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk must be 1 or more, got {chunk}")
+    check_at_least("chunk", chunk, 1)
     if model.training:
         raise ValueError("model must be in eval mode, got one in training mode")
     for window, start, stop in windows(frames, chunk, model.context):

@@ -111,7 +111,7 @@ class TopKHead(nn.Module):
     Args:
         channels: width C of tokens and nodes.
         nodes: the node that each AU is classified from.
-        k: neighbours of a node.
+        k: neighbors of a node.
         metric: see `TopKGraphConv`.
         ties: see `TopKGraphConv`.
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from aurel.data.arguments import check_share
 from aurel.models.base import AUModel
 from aurel.output import AUOutput
 
@@ -35,8 +36,7 @@ class VotingEnsemble(nn.Module):
         super().__init__()
         if not models:
             raise ValueError("models must hold at least one, got none")
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in 0..1, got {threshold}")
+        check_share("threshold", threshold)
         self.aus = models[0].aus
         for model in models:
             if model.aus != self.aus:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from aurel.data.arguments import check_at_least
+
 T = TypeVar("T")
 
 
@@ -23,8 +25,7 @@ def windows(items: Iterable[T], length: int, context: int) -> Iterator[tuple[lis
     Raises:
         ValueError: `length` is below 1.
     """
-    if length < 1:
-        raise ValueError(f"length must be 1 or more, got {length}")
+    check_at_least("length", length, 1)
     window: list[T] = []
     start = 0
     for item in items:

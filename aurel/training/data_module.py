@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from aurel.data.arguments import check_at_least
 from aurel.facs import AUSet
 from aurel.training.seeding import WorkerSeed
 
@@ -53,10 +54,8 @@ class AUDataModule(LightningDataModule):
         self, splits: Splits, *, batch_size: int, num_workers: int = 0, seed: int = 0
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if num_workers < 0:
-            raise ValueError(f"num_workers must be at least 0, got {num_workers}")
+        check_at_least("batch_size", batch_size, 1)
+        check_at_least("num_workers", num_workers, 0)
         self.splits = splits
         self.batch_size = batch_size
         self.num_workers = num_workers

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from aurel.data.arguments import check_at_least
 from aurel.facs import RegionPlan, au_center_rules
 from aurel.losses import (
     attention_map_loss,
@@ -130,8 +131,7 @@ class Objective(nn.Module):
         for name, factor in losses.items():
             if name not in TERMS:
                 raise ValueError(f"losses must be among {', '.join(TERMS)}, got {name!r}")
-            if not factor >= 0:
-                raise ValueError(f"losses.{name} must be at least 0, got {factor}")
+            check_at_least(f"losses.{name}", factor, 0)
         self.losses = {name: factor for name, factor in losses.items() if factor > 0}
         if not self.losses:
             raise ValueError(f"losses must have a factor above 0, got {dict(losses)}")

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
+from aurel.data.arguments import check_at_least
+
 Schedule = Literal["constant", "cosine", "inverse_sqrt", "multi_step", "one_cycle"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
@@ -37,8 +39,7 @@ def schedule(
     """
     if name not in SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
-    if total_steps < 1:
-        raise ValueError(f"total_steps must be at least 1, got {total_steps}")
+    check_at_least("total_steps", total_steps, 1)
     if not 0 <= warmup_steps <= total_steps:
         raise ValueError(f"warmup_steps must be in 0..{total_steps}, got {warmup_steps}")
     if (name == "multi_step") != bool(milestones):

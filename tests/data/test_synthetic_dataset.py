@@ -158,7 +158,7 @@ def test_intensities_of_clips_rise_and_fall_smoothly() -> None:
         ({"subjects": []}, "subjects must be one or more"),
         ({"subjects": [-1]}, "subjects must be one or more"),
         ({"per_subject": 0}, "per_subject must be at least 1, got 0"),
-        ({"size": 8}, "size must be at least 32 pixels, got 8"),
+        ({"size": 8}, "size must be at least 32, got 8"),
         ({"occlusion": 1.5}, r"occlusion must be in 0..1, got 1.5"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"strength": 2.0}, r"strength must be in 0..1, got 2.0"),

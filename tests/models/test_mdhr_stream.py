@@ -62,6 +62,6 @@ def test_streams_that_are_refused() -> None:
     model = small_model("mdhr")
     with pytest.raises(ValueError, match="eval mode, got one in training mode"):
         next(stream(model.train(), []))
-    with pytest.raises(ValueError, match="chunk must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
         next(stream(model.eval(), [], 0))
     assert list(stream(model.eval(), [])) == []

@@ -200,7 +200,7 @@ def test_k_defaults_to_all_regions_of_a_small_set() -> None:
     assert create_model("sacl", aus="BP4D", backbone="rest_tiny").config.k == 9
 
 
-def test_aus_without_a_centre_rule() -> None:
+def test_aus_without_a_center_rule() -> None:
     with pytest.raises(ValueError, match=r"(?s)no cent.. rule for AU05, AU20.*extra_rules="):
         create_model("sacl", aus=[1, 5, 20], backbone="rest_tiny")
     with pytest.raises(ValueError, match="needs the AUs of the 3 columns"):
@@ -208,7 +208,7 @@ def test_aus_without_a_centre_rule() -> None:
     assert create_model("sacl", num_aus=3, backbone="rest_tiny", relations=False).config.k == 9
 
 
-def test_own_centre_rules(tmp_path: Any) -> None:
+def test_own_center_rules(tmp_path: Any) -> None:
     rules = {5: AUCenter((20, 27)), 20: AUCenter((31, 37), 0.25)}
     model = create_model(
         "sacl", aus=[1, 5, 20], backbone="rest_tiny", image_size=64, extra_rules=rules

@@ -125,8 +125,8 @@ def test_with_context_a_test_gives_the_numbers_of_the_whole_video(stripes: Path)
     with torch.no_grad():
         parts = [model(test[index]["image"][None]).probs[0] for index in range(3)]
         expected = model(whole[0]["image"][None]).probs[0]
-    labelled = [test[index]["labels"][:, 0] >= 0 for index in range(3)]
-    found = torch.cat([part[rows] for part, rows in zip(parts, labelled, strict=True)])
+    labeled = [test[index]["labels"][:, 0] >= 0 for index in range(3)]
+    found = torch.cat([part[rows] for part, rows in zip(parts, labeled, strict=True)])
     torch.testing.assert_close(found, expected[whole[0]["labels"][:, 0] >= 0])
 
 

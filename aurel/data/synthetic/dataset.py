@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aurel.data.arguments import check_at_least, check_share
 from aurel.data.base import AUDataset, Sample, Transform
 from aurel.data.imagenet import standardize
 from aurel.data.synthetic.actions import COLUMN, Actions
@@ -136,8 +137,7 @@ class SyntheticClips(AUDataset):
         self.transform = transform
         world = _world(self.aus, coupling)
         self.label_world = world.name
-        if frames < 1:
-            raise ValueError(f"frames must be at least 1, got {frames}")
+        check_at_least("frames", frames, 1)
         if speed <= 0:
             raise ValueError(f"speed must be above 0, got {speed}")
         people = _checked_people(subjects, per_subject, size, seed, occlusion, strength, faintest)
@@ -238,13 +238,10 @@ def _checked_people(
     people = [int(subject) for subject in subjects]
     if not people or min(people) < 0:
         raise ValueError(f"subjects must be one or more numbers from 0, got {people[:5]}")
-    if per_subject < 1:
-        raise ValueError(f"per_subject must be at least 1, got {per_subject}")
-    if size < 32:
-        raise ValueError(f"size must be at least 32 pixels, got {size}")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
-    for name, value in (("occlusion", occlusion), ("strength", strength), ("faintest", faintest)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in 0..1, got {value}")
+    check_at_least("per_subject", per_subject, 1)
+    check_at_least("size", size, 32)
+    check_at_least("seed", seed, 0)
+    check_share("occlusion", occlusion)
+    check_share("strength", strength)
+    check_share("faintest", faintest)
     return people

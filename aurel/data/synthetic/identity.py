@@ -98,7 +98,7 @@ class Identity:
 
     @property
     def has_long_hair(self) -> Array:
-        """Whether hair is longer than to the ears: 1 or 0."""
+        """1 where the hair reaches below the ears, else 0."""
         return (self.hair_length > 0.1).astype(np.float32)
 
     @property

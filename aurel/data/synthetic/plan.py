@@ -85,9 +85,9 @@ def plan_clip(
     rng = np.random.default_rng([seed, _CLIPS, subject, clip])
     inside = slice(_RUN_IN, _RUN_IN + frames)
     labels = world.sample_clip(frames + 2 * _RUN_IN, rng, speed)
-    everything = np.ones((1, len(world.aus)), np.uint8)
+    all_present = np.ones((1, len(world.aus)), np.uint8)
     apex = intensities.sample_intensities(
-        everything, world.aus, rng.random((1, intensities.NUMBERS)), faintest
+        all_present, world.aus, rng.random((1, intensities.NUMBERS)), faintest
     )
     units = [COLUMN[au] for au in world.aus]
     actions = np.zeros((frames, *apex.shape[1:]), np.float32)

@@ -16,7 +16,7 @@ class Relief:
     """Height and openness of the skin, changed in place by the functions that add features.
 
     Args:
-        height: in face coordinates towards the viewer, (n, S, S).
+        height: in face coordinates toward the viewer, (n, S, S).
         openness: 1 on smooth skin, less in wrinkles, which are dark in any light, (n, S, S).
     """
 

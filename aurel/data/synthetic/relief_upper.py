@@ -186,6 +186,6 @@ def _bridge(scene: Scene, window: Window) -> Array:
 
 
 def _turned(scene: Scene, window: Window) -> Window:
-    """Return a window shifted sideways with the yaw of the head, more towards the tip."""
+    """Return a window shifted sideways with the yaw of the head, more toward the tip."""
     lower = clamp((window.v - px(scene.person.eye_y)) * 2.2)
     return Window(window.u - px(scene.shape.nose_x) * lower, window.v, window.rows, window.columns)
