@@ -28,8 +28,7 @@ from aurel.layers import (
 )
 from aurel.layers.linear_norm import interleave
 from aurel.layers.reference_edges import materialized_edges
-from aurel.models.author_keys.edges import gated_edge_gcn
-from aurel.models.author_keys.facial_graph_generator import topk_graph_conv
+from aurel.models.author_keys.layers import gated_edge_gcn, topk_graph_conv
 from aurel.ops import knn_graph
 
 try:

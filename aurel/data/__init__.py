@@ -1,6 +1,6 @@
 """Data sets: procedural faces, and readers of the authors' list files.
 
-The faces need torch and numpy alone; what reads pictures is imported when it is asked for.
+The faces need only torch and numpy; readers of pictures are imported at their first use.
 """
 
 from __future__ import annotations

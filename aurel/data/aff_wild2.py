@@ -1,4 +1,4 @@
-"""Aff-Wild2 as its organisers give it: a text file of labels a video, a picture a frame."""
+"""Aff-Wild2 in the organizers' format: a text file of labels per video, a picture per frame."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PARTS = {"train": "Train_Set", "test": "Validation_Set"}
 class AffWild2Faces(ListDataset):
     """Frames and AU labels of Aff-Wild2 (Kollias & Zafeiriou), as used in the ABAW challenges.
 
-    ``Train_Set/<video>.txt`` names the AUs in its first line and then has a line of labels a frame,
-    1, 0, or -1 for unknown, apart by commas; line i is of ``cropped_aligned/<video>/0000i.jpg``,
-    counted from 1. Frames without a picture (no face was found) and frames of which no AU is known
-    are left out.
+    The first line of ``Train_Set/<video>.txt`` names the AUs. Each further line has the labels of a
+    frame, 1, 0, or -1 for unknown, separated by commas; the i-th of them, counted from 1, belongs
+    to ``cropped_aligned/<video>/0000i.jpg``. Frames without a picture (no face was found) and
+    frames without a known label are omitted.
 
     Args:
         root: folder of the data set.
@@ -40,8 +40,8 @@ class AffWild2Faces(ListDataset):
     people in it where there is a file for the left and one for the right.
 
     Raises:
-        FileNotFoundError: a folder is missing, or the split is "val", which there is none of.
-        ValueError: a file names other AUs or has a bad line, or no labelled frame has a picture.
+        FileNotFoundError: a folder is missing, or the split is "val", which does not exist.
+        ValueError: a file names other AUs or has a bad line, or no labeled frame has a picture.
     """
 
     def __init__(
@@ -74,11 +74,13 @@ class AffWild2Faces(ListDataset):
             labels.append(self._add_video(file))
         self.labels = torch.cat(labels)
         if not self.paths:
-            raise ValueError(f"no frame that {part} labels has a picture in {self.images}")
+            raise ValueError(
+                f"{self.images} must hold pictures of the frames that {part} labels, got none"
+            )
         self._name_subjects([path.split("/")[0] for path in self.paths])
 
     def _add_video(self, file: Path) -> Tensor:
-        """Take in the frames of a video; return their labels."""
+        """Add the frames of a video, and return their labels."""
         labels = read_aff_wild2_labels(file)
         folder = self.images / file.stem
         if not folder.is_dir():
@@ -101,13 +103,13 @@ def read_aff_wild2_labels(file: Path) -> Tensor:
     """Read the labels of a video's frames.
 
     Args:
-        file: AU names in the first line, then a line a frame, apart by commas.
+        file: AU names in the first line, then a line per frame, separated by commas.
 
     Returns:
         (frames, 12) int8 in {1, 0, -1}.
 
     Raises:
-        ValueError: other AUs, or a line of something else.
+        ValueError: other AUs, or a line that does not hold labels.
     """
     header, *lines = file.read_text(encoding="utf-8-sig").splitlines() or [""]
     if not _names_the_aus(header.split(",")):

@@ -1,4 +1,4 @@
-"""Bases of the data sets: which attributes training reads."""
+"""Base classes of the data sets, with the attributes that training reads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AUDataset(Dataset[Sample]):
         aus: the AUs of the label columns.
         labels: (M, N), of clips (M, T, N): 1 present, 0 absent, -1 unknown.
         subjects: the subject of each of the M items; training and test share none.
-        transform: from a sample to a sample; None leaves the stored image.
+        transform: function from a sample to a sample; None for the stored image.
     """
 
     aus: AUSet
@@ -41,7 +41,7 @@ class AUDataset(Dataset[Sample]):
         return self.labels[items].reshape(-1, len(self.aus))
 
     def for_scoring(self) -> Self:
-        """Return the same data in the items that validation and test use."""
+        """Return the same data, divided into items as validation and test need them."""
         return copy.copy(self)
 
     def class_weights(self) -> Tensor:
@@ -52,8 +52,8 @@ class AUDataset(Dataset[Sample]):
             FileNotFoundError: the file is missing.
         """
         raise ValueError(
-            f"{type(self).__name__} has no file of class weights: data.class_weights must be "
-            "labels or none"
+            f"data.class_weights must be labels or none, got file: {type(self).__name__} has no "
+            "file of class weights"
         )
 
 
@@ -63,8 +63,8 @@ class TripletDataset(Dataset[Sample]):
     Items are dicts of ``image`` (3, 3, S, S), the odd face last, and ``margin``.
 
     Attributes:
-        aus: the AUs that the faces are compared by; unnamed where nothing is known of them.
-        subjects: everyone who is in a triplet, each once.
+        aus: the AUs by which the faces are compared; unnamed where they are unknown.
+        subjects: the subjects of all triplets, each once.
     """
 
     aus: AUSet

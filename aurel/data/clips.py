@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aurel.data.arguments import check_at_least
 from aurel.data.base import AUDataset, Transform
 from aurel.data.lists import ListDataset
 
@@ -21,19 +22,19 @@ _NUMBERED = re.compile(r"(.*?)(\d+)\.[^./]+")
 class ListClips(AUDataset):
     """Clips of consecutive frames of one video, from a `ListDataset`.
 
-    For training, an item is a run of frames without a gap, and gives a clip that starts anywhere in
-    it. For scoring, the items are the clips that lie side by side in each run, so that every frame
-    is in one. A clip that reaches beyond the end of its run shows the last frame again, with labels
-    -1, which count in no loss and no score.
+    A run is a sequence of frames without a gap. For training, an item is a run, and gives a clip
+    with a random start in it. For scoring, the items are the consecutive clips of each run, so that
+    every frame is in one clip. A clip that is longer than the rest of its run repeats the last
+    frame, with labels -1, which enter no loss and no score.
 
     Args:
         data: the frames; its `transform` is None.
-        frames: T, labelled frames of a clip.
-        context: frames that are shown on either side of these, with labels -1; beyond the ends of
-            the run its first and last frame are repeated.
-        at_random: for training.
-        transform: from a sample with uint8 images (T', 3, H, W) to a sample; what it draws at
-            random is the same for all frames.
+        frames: number T of labeled frames of a clip.
+        context: number of further frames on either side, with labels -1; beyond the ends of the
+            run its first and last frame are repeated.
+        at_random: whether clips start at random, for training.
+        transform: function from a sample with uint8 images (T', 3, H, W) to a sample; its random
+            numbers are the same for all frames.
 
     Items are those of `ListDataset` with a leading T' = `frames` + 2 `context` in ``image``,
     ``labels`` and ``landmarks``.
@@ -42,10 +43,10 @@ class ListClips(AUDataset):
         ValueError: a file name without a frame number, frames of one clip that differ in size, or
             a number out of range.
 
-    Source: MDHR (Wang et al., CVPR 2024). Its code trains on one random clip of 16 frames a video
-    and epoch, and tests on clips side by side, both without context. Section 4.1 of the paper
-    repeats the first and the last frame of a video so that each frame has its neighbours: that is
-    `context`, of as many frames as the model's `context`.
+    Source: MDHR (Wang et al., CVPR 2024). Its code trains on one random clip of 16 frames per video
+    and epoch, and tests on consecutive clips, both without context. Section 4.1 of the paper
+    repeats the first and the last frame of a video so that each frame has frames on either side:
+    this is a `context` equal to the `context` of the model.
     """
 
     def __init__(
@@ -57,33 +58,34 @@ class ListClips(AUDataset):
         at_random: bool = False,
         transform: Transform | None = None,
     ) -> None:
-        if frames < 1:
-            raise ValueError(f"frames must be at least 1, got {frames}")
-        if context < 0:
-            raise ValueError(f"context must be 0 or more, got {context}")
+        check_at_least("frames", frames, 1)
+        check_at_least("context", context, 0)
         if data.transform is not None:
-            raise ValueError("data must have no transform: a clip's is that of all its frames")
+            raise ValueError(
+                "data.transform must be None, because a clip is transformed as one sample, got "
+                f"{data.transform}"
+            )
         self.data = data
         self.aus = data.aus
         self.lists = data.lists
         self.frames = frames
         self.context = context
         self.transform = transform
-        self._take(at_random)
+        self._set_items(at_random)
 
     def for_scoring(self) -> Self:
-        """Return `side_by_side`."""
+        """Return the consecutive clips of the same videos."""
         return self.side_by_side()
 
     def side_by_side(self) -> Self:
-        """Return the clips for scoring of the same videos."""
+        """Return the consecutive clips of the same videos."""
         clips = copy.copy(self)
-        clips._take(at_random=False)
+        clips._set_items(at_random=False)
         return clips
 
     def labels_of(self, items: Sequence[int]) -> Tensor:
-        """Return the labels of every frame that `items` are cut from, (M, N) int8."""
-        lines = [line for item in items for line in self._cut(item)]
+        """Return the labels of every frame that `items` may show, (M, N) int8."""
+        lines = [line for item in items for line in self._frames_of(item)]
         return self.data.labels[lines]
 
     def class_weights(self) -> Tensor:
@@ -98,21 +100,21 @@ class ListClips(AUDataset):
         if start is None:
             start = int(torch.randint(max(len(run) - self.frames, 0) + 1, ()))
         shown = range(start - self.context, start + self.frames + self.context)
-        lines = [run[min(max(place, 0), len(run) - 1)] for place in shown]
+        lines = [run[min(max(index, 0), len(run) - 1)] for index in shown]
         samples = {line: self.data[line] for line in dict.fromkeys(lines)}
         clip: dict[str, Any] = {
             "image": torch.stack(_pictures(lines, samples, self.data.paths)),
             "labels": torch.stack([samples[line]["labels"] for line in lines]),
             "subject": samples[lines[0]]["subject"],
         }
-        labelled = range(start, min(start + self.frames, len(run)))
-        clip["labels"][[place not in labelled for place in shown]] = -1
+        labeled = range(start, min(start + self.frames, len(run)))
+        clip["labels"][[index not in labeled for index in shown]] = -1
         if "landmarks" in samples[lines[0]]:
             clip["landmarks"] = torch.stack([samples[line]["landmarks"] for line in lines])
         return self.transform(clip) if self.transform is not None else clip
 
-    def _take(self, at_random: bool) -> None:
-        """Set the items, each a run and where in it the clip starts, None for anywhere."""
+    def _set_items(self, at_random: bool) -> None:
+        """Set the items: each a run and the index where its clip starts, None for at random."""
         self._items: list[tuple[list[int], int | None]] = [
             (run, start)
             for run in frame_runs(self.data.paths)
@@ -120,45 +122,45 @@ class ListClips(AUDataset):
         ]
         self.subjects = [self.data.subjects[run[0]] for run, _ in self._items]
 
-    def _cut(self, item: int) -> list[int]:
+    def _frames_of(self, item: int) -> list[int]:
         run, start = self._items[item]
         return run if start is None else run[start : start + self.frames]
 
 
 def frame_runs(paths: Sequence[str]) -> list[list[int]]:
-    """Find the stretches of consecutive frames in a list of files.
+    """Return the runs of consecutive frames in a list of files.
 
-    Frames of one video differ in the number at the end of their names alone: "F001/T1/2440.jpg",
+    Names of frames of one video differ only in the number at their end: "F001/T1/2440.jpg",
     "SN002/SN002_0.png".
 
     Args:
-        paths: of the frames, in any order.
+        paths: paths of the frames, in any order.
 
     Returns:
-        for each stretch in which no number is left out, its places in `paths`, in order of time;
-        videos in the order in which they first appear.
+        For each run of consecutive numbers, its indices in `paths`, in order of time; videos are in
+        the order in which they first appear.
 
     Raises:
         ValueError: a name without a number at its end.
     """
     videos: dict[str, list[tuple[int, int]]] = {}
-    for place, path in enumerate(paths):
+    for index, path in enumerate(paths):
         match = _NUMBERED.fullmatch(path)
         if match is None:
             raise ValueError(
-                f"clips need the number of each frame at the end of its file name, as in "
-                f"F001/T1/2440.jpg; there is {path}"
+                "file names of frames must end with a number, as in F001/T1/2440.jpg, for clips, "
+                f"got {path}"
             )
-        videos.setdefault(match[1], []).append((int(match[2]), place))
+        videos.setdefault(match[1], []).append((int(match[2]), index))
     runs: list[list[int]] = []
     for video in videos.values():
         video.sort()
         runs.append([video[0][1]])
-        for (before, _), (number, place) in pairwise(video):
+        for (before, _), (number, index) in pairwise(video):
             if number == before + 1:
-                runs[-1].append(place)
+                runs[-1].append(index)
             else:
-                runs.append([place])
+                runs.append([index])
     return runs
 
 

@@ -1,4 +1,4 @@
-"""The scale of pixels that ImageNet backbones are used to."""
+"""The normalization of pixels for backbones that were trained on ImageNet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def standardize(image: Tensor) -> Tensor:
-    """Return a uint8 image (..., 3, H, W) as float32, ImageNet's mean and deviation taken out."""
+    """Return a uint8 image (..., 3, H, W) as float32, normalized with ImageNet's statistics."""
     mean = 255 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     deviation = 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1)
     return image.to(torch.float32, copy=True).sub_(mean).div_(deviation)

@@ -1,4 +1,4 @@
-"""Pictures from disk as RGB, whatever they were saved as."""
+"""Pictures from disk as 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def open_rgb(path: str | Path) -> Image.Image:
     """Read a picture as 8-bit RGB, upright.
 
-    Grey and palette pictures get three channels, 16-bit ones are divided by 257, transparency is
-    laid over black, and the camera's orientation tag is applied.
+    Gray and palette pictures get three channels, 16-bit ones are divided by 257, transparent pixels
+    are blended with black, and the camera's orientation tag is applied.
 
     Args:
         path: a file in any format that Pillow reads.
@@ -43,7 +43,9 @@ def _rgb(picture: Image.Image) -> Image.Image:
     from PIL import Image
 
     if picture.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range; save the picture as 8 bit")
+        raise ValueError(
+            "pixels must be integers, whose range is known, got floating point; save 8 bits"
+        )
     if picture.mode.startswith("I"):
         deep = np.asarray(picture).astype(np.float64)
         return Image.fromarray((deep / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -1,4 +1,4 @@
-"""The data sets that recipes can name. A new one is registered here."""
+"""The data sets that recipes can name; a new one is registered here."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ register_dataset(
         AU_SETS["EmotioNet"],
         "Photographs from the web (Fabian Benitez-Quiroz et al., 2016)",
         folds=3,
-        prefixes=("Emotio",),  # as the tool that was released with the lists writes it
+        prefixes=("Emotio",),  # written by the tool that was released with the lists
     )
 )
 register_dataset(

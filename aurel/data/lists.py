@@ -1,4 +1,4 @@
-"""Data sets that come as text lists: one frame a line, a file of paths beside a file of labels.
+"""Data sets as text lists: a line per frame, in a file of paths and a file of labels.
 
 The format is that of the lists released with ME-GraphAU, MDHR, MACG and OpenGraphAU:
 ``BP4D_train_img_path_fold1.txt`` beside ``BP4D_train_label_fold1.txt``, and so on. Fold f of those
@@ -38,14 +38,14 @@ class ListDataset(AUDataset):
         root: folder of the data set.
         dataset: a registered name (`list_datasets`), with which the names of its list files begin,
             or the prefix of your own list files, with `aus`.
-        fold: number in the file names; None where they carry none.
+        fold: number in the file names; None for names without a number.
         split: "train", "val" or "test".
         lists: folder of the list files; by default ``root/list``, or `root` itself.
-        images: folder that the listed paths start from; by default the one of ``img``,
-            ``img-dlib`` and ``img_o`` under `root` that exists, or `root` itself.
+        images: folder that the listed paths are relative to; by default the one of ``img``,
+            ``img-dlib`` and ``img_o`` in `root` that exists, or `root` itself.
         aus: the AUs in the order of the label columns; by default those of `dataset`.
-        transform: from a sample with a PIL image to a sample with a tensor
-            (`aurel.data.transforms`); None leaves the PIL image.
+        transform: function from a sample with a PIL image to a sample with a tensor
+            (`aurel.data.transforms`); None for the PIL image.
 
     Items are dicts: ``image``, ``labels`` float32 (N,) in {1, 0, -1}, ``subject`` int, and
     ``landmarks`` float32 (49, 2) in pixels where there is a list of them (see `read_landmarks`).
@@ -117,7 +117,7 @@ class ListDataset(AUDataset):
         return self.path_list, range(len(self))[index] + 1
 
     def _name_subjects(self, subjects: list[str]) -> None:
-        """Say who is in each frame."""
+        """Set the subject of each frame, and its number."""
         codes = {name: code for code, name in enumerate(sorted(set(subjects)))}
         self.subjects = subjects
         self._codes = [codes[name] for name in subjects]
@@ -127,28 +127,28 @@ def au_set_of(dataset: str, aus: AUSpec | None = None) -> AUSet:
     """Return the AUs of the label columns of `dataset`; `aus` where given.
 
     Raises:
-        ValueError: no data set has that name, or it does not say its AUs.
+        ValueError: no data set has that name, or its AUs are not registered.
     """
     if aus is not None:
         return AUSet.of(aus)
     chosen = dataset_info(dataset).aus
     if chosen is None:
-        raise ValueError(f"aus must be given, the AUs of the label columns of {dataset}")
+        raise ValueError(f"aus must be the AUs of the label columns of {dataset}, got None")
     return chosen
 
 
 def list_prefixes(info: DatasetInfo, dataset: str) -> list[str]:
-    """Return the beginnings of the names of list files; `dataset` is the name as it was written."""
+    """Return the possible prefixes of list files; `dataset` is the name in the user's spelling."""
     return list(dict.fromkeys((dataset, info.name, *info.prefixes)))
 
 
 def find_list(
     folder: Path, prefixes: Sequence[str], split: str, kinds: Sequence[str], fold: int | None
 ) -> Path:
-    """Return the list file of one kind, under whichever of its published names it has.
+    """Return the list file of one kind, which may have any of several published names.
 
     Raises:
-        FileNotFoundError: none of the names is there; the message gives them all.
+        FileNotFoundError: there is no file of these names, which the message lists.
     """
     end = "" if fold is None else f"_fold{fold}"
     return _first_file(
@@ -157,7 +157,7 @@ def find_list(
 
 
 def read_paths(file: Path) -> list[str]:
-    """Read a list of image paths, one a line."""
+    """Read a list of image paths, one per line."""
     lines = list_lines(file)
     for number, line in enumerate(lines, start=1):
         if not line:
@@ -171,9 +171,9 @@ def read_labels(file: Path, num_aus: int, codes: Mapping[str, int] = LABELS) -> 
     """Read a list of AU labels.
 
     Args:
-        file: `num_aus` codes a line.
-        num_aus: N, the number of columns.
-        codes: what each code means: 1 present, 0 absent, -1 unknown.
+        file: text file with `num_aus` codes per line.
+        num_aus: number N of columns.
+        codes: the label of each code: 1 present, 0 absent, -1 unknown.
 
     Returns:
         (n, N) int8 in {1, 0, -1}.
@@ -193,10 +193,10 @@ def read_labels(file: Path, num_aus: int, codes: Mapping[str, int] = LABELS) -> 
 
 
 def read_landmarks(file: Path) -> Tensor:
-    """Read ``<dataset>_<split>_landmark_fold<f>.txt``: the points x1 y1 x2 y2 ... of a face a line.
+    """Read ``<dataset>_<split>_landmark_fold<f>.txt``: x1 y1 x2 y2 ... of a face per line.
 
-    This list is the project's own, in the manner of the others: 49, 66 or 68 points in pixels of
-    the stored image, "nan" where a face was not found.
+    This format is the project's own: 49, 66 or 68 points in pixels of the stored image, "nan" where
+    no face was found.
 
     Returns:
         (n, 49, 2) float32.
@@ -236,16 +236,17 @@ def read_class_weights(folder: Path, dataset: str, fold: int | None, num_aus: in
     except ValueError as error:
         raise ValueError(f"{file}: weights must be numbers ({error})") from error
     if len(weights) != num_aus:
-        raise ValueError(f"{file}: there must be {num_aus} weights, got {len(weights)}")
+        raise ValueError(f"{file}: the number of weights must be {num_aus}, got {len(weights)}")
     return torch.tensor(weights)
 
 
 def subject_of(path: str, merged: bool = False) -> str:
-    """Return the subject of an image: the top folder of its path, or the image's path without one.
+    """Return the subject of an image: the top folder of its path, or a path without folders.
 
     Args:
-        path: as listed: the subject of "F001/T1/2440.jpg" is F001.
-        merged: the list merges data sets: the subject of "BP4D/F001/T1/2440.jpg" is BP4D/F001.
+        path: path in a list: the subject of "F001/T1/2440.jpg" is F001.
+        merged: whether the list merges data sets: the subject of "BP4D/F001/T1/2440.jpg" is
+            BP4D/F001.
     """
     parts = path.removeprefix("./").split("/")
     depth = 2 if merged else 1
@@ -272,7 +273,7 @@ def _first_file(folder: Path, names: Sequence[str]) -> Path:
 
 
 def open_listed(path: Path, file: Path, line: int) -> Image.Image:
-    """Read the picture that a line of a list names; errors say which line of which list."""
+    """Read the picture in a line of a list; errors name the list and the line."""
     where = f"named in {file}, line {line}"
     try:
         return open_rgb(path)
@@ -283,27 +284,25 @@ def open_listed(path: Path, file: Path, line: int) -> Image.Image:
 
 
 def list_lines(file: Path) -> list[str]:
-    """Return the lines of a list, without blanks at their ends; a last empty line is none."""
+    """Return the lines of a list, without spaces at their ends and empty lines at its end."""
     text = file.read_text(encoding="utf-8-sig").rstrip()
     return [line.strip() for line in text.split("\n")] if text else []
 
 
 def list_folder(root: Path) -> Path:
-    """Return where the lists of a data set are."""
+    """Return the folder of the lists of a data set."""
     return root / "list" if (root / "list").is_dir() else root
 
 
 def image_folder(root: Path) -> Path:
-    """Return what the listed paths of a data set start from."""
+    """Return the folder that the listed paths of a data set are relative to."""
     found = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()]
     if len(found) > 1:
         names = " and ".join(str(folder) for folder in found)
-        raise ValueError(f"{names} both exist; say which with images=...")
+        raise ValueError(f"images must be one of the existing folders {names}, got None")
     return found[0] if found else root
 
 
 def _same_length(a: Path, in_a: Sequence[Any], b: Path, in_b: Sequence[Any] | Tensor) -> None:
     if len(in_a) != len(in_b):
-        raise ValueError(
-            f"{a} has {len(in_a)} lines and {b} has {len(in_b)}: they must pair line by line"
-        )
+        raise ValueError(f"{b} must have {len(in_a)} lines, as {a} has, got {len(in_b)}")

@@ -1,4 +1,4 @@
-"""From a part of a registered data set to its images, clips or triplets."""
+"""The images, clips or triplets of a part of a registered data set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def read_part(part: Part) -> AUDataset:
         return info.read_clips(part)
     images = _read_images(info, part)
     if not isinstance(images, ListDataset):
-        raise ValueError(f"data.frames must be null for {info.name}, which has no clips")
+        raise ValueError(
+            f"data.frames must be null for {info.name}, which has no clips, got {part.frames}"
+        )
     at_random = part.split == "train"
     return ListClips(images, part.frames, context=part.context, at_random=at_random)
 
@@ -34,16 +36,16 @@ def read_triplets(part: Part, transform: Transform, seed: int = 0) -> TripletDat
     """Return a part as triplets of faces.
 
     Args:
-        part: which part.
-        transform: from a sample with one image to a sample with a tensor.
-        seed: which faces meet, where the data set does not list them.
+        part: description of the part.
+        transform: function from a sample with one image to a sample with a tensor.
+        seed: seed of the triplets, where the data set does not list them.
 
     Raises:
         FileNotFoundError: a folder or a list is missing, or the data set has no such part.
         ValueError: no such fold, a list has a bad line, or the part has `frames`.
     """
     if part.frames is not None:
-        raise ValueError("data.frames must be left out where data.triplets is true")
+        raise ValueError(f"data.frames must be null where data.triplets is true, got {part.frames}")
     info = triplet_info(part.dataset)
     info.check_fold(part.fold)
     if info.read_triplets is not None:
@@ -60,7 +62,7 @@ def read_triplets(part: Part, transform: Transform, seed: int = 0) -> TripletDat
 
 
 def people_of(part: Part) -> list[int] | None:
-    """Return the numbers of the people of a part whose faces are generated, else None.
+    """Return the numbers of the subjects of a part, or None for faces that are not generated.
 
     Raises:
         ValueError: no such data set or fold.
@@ -71,7 +73,7 @@ def people_of(part: Part) -> list[int] | None:
 
 
 def triplet_info(dataset: str) -> DatasetInfo:
-    """Return the entry of a data set of triplets; a list of triplets may begin with any name."""
+    """Return the entry of a data set of triplets; an unregistered name is a prefix of lists."""
     return dataset_info(dataset, AUSet.unnamed(1))
 
 
@@ -79,10 +81,10 @@ def root_of(part: Part) -> str:
     """Return the folder of a data set on disk.
 
     Raises:
-        ValueError: it is not given.
+        ValueError: the part has none.
     """
     if part.root is None:
-        raise ValueError(f"data.root must be given: the folder of {part.dataset}")
+        raise ValueError(f"data.root must be the folder of {part.dataset}, got None")
     return part.root
 
 

@@ -1,4 +1,4 @@
-"""The registry of data sets: what each declares of itself."""
+"""The registry of data sets, and the description of one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Literal
 
+from aurel.data.arguments import check_at_least
 from aurel.data.base import AUDataset, Transform, TripletDataset
 from aurel.data.synthetic.options import SyntheticOptions
 from aurel.facs import AUSet, AUSpec
@@ -25,18 +26,18 @@ _datasets: dict[str, DatasetInfo] = {}
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a data set, as a reader is asked for it.
+    """A part of a data set, the argument of readers.
 
     Args:
-        dataset: the name as the caller wrote it; list files begin with it.
+        dataset: the name in the user's spelling, with which list files may begin.
         split: "train", "val" or "test".
         root: folder of the data set; None for data that are not on disk.
         fold: number of the fold; None where there is one split.
-        lists: folder of the list files; None for the usual place.
-        images: folder that the listed paths start from; None for the usual place.
+        lists: folder of the list files; None for the default folder.
+        images: folder that the listed paths are relative to; None for the default folder.
         aus: the AUs of the label columns; None for those of the data set.
         frames: length of a clip; None for single images.
-        context: frames on either side of a clip that do not count.
+        context: frames on either side of a clip that enter no loss and no score.
         synthetic: options of the synthetic faces.
         people: the subjects to take; None for those of `split` and `fold`.
     """
@@ -56,28 +57,28 @@ class Part:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """One entry of the registry. All but the name has a default, that of plain list files.
+    """One entry of the registry. The defaults of all fields but the name are for list files.
 
     Args:
-        name: what `data.dataset` of a recipe calls it, in any spelling; list files begin with it.
+        name: the name in `data.dataset` of a recipe, in any spelling; list files begin with it.
         aus: the AUs of the label columns, in order; None where the data have no AU labels, or the
-            caller says which.
-        summary: one line for a reader who looks for data.
-        folds: `data.fold` is 1 to `folds`; 0 where there is one split without a number; None for
-            any number that the list files carry.
-        prefixes: other beginnings of the names of list files.
-        labels: what each code in a label list means: 1 present, 0 absent, -1 unknown. A rule for
-            intensities is written so: ``{"0": 0, "1": 0, "2": 1, "3": 1, "4": 1, "5": 1}``.
-        merged: the lists merge data sets. The first folder of a path then names the data set and
-            the second the subject, who keeps that name; elsewhere the first folder is the subject.
+            caller gives them.
+        summary: one line that describes the data.
+        folds: number of folds, `data.fold` is 1 to `folds`; 0 for one split without a number; None
+            for any number in the names of list files.
+        prefixes: other prefixes of the names of list files.
+        labels: the label of each code in a label list: 1 present, 0 absent, -1 unknown; a threshold
+            of intensities is ``{"0": 0, "1": 0, "2": 1, "3": 1, "4": 1, "5": 1}``.
+        merged: whether the lists merge data sets. The first folder of a path is then the data set
+            and the second the subject; elsewhere the first folder is the subject.
         read_images: returns a part as single images, or raises FileNotFoundError where the data set
             has no such part; None reads list files (`aurel.data.lists.ListDataset`).
         read_clips: returns a part as clips; None cuts clips from listed images
             (`aurel.data.clips.ListClips`).
         read_triplets: returns a part as triplets of faces, given the transform and a seed; None
             reads a list of triplets (`aurel.data.triplets.ListTriplets`).
-        people: returns the numbers of the subjects of a part, for data that are generated subject
-            by subject; None for data on disk.
+        people: returns the numbers of the subjects of a part, for generated data; None for data on
+            disk.
 
     Raises:
         ValueError: a label that is not 1, 0 or -1, or a negative number of folds.
@@ -98,11 +99,11 @@ class DatasetInfo:
     def __post_init__(self) -> None:
         if not set(self.labels.values()) <= {1, 0, -1}:
             raise ValueError(f"labels must map to 1, 0 or -1, got {dict(self.labels)}")
-        if self.folds is not None and self.folds < 0:
-            raise ValueError(f"folds must be 0 or more, got {self.folds}")
+        if self.folds is not None:
+            check_at_least("folds", self.folds, 0)
 
     def check_fold(self, fold: int | None) -> None:
-        """Raise ValueError unless `fold` is a fold, or None for list files without a number."""
+        """Raise ValueError unless `fold` is a fold, or None for files without a number."""
         if self.folds is None or (fold is None and not (self.folds and self.people)):
             return
         if self.folds == 0:
@@ -118,7 +119,7 @@ class DatasetInfo:
 
 
 def register_dataset(info: DatasetInfo) -> DatasetInfo:
-    """Enter a data set into the registry and return its entry.
+    """Register a data set, and return its entry.
 
     Training, scoring and the command line then find it by its name::
 
@@ -129,7 +130,7 @@ def register_dataset(info: DatasetInfo) -> DatasetInfo:
     """
     known, key = _registry(), _key(info.name)
     if key in known:
-        raise ValueError(f"name must be new, got {info.name!r}, which is registered already")
+        raise ValueError(f"name must be new, got {info.name!r}, which is registered")
     known[key] = info
     return info
 
@@ -143,9 +144,9 @@ def dataset_info(name: str, aus: AUSpec | None = None) -> DatasetInfo:
     """Return the registry's entry for `name`.
 
     Args:
-        name: in any spelling: "BP4D", "disfa", "aff-wild2".
+        name: name in any spelling: "BP4D", "disfa", "aff-wild2".
         aus: the AUs of list files that begin with `name`. With them, a name that is not registered
-            is one's own data set and gets an entry of its own.
+            is a data set of the user, for which a new entry is returned.
 
     Raises:
         ValueError: no such data set; the message names the nearest ones.
@@ -158,8 +159,8 @@ def dataset_info(name: str, aus: AUSpec | None = None) -> DatasetInfo:
     close = difflib.get_close_matches(_key(name), known, n=3, cutoff=0.4)
     nearest = ", ".join(known[key].name for key in close) or ", ".join(list_datasets())
     raise ValueError(
-        "dataset must be a registered data set, or be the prefix of your own list files and come "
-        f"with their aus, got {name!r}; nearest names: {nearest}"
+        "dataset must be a registered data set, or the prefix of your own list files with their "
+        f"aus, got {name!r}; nearest: {nearest}"
     )
 
 

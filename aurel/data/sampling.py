@@ -1,4 +1,4 @@
-"""Fewer frames of a video, of which neighbours look alike."""
+"""Selection of fewer frames of a video, because consecutive frames are similar."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from torch import Tensor
+
+from aurel.data.arguments import check_at_least
 
 
 def thin_frames(
@@ -15,40 +17,39 @@ def thin_frames(
     rare: Sequence[int] = (),
     rare_every: int = 1,
 ) -> list[int]:
-    """Keep one frame in `every`, more of those that show a rare AU.
+    """Return the indices of every n-th frame, and of more frames in which a rare AU is present.
 
     Frame i of its group, counted from 0 in the order of the list, is kept where i is a multiple of
-    `every`; where it shows one of the `rare` AUs, a multiple of `rare_every` is enough. What is
-    kept of a group does not depend on the others.
+    `every`, or where one of the `rare` AUs is present and i is a multiple of `rare_every`. The
+    frames kept of a group do not depend on other groups.
 
     Args:
         labels: (M, N), 1 present, 0 absent, -1 unknown, in order of time within a group.
-        groups: what each of the M frames belongs to: a person, a video.
-        every: 1 keeps all.
-        rare: columns of AUs that are rare.
-        rare_every: for frames with one of these.
+        groups: the group of each of the M frames: its subject or video.
+        every: step between frames; 1 keeps all.
+        rare: columns of the rare AUs.
+        rare_every: step between frames in which one of these is present.
 
     Returns:
-        Which frames are kept, ascending.
+        Indices of the kept frames, ascending.
 
     Raises:
-        ValueError: a step below 1, or not one group a frame.
+        ValueError: a step below 1, or a number of groups that differs from that of frames.
 
     Source: section 3.4.1 of Yu et al., CVPR Workshops 2023 (LRP): one in ten, and one in five for
-    AU2, 15, 23, 24 and 26. That the steps are even ones, and that one such AU is enough, is our
-    reading.
+    AU2, 15, 23, 24 and 26. The paper does not say that the steps are regular, nor that one such AU
+    is enough.
     """
-    for name, step in (("every", every), ("rare_every", rare_every)):
-        if step < 1:
-            raise ValueError(f"{name} must be at least 1, got {step}")
+    check_at_least("every", every, 1)
+    check_at_least("rare_every", rare_every, 1)
     if len(groups) != len(labels):
-        raise ValueError(f"groups must have one entry a frame ({len(labels)}), got {len(groups)}")
-    shows_rare = (labels[:, list(rare)] == 1).any(1).tolist()
-    seen: Counter[Hashable] = Counter()
+        raise ValueError(f"groups must have one entry per frame, {len(labels)}, got {len(groups)}")
+    has_rare = (labels[:, list(rare)] == 1).any(1).tolist()
+    counts: Counter[Hashable] = Counter()
     kept = []
-    for frame, (group, is_rare) in enumerate(zip(groups, shows_rare, strict=True)):
-        place = seen[group]
-        if place % every == 0 or (is_rare and place % rare_every == 0):
+    for frame, (group, is_rare) in enumerate(zip(groups, has_rare, strict=True)):
+        index = counts[group]
+        if index % every == 0 or (is_rare and index % rare_every == 0):
             kept.append(frame)
-        seen[group] += 1
+        counts[group] += 1
     return kept

@@ -1,4 +1,4 @@
-"""Splits in which no person is on both sides."""
+"""Splits of the data in which every subject is in one part only."""
 
 from __future__ import annotations
 
@@ -13,24 +13,21 @@ Subject = TypeVar("Subject", str, int)
 def hold_out(
     subjects: Sequence[Subject], share: float, seed: int = 0
 ) -> tuple[list[int], list[int]]:
-    """Hold out a share of the people, all images of each.
+    """Return the indices of the images that are kept, and of those of the held-out subjects.
 
     Args:
-        subjects: who is in each image.
-        share: of the people, in (0, 1); at least one is held out and at least one is kept.
-        seed: which people; the same for any order of the images.
-
-    Returns:
-        Indices of the images that are kept, and of those held out.
+        subjects: the subject of each image.
+        share: share of the subjects to hold out, in (0, 1); at least one is held out, one kept.
+        seed: seed of the choice of subjects, which does not depend on the order of the images.
 
     Raises:
-        ValueError: `share` is out of range, or there are fewer than two people.
+        ValueError: `share` is out of range, or there are fewer than two subjects.
     """
     if not 0 < share < 1:
         raise ValueError(f"share must be in (0, 1), got {share}")
     people = sorted(set(subjects))
     if len(people) < 2:
-        raise ValueError(f"to hold out a person takes at least two, got {len(people)}")
+        raise ValueError(f"subjects must be at least two to hold out one, got {len(people)}")
     count = min(max(round(share * len(people)), 1), len(people) - 1)
     order = np.random.default_rng([seed, len(people)]).permutation(len(people))
     held = {people[index] for index in order[:count]}
@@ -38,13 +35,9 @@ def hold_out(
     return kept, [index for index, subject in enumerate(subjects) if subject in held]
 
 
-def check_apart(train: Iterable[str], test: Iterable[str], what: str) -> None:
-    """Raise where a person of `train` is in `test` too.
-
-    Raises:
-        ValueError: names the people.
-    """
+def check_apart(train: Iterable[str], test: Iterable[str], parts: str) -> None:
+    """Raise ValueError, which names the subjects, where any of `train` is in `test` too."""
     both = sorted(set(train) & set(test))
     if both:
-        some = ", ".join(both[:5]) + (", ..." if len(both) > 5 else "")
-        raise ValueError(f"{what}: {len(both)} people are on both sides ({some})")
+        names = ", ".join(both[:5]) + (", ..." if len(both) > 5 else "")
+        raise ValueError(f"{parts} must have no subject in common, got {len(both)} ({names})")

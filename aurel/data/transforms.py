@@ -1,7 +1,7 @@
-"""Augmentation that takes the landmarks and the left and right AUs along.
+"""Augmentation of images together with their landmarks and labels of left and right AUs.
 
-A sample is of an image or, with a leading T in all but ``subject``, of a clip, whose frames are all
-treated alike.
+A sample is an image or, with a leading T in all entries but ``subject``, a clip, of which all
+frames are transformed in the same way.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aurel.data.arguments import check_share
 from aurel.data.imagenet import standardize
 from aurel.facs import FLIP_49, AUSet
 
@@ -25,7 +26,7 @@ _PER_AU = ("labels", "visible", "intensity")
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Resize the shorter side, crop at random, flip at random, jitter the colours, normalise.
+    """Resize the shorter side, crop and flip at random, change the colors at random, normalize.
 
     Random numbers come from torch's global generator, which a DataLoader seeds in each worker.
 
@@ -34,10 +35,10 @@ class TrainTransform:
         resize: length of the shorter side in pixels before the crop.
         crop: side of the square that is cut out; at most `resize`.
         flip: probability of a horizontal flip.
-        brightness, contrast, saturation: a value v scales by a factor drawn from [1 - v, 1 + v].
+        brightness, contrast, saturation: for a value v, the factor is sampled from [1 - v, 1 + v].
 
     Raises:
-        ValueError: the crop does not fit, or a number is out of range.
+        ValueError: the crop is larger than the image, or a number is out of range.
     """
 
     aus: AUSet
@@ -51,8 +52,7 @@ class TrainTransform:
     def __post_init__(self) -> None:
         _check_sizes(self.resize, self.crop)
         for name in ("flip", "brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+            check_share(name, getattr(self, name))
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
         sample = resize(sample, self.resize)
@@ -65,7 +65,7 @@ class TrainTransform:
         return normalize({**sample, "image": self._jitter(sample["image"])})
 
     def evaluation(self) -> EvalTransform:
-        """Return the transform for validation and test: the same scale, the centre, no chance."""
+        """Return the transform for validation and test: the same scale, the crop at the center."""
         return EvalTransform(self.resize, self.crop)
 
     def _jitter(self, image: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the shorter side, cut out the centre, normalise.
+    """Resize the shorter side, crop the center, normalize.
 
     Args:
         resize: length of the shorter side in pixels before the crop.
@@ -107,9 +107,9 @@ def resize(sample: dict[str, Any], size: int) -> dict[str, Any]:
     """Scale a sample so that the shorter side of its image is `size` pixels.
 
     Args:
-        sample: ``image`` is a PIL image or a uint8 tensor (3, H, W); ``landmarks`` (L, 2) holds
-            pixel positions, whole numbers at pixel centres.
-        size: in pixels.
+        sample: ``image`` is a PIL image or a uint8 tensor (3, H, W); ``landmarks`` (L, 2) are in
+            pixels, with integers at the centers of pixels.
+        size: side in pixels.
     """
     image = sample["image"]
     if not isinstance(image, Tensor):
@@ -127,7 +127,7 @@ def resize(sample: dict[str, Any], size: int) -> dict[str, Any]:
 
 
 def crop(sample: dict[str, Any], top: int, left: int, size: int) -> dict[str, Any]:
-    """Cut out the square of `size` pixels whose corner is at row `top`, column `left`."""
+    """Crop the square of `size` pixels whose corner is at row `top`, column `left`."""
     changed = {**sample, "image": sample["image"][..., top : top + size, left : left + size]}
     if "landmarks" in sample:
         changed["landmarks"] = sample["landmarks"] - torch.tensor([left, top])
@@ -149,7 +149,7 @@ def horizontal_flip(sample: dict[str, Any], aus: AUSet) -> dict[str, Any]:
 
 
 def normalize(sample: dict[str, Any]) -> dict[str, Any]:
-    """Turn the uint8 image into float32 with ImageNet's mean and deviation taken out."""
+    """Convert the uint8 image to float32, normalized with ImageNet's statistics."""
     return {**sample, "image": standardize(sample["image"])}
 
 

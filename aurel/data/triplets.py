@@ -1,4 +1,4 @@
-"""Faces in threes, two of one expression and an odd one."""
+"""Triplets of faces: two of similar expression, and the odd one of another."""
 
 from __future__ import annotations
 
@@ -27,29 +27,30 @@ from aurel.facs import AUSet
 MARGINS = {1: 0.1, 2: 0.2, 3: 0.2}
 """Margin of the triplet loss by the number of emotions among the three faces."""
 
-_DRAWS = 8
+_CANDIDATES = 8
 
 
 class ListTriplets(TripletDataset):
     """Triplets named by a list file, ``FEC_train_triplet.txt``.
 
-    A line holds three image paths, which of the three is the odd one (1, 2 or 3) and, if known, the
-    number of emotions among them (1, 2 or 3), parted by tabs, or by blanks where no path has any::
+    A line holds three image paths, the number of the odd one (1, 2 or 3) and, if known, the number
+    of emotions of the three faces (1, 2 or 3), separated by tabs, or by spaces where no path has
+    any::
 
         a/001.jpg  b/017.jpg  c/030.jpg  3  2
 
-    The list is the project's own. Google's facial expression comparison (FEC) data name pictures on
-    the web, a box in each, the kind of triplet ("ONE_CLASS_TRIPLET") and the votes of people who
-    looked; whoever has the data cuts the faces out and writes down the majority.
+    The format is the project's own. Google's facial expression comparison (FEC) data list pictures
+    on the web, a box in each, the kind of triplet ("ONE_CLASS_TRIPLET") and the votes of raters:
+    crop the faces and write the majority of the votes.
 
     Args:
         root: folder of the data set.
         dataset: prefix of the list file.
-        fold: number in its name; None where it carries none.
+        fold: number in its name; None for a name without a number.
         split: "train", "val" or "test".
         lists: folder of the list file; by default ``root/list``, or `root` itself.
-        images: folder that the listed paths start from, as for `ListDataset`.
-        transform: from a sample with one PIL image to a sample with a tensor
+        images: folder that the listed paths are relative to, as for `ListDataset`.
+        transform: function from a sample with one PIL image to a sample with a tensor
             (`aurel.data.transforms`).
 
     Items are dicts: ``image`` float32 (3, 3, S, S), the odd one last; ``margin`` float32, see
@@ -76,7 +77,7 @@ class ListTriplets(TripletDataset):
             raise FileNotFoundError(f"the data folder {self.root} does not exist")
         folder = Path(lists) if lists is not None else list_folder(self.root)
         self.images = Path(images) if images is not None else image_folder(self.root)
-        # Nothing is known of the AUs of listed triplets, so any prefix will do.
+        # Listed triplets have no AUs, so any prefix is valid.
         self.aus = AUSet.unnamed(1)
         info = dataset_info(dataset, self.aus)
         self.list = find_list(folder, list_prefixes(info, dataset), split, ("triplet",), fold)
@@ -95,20 +96,21 @@ class ListTriplets(TripletDataset):
 
 
 class SyntheticTriplets(TripletDataset):
-    r"""Triplets of embedded faces, alike where the same units show as strongly.
+    r"""Triplets of embedded faces; faces of similar AU intensities are the similar ones.
 
-    Of each face and two others, drawn at random eight times, the triplet is kept whose closest pair
-    is closest beside the others,
+    For each face, eight pairs of other faces are sampled. Of these eight triplets one is kept, that
+    with the largest
 
-    .. math:: \max\ d_{(2)} - d_{(1)}, \qquad d = \lVert I_a - I_b \rVert_2
+    .. math:: d_{(2)} - d_{(1)}, \qquad d = \lVert I_a - I_b \rVert_2
 
     with I the intensities and :math:`d_{(1)} \le d_{(2)}` the two smallest of the three distances.
-    Which faces meet depends on `seed` and the faces alone; there is one triplet a face.
+    The triplets depend on `seed` and the faces only; there is one triplet for each face.
 
     Args:
         faces: three or more; their own transform is not used.
-        transform: from a sample with one uint8 image to a sample (`aurel.data.transforms`).
-        seed: of the draws.
+        transform: function from a sample with one uint8 image to a sample
+            (`aurel.data.transforms`).
+        seed: seed of the random pairs.
 
     Items are those of `ListTriplets`.
 
@@ -118,12 +120,12 @@ class SyntheticTriplets(TripletDataset):
 
     def __init__(self, faces: SyntheticFaces, *, transform: Transform, seed: int = 0) -> None:
         if len(faces) < 3:
-            raise ValueError(f"a triplet takes at least three faces, got {len(faces)}")
+            raise ValueError(f"faces must be at least three, got {len(faces)}")
         self.faces = faces
         self.aus = faces.aus
         self.transform = transform
         self.subjects = sorted({str(subject) for subject in faces.subjects})
-        self.triplets = draw_triplets(faces.intensities, seed)
+        self.triplets = sample_triplets(faces.intensities, seed)
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -133,19 +135,19 @@ class SyntheticTriplets(TripletDataset):
         return _sample(faces, MARGINS[2], self.transform)
 
 
-def draw_triplets(intensities: Tensor, seed: int) -> Tensor:
-    """Return one triplet a face, (M, 3) rows of `intensities` (M, N) with the odd one last."""
+def sample_triplets(intensities: Tensor, seed: int) -> Tensor:
+    """Return a triplet for each face, (M, 3) rows of `intensities` (M, N), the odd one last."""
     count = len(intensities)
     rng = np.random.default_rng([seed, count])
-    # Steps along the circle of faces, so that neither other is the face itself, nor both the same.
-    one = rng.integers(1, count, (count, _DRAWS))
-    other = rng.integers(1, count - 1, (count, _DRAWS))
+    # Steps modulo the number of faces, so that the three faces of a triplet differ.
+    one = rng.integers(1, count, (count, _CANDIDATES))
+    other = rng.integers(1, count - 1, (count, _CANDIDATES))
     steps = np.stack((np.zeros_like(one), one, other + (other >= one)), axis=-1)
     faces = (torch.arange(count)[:, None, None] + torch.from_numpy(steps)) % count
     codes = intensities[faces]
     pairs = torch.tensor([[1, 2], [0, 2], [0, 1]])  # entry i: all but face i
-    apart = codes[:, :, pairs[:, 0]] - codes[:, :, pairs[:, 1]]
-    distances = torch.linalg.vector_norm(apart, dim=-1)
+    differences = codes[:, :, pairs[:, 0]] - codes[:, :, pairs[:, 1]]
+    distances = torch.linalg.vector_norm(differences, dim=-1)
     nearest, second, _ = distances.sort(-1).values.unbind(-1)
     best = (second - nearest).argmax(1)
     rows = torch.arange(count)
@@ -162,10 +164,10 @@ def read_triplets(file: Path) -> tuple[list[tuple[str, str, str]], list[float]]:
         file: see `ListTriplets`.
 
     Returns:
-        The three paths of each, the odd one last, and each one's margin.
+        The three paths of each triplet, the odd one last, and the margin of each triplet.
 
     Raises:
-        ValueError: a line with another number of entries, or an odd one that is not 1, 2 or 3.
+        ValueError: a line with another number of entries, or a number that is not 1, 2 or 3.
     """
     paths, margins = [], []
     for number, line in enumerate(list_lines(file), start=1):

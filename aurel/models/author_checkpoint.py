@@ -19,24 +19,24 @@ Model = TypeVar("Model", bound=nn.Module)
 def load_author_checkpoint(
     model: Model, path_or_state_dict: str | Path | Mapping[str, object]
 ) -> Model:
-    """Load released weights into `model`, every one of them or none.
+    """Load released weights into `model`, all of them or none, and return the model.
 
     The model then also follows the authors' code where it departs from the paper: the facial graph
-    of ME-GraphAU keeps every node that ties with the K-th best (`ties="all"`). How many
-    neighbours the weights were trained with is not in the file; it is the model's `k`.
+    of ME-GraphAU keeps every node that ties with the K-th best (`ties="all"`). The file does not
+    hold the number of neighbors that the weights were trained with; it is the model's `k`.
 
     Args:
         model: made by `create_model` with the backbone, the number of AUs and the order of AUs that
             the weights were trained with; or the backbone of any model (``model.backbone``), for
-            weights released for it alone. What it does not have of these is left out.
-        path_or_state_dict: the authors' file, its content, or the bare state dict. A `module.`
-            prefix (DataParallel) is taken off; the optimizer's state is ignored.
+            weights released for the backbone alone, of which tensors that it lacks are left out.
+        path_or_state_dict: the authors' file, its content, or the state dict alone. A `module.`
+            prefix (DataParallel) is removed; the optimizer's state is ignored.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: nothing was released for this model; the file cannot be read with
+        ValueError: no weights were released for this model; the file cannot be read with
             `torch.load(weights_only=True)`; or keys are missing, superfluous or of another shape:
             one message lists them all, and the model is unchanged.
     """
@@ -46,7 +46,7 @@ def load_author_checkpoint(
     info = info_of(model)
     layout = info.author_layout
     if layout is None:
-        raise ValueError(f"the authors of {info.name} released no weights")
+        raise ValueError(f"model must be one with released weights, got {info.name}")
     author = _state_dict(path_or_state_dict)
     author = {key: value for key, value in author.items() if not key.endswith(layout.ignored)}
     _check(author, layout.shapes(model), info.name)
@@ -59,33 +59,39 @@ def load_author_checkpoint(
 def _load_backbone(model: Backbone, source: str | Path | Mapping[str, object]) -> None:
     name = model.net.pretrained_cfg["architecture"]
     try:
-        whole = build_network(name, checkpoint=source).state_dict()
-        model.net.load_state_dict({key: whole[key] for key in model.net.state_dict()})
+        complete = build_network(name, checkpoint=source).state_dict()
+        model.net.load_state_dict({key: complete[key] for key in model.net.state_dict()})
     except RuntimeError as error:
-        raise ValueError(f"these weights are not of this {name}: {error}") from error
+        raise ValueError(f"the weights must fit this {name}, got others: {error}") from error
 
 
 def _state_dict(source: str | Path | Mapping[str, object]) -> dict[str, Tensor]:
     content = load_weights_only(source) if isinstance(source, str | Path) else source
     inner = content.get("state_dict", content)
     if not isinstance(inner, Mapping) or not inner:
-        raise ValueError(f"wanted a state dict or a dict with 'state_dict', got {type(inner)}")
-    other = [key for key, value in inner.items() if not isinstance(value, Tensor)]
+        kind = type(inner).__name__
+        raise ValueError(
+            "path_or_state_dict must hold a state dict, at the top or under 'state_dict', got "
+            f"{kind if inner else f'an empty {kind}'}"
+        )
+    other = [str(key) for key, value in inner.items() if not isinstance(value, Tensor)]
     if other:
-        raise ValueError(f"a state dict holds tensors only; these are none: {', '.join(other)}")
+        raise ValueError(f"a state dict must hold tensors only, got others: {', '.join(other)}")
     return {key.removeprefix("module."): value for key, value in inner.items()}
 
 
-def _check(author: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], name: str) -> None:
-    problems = [f"missing: {key} {shape}" for key, shape in wanted.items() if key not in author]
-    problems += [f"superfluous: {key}" for key in author if key not in wanted]
+def _check(
+    author: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], name: str
+) -> None:
+    problems = [f"missing: {key} {shape}" for key, shape in expected.items() if key not in author]
+    problems += [f"superfluous: {key}" for key in author if key not in expected]
     problems += [
-        f"shape: {key} is {tuple(author[key].shape)}, wanted {shape}"
-        for key, shape in wanted.items()
+        f"shape: {key} must be {shape}, got {tuple(author[key].shape)}"
+        for key, shape in expected.items()
         if key in author and tuple(author[key].shape) != shape
     ]
     if problems:
         raise ValueError(
-            f"these weights are not of this {name} (backbone, number of AUs and stage must be "
-            "those of the release):\n  " + "\n  ".join(problems)
+            f"the weights must fit this {name} (backbone, number of AUs and stage as released), "
+            "got others:\n  " + "\n  ".join(problems)
         )

@@ -1,4 +1,4 @@
-"""The base of every model: its options, its AUs, what it takes and what it returns."""
+"""The base of every model: its options, its AUs, its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from aurel.backbones.build import Backbone, build_backbone
 from aurel.facs import AUCenterRules, AUSet, RegionPlan
+from aurel.graph import RelationGraph
 from aurel.output import AUOutput
 
 Inputs = Literal["images", "clips", "triplets"]
@@ -41,13 +42,13 @@ class ModelConfig:
 class AUModel(nn.Module):
     """Base of the models that `create_model` makes.
 
-    A subclass sets `backbone` and implements ``forward(images, return_graph=False)``, and overrides
-    those of the properties below that are otherwise for it.
+    A subclass sets `backbone`, implements ``forward(images, *, return_graph=False)``, and overrides
+    the properties below that differ for it. Further tensors of `forward` follow the images.
 
     Args:
         config: options.
         aus: the N AUs, in the order of the columns of `AUOutput.probs`.
-        pretrained: load the published weights of the backbone, which is up to the subclass.
+        pretrained: load the published weights of the backbone; the subclass does so.
 
     Attributes:
         inputs: "images" (B, 3, H, W), "clips" of consecutive frames (B, T, 3, H, W), or "triplets"
@@ -70,17 +71,17 @@ class AUModel(nn.Module):
 
     @property
     def image_size(self) -> int | None:
-        """Side in pixels that the images must have; None where any will do."""
+        """Side in pixels that the images must have; None where any size is valid."""
         return None
 
     @property
     def context(self) -> int:
-        """Frames on either side that a frame's probabilities depend on."""
+        """Number of frames on either side that the probabilities of a frame depend on."""
         return 0
 
     @property
     def region_plan(self) -> RegionPlan | None:
-        """The groups of AUs that `AUOutput.region_logits` are of; None without region logits."""
+        """The groups of AUs of `AUOutput.region_logits`; None without region logits."""
         return None
 
     @property
@@ -90,7 +91,7 @@ class AUModel(nn.Module):
 
     @property
     def required_losses(self) -> Mapping[str, str]:
-        """The losses without which a part of the model learns nothing, each with the reason."""
+        """The losses without which a part of the model gets no gradient, each with the reason."""
         return {}
 
     def load_backbone(self, path: str | Path) -> None:
@@ -101,11 +102,28 @@ class AUModel(nn.Module):
             RuntimeError: the weights do not fit the backbone.
             ValueError: the file holds no state dict.
         """
-        ours = self.backbone
+        backbone = self.backbone
         loaded = build_backbone(
             self.config.backbone,
             checkpoint=path,
-            out_indices=ours.out_indices,
-            final_norm=ours.final_norm,
+            out_indices=backbone.out_indices,
+            final_norm=backbone.final_norm,
         )
-        ours.load_state_dict(loaded.state_dict())
+        backbone.load_state_dict(loaded.state_dict())
+
+
+def relate(
+    layer: nn.Module, *inputs: Tensor | None, return_graph: bool, **options: Any
+) -> tuple[Any, RelationGraph | None]:
+    """Return what a relation layer returns for `inputs`, and its graph or None.
+
+    Args:
+        layer: a layer that takes `return_graph`.
+        *inputs: its tensors.
+        return_graph: also return the graph that the layer built.
+        **options: further arguments of the layer.
+    """
+    if return_graph:
+        outputs, graph = layer(*inputs, return_graph=True, **options)
+        return outputs, graph
+    return layer(*inputs, **options), None

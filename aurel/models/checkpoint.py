@@ -1,4 +1,4 @@
-"""Models on disk: the weights, and all that is needed to build the model they belong to."""
+"""Models on disk: the weights, with the name, the options and the AUs of their model."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _PRIMITIVE = (str, int, float, bool, type(None))
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The content of a file of weights.
 
     Args:
         model: registered name of the model.
         config: its options, primitive types only.
         aus: the AUs of its outputs.
         state_dict: its parameters and buffers.
-        metadata: whatever else was saved with it (fold, scores, ...).
+        metadata: further values that were saved with it (fold, scores, ...).
     """
 
     model: str
@@ -44,7 +44,7 @@ class Checkpoint:
 
 
 def describe(model: AUModel) -> dict[str, Any]:
-    """Return what identifies `model` in a file: {"format", "model", "config", "aus"}.
+    """Return the description of `model` in a file: {"format", "model", "config", "aus"}.
 
     Primitive types only, so that `torch.load(weights_only=True)` reads it. A training framework's
     checkpoint that stores this under the key "aurel", and the model's state dict with the prefix
@@ -59,15 +59,15 @@ def describe(model: AUModel) -> dict[str, Any]:
 
 
 def save_model(model: AUModel, path: str | Path, **metadata: Any) -> None:
-    """Write a registered model to `path`; the file is complete or not there.
+    """Write a registered model to `path`; after an error there is no incomplete file.
 
     A name that ends in .safetensors makes a safetensors file: the weights under the model's own
-    names, what `describe` returns and the metadata as JSON in the header. Any other name makes a
+    names, the result of `describe` and the metadata as JSON in the header. Any other name makes a
     torch file.
 
     Args:
         model: made by `create_model`.
-        path: its folder is made where there is none.
+        path: the file to write; missing folders are created.
         **metadata: numbers, strings, None, tensors (in torch files), and lists or dicts of them.
 
     Raises:
@@ -90,19 +90,20 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a file of `save_model`, or a training checkpoint that holds `describe(model)`.
 
     Raises:
-        ValueError: the file needs more than `weights_only=True` allows, or is no such checkpoint.
+        ValueError: the file cannot be read with `weights_only=True`, or is no such checkpoint.
     """
     safe = Path(path).suffix == SAFETENSORS
     content = _read_safetensors(path) if safe else load_weights_only(path)
     about = content.get("aurel")
     if not isinstance(about, Mapping) or "state_dict" not in content:
         raise ValueError(
-            f"{path} is not a checkpoint of aurel: it holds {_some(content)}; weights released by "
-            "a paper's authors are read by load_author_checkpoint"
+            f"{path} must be a checkpoint of aurel, got a file that holds {_first_keys(content)}; "
+            "load_author_checkpoint reads weights that the authors of a paper released"
         )
     if about.get("format") != FORMAT:
         raise ValueError(
-            f"{path} has format {about.get('format')}, this version of aurel reads format {FORMAT}"
+            f"the format of {path} must be {FORMAT}, which this version of aurel reads, got "
+            f"{about.get('format')}"
         )
     state: dict[str, Tensor] = content["state_dict"]
     if any(key.startswith("model.") for key in state):
@@ -118,16 +119,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def load_model(path: str | Path) -> AUModel:
-    """Build the model that a file describes and load its weights; on the CPU, in eval mode.
+    """Return the model that a file describes, with its weights, on the CPU and in eval mode.
 
     Args:
-        path: written by `save_model` or by training.
-
-    Returns:
-        The model.
+        path: a file written by `save_model` or by training.
 
     Raises:
-        ValueError: not such a file, or the weights do not fit the model it names.
+        ValueError: the file is no such checkpoint, or its weights do not fit the model it names.
     """
     checkpoint = read_checkpoint(path)
     info = model_info(checkpoint.model)
@@ -138,27 +136,27 @@ def load_model(path: str | Path) -> AUModel:
 
 
 def load_weights_only(path: str | Path) -> dict[str, Any]:
-    """`torch.load(weights_only=True)` onto the CPU, with a refusal that says why.
+    """Read a dict onto the CPU by `torch.load(weights_only=True)`.
 
     Raises:
-        ValueError: the file is no dict, no torch file, or would have to run code to be read.
+        ValueError: the file holds no dict, is no torch file, or needs code to run to be read.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (*NO_PICKLE, pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
-            f"{path} cannot be read with torch.load(weights_only=True), and nothing else is tried, "
+            f"{path} cannot be read with torch.load(weights_only=True), and no other way is tried, "
             f"because a pickle can run any code: {_reason(error)}"
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, wanted a dict")
+        raise ValueError(f"{path} must hold a dict, got {type(content).__name__}")
     return content
 
 
 def _reason(error: Exception) -> str:
-    """Return what was wrong with a file, without torch's advice on how to open it unsafely."""
-    if wanted := re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error)):
-        return f"it wants {wanted[1]}"
+    """Return the fault of a file, without torch's advice on how to open it unsafely."""
+    if refused := re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error)):
+        return f"it needs {refused[1]}"
     if isinstance(error, NO_PICKLE):
         return "it is no torch file"
     inner = re.search(r"WeightsUnpickler error: *(\S.*)", str(error))
@@ -170,7 +168,7 @@ def _write_safetensors(content: Mapping[str, Any], path: Path) -> None:
 
     state = {key: tensor.contiguous() for key, tensor in content["state_dict"].items()}
     header = {key: json.dumps(content[key]) for key in ("aurel", "metadata")}
-    # save_file would keep the file from everyone but its owner, whatever the umask.
+    # save_file makes a file that only its owner may read; the umask shall decide that.
     path.touch()
     mode = path.stat().st_mode
     save_file(state, path, metadata=header)
@@ -194,7 +192,9 @@ def _load(model: AUModel, checkpoint: Checkpoint, path: str | Path) -> None:
     try:
         model.load_state_dict(checkpoint.state_dict)
     except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit {checkpoint.model}: {error}") from error
+        raise ValueError(
+            f"the weights in {path} must fit {checkpoint.model}, got others: {error}"
+        ) from error
 
 
 def _check_metadata(value: Any, where: str, tensors: bool) -> None:
@@ -206,13 +206,13 @@ def _check_metadata(value: Any, where: str, tensors: bool) -> None:
         for index, item in enumerate(value):
             _check_metadata(item, f"{where}[{index}]", tensors)
     elif not (type(value) in _PRIMITIVE or (tensors and isinstance(value, Tensor))):
-        kinds = "bool, None, tensors, lists" if tensors else "bool, None, lists"
+        kinds = "bool, None, tensor, list" if tensors else "bool, None, list"
         raise ValueError(
-            f"{where} is a {type(value).__module__}.{type(value).__name__}; only str, int, float, "
-            f"{kinds}, tuples and dicts are read back safely"
+            f"{where} must be a str, int, float, {kinds}, tuple or dict, which can be read back "
+            f"safely, got {type(value).__module__}.{type(value).__name__}"
         )
 
 
-def _some(content: Mapping[str, Any]) -> str:
+def _first_keys(content: Mapping[str, Any]) -> str:
     keys = [str(key) for key in content]
     return ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")

@@ -1,4 +1,4 @@
-"""Models as ONNX files that were run and compared before they are kept."""
+"""Models as ONNX files, each compared with its model before it is kept."""
 
 from __future__ import annotations
 
@@ -38,37 +38,32 @@ def export_onnx(
 
     Args:
         model: made by `create_model`.
-        path: its folder is made where there is none.
+        path: the file to write; missing folders are created.
         image_size: S, pixels; None for that of the model's config, or else of its paper.
         frames: T of the clip that is traced.
         opset: version of ONNX's operators; None for the one that torch prefers.
-        tolerance: largest difference allowed, of values up to 1; in proportion beyond.
+        tolerance: largest absolute difference allowed; relative to the largest value of an output
+            where that is above 1.
 
     Returns:
-        The difference found, by output.
+        The largest difference of each output, by its name.
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is not installed.
         ValueError: the model is not registered, or does not take images of this size.
-        RuntimeError: the outputs of the file differ by more than `tolerance`; there is no file.
+        RuntimeError: the outputs of the file differ by more than `tolerance`; no file is kept.
     """
     onnxruntime = _onnxruntime()
     info = info_of(model)
-    clips = info.takes_clips
     size = image_size or model.image_size or info.image_size
-    device = next(model.parameters()).device
-
-    def draw(batch: int, length: int) -> Tensor:
-        leading = (batch, length) if clips else (batch,)
-        return torch.rand(*leading, 3, size, size, device=device) * 4 - 2
-
     training = model.training
     model.eval()
     try:
-        program = _onnx_program(model, draw(2, frames), "clips" if clips else "images", opset)
+        example = _random_input(model, 2, frames, size)
+        program = _onnx_program(model, example, info.inputs, opset)
         about = {**describe(model), "image_size": size}
         program.model.metadata_props["aurel"] = json.dumps(about)
-        images = draw(3, frames + 1)
+        images = _random_input(model, 3, frames + 1, size)
         with torch.no_grad():
             expected = named_outputs(model(images))
     finally:
@@ -76,21 +71,17 @@ def export_onnx(
     with atomic_path(path) as temporary:
         program.save(temporary, external_data=False)
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        values = session.run(list(expected), {session.get_inputs()[0].name: images.cpu().numpy()})
-        differences = {
-            name: _difference(torch.from_numpy(value), wanted.cpu())
-            for value, (name, wanted) in zip(values, expected.items(), strict=True)
-        }
+        differences = _differences(session, images, expected)
         if not all(difference <= tolerance for difference in differences.values()):
             raise RuntimeError(
-                f"the ONNX file's outputs differ from the model's by more than {tolerance}: "
-                f"{differences}"
+                f"the outputs of the ONNX file must differ from the model's by {tolerance} at "
+                f"most, got {differences}"
             )
     return differences
 
 
 def named_outputs(output: AUOutput) -> dict[str, Tensor]:
-    """Return the tensors that a model predicts, by the names they have in an ONNX file."""
+    """Return the tensors that a model predicts, by their names in an ONNX file."""
     named: dict[str, Tensor] = {}
     for field in fields(output):
         value = getattr(output, field.name)
@@ -114,7 +105,7 @@ class _Outputs(nn.Module):
 
 def _onnx_program(model: AUModel, example: Tensor, name: str, opset: int | None) -> Any:
     free = {0: "batch", 1: "frames"} if name == "clips" else {0: "batch"}
-    sizes = {dim: torch.export.Dim(what, min=dim + 2, max=4096) for dim, what in free.items()}
+    sizes = {dim: torch.export.Dim(label, min=dim + 2, max=4096) for dim, label in free.items()}
     with torch.no_grad():
         program = torch.export.export(_Outputs(model), (example,), dynamic_shapes=(sizes,))
         return torch.onnx.export(
@@ -128,7 +119,7 @@ def _onnx_program(model: AUModel, example: Tensor, name: str, opset: int | None)
 
 
 def _table() -> dict[Any, Callable[..., Any]]:
-    # ONNX sorts by TopK, which gives equal values in the order of their indices: stable always.
+    # ONNX sorts by TopK, which returns equal values in the order of their indices: always stable.
     return {**decompositions(), torch.ops.aten.sort.stable: _sort}
 
 
@@ -138,8 +129,24 @@ def _sort(
     return torch.ops.aten.sort.default(x, dim, descending)
 
 
-def _difference(ours: Tensor, wanted: Tensor) -> float:
-    return float((ours - wanted).abs().max() / wanted.abs().max().clamp_min(1))
+def _random_input(model: AUModel, batch: int, frames: int, size: int) -> Tensor:
+    leading = (batch, frames) if model.inputs == "clips" else (batch,)
+    device = next(model.parameters()).device
+    return torch.rand(*leading, 3, size, size, device=device) * 4 - 2
+
+
+def _differences(session: Any, images: Tensor, expected: dict[str, Tensor]) -> dict[str, float]:
+    """Return the largest difference of each output of an ONNX session from the expected one."""
+    (entry,) = session.get_inputs()
+    values = session.run(list(expected), {entry.name: images.cpu().numpy()})
+    return {
+        name: _difference(torch.from_numpy(value), reference.cpu())
+        for value, (name, reference) in zip(values, expected.items(), strict=True)
+    }
+
+
+def _difference(value: Tensor, expected: Tensor) -> float:
+    return float((value - expected).abs().max() / expected.abs().max().clamp_min(1))
 
 
 def _onnxruntime() -> Any:

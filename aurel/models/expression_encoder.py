@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +15,7 @@ from aurel.backbones.renormalize import Renormalize
 from aurel.facs import AUSet
 from aurel.models.base import AUModel, ModelConfig
 from aurel.models.registry import register_model
+from aurel.ops.distances import at_least_float32
 
 PAPER = (
     "An, Jin, Chen et al., Learning facial expression-aware global-to-local representation for "
@@ -28,8 +28,8 @@ class ExpressionEncoderConfig(ModelConfig):
     """Options of `expression_encoder`.
 
     Args:
-        backbone: the paper's is InceptionResnetV1; its table 1 also has VGG16, ResNet-50 and
-            RepVGG-A2 (timm's "vgg16", "resnet50", "repvgg_a2").
+        backbone: timm's name; the paper has InceptionResnetV1, and in its table 1 VGG16, ResNet-50
+            and RepVGG-A2 ("vgg16", "resnet50", "repvgg_a2").
         dim: width of the embedding.
     """
 
@@ -45,22 +45,21 @@ class ExpressionEncoderConfig(ModelConfig):
     losses={"triplet": 1.0},
 )
 class ExpressionEncoder(AUModel):
-    r"""Faces to points of the unit sphere, near where expressions are alike.
+    r"""Map faces to the unit sphere, so that faces of similar expressions are close.
 
     .. math:: E = \frac{W g(x) + b}{\lVert W g(x) + b \rVert_2}
 
-    It is no detector of AUs: it is trained on triplets of faces (`aurel.data.triplets`), and its
-    early layers are what `gtle_net` starts from. Accuracy on triplets of the FEC data set as
-    reported in table 1: VGG16 81.12, ResNet-50 81.13, RepVGG-A2 81.49, InceptionResnetV1 86.10.
+    with the backbone g. It does not predict AUs: it is trained on triplets of faces
+    (`aurel.data.triplets`), and `gtle_net` starts from its early layers.
 
     Args:
         config: options.
-        aus: those of the data; the embedding has nothing to do with them.
+        aus: the AUs of the data; the embedding does not depend on them.
         pretrained: load the published weights of the backbone.
 
-    Source: the paper, section 3.2. It replaces the last classifier by the linear layer, so
-    InceptionResnetV1 keeps the layer to 512 numbers before it. That network is padded to maps at
-    exact fractions of the image ("same"), which the paper's 16 x 16 map needs.
+    Source: the paper, section 3.2. The linear layer replaces the last classifier, so
+    InceptionResnetV1 keeps its layer of width 512 before it. That network has "same" padding, so
+    that its maps are at exact fractions of the image, as the paper's map of 16 x 16 requires.
     """
 
     inputs = "triplets"
@@ -82,11 +81,11 @@ class ExpressionEncoder(AUModel):
         """Return embeddings (..., dim) of length 1 for images (..., 3, H, W)."""
         check_activations(self.net, self._activated_norm)
         embedding = self.net(self.renormalize(images.reshape(-1, *images.shape[-3:])))
-        embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
-        return F.normalize(embedding, dim=-1).reshape(*images.shape[:-3], -1)
+        embedding = F.normalize(at_least_float32(embedding), dim=-1)
+        return embedding.reshape(*images.shape[:-3], -1)
 
     if TYPE_CHECKING:
-        # An encoder is the one model that returns no `AUOutput`.
+        # An encoder is the only model that returns no `AUOutput`.
         __call__ = forward  # type: ignore[assignment]
 
     def load_backbone(self, path: str | Path) -> None:
@@ -102,5 +101,5 @@ class ExpressionEncoder(AUModel):
 
 
 def network_options(backbone: str) -> dict[str, Any]:
-    """Return what `build_network` is to be told beside the name."""
+    """Return the options of `build_network` for this backbone."""
     return {"padding": "same"} if architecture(backbone) == "inception_resnet_v1" else {}

@@ -19,7 +19,7 @@ from aurel.layers.local_region_perception import LocalRegionPerception
 from aurel.layers.neighborhood import Metric
 from aurel.layers.token_fusion import TokenFusion
 from aurel.layers.topk_graph_conv import TopKGraphConv
-from aurel.models.base import AUModel, ModelConfig
+from aurel.models.base import AUModel, ModelConfig, relate
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice
 from aurel.ops.distances import at_least_float32
@@ -34,19 +34,19 @@ class LRPFGGConfig(ModelConfig):
     """Options of `lrp_fgg`; `perception`, `graph` and `fusion` are for ablation.
 
     Args:
-        backbone: timm's name; the paper's is IResNet-100 with weights from Glint360K.
-        channels: width C of a node; None for that of the backbone's last map.
-        perception: weigh the map that AUs' features are made of (`LocalRegionPerception`).
-        networks: its number of attention networks.
-        reduction: by how much they narrow the channels.
-        graph: have a node an AU, which listens to the k most similar ones; without it, the mean of
-            the map is classified by one linear layer.
-        k: neighbours of a node.
-        metric: similarity that ranks neighbours.
-        ties: "exact" for exactly k neighbours, "all" to keep also what ties with the k-th.
-        fusion: of the nodes' logits and the whole face's: "attention" reads the weight off the
-            face, "fixed" has the same for all, "none" leaves the whole face out.
-        fusion_weight: of the nodes' logits in "fixed" fusion.
+        backbone: timm's name; the paper has IResNet-100 with weights from Glint360K.
+        channels: width C of a node; None for the width of the backbone's last map.
+        perception: weight the map that the AU features are made of (`LocalRegionPerception`).
+        networks: number of attention networks in `LocalRegionPerception`.
+        reduction: factor by which these networks reduce the channels.
+        graph: one node for each AU, with messages from the k most similar nodes; without it, one
+            linear layer classifies the mean of the map.
+        k: neighbors of a node.
+        metric: similarity that ranks neighbors.
+        ties: "exact" for exactly k neighbors, "all" to keep also those that tie with the k-th.
+        fusion: of the logits of the nodes and of the whole face: "attention" computes the weight
+            from the face, "fixed" has one weight for all faces, "none" omits the whole face.
+        fusion_weight: weight of the logits of the nodes in "fixed" fusion.
         fusion_depth: blocks of the encoder of "attention" fusion.
         fusion_heads: attention heads of that encoder.
     """
@@ -69,12 +69,12 @@ class LRPFGGConfig(ModelConfig):
 
     @staticmethod
     def defaults(aus: AUSet, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a k that is no more than there are nodes."""
+        """Return k = 4, or the number of nodes where there are fewer."""
         return {"k": min(4, len(aus))}
 
 
 class NodeClassifier(nn.Module):
-    r"""Logits of nodes, each by its own linear map: :math:`s_n = w_n^\top v_n + b_n`.
+    r"""Classify each node by a linear map of its own: :math:`s_n = w_n^\top v_n + b_n`.
 
     Args:
         channels: width C of a node.
@@ -88,7 +88,7 @@ class NodeClassifier(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weight and bias as `nn.Linear` does."""
+        """Initialize weight and bias as `nn.Linear` does."""
         bound = 1 / math.sqrt(self.weight.shape[1])
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
@@ -102,7 +102,7 @@ class NodeClassifier(nn.Module):
 
 
 class LRPFGGHead(nn.Module):
-    """A feature map to AU logits.
+    """Compute AU logits from a feature map.
 
     Args:
         width: channels W of the map.
@@ -118,8 +118,8 @@ class LRPFGGHead(nn.Module):
         check_choice("fusion", config.fusion, get_args(Fusion))
         if config.fusion != "none" and not config.graph:
             raise ValueError(
-                f"fusion must be none where graph is false: there are no nodes whose logits could "
-                f"be fused, got {config.fusion!r}"
+                "fusion must be none where graph is false, because there are no logits of nodes, "
+                f"got {config.fusion!r}"
             )
         channels = config.channels or width
         self.perception: nn.Module = nn.Identity()
@@ -142,18 +142,15 @@ class LRPFGGHead(nn.Module):
             self.face_classifier = nn.Linear(width, num_nodes)
 
     def forward(
-        self, features: Tensor, return_graph: bool = False
+        self, features: Tensor, *, return_graph: bool = False
     ) -> tuple[Tensor, RelationGraph | None]:
         """Return logits (B, N), and the graph if asked for, for features (B, W, H', W')."""
-        seen = self.perception(features)
+        weighted = self.perception(features)
         if self.relation is None:
             assert self.face_classifier is not None
-            return self.face_classifier(seen.mean((2, 3))), None
-        nodes, graph = self.features(seen.flatten(2).mT).mean(2), None
-        if return_graph:
-            nodes, graph = self.relation(nodes, return_graph=True)
-        else:
-            nodes = self.relation(nodes)
+            return self.face_classifier(weighted.mean((2, 3))), None
+        nodes = self.features(weighted.flatten(2).mT).mean(2)
+        nodes, graph = relate(self.relation, nodes, return_graph=return_graph)
         logits = self.classifier(nodes)
         if self.fusion is not None:
             assert self.face_classifier is not None
@@ -176,7 +173,7 @@ class LRPFGGHead(nn.Module):
     image_size=112,
 )
 class LRPFGG(AUModel):
-    r"""LRP + FGG: a graph of AUs over attended regions, fused with what the whole face says.
+    r"""LRP + FGG: a graph of AUs over attended regions, fused with logits of the whole face.
 
     .. math::
         X = \mathrm{backbone}(I), \qquad
@@ -184,35 +181,26 @@ class LRPFGG(AUModel):
         p = \sigma(w\, s + (1 - w)\, z), \qquad s_n = a_n^\top v'_n + b_n, \qquad
         z = A\, \mathrm{mean}_{hw} X + c
 
-    Rows of the paper's table 2, reported mean F1 on the official validation set of Aff-Wild2:
-
-    ==============  =====  ==================================================================
-    IResNet-100     46.82  ``perception=False, graph=False, fusion="none"``; ``losses.circle: 0``
-    + circle loss   47.78  the same with ``losses.circle: 1``
-    + Glint360K     49.06  ``model.backbone_weights``: the published file
-    + ARL (graph)   49.56  ``perception=False, fusion="none"``
-    + LRP           50.19  ``fusion="none"``
-    + FF, all       51.06  the defaults
-    ==============  =====  ==================================================================
-
-    Images are normalised with ImageNet's statistics, as for every model; what the backbone's
-    weights were trained with (0.5 and 0.5 for IResNet) is put in their place here. IResNet-100 was
-    trained on faces of 112 pixels; any size is served.
+    Images are normalized with ImageNet's statistics, as for every model; the model converts them to
+    the statistics that the backbone's weights were trained with (0.5 and 0.5 for IResNet).
+    IResNet-100 was trained on faces of 112 pixels; images may have any size.
+    docs/models/lrp_fgg.md lists the options for the paper's ablations.
 
     Args:
         config: options.
         aus: the N AUs.
-        pretrained: load the published weights of the backbone; there are none for IResNet-100 that
-            may be fetched without asking, so name the file (``build_backbone(checkpoint=...)``,
-            ``model.backbone_weights`` in a recipe).
+        pretrained: load the published weights of the backbone. Those of IResNet-100 cannot be
+            downloaded by the library: give the file as ``model.backbone_weights`` in a recipe, or
+            to ``build_backbone(checkpoint=...)``.
 
     Raises:
         ValueError: an option has a value that is not among its own, or fusion without a graph.
 
-    Source: the paper, section 3; no code was published. It leaves open, and we chose: 4 attention
-    networks with reduction 16, k = 4, width C of nodes and tokens that of the map (512), a private
-    linear map of each node for the AU logits, the mean of the map for those of the backbone, 8
-    heads in the encoder, and 0.5 for the fixed weight. The map is that after IResNet's last norm.
+    Source: the paper, section 3; no code was published. The paper leaves open, and chosen here are:
+    4 attention networks with reduction 16, k = 4, width C of nodes and tokens that of the map
+    (512), a separate linear map of each node for the AU logits, the mean of the map for the logits
+    of the face, 8 heads in the encoder, and 0.5 for the fixed weight. The map is the output of
+    IResNet's last norm.
     """
 
     config: LRPFGGConfig
@@ -226,10 +214,10 @@ class LRPFGG(AUModel):
         self.renormalize = Renormalize(data["mean"], data["std"])
         self.head = LRPFGGHead(self.backbone.channels[-1], len(aus), config)
 
-    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+    def forward(self, images: Tensor, *, return_graph: bool = False) -> AUOutput:
         """Return `probs`, `logits`, and the graph if asked for, for images (B, 3, H, W)."""
         features = self.backbone(self.renormalize(images))[-1]
-        logits, graph = self.head(features, return_graph)
+        logits, graph = self.head(features, return_graph=return_graph)
         logits = at_least_float32(logits)
         graphs = None if graph is None else (graph,)
         return AUOutput(logits.sigmoid(), logits, graphs=graphs, aus=self.aus)

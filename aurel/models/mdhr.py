@@ -11,6 +11,7 @@ from timm.models import checkpoint_seq
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from aurel.data.arguments import check_at_least
 from aurel.facs import AUSet, RegionGroup, RegionPlan, labels_from_regions, region_plan
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.cross_region_gat import CrossRegionGAT, Edges
@@ -18,7 +19,7 @@ from aurel.layers.facial_dynamics import FacialDynamics, Fusion, Padding
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
 from aurel.models.author_keys import mdhr as author_keys
-from aurel.models.base import AUModel, ModelConfig
+from aurel.models.base import AUModel, ModelConfig, relate
 from aurel.models.me_graphau import make_trunk
 from aurel.models.registry import register_model
 from aurel.models.windows import windows
@@ -33,22 +34,22 @@ class MDHRConfig(ModelConfig):
     """Options of `mdhr`; those from `scales` on are for ablation.
 
     Args:
-        backbone: timm's name, of a network with four or more scales; the paper has ResNet-50 and
+        backbone: timm's name of a network with four or more scales; the paper has ResNet-50 and
             Swin-B.
         channels: width C of a node; None for the authors' rule, a quarter of the backbone's last
             map for convolutional networks, a half for transformers.
-        num_adjacent: frames k on either side whose motion a frame sees.
+        num_adjacent: frames k on either side whose motion enters the features of a frame.
         padding: motion beyond the ends of a clip: "zeros" as in the authors' code, "repeat" for the
             paper's repeated frames; see `FacialDynamics`.
         groups: AUs that share a region of the face, each (name, region, AU numbers) or a
-            `RegionGroup`; None for those of `region_plan`.
-        group_projections: see `RegionalAUFeatures`; None for the authors' choice: where two
-            groups read the same region, as for BP4D, not for DISFA.
+            `RegionGroup`; None for the groups of `aurel.facs.region_plan`.
+        group_projections: see `RegionalAUFeatures`; None for the authors' choice: True where two
+            groups share a region, as for BP4D, False for DISFA.
         scales: maps of the backbone that give facial dynamics, 1 (finest) to 4; () for no dynamics.
         fusion: of the scales: "adaptive", "sum" or "cat"; see `FacialDynamics`.
-        regional: take each AU's features from its region; False for the mean of the whole face.
+        regional: take the features of each AU from its region; False for the mean of the face.
         auxiliary: classify the combination of AUs in every region.
-        edges: who listens to whom, see `CrossRegionGAT`; None for no graph.
+        edges: the edges between AUs, see `CrossRegionGAT`; None for no graph.
         temporal: filter the nodes along time.
     """
 
@@ -82,10 +83,14 @@ class MDHRConfig(ModelConfig):
         if list(self.scales) != sorted({*self.scales} & {*range(1, _SCALES + 1)}):
             raise ValueError(f"scales must be ascending, of 1..{_SCALES}, got {self.scales}")
         if not self.regional and (self.auxiliary or self.edges is not None):
-            raise ValueError("regional=False leaves no regions: set auxiliary=False and edges=None")
+            raise ValueError(
+                "auxiliary must be False and edges None where regional is False, got "
+                f"{self.auxiliary} and {self.edges!r}"
+            )
         if not self.auxiliary and (self.edges or "").startswith("active"):
             raise ValueError(
-                f"edges={self.edges!r} needs auxiliary=True, whose heads tell which AUs are active"
+                f"auxiliary must be True for edges={self.edges!r}, which use its predictions, got "
+                "False"
             )
 
     def region_plan(self, aus: AUSet) -> RegionPlan:
@@ -114,35 +119,9 @@ class MDHR(AUModel):
         p_n^t &= \cos\big(\mathrm{TCN}_n(\mathrm{CRM}(v, a(z)))^t, \mathrm{ReLU}(s_n)\big)
 
     :math:`x_l` are maps of the backbone, MFD is `FacialDynamics`, LRM `RegionalAUFeatures`, CRM
-    `CrossRegionGAT` and TCN `PerAUTemporalConv`. The activation :math:`a` of each AU, which decides
-    about the edges, is read from the most likely combination of its region; no gradient passes,
-    and labels are never used.
-
-    The rows of the paper's tables 3, 4 and 5, with the mean F1 on BP4D with ResNet-50 that it
-    reports; nothing here was trained on BP4D. All but "all" have ``temporal=False``, and rows
-    with ``auxiliary=False`` are trained without the region loss (in a recipe, losses.region 0).
-
-    =================================  =========  ==============================================
-    row                                reported   options
-    =================================  =========  ==============================================
-    backbone                           63.3       ``scales=(), regional=False, auxiliary=False,
-                                                  edges=None``
-    MFD                                64.6       ``regional=False, auxiliary=False, edges=None``
-    AFE                                64.1       ``scales=(), auxiliary=False, edges=None``
-    AFE, Aux                           64.5       ``scales=(), edges=None``
-    AFE, Aux, CRM                      65.1       ``scales=()``
-    MFD, AFE                           65.3       ``auxiliary=False, edges=None``
-    MFD, AFE, Aux                      65.7       ``edges=None``
-    MFD, AFE, Aux, CRM                 66.3
-    all                                66.6       the defaults
-    one or two scales (five rows)      64.3-64.8  "MFD, AFE", ``scales=(1,)``, ``(1, 2)``, ...
-    Sum                                64.9       "MFD, AFE", ``fusion="sum"``
-    Cat                                64.9       "MFD, AFE", ``fusion="cat"``
-    fully connected                    64.6       "AFE", ``edges="fully_connected"``
-    Aux, locally connected             64.2       "AFE, Aux, CRM", ``edges="same_region"``
-    Aux, cross-regional fully          64.9       "AFE, Aux, CRM", ``edges="cross_region"``
-    Aux, fully connected               64.8       "AFE, Aux, CRM", ``edges="fully_connected"``
-    =================================  =========  ==============================================
+    `CrossRegionGAT` and TCN `PerAUTemporalConv`. The activation :math:`a` of each AU, on which the
+    edges depend, is that of the most likely combination of its region; no gradient passes through
+    it, and labels are never used. docs/models/mdhr.md lists the options for the paper's ablations.
 
     Args:
         config: options.
@@ -153,9 +132,9 @@ class MDHR(AUModel):
         ValueError: an option has a value that is not among its own, or `groups` does not fit `aus`.
 
     Source: the paper, and the authors' code where they differ (see the layers). The paper has the
-    region heads in training only, but the edges need them always. Of Swin, scales 1 to 4 are what
-    enters each stage, as in the code; the paper has outputs. Without AU features all AUs see the
-    mean of the face, of which the paper says nothing.
+    region heads in training only, but the edges always depend on them. Scales 1 to 4 of Swin are
+    the inputs of its stages, as in the code; the paper has the outputs. With ``regional=False`` the
+    node of every AU is the mean of the face, which the paper does not define.
     """
 
     inputs = "clips"
@@ -197,16 +176,16 @@ class MDHR(AUModel):
 
     @property
     def region_plan(self) -> RegionPlan | None:
-        """The groups of AUs that `region_logits` are of; None without `auxiliary`."""
+        """The groups of AUs of `AUOutput.region_logits`; None without `auxiliary`."""
         return self.features.plan if self.features is not None and self.config.auxiliary else None
 
     @property
     def context(self) -> int:
-        """Frames on either side that a frame's probabilities depend on."""
+        """Number of frames on either side that the probabilities of a frame depend on."""
         motion = self.config.num_adjacent if self.dynamics is not None else 0
         return motion + (self.temporal.kernel_size // 2 if self.temporal is not None else 0)
 
-    def forward(self, clips: Tensor, return_graph: bool = False) -> AUOutput:
+    def forward(self, clips: Tensor, *, return_graph: bool = False) -> AUOutput:
         """Return predictions for every frame.
 
         Args:
@@ -214,8 +193,8 @@ class MDHR(AUModel):
             return_graph: also return the attention between AUs.
 
         Returns:
-            `probs` (B, T, N); `region_logits`, a (B, T, P_g) a group; and if asked for the graph, a
-            batch of B T graphs, one a frame, clip by clip.
+            `probs` (B, T, N); `region_logits`, (B, T, P_g) for each group; and, if asked for, the
+            graph: a batch of B T graphs, one for each frame, clip by clip.
         """
         check_shape("clips", clips, "B T C H W", C=3)
         frames = clips.shape[:2]
@@ -231,10 +210,9 @@ class MDHR(AUModel):
         else:
             nodes = face.mean((1, 2)).unsqueeze(1).expand(-1, len(self.aus), -1)
         graph = None
-        if self.relation is not None and return_graph:
-            nodes, graph = self.relation(nodes, self._active(logits), return_graph=True)
-        elif self.relation is not None:
-            nodes = self.relation(nodes, self._active(logits))
+        if self.relation is not None:
+            active = self._active(logits)
+            nodes, graph = relate(self.relation, nodes, active, return_graph=return_graph)
         if self.temporal is not None:
             nodes = self.temporal(nodes.unflatten(0, frames)).flatten(0, 1)
         probs = self.classifier(nodes.relu())
@@ -253,7 +231,7 @@ class MDHR(AUModel):
         return self.backbone(images)
 
     def _active(self, logits: tuple[Tensor, ...]) -> Tensor | None:
-        """Return which AUs the region heads find present, (B T, N)."""
+        """Return which AUs the region heads predict as present, (B T, N)."""
         if not logits:
             return None
         assert self.features is not None
@@ -262,25 +240,24 @@ class MDHR(AUModel):
 
 
 def stream(model: MDHR, frames: Iterable[Tensor], chunk: int = 64) -> Iterator[AUOutput]:
-    """Predict a video of any length; the result is that of the whole video as one clip.
+    """Predict a video of any length; the result equals that of the whole video as one clip.
 
-    Windows of `chunk` frames with `model.context` frames on either side run through the model, so
+    The model runs on windows of `chunk` frames with `model.context` frames on either side, so
     memory does not grow with the video.
 
     Args:
         model: in eval mode.
         frames: in order, each (3, H, W), on the model's device.
-        chunk: frames whose predictions come together.
+        chunk: frames of one output.
 
     Yields:
-        The outputs (1, n, ...) of the next n frames; n is `chunk`, at the end it differs.
+        The outputs (1, n, ...) of the next n frames; n is `chunk`, except at the end.
 
     Raises:
-        ValueError: `chunk` is below 1, or the model is in training mode, where batch statistics
-            would make a frame depend on its window.
+        ValueError: `chunk` is below 1, or the model is in training mode, where the prediction of a
+            frame would depend on the batch statistics of its window.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk must be 1 or more, got {chunk}")
+    check_at_least("chunk", chunk, 1)
     if model.training:
         raise ValueError("model must be in eval mode, got one in training mode")
     for window, start, stop in windows(frames, chunk, model.context):
@@ -294,7 +271,7 @@ def _predict(model: MDHR, window: list[Tensor], start: int, stop: int) -> AUOutp
 
 
 def _swin_maps(net: Any, images: Tensor) -> list[Tensor]:
-    """Return what enters each stage, and the normed output of the last."""
+    """Return the inputs of all stages, and the normalized output of the last one."""
     x, maps = net.patch_embed(images), []
     for stage in net.layers:
         x = stage.downsample(x)

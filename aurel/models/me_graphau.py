@@ -22,7 +22,7 @@ from aurel.layers.plain import is_plain
 from aurel.layers.token_projection import TokenProjection
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models.author_keys import me_graphau as author_keys
-from aurel.models.base import AUModel, ModelConfig
+from aurel.models.base import AUModel, ModelConfig, relate
 from aurel.models.registry import Staging, register_model
 from aurel.ops.topk_aggregate import Ties
 from aurel.output import AUOutput
@@ -31,9 +31,9 @@ _PAPER = (
     "Luo et al., Learning Multi-dimensional Edge Feature-based AU Relation Graph for Facial Action "
     "Unit Recognition, IJCAI 2022, arXiv:2205.01782"
 )
-# Stochastic depth in the authors' training, by the size of the Swin.
+# Stochastic depth in the authors' training, for each size of the Swin.
 _SWIN_DROP_PATH = {"swin_tiny": 0.2, "swin_small": 0.3, "swin_base": 0.5}
-# Prefixes of what stage 2 does not inherit from stage 1: its edges and graph layers.
+# Prefixes of the tensors that stage 2 does not take from stage 1: its edges and graph layers.
 FRESH = ("head.edge", "head.relation.")
 
 
@@ -58,10 +58,10 @@ class MEGraphAUStage1Config(MEGraphAUConfig):
     """Options of `me_graphau_stage1`.
 
     Args:
-        k: neighbours of a node; the paper's 4 for BP4D, 3 for DISFA.
-        metric: similarity that ranks neighbours.
-        ties: "exact" for exactly k neighbours, "all" for the authors' code, which also keeps what
-            ties with the k-th.
+        k: neighbors of a node; the paper has 4 for BP4D, 3 for DISFA.
+        metric: similarity that ranks neighbors.
+        ties: "exact" for exactly k neighbors, "all" to keep also those that tie with the k-th, as
+            the authors' code does.
     """
 
     k: int = 4
@@ -70,15 +70,15 @@ class MEGraphAUStage1Config(MEGraphAUConfig):
 
     @staticmethod
     def defaults(aus: AUSet, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the paper's k for this AU set, no more than there are nodes."""
+        """Return the paper's k for this AU set, or the number of nodes where that is smaller."""
         return {"k": min(3 if aus == AU_SETS["DISFA"] else 4, len(aus))}
 
 
 class NodeSelection(nn.Module):
-    """The node that each AU is classified from; several AUs may share one.
+    """Select the node that each AU is classified from; several AUs may share a node.
 
     Args:
-        nodes: number of the node, for each AU.
+        nodes: index of the node of each AU.
     """
 
     index: Tensor | None
@@ -89,29 +89,29 @@ class NodeSelection(nn.Module):
         self.read(nodes)
 
     def read(self, nodes: Sequence[int]) -> None:
-        """Select these nodes from now on; all of them in their order need no index."""
+        """Select these nodes from now on; the index is None where they are all, in order."""
         self.nodes = tuple(nodes)
         device = None if self.index is None else self.index.device
         in_order = self.nodes == tuple(range(len(self.nodes)))
         self.index = None if in_order else torch.tensor(self.nodes, device=device)
 
     def init_non_persistent_buffers(self) -> None:
-        """Copy the numbers of the nodes to where the features are."""
+        """Copy the indices of the nodes to the device of the model."""
         if self.index is not None:
             self.index.copy_(torch.tensor(self.nodes, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the selected rows of x (B, N, C), one for each AU."""
+        """Return the selected nodes (B, M, C) of x (B, N, C), one for each of the M AUs."""
         return x if self.index is None else x[:, self.index]
 
 
 class TopKHead(nn.Module):
-    r"""Tokens to AU probabilities over a graph of the k most similar AUs (stage 1).
+    r"""Compute AU probabilities from tokens by a graph of the k most similar AUs (stage 1).
 
     Args:
         channels: width C of tokens and nodes.
         nodes: the node that each AU is classified from.
-        k: neighbours of a node.
+        k: neighbors of a node.
         metric: see `TopKGraphConv`.
         ties: see `TopKGraphConv`.
     """
@@ -128,25 +128,22 @@ class TopKHead(nn.Module):
         keep_constants(self)
 
     def forward(
-        self, tokens: Tensor, return_graph: bool = False
+        self, tokens: Tensor, *, return_graph: bool = False
     ) -> tuple[Tensor, RelationGraph | None]:
         """Return probabilities (B, N), and the graph if asked for, for tokens (B, D, C)."""
-        x, graph = self.features(tokens).mean(2), None
-        if return_graph:
-            x, graph = self.relation(x, return_graph=True)
-        else:
-            x = self.relation(x)
-        return self.classifier(self.selection(x)), graph
+        nodes = self.features(tokens).mean(2)
+        nodes, graph = relate(self.relation, nodes, return_graph=return_graph)
+        return self.classifier(self.selection(nodes)), graph
 
 
 class EdgeHead(nn.Module):
-    r"""Tokens to AU and AU-pair probabilities over a complete graph with learned edges (stage 2).
+    r"""Compute probabilities of AUs and of AU pairs from tokens by learned edges (stage 2).
 
     Args:
         channels: width C of tokens, nodes and edges.
         nodes: the node that each AU is classified from.
         residual: see `GatedEdgeGCN`.
-        classify_edges: also give logits of AU pairs.
+        classify_edges: also compute logits of AU pairs.
     """
 
     def __init__(
@@ -170,7 +167,7 @@ class EdgeHead(nn.Module):
         keep_constants(self)
 
     def forward(
-        self, tokens: Tensor, return_graph: bool = False
+        self, tokens: Tensor, *, return_graph: bool = False
     ) -> tuple[Tensor, Tensor | None, RelationGraph | None]:
         """Return probabilities (B, N), edge logits (B, N, N, 4), and the graph if asked for.
 
@@ -179,14 +176,14 @@ class EdgeHead(nn.Module):
             return_graph: also return the gates and edges of the last layer.
         """
         node_tokens = self.features(tokens)
-        nodes, graph = node_tokens.mean(2), None
         edges, projected = edges_of(self.edges, self.relation, node_tokens, tokens)
-        if return_graph:
-            (nodes, edges), graph = self.relation(
-                nodes, edges, return_graph=True, projected=projected
-            )
-        else:
-            nodes, edges = self.relation(nodes, edges, projected=projected)
+        (nodes, edges), graph = relate(
+            self.relation,
+            node_tokens.mean(2),
+            edges,
+            return_graph=return_graph,
+            projected=projected,
+        )
         logits = None if self.edge_classifier is None else self.edge_classifier(edges)
         return self.classifier(self.selection(nodes)), logits, graph
 
@@ -194,13 +191,13 @@ class EdgeHead(nn.Module):
 def make_trunk(
     backbone: str, channels: int | None, pretrained: bool, out_indices: Sequence[int] = (-1,)
 ) -> tuple[Backbone, TokenProjection]:
-    """Return what makes tokens of images: the backbone, and the projection to width C.
+    """Return the backbone and the projection to width C, which compute tokens from images.
 
     Args:
         backbone: timm's name.
         channels: width C; None for the authors' rule, see `MEGraphAUConfig`.
         pretrained: load the published weights of the backbone.
-        out_indices: maps that the backbone returns; the last is the one that is projected.
+        out_indices: maps that the backbone returns; the last one is projected.
     """
     size = "_".join(backbone.split("_")[:2])
     options: dict[str, Any] = {}
@@ -217,9 +214,10 @@ def make_trunk(
 def edges_of(
     edges: MultiDimensionalEdges, relation: GatedEdgeGCN, node_tokens: Tensor, tokens: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the edges (B, N, N, C), and these times the first matrix of `relation`, if possible.
+    """Return the edges (B, N, N, C), and their product with the first matrix of `relation`.
 
-    That product is cheaper made by `edges`, but then no hook sees the call.
+    The product costs less inside of `edges`. It is None where a part is replaced or has hooks,
+    which would then not be called.
     """
     weight = relation.edge_weight()
     if weight is None or not is_plain(edges, MultiDimensionalEdges):
@@ -236,7 +234,7 @@ def edges_of(
     author_layout=author_keys.STAGE1,
 )
 class MEGraphAUStage1(AUModel):
-    r"""ME-GraphAU, stage 1: one graph of the k most similar AUs an image.
+    r"""ME-GraphAU, stage 1: a graph of the k most similar AUs for each image.
 
     .. math::
         T = \mathrm{proj}(\mathrm{backbone}(I)), \qquad
@@ -265,33 +263,33 @@ class MEGraphAUStage1(AUModel):
         """Return the node that each AU is classified from."""
         return range(len(self.aus))
 
-    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+    def forward(self, images: Tensor, *, return_graph: bool = False) -> AUOutput:
         """Return `probs`, and the graph if asked for, for images (B, 3, H, W)."""
         tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
-        probs, graph = self.head(tokens, return_graph)
+        probs, graph = self.head(tokens, return_graph=return_graph)
         return AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
 
 
 def start_from_stage1(model: MEGraphAU, stage1: MEGraphAUStage1) -> MEGraphAU:
-    """Copy what stage 2 inherits: backbone, projection, AU-specific features, classifier.
+    """Copy backbone, projection, AU-specific features and classifier of stage 1 to stage 2.
 
     Args:
         model: stage 2.
         stage1: trained, with the same backbone, width and AUs.
 
     Returns:
-        `model`; its edge layers keep their fresh weights.
+        `model`; its edge layers keep their initial weights.
 
     Raises:
         ValueError: the two differ in AUs, backbone or width.
     """
-    for what, ours, theirs in (
+    for name, expected, found in (
         ("AUs", model.aus.names, stage1.aus.names),
         ("backbone", architecture(model.config.backbone), architecture(stage1.config.backbone)),
         ("channels", model.projection.out_channels, stage1.projection.out_channels),
     ):
-        if ours != theirs:
-            raise ValueError(f"{what} of the stages differ: stage 1 {theirs}, stage 2 {ours}")
+        if found != expected:
+            raise ValueError(f"{name} of stage 1 must be {expected} as in stage 2, got {found}")
     model.backbone.load_state_dict(stage1.backbone.state_dict())
     model.projection.load_state_dict(stage1.projection.state_dict())
     model.head.features.load_state_dict(stage1.head.features.state_dict())
@@ -309,11 +307,11 @@ def start_from_stage1(model: MEGraphAU, stage1: MEGraphAUStage1) -> MEGraphAU:
     author_layout=author_keys.STAGE2,
 )
 class MEGraphAU(AUModel):
-    r"""ME-GraphAU, stage 2: a complete graph of AUs with an edge feature a pair.
+    r"""ME-GraphAU, stage 2: a complete graph of AUs with a feature vector for each edge.
 
-    Edges come from cross-attention of each AU's tokens with the face's and then with the other
-    AU's; gated graph convolutions update nodes and edges together. Edge logits (i, j) tell whether
-    neither AU, only j, only i or both are present.
+    Edge features come from cross-attention between the tokens of each AU and the face, and then
+    between the two AUs; gated graph convolutions update nodes and edges together. The four edge
+    logits of (i, j) are for: neither AU, only j, only i, both present.
 
     Args:
         config: options.
@@ -333,9 +331,9 @@ class MEGraphAU(AUModel):
     def _make_head(self, channels: int) -> EdgeHead:
         return EdgeHead(channels, range(len(self.aus)))
 
-    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+    def forward(self, images: Tensor, *, return_graph: bool = False) -> AUOutput:
         """Return `probs`, `edge_logits`, and the graph if asked for, for images (B, 3, H, W)."""
         tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
-        probs, edge_logits, graph = self.head(tokens, return_graph)
+        probs, edge_logits, graph = self.head(tokens, return_graph=return_graph)
         graphs = None if graph is None else (graph,)
         return AUOutput(probs, edge_logits=edge_logits, graphs=graphs, aus=self.aus)

@@ -1,4 +1,4 @@
-"""OpenGraphAU: ME-GraphAU for many AUs, among them those of one side of the face."""
+"""OpenGraphAU: ME-GraphAU for many AUs, some of them of one side of the face."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ class OpenGraphAUConfig(MEGraphAUConfig):
 
     Args:
         backbone: timm's name; weights were released for ResNets, Swin transformers, and
-            "vit_base_patch16_sincos", which is what they call MAE.
-        lateral_parents: which node a lateral AU reads: "corrected" for the main AU of its number,
-            "released" for the authors' slip, in which AU12L and AU12R read AU11.
+            "vit_base_patch16_sincos", which the authors call MAE.
+        lateral_parents: the node that a lateral AU is classified from: "corrected" for the main AU
+            of its number, "released" for the authors' table, which has AU11 for AU12L and AU12R by
+            mistake.
     """
 
     lateral_parents: LateralParents = "corrected"
@@ -65,22 +66,22 @@ class OpenGraphAUStage1Config(MEGraphAUStage1Config):
 
     @staticmethod
     def defaults(aus: AUSet, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the authors' k, no more than there are nodes."""
+        """Return the authors' k, or the number of nodes where that is smaller."""
         return {"k": min(4, sum(not side for side in aus.sides))}
 
 
 def nodes_read(aus: AUSet, lateral_parents: LateralParents = "corrected") -> tuple[int, ...]:
-    """Return the node that each column is classified from.
+    """Return the index of the node that each column is classified from.
 
-    The nodes of the graph are the main AUs, those without a side, in their order. A main AU reads
-    its own node, a lateral AU that of a main AU.
+    The nodes of the graph are the main AUs, those without a side, in their order. A main AU is
+    classified from its own node, a lateral AU from the node of a main AU.
 
     Args:
         aus: the AU set.
         lateral_parents: see `OpenGraphAUConfig`.
 
     Raises:
-        ValueError: `lateral_parents` is unknown, or the set lacks a main AU that is read.
+        ValueError: `lateral_parents` is unknown, or the set lacks the main AU of a lateral one.
     """
     check_choice("lateral_parents", lateral_parents, tuple(_PARENTS))
     if not any(aus.sides):
@@ -90,18 +91,18 @@ def nodes_read(aus: AUSet, lateral_parents: LateralParents = "corrected") -> tup
     parent_of = {lateral: numbers[node] for lateral, node in zip(laterals, parents, strict=True)}
     columns = list(zip(aus.numbers, aus.sides, strict=True))
     main = [number for number, side in columns if not side]
-    wanted = [parent_of.get(number, number) if side else number for number, side in columns]
+    parents_of_columns = [parent_of.get(au, au) if side else au for au, side in columns]
     missing = [
         f"AU{number:02d} for {name}"
-        for name, number in zip(aus.names, wanted, strict=True)
+        for name, number in zip(aus.names, parents_of_columns, strict=True)
         if number not in main
     ]
     if missing:
         raise ValueError(
-            f"lateral AUs are classified from main ones (lateral_parents={lateral_parents!r}), "
-            f"and the AU set {aus.name} lacks {', '.join(missing)}"
+            "aus must hold the main AU of every lateral one "
+            f"(lateral_parents={lateral_parents!r}), got {aus.name} without {', '.join(missing)}"
         )
-    return tuple(main.index(number) for number in wanted)
+    return tuple(main.index(number) for number in parents_of_columns)
 
 
 @register_model(
@@ -114,15 +115,15 @@ def nodes_read(aus: AUSet, lateral_parents: LateralParents = "corrected") -> tup
     num_aus=len(AU_SETS["OpenGraphAU"]),
 )
 class OpenGraphAUStage1(MEGraphAUStage1):
-    r"""OpenGraphAU, stage 1: one graph of the k most similar main AUs an image; lateral AUs too.
+    r"""OpenGraphAU, stage 1: a graph of the k most similar main AUs, with outputs of lateral AUs.
 
     .. math::
         p_m = \cos(x_{r(m)}, \mathrm{ReLU}(s_m))
 
-    for the nodes x of ME-GraphAU's stage 1 over the main AUs. Output m reads node r(m): a main AU
-    its own, a lateral AU (AU12L) that of a main one (AU12). The authors' weights are for 27 main
-    and 14 lateral AUs, the set "OpenGraphAU"; any set will do that holds the main AUs of its
-    lateral ones, in any order.
+    for the nodes x of ME-GraphAU's stage 1 over the main AUs. Output m is classified from node
+    r(m): a main AU from its own, a lateral AU (AU12L) from that of a main one (AU12). The authors'
+    weights are for 27 main and 14 lateral AUs, the set "OpenGraphAU"; any set is valid that holds
+    the main AUs of its lateral ones, in any order.
 
     Args:
         config: options.
@@ -133,8 +134,8 @@ class OpenGraphAUStage1(MEGraphAUStage1):
         ValueError: a lateral AU without its main AU.
 
     Source: the authors' code; the nodes are those of section 3.1 of the paper. Loading the authors'
-    weights sets `lateral_parents` to "released". What their code calls l1 is Euclidean, and its l2
-    Manhattan; `metric` has the right names.
+    weights sets `lateral_parents` to "released". In their code l1 is the Euclidean distance and l2
+    the Manhattan distance; `metric` has the usual names.
     """
 
     config: OpenGraphAUStage1Config
@@ -144,21 +145,23 @@ class OpenGraphAUStage1(MEGraphAUStage1):
 
 
 def start_from_stage1(model: OpenGraphAU, stage1: OpenGraphAUStage1) -> OpenGraphAU:
-    """Copy what stage 2 inherits: backbone, projection, AU-specific features, classifier.
+    """Copy backbone, projection, AU-specific features and classifier of stage 1 to stage 2.
 
     Args:
         model: stage 2.
         stage1: trained, with the same backbone, width, AUs and lateral parents.
 
     Returns:
-        `model`; its edge layers keep their fresh weights.
+        `model`; its edge layers keep their initial weights.
 
     Raises:
         ValueError: the two differ in AUs, lateral parents, backbone or width.
     """
-    ours, theirs = model.config.lateral_parents, stage1.config.lateral_parents
-    if ours != theirs:
-        raise ValueError(f"lateral_parents of the stages differ: stage 1 {theirs}, stage 2 {ours}")
+    expected, found = model.config.lateral_parents, stage1.config.lateral_parents
+    if found != expected:
+        raise ValueError(
+            f"lateral_parents of stage 1 must be {expected} as in stage 2, got {found}"
+        )
     me_graphau.start_from_stage1(model, stage1)
     return model
 
@@ -174,10 +177,10 @@ def start_from_stage1(model: OpenGraphAU, stage1: OpenGraphAUStage1) -> OpenGrap
     num_aus=len(AU_SETS["OpenGraphAU"]),
 )
 class OpenGraphAU(MEGraphAU):
-    """OpenGraphAU, stage 2: a complete graph of main AUs with learned edges; lateral AUs too.
+    """OpenGraphAU, stage 2: a graph of main AUs with learned edges, with outputs of lateral AUs.
 
     Stage 2 of ME-GraphAU with the outputs of `OpenGraphAUStage1`, with the ReLU of the graph
-    convolution before the residual, and without edge logits: the authors train it on the AUs alone.
+    convolution before the residual, and without edge logits: the authors train on AUs only.
 
     Args:
         config: options.

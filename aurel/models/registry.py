@@ -1,4 +1,4 @@
-"""The list of models, and how a model is made from its name."""
+"""The registry of models, and the creation of a model by its name."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _models: dict[str, ModelInfo] = {}
 
 @dataclass(frozen=True)
 class AuthorLayout:
-    """How the weights that the authors of a model released are named.
+    """Names of the weights that the authors of a model released, and their conversion.
 
     Args:
-        shapes: every key of the authors' state dict, with its shape, that a given model needs.
-        convert: the authors' tensors under the names of a given model.
-        adopt: make a model behave as the authors' code does where it behaves otherwise by default.
-        ignored: endings of keys that hold nothing learned.
+        shapes: returns the keys of the authors' state dict that a given model needs, with shapes.
+        convert: returns the authors' tensors under the names of a given model.
+        adopt: changes a model so that it behaves as the authors' code where its defaults differ.
+        ignored: endings of the keys that hold no learned values.
     """
 
     shapes: Callable[[Any], dict[str, tuple[int, ...]]]
@@ -40,10 +40,10 @@ class AuthorLayout:
 
 @dataclass(frozen=True)
 class Staging:
-    """How a model starts from a trained model of another kind.
+    """Initialization of a model from a trained model of another kind.
 
     Args:
-        inherit: copy weights, called with (model, source); ValueError where they do not fit.
+        inherit: copies weights, called with (model, source); ValueError where they do not fit.
         fresh: prefixes of the names of the tensors that keep their initial values.
     """
 
@@ -56,18 +56,18 @@ class ModelInfo:
     """One entry of the registry.
 
     Args:
-        name: what `create_model` is called with.
+        name: the name for `create_model`.
         model: the class, called as `model(config, aus, pretrained=...)`.
         config: its frozen dataclass; the fields are the options of `create_model`.
-        summary: one line for a reader who chooses between models.
-        paper: where it was published.
+        summary: one line that describes the model.
+        paper: its publication.
         outputs: the fields of `AUOutput` that it fills; none for an encoder, which returns
-            embeddings instead and is there to be started from.
+            embeddings, and from which other models start.
         losses: the paper's weight of each loss, by name.
-        starts_from: the models that it may start from beside its own kind, by name.
-        author_layout: naming of the authors' weights; None where none were released.
+        starts_from: the other kinds of models that it may start from, by name.
+        author_layout: names of the authors' weights; None where none were released.
         image_size: side of the paper's images in pixels.
-        num_aus: number of AUs where the caller says neither which nor how many.
+        num_aus: number of AUs where the caller gives neither `aus` nor `num_aus`.
     """
 
     name: str
@@ -84,7 +84,7 @@ class ModelInfo:
 
     @property
     def inputs(self) -> Inputs:
-        """What it takes: "images", "clips" or "triplets", see `AUModel`."""
+        """The kind of its inputs: "images", "clips" or "triplets", see `AUModel`."""
         return self.model.inputs
 
     @property
@@ -120,18 +120,18 @@ def register_model(
     image_size: int = 224,
     num_aus: int = 12,
 ) -> Callable[[M], M]:
-    """Enter a model class into the registry; its docstring's first line is the summary.
+    """Register a model class; the first line of its docstring is the summary.
 
     Args:
         name: a new name.
         config: frozen dataclass of the options.
-        paper: where the model was published.
+        paper: the publication of the model.
         outputs: the fields of `AUOutput` that it fills.
         losses: the paper's weight of each loss, by name (see `aurel.training.objective`).
-        starts_from: the models that it may start from beside its own kind, by name.
-        author_layout: naming of the authors' weights; None where none were released.
+        starts_from: the other kinds of models that it may start from, by name.
+        author_layout: names of the authors' weights; None where none were released.
         image_size: side of the paper's images in pixels.
-        num_aus: number of AUs where the caller says neither which nor how many.
+        num_aus: number of AUs where the caller gives neither `aus` nor `num_aus`.
 
     Raises:
         ValueError: the name is taken.
@@ -139,7 +139,7 @@ def register_model(
 
     def register(model: M) -> M:
         if name in _models:
-            raise ValueError(f"a model named {name!r} is registered already")
+            raise ValueError(f"name must be new, got {name!r}, which is registered")
         _models[name] = ModelInfo(
             name=name,
             model=model,
@@ -168,18 +168,19 @@ def model_info(name: str) -> ModelInfo:
     """Return the registry's entry for `name`.
 
     Raises:
-        ValueError: no such model; the message lists close matches.
+        ValueError: no such model; the message lists the nearest names.
     """
     known = _registry()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = f"close matches: {', '.join(close)}" if close else f"models: {', '.join(known)}"
-        raise ValueError(f"no model is called {name!r}; {hint}")
+        raise ValueError(
+            f"name must be that of a model, got {name!r}; nearest: {', '.join(close or known)}"
+        )
     return known[name]
 
 
 def info_of(model: nn.Module) -> ModelInfo:
-    """Return the registry's entry that made `model`.
+    """Return the registry's entry of the class of `model`.
 
     Raises:
         ValueError: the class of `model` is not registered.
@@ -188,7 +189,8 @@ def info_of(model: nn.Module) -> ModelInfo:
         if type(model) is info.model:
             return info
     raise ValueError(
-        f"{type(model).__name__} is not a registered model; registered: {', '.join(list_models())}"
+        f"model must be of a registered class ({', '.join(list_models())}), got "
+        f"{type(model).__name__}"
     )
 
 
@@ -201,24 +203,24 @@ def create_model(
     pretrained: bool = False,
     **options: Any,
 ) -> AUModel:
-    """Make a model.
+    """Return a new model by its name.
 
     Args:
         name: one of `list_models()`.
-        num_aus: number of AUs; when `aus` is not given either, 12, and 41 for `open_graphau*`. 12
-            means those of BP4D, 8 those of DISFA, 41 those of OpenGraphAU.
-        aus: which AUs, in the order of the output's columns: "BP4D", [1, 2, 4], an `AUSet`.
+        num_aus: number of AUs; where `aus` is not given either, 12, or 41 for `open_graphau*`. 12
+            are the AUs of BP4D, 8 those of DISFA, 41 those of OpenGraphAU.
+        aus: the AUs in the order of the output's columns: "BP4D", [1, 2, 4], an `AUSet`.
         backbone: name of the image backbone; None for the paper's.
         pretrained: load the published weights of the backbone.
         **options: fields of the model's config.
 
     Returns:
-        The model, with `.aus` and `.config`; called with images (B, 3, H, W), normalised with
-        ImageNet's mean and deviation, it returns an `AUOutput`.
+        The model, with `.aus` and `.config`; called with images (B, 3, H, W), normalized with
+        ImageNet's mean and standard deviation, it returns an `AUOutput`.
 
     Raises:
-        ValueError: unknown model, or `num_aus` and `aus` disagree.
-        TypeError: unknown option, or `backbone` is no name.
+        ValueError: the model is unknown, or `num_aus` is not the number of `aus`.
+        TypeError: an option is unknown, or `backbone` is not a name.
     """
     info = model_info(name)
     au_set = _au_set(info, num_aus, aus)
@@ -232,20 +234,20 @@ def create_model(
 
 
 def make_config(info: ModelInfo, aus: AUSet, options: Mapping[str, Any]) -> ModelConfig:
-    """Return the config of model `info` for `aus`: paper's defaults, overridden by `options`."""
+    """Return the config of model `info` for `aus`: the paper's defaults, then `options`."""
     unknown = [option for option in options if option not in info.options]
     if unknown:
         raise TypeError(
-            f"{info.name} has no option {', '.join(map(repr, unknown))}; it has "
-            f"{', '.join(info.options)}"
+            f"options of {info.name} must be among {', '.join(info.options)}, got "
+            f"{', '.join(map(repr, unknown))}"
         )
     values = {**info.config.defaults(aus, options), **options}
-    return info.config(**{key: _frozen(value) for key, value in values.items()})
+    return info.config(**{key: _with_tuples(value) for key, value in values.items()})
 
 
 def config_dict(config: ModelConfig) -> dict[str, Any]:
-    """Return the config as a dict of primitive types, as `make_config` takes it back."""
-    return {key: _thawed(value) for key, value in asdict(config).items()}
+    """Return the config as a dict of primitive types, which `make_config` accepts as options."""
+    return {key: _with_lists(value) for key, value in asdict(config).items()}
 
 
 def _registry() -> dict[str, ModelInfo]:
@@ -255,7 +257,7 @@ def _registry() -> dict[str, ModelInfo]:
 
 @cache
 def _import_models() -> None:
-    """Import every module beside this one, whose models enter the registry."""
+    """Import every module of this package, which registers its models."""
     for module in pkgutil.iter_modules(import_module("aurel.models").__path__):
         import_module(f"aurel.models.{module.name}")
 
@@ -265,13 +267,16 @@ def _au_set(info: ModelInfo, num_aus: int | None, aus: AUSpec | None) -> AUSet:
         return default_au_set(info.num_aus if num_aus is None else num_aus)
     chosen = AUSet.of(aus)
     if num_aus is not None and num_aus != len(chosen):
-        raise ValueError(f"num_aus is {num_aus} but aus has {len(chosen)} AUs: {chosen.names}")
+        raise ValueError(
+            f"num_aus must be {len(chosen)}, the number of aus ({', '.join(chosen.names)}), got "
+            f"{num_aus}"
+        )
     return chosen
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+def _with_tuples(value: Any) -> Any:
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
 
 
-def _thawed(value: Any) -> Any:
-    return list(map(_thawed, value)) if isinstance(value, list | tuple) else value
+def _with_lists(value: Any) -> Any:
+    return list(map(_with_lists, value)) if isinstance(value, list | tuple) else value

@@ -22,6 +22,7 @@ from aurel.layers.self_adjusting_gcn import Conv, Graph, SelfAdjustingGCN
 from aurel.models.base import AUModel, ModelConfig
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice, check_k, check_shape
+from aurel.ops.distances import at_least_float32
 from aurel.output import AUOutput
 
 _PAPER = (
@@ -34,11 +35,11 @@ Correlation = Literal["gcn", "transformer"]
 
 DIMS = (64, 128, 256, 512, 512, 512, 512)
 DEPTHS = (2, 2, 6, 2, 2, 2, 2)
-"""Widths and depths of up to seven graph stages; the paper has four, the others are ours."""
+"""Widths and depths of up to seven graph stages; the paper has four, the others are chosen here."""
 
 _LANDMARK_LOSS = (
-    "nothing else teaches the model where its regions are (model.options.relations false takes a "
-    "model without them)"
+    "it alone trains the landmark predictor, which places the regions (model.options.relations "
+    "false gives a model without regions)"
 )
 
 
@@ -47,27 +48,28 @@ class SACLConfig(ModelConfig):
     """Options of `sacl`; the defaults are the paper's (its table 4), or inferred (see `SACL`).
 
     Args:
-        backbone: a pyramid with maps at 1/4 to 1/32 of the image; the paper's is ResT-Lite.
-        image_size: side of the images, pixels.
-        multi_scale: classify the maps of all four stages (MSFL); False for the last one alone.
-        scales: how many of the four stages `multi_scale` takes, the coarsest ones; for ablation.
+        backbone: timm's name, of a pyramid with maps at 1/4 to 1/32 of the image; the paper has
+            ResT-Lite.
+        image_size: side of the images in pixels.
+        multi_scale: classify the maps of all four stages (MSFL); False for the last one only.
+        scales: number of the coarsest stages that `multi_scale` takes, 1 to 4; for ablation.
         relations: classify the nodes of the self-adjusting graph too (SACL).
-        fusion: "concat" classifies tokens and nodes side by side; for ablation "cross_attention",
-            in which the nodes look at the tokens and are classified alone.
-        correlation: "gcn" relates the nodes by the graph network; for ablation "transformer", to
-            which `dims`, `depths`, `k`, `metric`, `conv` and `graph` mean nothing.
+        fusion: "concat" classifies tokens and nodes together; for ablation "cross_attention", in
+            which the nodes attend to the tokens and only the nodes are classified.
+        correlation: "gcn" relates the nodes by the graph network; for ablation "transformer", which
+            ignores `dims`, `depths`, `k`, `metric`, `conv` and `graph`.
         dims: width of the nodes in each stage of the graph network.
         depths: blocks of each stage.
-        k: neighbours of a node, itself among them.
+        k: neighbors of a node, including itself.
         metric: distance between nodes: "l2", "l1", "cosine" or "dot".
         conv: graph convolution: "max_relative", "edge", "gin" or "sage".
-        graph: "knn" finds the neighbours anew in every block; for ablation "self", every node
-            alone, or a fixed graph over the R regions, (R, R), row i True where region i listens,
-            such as `aurel.facs.facs_graph` and `statistics_graph` make.
+        graph: "knn" for new neighbors in every block; for ablation "self" for no neighbors but the
+            node itself, or a fixed graph of the R regions, (R, R), True in row i and column j for
+            an edge from region j to i, as `aurel.facs.facs_graph` and `statistics_graph` return.
         roi_fraction: side of an AU's region, as a fraction of the map.
         landmark_widths: channels of the three blocks of the landmark predictor.
         token_dim: width to which the classifier reduces each token.
-        extra_rules: centres of AUs that the paper's table 2 lacks, by AU number: `AUCenter`s.
+        extra_rules: an `AUCenter` for each AU that the paper's table 2 lacks, by AU number.
     """
 
     width_options: ClassVar[tuple[str, ...]] = ("dims",)
@@ -106,7 +108,7 @@ class SACLConfig(ModelConfig):
         return {"k": min(9, config.center_rules(aus).num_nodes)}
 
     def center_rules(self, aus: AUSet) -> AUCenterRules:
-        """Return where the regions of `aus` are; ValueError names AUs without a rule."""
+        """Return the centers of the regions of `aus`; ValueError names AUs without a rule."""
         extra = {n: AUCenter((left, right), down) for n, left, right, down in self.extra_rules}
         return au_center_rules(aus, extra)
 
@@ -119,62 +121,41 @@ class SACLConfig(ModelConfig):
     losses={"asymmetric": 1.0, "dice": 1.0, "landmark": 0.5},
 )
 class SACL(AUModel):
-    r"""SACL: a self-adjusting graph over AU regions, beside multi-scale features.
+    r"""SACL: a self-adjusting graph over AU regions, and multi-scale features.
 
     .. math::
         p = \sigma\big(W_2\, \mathrm{flatten}(W_1 [A' ; B])\big)
 
     :math:`A'` are the tokens of the four stages, resized and concatenated. For :math:`B`,
-    landmarks are predicted from the stem's map, a region is cut from that map at each AU centre,
-    and each region is a node of a graph whose neighbours are found anew in every block.
+    landmarks are predicted from the stem's map, a region is cut from that map at each AU center,
+    and each region is a node of a graph whose neighbors are computed again in every block.
 
     Args:
         config: options.
-        aus: the N AUs. With `relations`, each needs a centre rule: the paper's table 2 has 15 AUs,
+        aus: the N AUs. With `relations`, each needs a center rule: the paper's table 2 has 15 AUs,
             `extra_rules` takes others.
         pretrained: load the published weights of the backbone.
 
     Raises:
-        ValueError: AUs without a centre rule, a fixed graph between other regions, more neighbours
-            than regions, or options that do not go together.
+        ValueError: AUs without a center rule, a fixed graph between other regions, more neighbors
+            than regions, or options that exclude each other.
 
-    Source: the paper, sections 3.2 to 3.5 and tables 2 and 4. The authors released no code. What
-    the paper leaves open is inferred from the sizes in its table 8:
+    Source: the paper, sections 3.2 to 3.5 and tables 2 and 4. The authors released no code. The
+    values that the paper leaves open are inferred from the sizes in its table 8:
 
-    - A node starts 64 wide, as the mean of its region. The flattened region of the text (3136
-      wide) cannot be: one of its fully connected layers would take 9.8 M parameters, and all that
-      SACL adds is 14.6 M.
-    - The graph stages are 64, 128, 256 and 512 wide, with the expansion, the groups and the batch
-      norms of the vision GNN that the paper cites for its blocks, and a last layer to 960, the
-      width of the tokens. Without multi-scale features the tokens are those of the last stage, 512
-      wide, and there is no such layer.
-    - The landmark predictor is 64, 128 and 256 wide.
-    - The classifier is a linear layer to 64 a token and one over all tokens, with nothing between;
-      without either part it is ResT-Lite's own: the mean of the last map and a linear layer.
+    - A node is the mean of its region, 64 wide; the text flattens the region, which exceeds these
+      sizes.
+    - The stages of the graph have the widths, the expansion, the groups and the batch norms of the
+      vision GNN that the paper cites for its blocks, and a last layer to the width of the tokens,
+      where that is another.
+    - The classifier is a linear layer on each token and one over all tokens, without an activation
+      between; without `multi_scale` and `relations` it is that of ResT-Lite: a linear layer on the
+      mean of the last map.
 
-    With 12 AUs and 224 pixels, beside the paper's numbers (parameters in M / multiply-adds in G):
-
-    =================  ================  ================
-    options            here              table 8
-    =================  ================  ================
-    neither            10.00 / 1.53      10.0 / 1.47
-    `multi_scale`      12.47 / 1.73      12.5 / 1.66
-    `relations`        24.24 / 2.32      24.2 / 2.36
-    both               27.14 / 2.53      27.1 / 2.57
-    =================  ================  ================
-
-    Multiply-adds are half the count of `torch.utils.flop_counter`: convolutions, linear layers and
-    the two products of attention. The latter, 0.07 G, the paper's 1.47 seems to leave out; without
-    them all rows are below the paper's, by 0.4 to 4.7 percent.
-
-    The options for the ablations of tables 7 and 9 are listed in docs/models/sacl.md.
-
-    The baseline without a star (60.4) is the same model trained without augmentation. Ours are: the
-    two fixed graphs (see their functions); `DIMS` and `DEPTHS` beyond four stages; that without
-    the first stages the maps are resized to the first one kept; and that after the
-    cross-attention the nodes alone are classified. The widths of the Transformer are inferred in
-    `NodeTransformer`: with it the model has 73.99 M parameters and 3.37 G multiply-adds; the paper
-    has 74.0 and 3.41.
+    docs/models/sacl.md has the sizes and the options for the paper's ablations. Chosen here are the
+    two fixed graphs (see their functions); `DIMS` and `DEPTHS` beyond four stages; that with fewer
+    `scales` the maps are resized to the finest one that is left; that after the cross-attention
+    only nodes are classified; and the widths of `NodeTransformer`.
     """
 
     config: SACLConfig
@@ -183,7 +164,7 @@ class SACL(AUModel):
         super().__init__(config, aus)
         _check(config)
         self.backbone = build_backbone(config.backbone, pretrained=pretrained, final_norm=True)
-        # Taps at 1/4 and coarser: the stem, where it is one, then the four stages.
+        # Taps at 1/4 and coarser: the stem, if it has a tap, then the four stages.
         self._taps = [i for i, r in enumerate(self.backbone.reductions) if r >= 4]
         channels = [self.backbone.channels[i] for i in self._taps]
         sides = [-(-config.image_size // self.backbone.reductions[i]) for i in self._taps]
@@ -220,21 +201,18 @@ class SACL(AUModel):
         return {} if self.relations is None else {"landmark": _LANDMARK_LOSS}
 
     def forward(
-        self, images: Tensor, landmarks: Tensor | None = None, return_graph: bool = False
+        self, images: Tensor, landmarks: Tensor | None = None, *, return_graph: bool = False
     ) -> AUOutput:
-        """Predict.
+        """Return `probs`, `logits`, and with `relations` the predicted `landmarks` in pixels.
 
         Args:
             images: (B, 3, S, S), S the config's `image_size`.
-            landmarks: (B, 49, 2), x and y in pixels, where they are known: regions are cut
-                there instead of at the predicted ones.
-            return_graph: put the graph of every block into `graphs`.
-
-        Returns:
-            `probs`, `logits`, and with `relations` the predicted `landmarks` in pixels.
+            landmarks: (B, 49, 2), x and y in pixels: regions are cut there, instead of at the
+                predicted landmarks.
+            return_graph: also return the graph of every block.
 
         Raises:
-            ValueError: the images are of another size.
+            ValueError: the images have another size.
         """
         size = self.config.image_size
         check_shape("images", images, "B 3 S S", S=size)
@@ -247,8 +225,7 @@ class SACL(AUModel):
                 tokens = torch.cat((tokens, nodes), dim=1)
             else:
                 tokens = self.look(nodes, tokens)
-        logits = self.classifier(tokens)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(self.classifier(tokens))
         return AUOutput(
             logits.sigmoid(),
             logits,
@@ -262,7 +239,7 @@ class SACL(AUModel):
 
 
 class RegionRelations(nn.Module):
-    """Landmarks, the regions at their AU centres, and the graph network over them."""
+    """Predict landmarks, cut the regions at the AU centers, and relate them by a graph network."""
 
     def __init__(
         self, config: SACLConfig, aus: AUSet, channels: int, out_channels: int, map_size: int
@@ -282,8 +259,8 @@ class RegionRelations(nn.Module):
             return
         if not isinstance(config.graph, str) and len(config.graph) != self.num_nodes:
             raise ValueError(
-                f"graph must be between the R={self.num_nodes} regions of these AUs, got "
-                f"{len(config.graph)} rows"
+                f"graph must have R={self.num_nodes} rows, one for each region of these AUs, got "
+                f"{len(config.graph)}"
             )
         if config.graph == "knn":
             check_k(config.k, self.num_nodes)
@@ -313,7 +290,7 @@ class RegionRelations(nn.Module):
 
 
 class TokenClassifier(nn.Module):
-    """A linear layer on each token, then one on all of them: (B, D, C) to logits (B, N)."""
+    """Classify tokens by a linear layer on each token, then one on all tokens."""
 
     def __init__(self, tokens: int, channels: int, token_dim: int, num_aus: int) -> None:
         super().__init__()
@@ -321,17 +298,19 @@ class TokenClassifier(nn.Module):
         self.linear = nn.Linear(tokens * token_dim, num_aus)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits (B, N) for tokens (B, D, C)."""
         return self.linear(self.reduce(tokens).flatten(1))
 
 
 class MeanClassifier(nn.Module):
-    """A linear layer on the mean token: (B, D, C) to logits (B, N)."""
+    """Classify tokens by a linear layer on their mean."""
 
     def __init__(self, channels: int, num_aus: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, num_aus)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits (B, N) for tokens (B, D, C)."""
         return self.linear(tokens.mean(1))
 
 
@@ -339,6 +318,9 @@ def _check(config: SACLConfig) -> None:
     check_choice("fusion", config.fusion, get_args(Fusion))
     check_choice("correlation", config.correlation, get_args(Correlation))
     if config.fusion != "concat" and not config.relations:
-        raise ValueError(f"fusion={config.fusion!r} needs relations=True: it looks from the nodes")
+        raise ValueError(
+            f"relations must be True for fusion={config.fusion!r}, which attends from the nodes, "
+            "got False"
+        )
     if not 1 <= config.scales <= 4:
         raise ValueError(f"scales must be in 1..4, got {config.scales}")

@@ -1,4 +1,4 @@
-"""Several models as one: they vote."""
+"""An ensemble of models that votes on each AU."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from aurel.data.arguments import check_share
 from aurel.models.base import AUModel
 from aurel.output import AUOutput
 
 
 class VotingEnsemble(nn.Module):
-    r"""Let models vote on each AU.
+    r"""Return the share of models that predict each AU as present.
 
     .. math:: p_n = \frac{1}{M} \left| \{ m : p_n^{(m)} \ge t \} \right|
 
-    The result is the share of the models that say present, so a threshold of 1/2 on it is the
-    majority; half of an even number is enough. A NaN of one model is a NaN of all.
+    A threshold of 1/2 on this share is the majority; half of an even number of models is enough.
+    Where the probability of one model is NaN, the share is NaN.
 
     Args:
         models: M models of the same AUs.
-        threshold: t, from which on a model says present.
+        threshold: probability t from which a model predicts an AU as present.
 
     Raises:
         ValueError: no models, models of different AUs, or a threshold out of range.
@@ -35,8 +36,7 @@ class VotingEnsemble(nn.Module):
         super().__init__()
         if not models:
             raise ValueError("models must hold at least one, got none")
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in 0..1, got {threshold}")
+        check_share("threshold", threshold)
         self.aus = models[0].aus
         for model in models:
             if model.aus != self.aus:
@@ -48,7 +48,7 @@ class VotingEnsemble(nn.Module):
         self.threshold = threshold
 
     def forward(self, images: Tensor) -> AUOutput:
-        """Return `probs`, the shares of the votes, for what the models take."""
+        """Return the shares as `probs`, for the inputs of the models."""
         probs = torch.stack([model(images).probs for model in self.models])
         votes = torch.where(probs.isnan(), probs, (probs >= self.threshold).to(probs.dtype))
         return AUOutput(votes.mean(0), aus=self.aus)

@@ -1,30 +1,31 @@
-"""Windows over a stream of unknown length, with what comes before and after them."""
+"""Windows over a stream of unknown length, with the items before and after them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from aurel.data.arguments import check_at_least
+
 T = TypeVar("T")
 
 
 def windows(items: Iterable[T], length: int, context: int) -> Iterator[tuple[list[T], int, int]]:
-    """Cut a stream into pieces, and give each piece with its neighbours.
+    """Cut a stream into pieces, and yield each piece with the items before and after it.
 
     Args:
-        items: in order; no more than `length` + 2 `context` of them are held.
+        items: in order; at most `length` + 2 `context` of them are in memory.
         length: items of a piece.
-        context: neighbours on either side, fewer at the ends of the stream.
+        context: further items on either side, fewer at the ends of the stream.
 
     Yields:
-        (window, start, stop): the piece is ``window[start:stop]``. One after the other, the pieces
-        are the stream; all but the last, which may be shorter or longer, are `length` long.
+        (window, start, stop): the piece is ``window[start:stop]``. The concatenated pieces are the
+        stream; all but the last, which may be shorter or longer, have `length` items.
 
     Raises:
         ValueError: `length` is below 1.
     """
-    if length < 1:
-        raise ValueError(f"length must be 1 or more, got {length}")
+    check_at_least("length", length, 1)
     window: list[T] = []
     start = 0
     for item in items:

@@ -1,0 +1,1 @@
+"""Training and scoring of models with Lightning, from the options of a recipe."""

@@ -1,4 +1,4 @@
-"""Training, validation and test data of a run."""
+"""Training, validation and test data of a run, and their loaders."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from aurel.data.arguments import check_at_least
 from aurel.facs import AUSet
 from aurel.training.seeding import WorkerSeed
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The data sets of a run, and what a checkpoint must remember about them.
+    """The data sets of a run, and the values about them that a checkpoint stores.
 
     Args:
-        aus: the AUs of the label columns, the same in all.
-        train: with augmentation; None where there is nothing to train.
-        validation: chooses the best epoch; None to keep the last.
-        test: None where it is not at hand.
+        aus: the AUs of the label columns, the same in all parts.
+        train: training data, with augmentation; None for a run that only scores.
+        validation: data on which the best epoch is chosen; None to keep the last.
+        test: test data; None where there are none.
         class_weights: (N,) from the training labels, or None.
-        protocol: primitive values: data set, fold, who is in which part.
+        protocol: primitive values: data set, fold, the subjects of each part.
     """
 
     aus: AUSet
@@ -36,27 +37,25 @@ class Splits:
 
 
 class AUDataModule(LightningDataModule):
-    """Loaders over `Splits`, for one process or many.
+    """Return loaders of `Splits`, for one process or many.
 
-    Training images are shuffled by seed and epoch alone, so that a resumed run sees them in the
+    The order of the training images depends on seed and epoch only, so that a resumed run has the
     order of the run that was stopped. Each process scores its own share of validation and test
-    images, none of them twice. The trainer must be told ``use_distributed_sampler=False``.
+    images, and each image is scored once. The trainer needs ``use_distributed_sampler=False``.
 
     Args:
         splits: the data.
-        batch_size: images a step and a process.
+        batch_size: images per step and process.
         num_workers: processes that read images.
-        seed: of the order of training images.
+        seed: seed of the order of training images.
     """
 
     def __init__(
         self, splits: Splits, *, batch_size: int, num_workers: int = 0, seed: int = 0
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if num_workers < 0:
-            raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
+        check_at_least("batch_size", batch_size, 1)
+        check_at_least("num_workers", num_workers, 0)
         self.splits = splits
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -64,7 +63,7 @@ class AUDataModule(LightningDataModule):
         self._epoch = 0
 
     def check_batch(self, world: int) -> None:
-        """Raise ValueError where there is no training batch for each of `world` processes."""
+        """Raise ValueError unless each of `world` processes has a training batch."""
         items = len(cast(Any, _present(self.splits.train, "training"))) // world
         if items < self.batch_size:
             raise ValueError(
@@ -73,9 +72,9 @@ class AUDataModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return a loader of shuffled whole batches."""
+        """Return a loader of shuffled training images; a last incomplete batch is dropped."""
         data = _present(self.splits.train, "training")
-        rank, world = self._place()
+        rank, world = self._rank_and_world()
         self.check_batch(world)
         sampler: Any = DistributedSampler(data, world, rank, shuffle=True, seed=self.seed)
         sampler.set_epoch(self._epoch)
@@ -91,29 +90,31 @@ class AUDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
-        """Return a loader of this process's share of the validation images, if there are any."""
+        """Return a loader of this process's share of the validation images, or an empty list."""
         if self.splits.validation is None:
             return []
-        return self._scored(self.splits.validation)
+        return self._scoring_loader(self.splits.validation)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return a loader of this process's share of the test images."""
-        return self._scored(_present(self.splits.test, "test"))
+        return self._scoring_loader(_present(self.splits.test, "test"))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which epoch comes next; checkpoints are written when one has ended."""
+        """Return the number of the next epoch; checkpoints are written at the end of an epoch."""
         assert self.trainer is not None
         return {"epoch": self.trainer.current_epoch + 1}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start with the epoch that comes next."""
+        """Start with the epoch of the checkpoint."""
         self._epoch = state_dict["epoch"]
 
-    def _scored(self, data: Dataset[dict[str, Any]]) -> DataLoader[dict[str, Any]]:
-        rank, world = self._place()
+    def _scoring_loader(self, data: Dataset[dict[str, Any]]) -> DataLoader[dict[str, Any]]:
+        rank, world = self._rank_and_world()
         size = len(cast(Any, data))
         if size < world:
-            raise ValueError(f"{size} items cannot be shared out to {world} processes")
+            raise ValueError(
+                f"the data must have at least {world} items, one for each process, got {size}"
+            )
         return DataLoader(
             data,
             batch_size=self.batch_size,
@@ -124,7 +125,7 @@ class AUDataModule(LightningDataModule):
             generator=torch.Generator(),
         )
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
@@ -132,5 +133,5 @@ class AUDataModule(LightningDataModule):
 
 def _present(data: Dataset[dict[str, Any]] | None, which: str) -> Dataset[dict[str, Any]]:
     if data is None:
-        raise ValueError(f"there are no {which} data")
+        raise ValueError(f"splits must have {which} data, got none")
     return data

@@ -1,4 +1,4 @@
-"""From the `data` section of a recipe to the data sets of a run."""
+"""The data sets of a run, from the `data` section of a recipe."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from aurel.training.options import DataOptions
 
 
 def training_splits(options: DataOptions, seed: int = 0) -> Splits:
-    """Return data for a training run.
+    """Return the data of a training run.
 
-    The best epoch is chosen on people held out of the training part, on the ``val`` list where
-    the data set has one, or, if `options.select_on` asks for it, on the test part.
+    The best epoch is chosen on subjects held out of the training part, on the ``val`` list where
+    the data set has one, or on the test part where `options.select_on` is "test".
 
     Args:
         options: the recipe's section.
-        seed: which people are held out.
+        seed: seed of the choice of subjects that are held out.
 
     Raises:
         FileNotFoundError: a folder, a list or an image is missing.
-        ValueError: a list is malformed, or a person is in training and test.
+        ValueError: a list is malformed, or a subject is in training and test.
     """
     train = _load(options, "train")
     test = _load(options, "test") if options.select_on == "test" else None
@@ -44,9 +44,9 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
     held: list[int] = []
     if options.select_on == "test":
         validation = test
-    elif (given := _load_if_listed(options, "val")) is not None:
-        check_apart(people, _subjects(given, options), "train and val")
-        validation = given
+    elif (listed := _load_if_listed(options, "val")) is not None:
+        check_apart(people, _subjects(listed, options), "train and val")
+        validation = listed
     elif options.validation:
         kept, held = hold_out(people, options.validation, seed)
         validation = _images_of({people[index] for index in held}, train, options)
@@ -71,7 +71,7 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
 
 
 def test_splits(options: DataOptions) -> Splits:
-    """Return the test data and who is in them."""
+    """Return the test data, with their subjects in the protocol."""
     test = _load(options, "test")
     protocol = {
         "dataset": dataset_info(options.dataset, options.aus).name,
@@ -82,29 +82,29 @@ def test_splits(options: DataOptions) -> Splits:
 
 
 def check_fold(trained: dict[str, Any], tested: dict[str, Any]) -> None:
-    """Raise where a checkpoint has seen people that it is to be tested on.
+    """Raise unless the test subjects of the data differ from the subjects of a checkpoint.
 
     Args:
-        trained: the protocol that the checkpoint holds; one that says nothing passes.
+        trained: the protocol that the checkpoint holds; one without subjects passes.
         tested: the protocol of the data.
 
     Raises:
-        ValueError: another fold of the same data, or a shared person.
+        ValueError: another fold of the same data, or a shared subject.
     """
     if "train_subjects" not in trained:
         return
-    ours, theirs = (f"{p['dataset']} fold {p['fold']}" for p in (trained, tested))
+    source, target = (f"{p['dataset']} fold {p['fold']}" for p in (trained, tested))
     if trained["dataset"] == tested["dataset"] and trained["fold"] != tested["fold"]:
         raise ValueError(
-            f"the checkpoint was trained on {ours} and the data are {theirs}, most of whose test "
-            f"people it has seen: use data.fold {trained['fold']}, or the checkpoint of that fold"
+            f"data.fold must be {trained['fold']}, that of the checkpoint, got {tested['fold']}: "
+            f"the checkpoint was trained on {source}, which holds most test subjects of {target}"
         )
-    seen = trained["train_subjects"] + trained["validation_subjects"]
-    check_apart(seen, tested["test_subjects"], f"trained on {ours}, tested on {theirs}")
+    known = trained["train_subjects"] + trained["validation_subjects"]
+    check_apart(known, tested["test_subjects"], f"trained on {source}, tested on {target}")
 
 
 def part_of(options: DataOptions, split: ListSplit) -> Part:
-    """Return what a reader needs to know of a part."""
+    """Return the description of a part for its reader."""
     return Part(
         dataset=options.dataset,
         split=split,
@@ -120,7 +120,7 @@ def part_of(options: DataOptions, split: ListSplit) -> Part:
 
 
 def augmentation(options: DataOptions, aus: AUSet) -> TrainTransform:
-    """Return the transform of training images; its `evaluation()` is for the others."""
+    """Return the transform of training images; its `evaluation()` is for validation and test."""
     return TrainTransform(
         aus,
         options.resize,
@@ -155,12 +155,12 @@ def _load_if_listed(options: DataOptions, split: ListSplit) -> AUDataset | None:
 
 
 def _subjects(data: AUDataset, options: DataOptions) -> list[str]:
-    """Return the subject of each image, under names that differ between data sets."""
+    """Return the subject of each image, with the data set in its name."""
     return dataset_info(options.dataset, options.aus).subject_names(data.subjects)
 
 
 def _thinned(kept: list[int], train: AUDataset, options: DataOptions) -> list[int]:
-    """Return the training images that are left after `options.every` and what belongs to it."""
+    """Return the indices of `kept` that `options.every` and `options.rare_every` keep."""
     if options.every == options.rare_every == 1:
         return kept
     if options.frames is not None:
@@ -171,11 +171,11 @@ def _thinned(kept: list[int], train: AUDataset, options: DataOptions) -> list[in
     people = [train.subjects[index] for index in kept]
     rare = [train.aus.index(au) for au in options.rare_aus]
     taken = thin_frames(train.labels_of(kept), people, options.every, rare, options.rare_every)
-    return [kept[place] for place in taken]
+    return [kept[index] for index in taken]
 
 
 def _images_of(people: set[str], train: AUDataset, options: DataOptions) -> Subset[dict[str, Any]]:
-    """Return the training images, or clips, of these people, transformed as in a test."""
+    """Return the training images, or clips, of these subjects, transformed as in a test."""
     plain = without_augmentation(train)
     subjects = _subjects(plain, options)
     return Subset(plain, [index for index, name in enumerate(subjects) if name in people])

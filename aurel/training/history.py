@@ -1,4 +1,4 @@
-"""One row an epoch, in memory and in a CSV file that survives a resume."""
+"""A row of metrics for each epoch, in memory and in a CSV file that a resumed run continues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aurel.files import atomic_path
 
 
 def epoch_metrics(trainer: Trainer) -> dict[str, Tensor]:
-    """Return what was logged in this epoch; validation scores only where it was validated."""
+    """Return the metrics of this epoch; those of validation only where it was run."""
     every = trainer.check_val_every_n_epoch or 1
     validated = (trainer.current_epoch + 1) % every == 0
     metrics = trainer.callback_metrics
@@ -21,7 +21,7 @@ def epoch_metrics(trainer: Trainer) -> dict[str, Tensor]:
 
 
 class History(Callback):
-    """Collect what was logged, once an epoch.
+    """Collect the logged metrics after each epoch.
 
     Args:
         path: CSV file, rewritten after each epoch; rows of a run that is resumed are kept. None
@@ -33,15 +33,18 @@ class History(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row of this epoch, and write the file."""
         row = {name: float(value) for name, value in epoch_metrics(trainer).items()}
         self.rows.append({"epoch": float(trainer.current_epoch), **row})
         if self.path is not None and trainer.is_global_zero:
             self._write(self.path)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the rows, which checkpoints store."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the rows of a checkpoint."""
         self.rows = state_dict["rows"]
 
     def _write(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run minimises: a weighted sum of named losses."""
+"""The objective of a run: a weighted sum of named losses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from aurel.data.arguments import check_at_least
 from aurel.facs import RegionPlan, au_center_rules
 from aurel.losses import (
     attention_map_loss,
@@ -36,31 +37,33 @@ def _dice(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
 
 
 def _edge(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
-    return edge_cross_entropy(_filled(output.edge_logits, "edge", "edge_logits"), batch["labels"])
+    return edge_cross_entropy(_required(output.edge_logits, "edge", "edge_logits"), batch["labels"])
 
 
 def _landmark(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
     if "landmarks" not in batch:
         raise ValueError(
-            "the loss 'landmark' needs landmarks, and the data have none: add landmark lists; the "
-            "landmark predictor learns from nothing else, so without them take a model without it "
-            "(model.options.relations false, losses.landmark 0)"
+            "the data must have landmarks for the loss 'landmark', got none: add landmark lists, "
+            "or use a model without a landmark predictor (model.options.relations false, "
+            "losses.landmark 0)"
         )
-    predicted = _filled(output.landmarks, "landmark", "landmarks")
+    predicted = _required(output.landmarks, "landmark", "landmarks")
     return landmark_alignment_loss(predicted, batch["landmarks"])
 
 
 def _region(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
-    logits = _filled(output.region_logits, "region", "region_logits")
+    logits = _required(output.region_logits, "region", "region_logits")
     if batch.get("regions") is None:
-        raise ValueError("the loss 'region' needs `regions`, the region plan of the model")
+        raise ValueError(
+            "regions must be the region plan of the model for the loss 'region', got none"
+        )
     return region_cross_entropy(logits, batch["labels"], batch["regions"])
 
 
 def _attention(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
-    masks = _filled(output.masks, "attention", "masks")
+    masks = _required(output.masks, "attention", "masks")
     if "landmarks" not in batch:
-        raise ValueError("the loss 'attention' needs landmarks, and the data have none")
+        raise ValueError("the data must have landmarks for the loss 'attention', got none")
     assert output.aus is not None
     height, width = batch["image"].shape[-2:]
     rules = au_center_rules(output.aus)
@@ -68,17 +71,17 @@ def _attention(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor
 
 
 def _bce(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
-    logits = _filled(output.logits, "bce", "logits")
+    logits = _required(output.logits, "bce", "logits")
     return binary_cross_entropy_loss(logits, batch["labels"], weights)
 
 
 def _bce_sum(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
-    logits, labels = _filled(output.logits, "bce_sum", "logits"), batch["labels"]
+    logits, labels = _required(output.logits, "bce_sum", "logits"), batch["labels"]
     return labels.shape[-1] * binary_cross_entropy_loss(logits, labels, weights)
 
 
 def _circle(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
-    logits = _filled(output.logits, "circle", "logits")
+    logits = _required(output.logits, "circle", "logits")
     return multilabel_circle_loss(logits, batch["labels"], weights)
 
 
@@ -108,12 +111,12 @@ class Objective(nn.Module):
             the data), "bce" and "bce_sum" (need `logits`; cross-entropy, mean or sum over AUs),
             "circle" (needs `logits`), "dice", "edge" (needs `edge_logits`), "landmark" (needs
             `landmarks` in output and data), "region" (needs `region_logits` and `regions`),
-            "triplet" (needs embeddings of triplets). A factor of 0 leaves a loss out.
+            "triplet" (needs embeddings of triplets). A loss with factor 0 is not computed.
         class_weights: (N,) for the losses over AUs; None for 1.
-        regions: the groups of AUs that `region_logits` are of, where the model has any.
+        regions: the groups of AUs of `region_logits`, where the model has any.
 
     Raises:
-        ValueError: an unknown loss, a negative factor, or no loss at all.
+        ValueError: an unknown loss, a negative factor, or no loss.
     """
 
     class_weights: Tensor | None
@@ -128,20 +131,19 @@ class Objective(nn.Module):
         for name, factor in losses.items():
             if name not in TERMS:
                 raise ValueError(f"losses must be among {', '.join(TERMS)}, got {name!r}")
-            if not factor >= 0:
-                raise ValueError(f"the factor of loss {name} must be 0 or more, got {factor}")
+            check_at_least(f"losses.{name}", factor, 0)
         self.losses = {name: factor for name, factor in losses.items() if factor > 0}
         if not self.losses:
-            raise ValueError("at least one loss needs a factor above 0")
-        # Computed from the training labels each time, so no part of a checkpoint.
+            raise ValueError(f"losses must have a factor above 0, got {dict(losses)}")
+        # A new run computes them from its training labels, so checkpoints do not hold them.
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.regions = regions
 
     def forward(self, output: AUOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum, and each loss by itself before its factor.
+        """Return the sum, and each loss without its factor.
 
         Args:
-            output: what the model said; an encoder's embeddings (B, 3, D) for the loss "triplet".
+            output: of the model; an encoder's embeddings (B, 3, D) for the loss "triplet".
             batch: `labels` (B, N), of clips (B, T, N), and, where needed, `landmarks` (B, 49, 2).
         """
         batch = {**batch, "regions": self.regions}
@@ -152,19 +154,19 @@ class Objective(nn.Module):
 
 
 def losses_of(model: str, chosen: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Return the factors for a model: its paper's, with those of `chosen` put over them.
+    """Return the factors for a model: those of its paper, replaced by those of `chosen`.
 
     Args:
         model: a registered name.
         chosen: factors, by the name of the loss.
 
     Raises:
-        ValueError: no such model; the message lists close matches.
+        ValueError: no such model; the message lists the nearest names.
     """
     return {**model_info(model).losses, **(chosen or {})}
 
 
-def _filled(value: Value | None, loss: str, field: str) -> Value:
+def _required(value: Value | None, loss: str, field: str) -> Value:
     if value is None:
-        raise ValueError(f"the loss {loss!r} needs `{field}`, which this model does not return")
+        raise ValueError(f"the model must return `{field}` for the loss {loss!r}, got none")
     return value

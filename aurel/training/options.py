@@ -1,4 +1,4 @@
-"""What a run is made of; each section of a recipe file is one of these."""
+"""The options of a run; each class is a section of a recipe file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from aurel.training.schedules import Schedule
 
 @dataclass
 class ModelOptions:
-    """The model.
+    """Options of the model.
 
     Args:
-        name: one that `aurel models` lists.
+        name: a name that `aurel models` lists.
         backbone: name of the image backbone; none for the paper's.
         pretrained: start the backbone from its published ImageNet weights (downloads them).
-        backbone_weights: file with weights of the backbone alone, to start from.
+        backbone_weights: file with initial weights of the backbone.
         options: further options of the model, such as {k: 3}.
         init_from: checkpoint of a trained model to start from; "{fold}" in it stands for data.fold.
     """
@@ -32,37 +32,37 @@ class ModelOptions:
 
 @dataclass
 class DataOptions:
-    """The data.
+    """Options of the data.
 
     Args:
         dataset: a registered name (`aurel.data.list_datasets`), such as BP4D, DISFA or synthetic
             for the embedded faces; or the prefix of your own list files, with `aus`.
         root: folder of the data set.
-        fold: number in the names of the list files; none where they carry none.
+        fold: number in the names of the list files; none for names without a number.
         lists: folder of the list files; by default root/list, or root.
-        images: folder that the listed paths start from; by default root/img or the like.
-        aus: AU numbers in the order of the label columns, where `dataset` does not say.
+        images: folder that the listed paths are relative to; by default root/img or similar.
+        aus: AU numbers in the order of the label columns, where `dataset` has none.
         triplets: read triplets of faces, for `expression_encoder`, see `aurel.data.triplets`; of
-            listed ones, a "val" list chooses the best epoch.
+            listed ones, the best epoch is chosen on a "val" list.
         frames: length of a clip, for a model that takes clips; none for single images.
-        context: frames shown on either side of a clip without counting, see
+        context: frames on either side of a clip that enter no loss and no score, see
             `aurel.data.clips.ListClips`.
-        every: train on one frame in so many of each person, or video of Aff-Wild2.
-        rare_aus: AUs of which more frames are taken: those that show one of them are thinned by
-            `rare_every` instead of `every`.
+        every: n to train on every n-th frame of each subject, or of each video of Aff-Wild2.
+        rare_aus: AUs of which more frames are taken: of frames in which one of them is present,
+            every `rare_every`-th is taken.
         rare_every: see `rare_aus`.
-        batch_size: images, or clips, a step and a process.
+        batch_size: images, or clips, per step and process.
         num_workers: processes that read images.
         resize: length of the shorter side in pixels before the crop.
-        crop: side of the square the model sees.
+        crop: side in pixels of the square that the model takes.
         flip: probability of a horizontal flip.
-        brightness: strength of the jitter.
-        contrast: strength of the jitter.
-        saturation: strength of the jitter.
+        brightness: strength of the random brightness.
+        contrast: strength of the random contrast.
+        saturation: strength of the random saturation.
         validation: share of the training subjects that is held out to choose the best epoch.
         select_on: "test" chooses the best epoch on the test fold, as published protocols do.
         class_weights: from the training "labels", from the published "file", or "none".
-        synthetic: the embedded faces.
+        synthetic: options of the embedded faces.
     """
 
     dataset: str = "BP4D"
@@ -93,22 +93,22 @@ class DataOptions:
 
 @dataclass
 class OptimizerOptions:
-    """The optimiser and the course of its learning rate.
+    """Options of the optimizer and of its learning rate.
 
     Args:
-        name: which.
+        name: adamw, adam or sgd.
         lr: highest learning rate.
-        weight_decay: on all parameters.
-        momentum: of sgd, which is Nesterov's.
-        betas: of adam and adamw.
-        schedule: course of the learning rate, a step at a time.
-        warmup_epochs: epochs of linear rise, part of the run.
-        warmup_steps: the same in steps; above 0 instead of `warmup_epochs`.
+        weight_decay: weight decay of all parameters.
+        momentum: Nesterov momentum of sgd.
+        betas: coefficients of adam and adamw.
+        schedule: schedule of the learning rate, which changes after every step.
+        warmup_epochs: epochs of linear warm-up, part of the run.
+        warmup_steps: the same in steps; above 0 it replaces `warmup_epochs`.
         milestones: epochs after which the rate of multi_step is divided by 10.
-        sam: radius of adaptive sharpness-aware minimisation, which takes two passes a step (see
+        sam: radius of adaptive sharpness-aware minimization, which takes two passes per step (see
             `aurel.training.sam`); none for plain steps.
-        ema_decay: also keep an exponential moving average of the weights, and validate and save
-            that; none for no average.
+        ema_decay: decay of an exponential moving average of the weights, which is then validated
+            and saved; none for no average.
     """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -126,20 +126,20 @@ class OptimizerOptions:
 
 @dataclass
 class TrainerOptions:
-    """How the run is carried out; each is the argument of that name of Lightning's Trainer.
+    """Options of Lightning's Trainer, under its names.
 
     Args:
         max_epochs: epochs of the run.
-        max_steps: stop after so many optimiser steps; -1 for no such limit.
-        accelerator: cpu, gpu, mps, or auto for what there is.
-        devices: how many, or which, such as [0, 2].
-        num_nodes: machines.
+        max_steps: largest number of optimizer steps; -1 for no such limit.
+        accelerator: cpu, gpu, mps, or auto for the first that is available.
+        devices: number of devices, or their indices, such as [0, 2].
+        num_nodes: number of machines.
         strategy: ddp for several devices; auto chooses it.
         precision: 32-true, 16-mixed or bf16-mixed.
-        accumulate_grad_batches: batches whose gradients make a step.
+        accumulate_grad_batches: batches whose gradients are summed for a step.
         gradient_clip_val: largest norm of the gradient; none for no limit.
-        sync_batchnorm: batch statistics over all devices instead of each its own; on GPUs.
-        deterministic: refuse operations that may give other bits the next time.
+        sync_batchnorm: batch statistics over all devices instead of over each; on GPUs.
+        deterministic: raise on operations whose results may differ between runs.
         check_val_every_n_epoch: epochs between two validations.
         limit_train_batches: number or share of the training batches of an epoch.
         limit_val_batches: number or share of the validation batches.
@@ -165,16 +165,16 @@ class TrainerOptions:
 
 @dataclass
 class RunOptions:
-    """A whole run.
+    """All options of a run.
 
     Args:
-        model: the model.
-        data: the data.
-        losses: factor of each loss; where left out, that of the model's paper.
-        optimizer: the optimiser.
-        trainer: how the run is carried out.
-        seed: of weights, order, augmentation, and of who is held out for validation.
-        out: folder of the run; runs/MODEL_DATASET_foldF where left out.
+        model: options of the model.
+        data: options of the data.
+        losses: factor of each loss; by default that of the model's paper.
+        optimizer: options of the optimizer.
+        trainer: options of the trainer.
+        seed: seed of weights, order, augmentation, and of the subjects held out for validation.
+        out: folder of the run; by default runs/MODEL_DATASET_foldF.
     """
 
     model: ModelOptions

@@ -1,4 +1,4 @@
-"""A training run and the score of a checkpoint, from options to files."""
+"""A training run, and the test of a checkpoint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _log = logging.getLogger("aurel")
 
 
 def run_folder(options: RunOptions) -> Path:
-    """Return the folder of a run: `options.out`, or one named after model, data and fold."""
+    """Return the folder of a run: `options.out`, or a name from model, data and fold."""
     if options.out is not None:
         return Path(options.out)
     fold = "" if options.data.fold is None else f"_fold{options.data.fold}"
@@ -43,14 +43,14 @@ def run_folder(options: RunOptions) -> Path:
 
 
 def checkpoint_file(folder: Path, name: str | None) -> Path:
-    """Return the file that `name` means: "best" or "last" of the run in `folder`, or a path.
+    """Return the file of a checkpoint: "best" or "last" of the run in `folder`, or a path.
 
     Args:
-        folder: of the run.
-        name: None for the best, or the last where none was chosen.
+        folder: folder of the run.
+        name: None for the best, or for the last where there is no best.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: there is no such file.
     """
     if name is None:
         best = folder / "checkpoints" / "best.ckpt"
@@ -62,14 +62,15 @@ def checkpoint_file(folder: Path, name: str | None) -> Path:
 
 
 def check_free(folder: Path, resume: Path | None) -> None:
-    """Raise where a run would overwrite another.
+    """Raise ValueError where a run would overwrite another.
 
     Raises:
-        ValueError: it holds a run already, and none is to be resumed.
+        ValueError: the folder holds a run, and `resume` is None.
     """
     if resume is None and (folder / "checkpoints" / "last.ckpt").exists():
         raise ValueError(
-            f"{folder} holds a run already: go on with --ckpt_path last, or choose another --out"
+            f"out must be a folder without a run, got {folder}: resume that run by --ckpt_path "
+            "last, or choose another --out"
         )
 
 
@@ -78,7 +79,7 @@ def load_splits(options: RunOptions) -> Splits:
 
     Raises:
         FileNotFoundError: data are missing.
-        ValueError: bad data, an unknown model, or one that takes other items.
+        ValueError: invalid data, an unknown model, or a model of other inputs.
     """
     _check_items(options)
     load = triplet_splits if options.data.triplets else training_splits
@@ -92,14 +93,14 @@ def fit(
     splits: Splits | None = None,
     config: str | None = None,
 ) -> Task:
-    """Train a model and leave its checkpoints, logs and history in the run's folder.
+    """Train a model, and write its checkpoints, logs and history into the folder of the run.
 
     Args:
-        options: the run.
-        resume: checkpoint to go on from; None starts anew.
-        callbacks: besides those of every run.
+        options: options of the run.
+        resume: checkpoint to resume from; None for a new run.
+        callbacks: callbacks besides those of every run.
         splits: the data, where they are loaded already.
-        config: what to write into the run's ``config.yaml``, once it is clear that it may run.
+        config: text for the run's ``config.yaml``, written when all checks have passed.
 
     Returns:
         The trained task. ``checkpoints/best.ckpt``, ``checkpoints/last.ckpt``, ``history.csv`` and
@@ -107,8 +108,8 @@ def fit(
 
     Raises:
         FileNotFoundError: data are missing.
-        ValueError: bad data or options; or the folder holds a run and `resume` is None.
-        KeyboardInterrupt: the user stopped the run; ``last.ckpt`` is whole.
+        ValueError: invalid data or options; or the folder holds a run and `resume` is None.
+        KeyboardInterrupt: the user stopped the run; ``last.ckpt`` is complete.
     """
     folder = run_folder(options)
     check_free(folder, resume)
@@ -142,28 +143,28 @@ def score(
     """Score a checkpoint on the test data of a run.
 
     Args:
-        options: the run; its data section says on which fold.
+        options: options of the run; its data section has the fold.
         checkpoint: a training checkpoint, or a file of `save_model`.
-        callbacks: progress and the like.
+        callbacks: callbacks, such as one that prints the progress.
         splits: the data, where they are loaded already.
 
     Returns:
-        The task with `scores` and, where the data say what is hidden, `visibility_scores`, both
-        as a dict of dicts by row (an AU, or the mean) and by name of the score.
+        The task with `scores` and, where the data have a mask of hidden AUs, `visibility_scores`,
+        both as a dict of dicts by row (an AU, or the mean) and by name of the score.
 
     Raises:
         FileNotFoundError: data or the checkpoint are missing.
-        ValueError: the checkpoint is for other AUs, or has seen people of the test fold.
+        ValueError: the checkpoint is for other AUs, or was trained on subjects of the test fold.
     """
     content = read_checkpoint(checkpoint)
     if content.model != options.model.name:
-        raise ValueError(f"{checkpoint} holds a {content.model}, not a {options.model.name}")
+        raise ValueError(f"{checkpoint} must hold a {options.model.name}, got a {content.model}")
     _check_items(options)
     splits = splits or (triplet_test_splits if options.data.triplets else test_splits)(options.data)
     if content.aus != splits.aus:
         raise ValueError(
-            f"{checkpoint} is for {', '.join(content.aus.names)}, the data are labelled with "
-            f"{', '.join(splits.aus.names)}"
+            f"{checkpoint} must be for the AUs of the data, {', '.join(splits.aus.names)}, got "
+            f"{', '.join(content.aus.names)}"
         )
     check_fold(content.metadata, splits.protocol or {})
     model = load_model(checkpoint)
@@ -174,7 +175,7 @@ def score(
 
 
 def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger: Any) -> Trainer:
-    """Return a quiet Lightning trainer that writes checkpoints atomically."""
+    """Return a Lightning trainer that prints nothing and writes checkpoints atomically."""
     try:
         return Trainer(
             **asdict(options),
@@ -200,7 +201,8 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
         source = options.model.init_from.replace("{fold}", str(options.data.fold))
         check_fold(read_checkpoint(source).metadata, splits.protocol or {})
         fresh = start_from(model, source)
-        _log.warning("%s lacks these, which start anew: %s", source, ", ".join(fresh) or "none")
+        names = ", ".join(fresh) or "none"
+        _log.warning("tensors with initial values, which %s lacks: %s", source, names)
     losses = losses_of(name, options.losses)
     for loss, reason in model.required_losses.items():
         if not losses.get(loss):
@@ -229,25 +231,30 @@ def _make_model(options: RunOptions, aus: AUSet) -> AUModel:
     try:
         return create_model(name, aus=aus, backbone=backbone, pretrained=pretrained, **chosen)
     except RuntimeError as error:
-        raise ValueError(f"the model {name} cannot be made: {error}") from error
+        raise ValueError(f"the model {name} cannot be created: {error}") from error
 
 
 def _check_items(options: RunOptions) -> None:
     name, frames = options.model.name, options.data.frames
     inputs = model_info(name).inputs
     if inputs == "clips" and frames is None:
-        raise ValueError(f"{name} takes clips: data.frames must say how long, such as 16")
-    if options.data.triplets != (inputs == "triplets"):
         raise ValueError(
-            f"data.triplets must be {not options.data.triplets} for {name}, which "
-            + ("takes single faces" if options.data.triplets else "learns from triplets of faces")
+            f"data.frames must be the length of a clip, such as 16, for {name}, got None"
+        )
+    triplets = options.data.triplets
+    if triplets != (inputs == "triplets"):
+        items = "single faces" if triplets else "triplets of faces"
+        raise ValueError(
+            f"data.triplets must be {not triplets} for {name}, which takes {items}, got {triplets}"
         )
     if frames is not None and inputs != "clips":
-        raise ValueError(f"{name} takes single images: data.frames must be left out, got {frames}")
+        raise ValueError(
+            f"data.frames must be null for {name}, which takes single images, got {frames}"
+        )
 
 
 def _checkpointing(folder: Path, monitor: str | None) -> list[Callback]:
-    """Keep the epoch where `monitor` is highest, if there is one, and then the last."""
+    """Return the callbacks that save the last epoch, and that of the highest `monitor` if any."""
     every_epoch: dict[str, Any] = {
         "dirpath": folder,
         "save_on_train_epoch_end": True,
@@ -269,21 +276,22 @@ def _data_module(options: RunOptions, splits: Splits) -> AUDataModule:
 def _check_same_run(resume: Path, task: Task) -> None:
     before = read_checkpoint(resume)
     changed = [key for key, value in task.metadata.items() if before.metadata.get(key) != value]
-    ours = describe(task.model)
-    if before.model != ours["model"]:
-        changed.append(f"model ({before.model} there, {ours['model']} here)")
+    current = describe(task.model)
+    if before.model != current["model"]:
+        changed.append(f"model ({before.model} there, {current['model']} here)")
     else:
         changed += [
             f"model option {key} ({before.config.get(key)} there, {value} here)"
-            for key, value in ours["config"].items()
+            for key, value in current["config"].items()
             if before.config.get(key) != value
         ]
     if before.aus != task.model.aus:
         changed.append("AUs")
     if changed:
         raise ValueError(
-            f"{resume} belongs to another run: {', '.join(changed)} differ; start anew in another "
-            "out folder (model.init_from takes over its weights)"
+            f"{resume} must be a checkpoint of this run, got one with another "
+            f"{', '.join(changed)}; start a new run in another out folder (model.init_from copies "
+            "the weights)"
         )
 
 
@@ -293,7 +301,7 @@ def _fit_or_interrupt(
     try:
         trainer.fit(task, datamodule=data, ckpt_path=resume)
     except SystemExit as stop:
-        # Lightning turns Ctrl-C into an exit.
+        # Lightning replaces a KeyboardInterrupt by SystemExit.
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from stop
         raise

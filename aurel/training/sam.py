@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: a step with the gradient of the highest loss nearby."""
+"""Sharpness-aware minimization: steps by gradients at perturbed weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 Result = TypeVar("Result")
 
 
-def at_highest_nearby(model: nn.Module, radius: float, closure: Callable[[], Result]) -> Result:
-    r"""Compute a loss and its gradients where the loss is highest nearby, to first order.
+def at_perturbed_weights(model: nn.Module, radius: float, closure: Callable[[], Result]) -> Result:
+    r"""Call `closure` at the weights of the highest loss in the neighborhood, to first order.
 
     .. math:: w + \rho \frac{w^2 \odot g}{\lVert w \odot g \rVert_2}
 
-    with g the gradients that the parameters w hold. Afterwards w are what they were, as are all
-    buffers: running statistics learn from the pass that gave g alone.
+    with g the gradients that the parameters w hold. Parameters and buffers are restored afterwards:
+    running statistics change only by the pass that computed g.
 
     Args:
         model: with gradients.
@@ -26,32 +26,32 @@ def at_highest_nearby(model: nn.Module, radius: float, closure: Callable[[], Res
         closure: clears gradients, computes the loss and its gradients.
 
     Returns:
-        what `closure` returns.
+        The result of `closure`.
 
-    Adaptive SAM (Kwon et al., ICML 2021) without its constant beside :math:`|w|`, as in the code
-    of OpenGraphAU.
+    Source: adaptive SAM (Kwon et al., ICML 2021) without its constant added to :math:`|w|`, as in
+    the code of OpenGraphAU.
     """
-    with _unchanged([*model.buffers(), *model.parameters()]):
-        _climb(model.parameters(), radius)
+    with _restored([*model.buffers(), *model.parameters()]):
+        _perturb(model.parameters(), radius)
         return closure()
 
 
 @torch.no_grad()
-def _climb(parameters: Iterable[Tensor], radius: float) -> None:
-    # The length of the gradients drops out, so the scaled ones of half precision serve as well.
+def _perturb(parameters: Iterable[Tensor], radius: float) -> None:
+    # The scale of the gradients cancels, so they may be the scaled ones of half precision.
     pairs = [(value, value.grad) for value in parameters if value.grad is not None]
-    length = torch.stack([(value * slope).norm() for value, slope in pairs]).norm()
-    for value, slope in pairs:
-        value.add_(value.square() * slope * (radius / length.clamp_min(1e-12)))
+    norm = torch.stack([(value * gradient).norm() for value, gradient in pairs]).norm()
+    for value, gradient in pairs:
+        value.add_(value.square() * gradient * (radius / norm.clamp_min(1e-12)))
 
 
 @contextmanager
-def _unchanged(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Put back the values that tensors have now."""
-    kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+def _restored(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Restore the values of tensors at the end of the block."""
+    saved = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
         yield
     finally:
         with torch.no_grad():
-            for tensor, value in kept:
+            for tensor, value in saved:
                 tensor.copy_(value)

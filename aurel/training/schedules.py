@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
+from aurel.data.arguments import check_at_least
+
 Schedule = Literal["constant", "cosine", "inverse_sqrt", "multi_step", "one_cycle"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
@@ -15,39 +17,42 @@ def schedule(
 ) -> Callable[[int], float]:
     r"""Return the factor of the learning rate as a function of the step.
 
-    After a linear warm-up over `warmup_steps`, with :math:`\tau` running from 0 to 1 over what is
-    left: ``constant`` is 1, ``cosine`` is :math:`(1 + \cos \pi\tau) / 2`. ``inverse_sqrt`` falls as
-    :math:`(t / w)^{-1/2}` in step t, counted from 1, w being the warm-up's steps (1 without).
-    ``multi_step`` is divided by 10 at each of the `milestones`.
+    After a linear warm-up over `warmup_steps`, with :math:`\tau` from 0 to 1 over the remaining
+    steps: ``constant`` is 1, ``cosine`` is :math:`(1 + \cos \pi\tau) / 2`. ``inverse_sqrt`` is
+    :math:`(t / w)^{-1/2}` in step t, counted from 1, with the number w of warm-up steps, at least
+    1. ``multi_step`` is divided by 10 at each of the `milestones`.
     ``one_cycle`` rises from 1/25 to 1 over the first 3/10 of the run and falls to 0, both along a
     cosine, and takes no warm-up.
 
     Args:
-        name: which.
-        total_steps: optimiser steps of the whole run.
-        warmup_steps: of these, how many rise linearly to 1.
-        milestones: of ``multi_step``, steps counted from the run's start.
+        name: constant, cosine, inverse_sqrt, multi_step or one_cycle.
+        total_steps: optimizer steps of the run.
+        warmup_steps: number of the first steps, in which the factor rises linearly to 1.
+        milestones: steps of ``multi_step``, counted from the start of the run.
 
     Returns:
-        step (0-based) -> factor in [0, 1].
+        A function of the step, counted from 0, whose values are in [0, 1].
 
     Raises:
-        ValueError: unknown name, a warm-up that does not fit, or milestones where none belong or
-            none where they do.
+        ValueError: an unknown name, a warm-up longer than the run, milestones without
+            ``multi_step``, or the reverse.
     """
     if name not in SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
-    if total_steps < 1:
-        raise ValueError(f"total_steps must be at least 1, got {total_steps}")
+    check_at_least("total_steps", total_steps, 1)
     if not 0 <= warmup_steps <= total_steps:
         raise ValueError(f"warmup_steps must be in 0..{total_steps}, got {warmup_steps}")
     if (name == "multi_step") != bool(milestones):
+        expected = "given" if name == "multi_step" else "empty"
         raise ValueError(
-            f"milestones belong to the schedule multi_step, got {list(milestones)} for {name}"
+            f"milestones must be {expected} for the schedule {name}, got {list(milestones)}"
         )
     if name == "one_cycle":
         if warmup_steps:
-            raise ValueError("one_cycle has its own warm-up; warmup_epochs must be 0")
+            raise ValueError(
+                "warmup_steps must be 0 for one_cycle, which has its own warm-up, got "
+                f"{warmup_steps}"
+            )
         return lambda step: _one_cycle(step / total_steps)
 
     def factor(step: int) -> float:

@@ -1,7 +1,7 @@
-"""Random numbers that depend on seed, epoch and process alone.
+"""Random numbers that depend on seed, epoch and process only.
 
-A run that is resumed then goes on exactly as if it had not been stopped, whatever was drawn
-before, and with or without worker processes.
+A resumed run then gives the results of a run that was not stopped, with or without worker
+processes.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ class EpochSeed(Callback):
     """Seed torch at the start of every epoch.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed torch for this epoch and process."""
         torch.manual_seed(mixed(self.seed, trainer.current_epoch, trainer.global_rank))
 
 
 @dataclass
 class WorkerSeed:
-    """Seed torch in the processes that read training images, which are started every epoch.
+    """Seed torch in the processes that read training images, which start again every epoch.
 
     Args:
-        seed: of the run.
-        sampler: knows the epoch and the process they read for.
+        seed: seed of the run.
+        sampler: sampler with the epoch and the rank of the training process.
     """
 
     seed: int
@@ -45,5 +46,5 @@ class WorkerSeed:
 
 
 def mixed(*numbers: int) -> int:
-    """Return a seed that is different for different numbers."""
+    """Return a seed that depends on all of the numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

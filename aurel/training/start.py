@@ -1,4 +1,4 @@
-"""Starting a model from the weights of another."""
+"""Initialization of a model from the weights of another."""
 
 from __future__ import annotations
 
@@ -26,26 +26,28 @@ def load_backbone_weights(model: AUModel, path: str | Path) -> None:
         model.load_backbone(path)
     except RuntimeError as error:
         backbone = model.config.backbone
-        raise ValueError(f"{path} does not fit the backbone {backbone}: {error}") from error
+        raise ValueError(
+            f"{path} must fit the backbone {backbone}, got other weights: {error}"
+        ) from error
 
 
 def start_from(model: AUModel, path: str | Path) -> list[str]:
-    """Take over the weights in `path` as far as they belong into `model`.
+    """Copy the weights in `path` that fit `model`, and return the names of the other tensors.
 
-    A model starts as its registration says from the models in `starts_from`. Any other pair must be
-    the same kind of model; tensors of equal name and shape are taken, which for other AUs leaves
-    out what depends on their number.
+    From a model in its `starts_from`, a model starts as its registration says. Otherwise both must
+    be of the same kind, and tensors of equal name and shape are copied; for other AUs these are the
+    tensors that do not depend on the number of AUs.
 
     Args:
         model: made by `create_model`.
         path: checkpoint of a trained model.
 
     Returns:
-        Names of the tensors of `model` that keep their fresh values.
+        Names of the tensors of `model` that keep their initial values.
 
     Raises:
         ValueError: the models are of different kinds, backbones or widths, or are for different
-            AUs of equal number, whose weights could not be told apart.
+            AUs of equal number, whose weights have the same names and shapes.
     """
     source = load_model(path)
     info, source_name = info_of(model), info_of(source).name
@@ -54,31 +56,31 @@ def start_from(model: AUModel, path: str | Path) -> list[str]:
         staging.inherit(model, source)
         return [name for name in model.state_dict() if name.startswith(staging.fresh)]
     if type(source) is not type(model):
-        raise ValueError(
-            f"{path} holds a {source_name}, from which a {type(model).__name__} cannot start"
-        )
+        kinds = " or ".join((info.name, *info.starts_from))
+        raise ValueError(f"{path} must hold a {kinds}, got a {source_name}")
     if source.aus != model.aus and len(source.aus) == len(model.aus):
         raise ValueError(
-            f"{path} is for {', '.join(source.aus.names)}, the model for as many others: "
-            f"{', '.join(model.aus.names)}"
+            f"{path} must be for the AUs of the model, {', '.join(model.aus.names)}, or for "
+            f"another number of AUs, got {', '.join(source.aus.names)}"
         )
-    ours, theirs = (
+    expected, found = (
         {**asdict(m.config), "backbone": architecture(m.config.backbone)} for m in (model, source)
     )
     for option in ("backbone", *model.config.width_options):
-        if ours[option] != theirs[option]:
+        if found[option] != expected[option]:
             raise ValueError(
-                f"{path} has {option} {theirs[option]}, the model {ours[option]}: nothing would fit"
+                f"{option} of {path} must be {expected[option]}, as in the model, got "
+                f"{found[option]}"
             )
-    return _take(model, source)
+    return _copy_fitting(model, source)
 
 
-def _take(model: AUModel, source: AUModel) -> list[str]:
-    ours, theirs = model.state_dict(), source.state_dict()
+def _copy_fitting(model: AUModel, source: AUModel) -> list[str]:
+    state, available = model.state_dict(), source.state_dict()
     fitting = {
-        name: theirs[name]
-        for name, value in ours.items()
-        if name in theirs and theirs[name].shape == value.shape
+        name: available[name]
+        for name, value in state.items()
+        if name in available and available[name].shape == value.shape
     }
     model.load_state_dict(fitting, strict=False)
-    return [name for name in ours if name not in fitting]
+    return [name for name in state if name not in fitting]

@@ -23,14 +23,14 @@ _SHARED = (
 class SyncNorms(TorchSyncBatchNorm):
     """Lightning's plugin with timm's converter, which keeps activations inside of batch norms.
 
-    Hooks stay, and the model gets its own norms back when the run ends.
+    Hooks are kept, and the model has its original norms again when the run ends.
     """
 
     def __init__(self) -> None:
         self._replaced: list[tuple[nn.Module, str, nn.Module]] = []
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Put synchronized norms in the place of batch norms."""
+        """Replace batch norms by synchronized ones."""
         self._replaced = [
             (parent, name, part)
             for parent in model.modules()
@@ -43,7 +43,7 @@ class SyncNorms(TorchSyncBatchNorm):
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Put the batch norms back, with what the synchronized ones learned."""
+        """Restore the batch norms, with the weights and statistics of the synchronized ones."""
         for parent, name, norm in self._replaced:
             _share(parent.get_submodule(name), norm)
             setattr(parent, name, norm)
@@ -52,7 +52,7 @@ class SyncNorms(TorchSyncBatchNorm):
 
 
 def _share(source: Any, target: Any) -> None:
-    """Let `target` hold the tensors, hooks and mode of `source`."""
+    """Set tensors, hooks and mode of `target` to those of `source`."""
     for attribute in _SHARED:
         setattr(target, attribute, getattr(source, attribute))
     target.training = source.training

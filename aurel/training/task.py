@@ -1,4 +1,4 @@
-"""The training step, the scores and the optimiser, as a Lightning module."""
+"""The training step, the scores and the optimizer, as a Lightning module."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from aurel.models.checkpoint import describe
 from aurel.output import AUOutput
 from aurel.training.objective import Objective
 from aurel.training.options import OptimizerOptions
-from aurel.training.sam import at_highest_nearby
+from aurel.training.sam import at_perturbed_weights
 from aurel.training.schedules import schedule
 
 Scores = dict[str, dict[str, float]]
 
 
 class Task(LightningModule):
-    """Train and score a model; a subclass says by which numbers.
+    """Train and score a model; subclasses define the scores.
 
-    Its checkpoints are read by `aurel.models.checkpoint.load_model` with nothing else at hand: they
-    say which model, options and AUs, and as `metadata` what the model was trained on.
+    `aurel.models.checkpoint.load_model` reads its checkpoints without further files: they hold the
+    name of the model, its options and AUs, and as `metadata` the data that it was trained on.
 
     Args:
         model: made by `create_model`.
-        objective: what to minimise; may be None where the task is only scored.
-        optimizer: the optimiser's options.
-        metadata: primitive values that go into every checkpoint, such as the fold.
+        objective: the loss; may be None where the task is only scored.
+        optimizer: the optimizer's options.
+        metadata: primitive values that every checkpoint stores, such as the fold.
 
     Attributes:
-        monitor: name of the logged validation score that chooses the best epoch, the highest.
+        monitor: name of the logged validation score; the epoch with the highest is the best.
         scores: the scores of the last validation or test, by row and name.
-        visibility_scores: the same over the visible and over the hidden entries, where the data say
-            which is which.
+        visibility_scores: the same over the visible and over the hidden entries, where the data
+            have a mask of them.
     """
 
     monitor: str
@@ -56,7 +56,7 @@ class Task(LightningModule):
         self.metadata = metadata or {}
         self.scores: Scores = {}
         self.visibility_scores: dict[str, Scores] = {}
-        self._nearby = False
+        self._perturbed = False
 
     def forward(self, images: Tensor) -> AUOutput:
         """Return the model's output for images (B, 3, H, W), or clips (B, T, 3, H, W)."""
@@ -68,36 +68,37 @@ class Task(LightningModule):
         total, terms = self.objective(self(batch["image"]), batch)
         logged = {"train/loss": total, **{f"train/{name}": value for name, value in terms.items()}}
         size = len(batch["image"])
-        if not self._nearby:
+        if not self._perturbed:
             self.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
         return total
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Count a batch."""
-        self._count(batch)
+        """Update the metrics with a batch."""
+        self._update_metrics(batch)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Count a batch."""
-        self._count(batch)
+        """Update the metrics with a batch."""
+        self._update_metrics(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Score the epoch and log the scores, of which `monitor` chooses the best checkpoint."""
+        """Set the scores of the epoch and log them; the best checkpoint is chosen by `monitor`."""
         self._score()
         self.log_dict(self._logged())
 
     def on_test_epoch_end(self) -> None:
-        """Score the data set."""
+        """Set the scores of the test data."""
         self._score()
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser and its schedule, which moves a step at a time."""
+        """Return the optimizer and its schedule, which changes the rate after every step."""
         options = self.optimizer_options
         total = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs or 1
         if options.sam is not None and not options.sam > 0:
             raise ValueError(f"optimizer.sam must be above 0, got {options.sam}")
-        if options.sam is not None and self.trainer.accumulate_grad_batches > 1:
-            raise ValueError("optimizer.sam takes whole batches: accumulate_grad_batches must be 1")
+        batches = self.trainer.accumulate_grad_batches
+        if options.sam is not None and batches > 1:
+            raise ValueError(f"accumulate_grad_batches must be 1 with optimizer.sam, got {batches}")
         warmup = options.warmup_steps or round(options.warmup_epochs * total / epochs)
         optimizer = make_optimizer(self.model, options)
         milestones = [round(epoch * total / epochs) for epoch in options.milestones]
@@ -111,35 +112,35 @@ class Task(LightningModule):
         optimizer: Any,
         optimizer_closure: Any = None,
     ) -> None:
-        """Step; with `sam`, by the gradients of the highest loss nearby."""
+        """Update the weights; with `sam`, by the gradients at the perturbed weights."""
         closure, radius = optimizer_closure, self.optimizer_options.sam
         if radius is not None:
             optimizer_closure()
 
             def closure() -> Any:
-                self._nearby = True
+                self._perturbed = True
                 try:
-                    return at_highest_nearby(self.model, radius, optimizer_closure)
+                    return at_perturbed_weights(self.model, radius, optimizer_closure)
                 finally:
-                    self._nearby = False
+                    self._perturbed = False
 
         super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what identifies the model, and what it was trained on."""
+        """Add the description of the model and of the data that it was trained on."""
         checkpoint["aurel"] = describe(self.model)
         checkpoint["metadata"] = self.metadata
 
-    def _count(self, batch: dict[str, Any]) -> None:
-        """Add a batch to what is scored."""
+    def _update_metrics(self, batch: dict[str, Any]) -> None:
+        """Update the metrics with a batch."""
         raise NotImplementedError
 
     def _score(self) -> None:
-        """Set `scores` to those of the batches that were counted, and forget these."""
+        """Set `scores` from the metrics, and reset these."""
         raise NotImplementedError
 
     def _logged(self) -> dict[str, float]:
-        """Return what is logged of `scores`, by the names in the logs."""
+        """Return the scores to log, by their names in the logs."""
         raise NotImplementedError
 
 
@@ -162,7 +163,7 @@ class AUTask(Task):
         subsets = ("all", "visible", "hidden")
         self.metrics = nn.ModuleDict({name: AUScores(model.aus) for name in subsets})
 
-    def _count(self, batch: dict[str, Any]) -> None:
+    def _update_metrics(self, batch: dict[str, Any]) -> None:
         labels = batch["labels"]
         probs = self(batch["image"]).probs
         self._metric("all").update(probs, labels)
@@ -190,7 +191,7 @@ class AUTask(Task):
 
 
 def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
-    """Return the optimiser that `options` names, over all parameters of `model`."""
+    """Return the optimizer of `options`, over all parameters of `model`."""
     parameters, lr, decay = model.parameters(), options.lr, options.weight_decay
     if options.name == "sgd":
         momentum = options.momentum

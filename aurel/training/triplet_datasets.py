@@ -1,4 +1,4 @@
-"""From the `data` section of a recipe to the triplets of faces of a run."""
+"""The triplets of faces of a run, from the `data` section of a recipe."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from aurel.training.options import DataOptions
 
 
 def triplet_splits(options: DataOptions, seed: int = 0) -> Splits:
-    """Return triplets for a training run.
+    """Return the triplets of a training run.
 
-    The best epoch is chosen on triplets of people who are held out of the training part where the
-    faces are generated; of listed triplets on the ``val`` list, where there is one; or, if
-    `options.select_on` asks for it, on the test part.
+    The best epoch is chosen on triplets of subjects held out of the training part for generated
+    faces; on the ``val`` list, where there is one, for listed triplets; or on the test part where
+    `options.select_on` is "test".
 
     Args:
         options: the recipe's section.
-        seed: who is held out, and which generated faces meet.
+        seed: seed of the subjects that are held out, and of the triplets of generated faces.
 
     Raises:
         FileNotFoundError: a folder or a list is missing.
-        ValueError: a list is malformed, or a person is in training and in another part.
+        ValueError: a list is malformed, or a subject is in training and in another part.
     """
     parts: dict[str, TripletDataset | None]
     if (people := people_of(part_of(options, "train"))) is not None:
@@ -60,7 +60,7 @@ def triplet_splits(options: DataOptions, seed: int = 0) -> Splits:
 
 
 def triplet_test_splits(options: DataOptions) -> Splits:
-    """Return the test triplets and who is in them."""
+    """Return the test triplets, with their subjects in the protocol."""
     test = _load(options, "test")
     protocol: dict[str, Any] = {
         "dataset": triplet_info(options.dataset).name,
@@ -100,7 +100,7 @@ def _load(
     seed: int = 0,
     people: Sequence[int] | None = None,
 ) -> TripletDataset:
-    # Triplets have no labels whose columns a flip would exchange.
+    # A flip exchanges label columns, of which triplets have none.
     augmented = augmentation(options, AUSet.unnamed(1))
     transform = augmented if split == "train" else augmented.evaluation()
     return read_triplets(replace(part_of(options, split), people=people), transform, seed)

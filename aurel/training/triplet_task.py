@@ -17,7 +17,7 @@ class TripletTask(Task):
     """Train and score an encoder on batches of `aurel.data.triplets`.
 
     Arguments and checkpoints are those of `Task`. `scores` has one number, the mean's ``accuracy``:
-    the share of triplets whose closest pair are the two that are alike.
+    the share of triplets in which the two faces of similar expression are the closest pair.
     """
 
     monitor = "val/triplets"
@@ -30,14 +30,14 @@ class TripletTask(Task):
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(model, objective, optimizer, metadata)
-        self.right = MeanMetric()
+        self.accuracy = MeanMetric()
 
-    def _count(self, batch: dict[str, Any]) -> None:
-        self.right.update(triplets_right(self(batch["image"])).float())
+    def _update_metrics(self, batch: dict[str, Any]) -> None:
+        self.accuracy.update(triplets_right(self(batch["image"])).float())
 
     def _score(self) -> None:
-        self.scores = {"mean": {"accuracy": float(self.right.compute())}}
-        self.right.reset()
+        self.scores = {"mean": {"accuracy": float(self.accuracy.compute())}}
+        self.accuracy.reset()
 
     def _logged(self) -> dict[str, float]:
         return {self.monitor: self.scores["mean"]["accuracy"]}

@@ -144,13 +144,13 @@ class Trap:
         ),
         (
             lambda state: state.update({"head.sc": torch.zeros(8, 128)}),
-            "shape: head.sc is (8, 128), wanted (5, 128)",
+            "shape: head.sc must be (5, 128), got (8, 128)",
         ),
         (
             lambda state: state.update(epoch=Trap()),
-            "because a pickle can run any code: it wants posix.mkdir\n",
+            "because a pickle can run any code: it needs posix.mkdir\n",
         ),
-        (lambda state: state.update(epoch=3), "these are none: epoch"),
+        (lambda state: state.update(epoch=3), "tensors only, got others: epoch"),
     ],
     ids=["keys", "shape", "code", "no tensor"],
 )
@@ -177,10 +177,10 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(
         (["a.pth", "--out", "m.pth"], "--out must end in .safetensors, got m.pth"),
         (["gone.pth", *OUT], "no file at gone.pth"),
         (["a.pth", *OUT, "--option", "k"], "--option must be NAME=VALUE, got 'k'"),
-        (["a.pth", *OUT, "--option", "kk=1"], "no option 'kk'; it has backbone"),
+        (["a.pth", *OUT, "--option", "kk=1"], "must be among backbone, channels, got 'kk'"),
         (["a.pth", *OUT, "--aus", "12"], "aus must be one of BP4D,"),
-        (["a.pth", *OUT, "--model", "sacl"], "sacl released no weights"),
-        (["a.pth", *OUT, "--model", "mgraph"], "no model is called 'mgraph'"),
+        (["a.pth", *OUT, "--model", "sacl"], "released weights, got sacl"),
+        (["a.pth", *OUT, "--model", "mgraph"], "name must be that of a model, got 'mgraph'"),
         (["a.pth", *OUT], "a.pth cannot be read with torch.load"),
     ],
 )

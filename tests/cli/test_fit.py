@@ -58,7 +58,7 @@ def test_fit_and_then_test(
     assert metrics["visible"]["AU12"]["known"] + metrics["hidden"]["AU12"]["known"] == 12
 
     assert main(["fit", *shared]) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "out must be a folder without a run" in capsys.readouterr().err
     assert main(["fit", *shared, "--ckpt_path", "last", "--trainer.max_epochs", "2"]) == 0
     assert "epoch  2/2" in capsys.readouterr().out
 
@@ -66,9 +66,9 @@ def test_fit_and_then_test(
     assert main(["test", *shared, "--ckpt_path", best, "--data.fold", "2"]) == 2
     assert "trained on synthetic fold 1" in capsys.readouterr().err
     assert main(["test", *shared, "--model.name", "sacl"]) == 2
-    assert "holds a me_graphau_stage1, not a sacl" in capsys.readouterr().err
+    assert "must hold a sacl, got a me_graphau_stage1" in capsys.readouterr().err
     assert main(["test", *shared, "--data.aus", "[1, 2]"]) == 2
-    assert "the data are labelled with AU01, AU02" in capsys.readouterr().err
+    assert "must be for the AUs of the data, AU01, AU02" in capsys.readouterr().err
 
 
 def test_selection_on_the_test_fold_is_reported(
@@ -84,11 +84,11 @@ def test_selection_on_the_test_fold_is_reported(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.name", "sackl"], "no model is called 'sackl'"),
-        (["--model.name", "sackl", "--data.dataset", "BP4D"], "no model is called 'sackl'"),
+        (["--model.name", "sackl"], "that of a model, got 'sackl'"),
+        (["--model.name", "sackl", "--data.dataset", "BP4D"], "that of a model, got 'sackl'"),
         (["--model.backbone", "resnet7"], "resnet7"),
         (["--model.options", "{k: 13}"], "k must be"),
-        (["--data.dataset", "BP4D"], "data.root must be given"),
+        (["--data.dataset", "BP4D"], "data.root must be the folder"),
         (["--trainer.devices", "0"], "trainer: "),
         (["--data.batch_size", "17"], "batch_size must be at most 16"),
         (["--trainer.devices", "3", "--trainer.strategy", "ddp"], "batch_size must be at most 5"),

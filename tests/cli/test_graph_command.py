@@ -37,7 +37,7 @@ class Relations(nn.Module):
         self.center_rules = au_center_rules(self.aus)
         self.seen: list[int] = []
 
-    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+    def forward(self, images: Tensor, *, return_graph: bool = False) -> AUOutput:
         batch, count = len(images), len(self.aus)
         self.seen.append(batch)
         following = (torch.arange(count) + 1) % count
@@ -173,7 +173,7 @@ def test_the_test_images_of_a_recipe_are_averaged(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "data.root must be given"),
+        ([], "data.root must be the folder"),
         (["--data.root", "gone"], "gone"),
         (
             ["--data.root", "disfa", "--data.frames", "4"],
@@ -223,9 +223,9 @@ def test_synthetic_faces_are_bare_and_cut_out_as_in_training(
     from aurel.data.transforms import EvalTransform
 
     class Recorder(Relations):
-        def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+        def forward(self, images: Tensor, *, return_graph: bool = False) -> AUOutput:
             self.images = images
-            return super().forward(images, return_graph)
+            return super().forward(images, return_graph=return_graph)
 
     model = Recorder()
     loaded = checkpoints.ImageModel(model, image_size=32, resize=48)

@@ -88,7 +88,7 @@ def test_unknown_commands_and_options_are_errors(capsys: pytest.CaptureFixture[s
         (["fit", "--model.name", "sacl", "--data.select_on", "luck"], "data.select_on"),
         (["fit", "--model.name", "sacl", "--trainer.precision", "8"], "trainer.precision"),
         (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["fit", "--model.name", "sacl"], "data.root must be given: the folder of BP4D"),
+        (["fit", "--model.name", "sacl"], "data.root must be the folder of BP4D, got None"),
         (
             ["fit", "--model.name", "sacl", "--data.root", "/no/such"],
             "folder /no/such does not exist",

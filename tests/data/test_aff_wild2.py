@@ -1,4 +1,4 @@
-"""Aff-Wild2's own files, on a folder that looks like it."""
+"""The files of Aff-Wild2, in a small folder of the same layout."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def test_folders_elsewhere(root: Path, tmp_path: Path) -> None:
         AffWild2Faces(root, lists=tmp_path / "labels")
 
 
-def test_clips_are_runs_of_labelled_frames_with_pictures(root: Path) -> None:
+def test_clips_are_runs_of_labeled_frames_with_pictures(root: Path) -> None:
     clips = ListClips(AffWild2Faces(root), frames=2)
-    assert [len(clips._cut(item)) for item in range(len(clips))] == [2, 1, 2, 1, 2]
+    assert [len(clips._frames_of(item)) for item in range(len(clips))] == [2, 1, 2, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_missing_pictures_are_named(root: Path) -> None:
 
 def test_no_frame_at_all(tmp_path: Path) -> None:
     video(tmp_path, "Train_Set", "video1", [row()], [7])
-    with pytest.raises(ValueError, match="no frame that .*Train_Set labels has a picture"):
+    with pytest.raises(ValueError, match="must hold pictures of .*Train_Set labels, got none"):
         AffWild2Faces(tmp_path)
 
 

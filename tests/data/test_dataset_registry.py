@@ -1,4 +1,4 @@
-"""Data sets declare themselves: what is registered in one place is read and trained everywhere."""
+"""A data set that is registered in one place can be read and trained on everywhere."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_step_by_the_command_line(
     run = ["--config", str(recipe), "--data.dataset", "Puppets", "--data.root", str(puppets)]
     run += ["--out", str(tmp_path / "run")]
     assert main(["fit", *run, "--data.fold", "2"]) == 2  # as long as it is not registered
-    assert "got 'Puppets'; nearest names:" in capsys.readouterr().err
+    assert "got 'Puppets'; nearest:" in capsys.readouterr().err
     register_dataset(PUPPETS)
     assert main(["fit", *run, "--data.fold", "3"]) == 2
     assert "data.fold must be in 1..2, got 3" in capsys.readouterr().err
@@ -102,7 +102,7 @@ def test_a_step_by_the_command_line(
 
 
 class Noise(AUDataset):
-    """Images of a reader of one's own, which need no files."""
+    """Images of a reader that is not in the library and needs no files."""
 
     def __init__(self, part: Part) -> None:
         if part.split == "val":
@@ -119,7 +119,7 @@ class Noise(AUDataset):
         return self.transform(sample) if self.transform is not None else sample
 
 
-def test_a_step_on_a_reader_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_on_another_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     register_dataset(DatasetInfo("Noise", AUSet("Noise", (1, 2)), folds=0, read_images=Noise))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.replace("k: 2", "k: 1"))
@@ -128,7 +128,7 @@ def test_a_step_on_a_reader_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFi
     assert "data.fold must be null for Noise, which has one split" in capsys.readouterr().err
     run += ["--data.fold", "null"]
     assert main(["fit", *run, "--data.class_weights", "file"]) == 2
-    assert "Noise has no file of class weights" in capsys.readouterr().err
+    assert "data.class_weights must be labels or none, got file: Noise" in capsys.readouterr().err
     assert main(["fit", *run]) == 0
     assert "8 training images of 2 people" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"data.frames must be null for Noise"):
@@ -139,13 +139,13 @@ def test_a_step_on_a_reader_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFi
     ("name", "nearest"),
     [("BP4", "BP4D"), ("dissfa", "DISFA"), ("AffWild", "Aff-Wild2"), ("sintetic", "synthetic")],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(ValueError, match=rf"got '{name}'; nearest names: {nearest}"):
+def test_the_error_of_an_unknown_name_lists_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(ValueError, match=rf"got '{name}'; nearest: {nearest}"):
         training_splits(DataOptions(name, root="/nowhere"))
 
 
-def test_a_name_like_no_other_is_answered_with_all() -> None:
-    with pytest.raises(ValueError, match=re.escape(f"nearest names: {', '.join(list_datasets())}")):
+def test_the_error_of_a_name_like_no_other_lists_all() -> None:
+    with pytest.raises(ValueError, match=re.escape(f"nearest: {', '.join(list_datasets())}")):
         dataset_info("zzz")
     assert dataset_info("zzz", [1, 2]).aus == AUSet.of([1, 2])
 
@@ -160,12 +160,12 @@ def test_a_name_is_found_in_any_spelling_and_is_taken_once(spelling: str) -> Non
 def test_bad_declarations_are_named() -> None:
     with pytest.raises(ValueError, match=r"labels must map to 1, 0 or -1, got \{'5': 5\}"):
         DatasetInfo("Mine", labels={"5": 5})
-    with pytest.raises(ValueError, match="folds must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="folds must be at least 0, got -1"):
         DatasetInfo("Mine", folds=-1)
 
 
-def test_data_without_au_labels_say_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="aus must be given, the AUs of .* of FEC"):
+def test_data_without_au_labels_need_aus(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="aus must be the AUs of .* of FEC, got None"):
         read_part(Part("FEC", root=str(tmp_path)))
 
 

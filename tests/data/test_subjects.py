@@ -1,4 +1,4 @@
-"""No person on both sides."""
+"""Splits have no subject in common."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def test_people_are_held_out_whole(subjects: list[str], share: float, seed: int)
     assert sorted(kept + held) == list(range(len(subjects)))
     people = [{subjects[index] for index in part} for part in (kept, held)]
     assert people[0] and people[1] and not people[0] & people[1]
-    wanted = share * len(set(subjects))
-    assert len(people[1]) == 1 or len(people[0]) == 1 or abs(len(people[1]) - wanted) <= 0.5
+    expected = share * len(set(subjects))
+    assert len(people[1]) == 1 or len(people[0]) == 1 or abs(len(people[1]) - expected) <= 0.5
 
 
-def test_who_is_held_out_depends_on_the_seed_and_not_on_the_order() -> None:
+def test_held_out_subjects_depend_on_the_seed_and_not_on_the_order() -> None:
     subjects = [f"F{i:03d}" for i in range(20) for _ in range(3)]
     held = {subjects[i] for i in hold_out(subjects, 0.2, seed=1)[1]}
     backwards = subjects[::-1]
@@ -34,10 +34,10 @@ def test_who_is_held_out_depends_on_the_seed_and_not_on_the_order() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="takes at least two, got 1"):
+    with pytest.raises(ValueError, match="subjects must be at least two to hold out one, got 1"):
         hold_out(["a", "a"], 0.5)
     with pytest.raises(ValueError, match=r"share must be in \(0, 1\), got 1"):
         hold_out(["a", "b"], 1.0)
-    with pytest.raises(ValueError, match=r"train and test: 2 people are on both sides \(b, c\)"):
+    with pytest.raises(ValueError, match=r"train and test must have no .*, got 2 \(b, c\)"):
         check_apart("abc", "bcd", "train and test")
     check_apart("ab", "cd", "train and test")

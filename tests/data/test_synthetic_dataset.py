@@ -1,4 +1,4 @@
-"""Data sets of synthetic faces: items, determinism, worlds, clips, errors."""
+"""Data sets of synthetic faces: items, determinism, label models, clips, errors."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ def test_batches_by_a_loader(faces: SyntheticFaces) -> None:
 
 def test_an_item_is_a_function_of_seed_subject_and_number(faces: SyntheticFaces) -> None:
     fewer = SyntheticFaces(subjects=[8, 3], per_subject=4, size=64)
-    for mine, theirs in ((0, 12), (3, 15), (4, 0), (7, 3)):
-        for key, value in fewer[mine].items():
-            assert torch.equal(torch.as_tensor(value), torch.as_tensor(faces[theirs][key])), key
+    for index, other_index in ((0, 12), (3, 15), (4, 0), (7, 3)):
+        for key, value in fewer[index].items():
+            expected = torch.as_tensor(faces[other_index][key])
+            assert torch.equal(torch.as_tensor(value), expected), key
     other = SyntheticFaces(subjects=[3], per_subject=2, size=64, seed=1)
     assert not torch.equal(other.images[:2], faces.images[:2])
 
@@ -106,7 +107,7 @@ def test_columns_follow_the_order_asked_for() -> None:
     assert torch.equal(forth.images, back.images)
 
 
-def test_a_transform_gets_the_bytes_and_has_the_last_word() -> None:
+def test_a_transform_takes_bytes_and_its_result_is_the_item() -> None:
     def shrink(sample: dict[str, Any]) -> dict[str, Any]:
         assert sample["image"].dtype == torch.uint8
         return {"half": sample["image"][:, ::2, ::2]}
@@ -131,7 +132,7 @@ def test_clips() -> None:
     assert item["landmarks"].shape == (9, 49, 2)
     again = SyntheticClips(subjects=[4], per_subject=2, frames=9, size=48, speed=4)
     assert torch.equal(again.images[1], data.images[3])
-    # The same person keeps an appearance: neighbouring frames differ little.
+    # The same person keeps an appearance: neighboring frames differ little.
     steps = (data.images[:, 1:].float() - data.images[:, :-1].float()).abs().mean()
     apart = (data.images[0].float() - data.images[2].float()).abs().mean()
     assert steps < apart / 3
@@ -153,13 +154,13 @@ def test_intensities_of_clips_rise_and_fall_smoothly() -> None:
     [
         ({"aus": (1, 27)}, "aus must be among"),
         ({"aus": ("AU12L", "AU12R")}, "both sides together, got AU12L, AU12R"),
-        ({"aus": AUSet.unnamed(3)}, "aus must say which AUs"),
+        ({"aus": AUSet.unnamed(3)}, "aus must be named AUs"),
         ({"subjects": []}, "subjects must be one or more"),
         ({"subjects": [-1]}, "subjects must be one or more"),
         ({"per_subject": 0}, "per_subject must be at least 1, got 0"),
-        ({"size": 8}, "size must be at least 32 pixels, got 8"),
+        ({"size": 8}, "size must be at least 32, got 8"),
         ({"occlusion": 1.5}, r"occlusion must be in 0..1, got 1.5"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"strength": 2.0}, r"strength must be in 0..1, got 2.0"),
         ({"faintest": -0.1}, r"faintest must be in 0..1, got -0.1"),
         ({"coupling": -1.0}, r"coupling must be in 0..4, got -1.0"),

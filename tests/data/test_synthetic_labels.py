@@ -1,4 +1,4 @@
-"""Label worlds: rates, correlations and persistence are those of the data sets."""
+"""Label models: rates, correlations and persistence are those of the data sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aurel.data.synthetic.actions import COLUMN
-from aurel.data.synthetic.intensity import DRAWS, draw_intensities, onset_apex_offset
+from aurel.data.synthetic.intensity import NUMBERS, onset_apex_offset, sample_intensities
 from aurel.data.synthetic.label_model import LabelWorld, all_states, label_world
 from aurel.data.synthetic.statistics import label_statistics, statistics_for
 
@@ -19,7 +19,7 @@ COUNTED = {
 
 
 def moments(world: LabelWorld) -> tuple[np.ndarray, np.ndarray]:
-    """Exact rates and correlations by summing over all states."""
+    """Return exact rates and correlations, by sums over all states."""
     states = all_states(len(world.aus))
     mean = world.probabilities @ states
     covariance = (states * world.probabilities[:, None]).T @ states - np.outer(mean, mean)
@@ -38,7 +38,7 @@ def test_the_pairwise_model_has_the_counted_correlations(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["BP4D", "DISFA", "EmotioNet"])
 @pytest.mark.parametrize("coupling", [0.0, 0.5, 1.0, 2.0])
-def test_the_coupling_knob_leaves_the_rates_alone(name: str, coupling: float) -> None:
+def test_the_coupling_does_not_change_the_rates(name: str, coupling: float) -> None:
     world = label_world(name, coupling)
     mean, correlation = moments(world)
     np.testing.assert_allclose(mean, label_statistics()[name].rates, atol=1e-4)
@@ -49,16 +49,16 @@ def test_the_coupling_knob_leaves_the_rates_alone(name: str, coupling: float) ->
         assert strength > 0.2
 
 
-def test_doubled_couplings_make_pairs_tighter() -> None:
+def test_doubled_couplings_give_higher_correlations() -> None:
     single, double = (moments(label_world("BP4D", coupling))[1] for coupling in (1.0, 2.0))
     aus = label_world("BP4D").aus
     for pair in ((1, 2), (6, 7), (6, 10), (17, 24)):
-        place = aus.index(pair[0]), aus.index(pair[1])
-        assert double[place] > single[place] + 0.15
+        entry = aus.index(pair[0]), aus.index(pair[1])
+        assert double[entry] > single[entry] + 0.15
 
 
 @pytest.mark.parametrize("coupling", [0.0, 1.0, 2.0])
-def test_draws_follow_the_law(coupling: float) -> None:
+def test_samples_have_the_distribution(coupling: float) -> None:
     world = label_world("BP4D", coupling)
     labels = world.sample(np.random.default_rng(3).random(40_000)).astype(float)
     mean, correlation = moments(world)
@@ -66,7 +66,7 @@ def test_draws_follow_the_law(coupling: float) -> None:
     np.testing.assert_allclose(np.corrcoef(labels.T), correlation, atol=0.025)
 
 
-def test_draws_cover_the_ends_of_the_unit_interval() -> None:
+def test_samples_at_the_ends_of_the_unit_interval() -> None:
     labels = label_world("DISFA").sample(np.array([0.0, 1 - 2**-53, 1.0]))
     assert labels.shape == (3, 8)
     assert set(np.unique(labels)) <= {0, 1}
@@ -90,7 +90,7 @@ def test_clips_persist_as_in_the_recordings(name: str) -> None:
     np.testing.assert_allclose(clips.mean((0, 1)), rates, atol=0.08)
 
 
-def test_every_frame_of_a_clip_has_the_joint_law() -> None:
+def test_every_frame_of_a_clip_has_the_joint_distribution() -> None:
     world = label_world("BP4D")
     rng = np.random.default_rng(1)
     last = np.stack([world.sample_clip(12, rng, speed=6)[-1] for _ in range(4000)]).astype(float)
@@ -108,7 +108,7 @@ def test_speed_makes_changes_more_frequent() -> None:
     assert 2.5 * changes[0] < changes[1] < 6 * changes[0]
 
 
-def test_worlds_say_their_names() -> None:
+def test_names_of_label_models() -> None:
     names = [label_world("BP4D", coupling).name for coupling in (0, 1, 2, 1.5)]
     assert names == ["couplings removed", "as in BP4D", "doubled", "couplings times 1.5"]
 
@@ -133,7 +133,7 @@ def test_intensities_follow_labels() -> None:
     rng = np.random.default_rng(0)
     world = label_world("BP4D")
     labels = world.sample(rng.random(3000))
-    values = draw_intensities(labels, world.aus, rng.random((3000, DRAWS)), faintest=0.4)
+    values = sample_intensities(labels, world.aus, rng.random((3000, NUMBERS)), faintest=0.4)
     assert values.shape == (3000, 18, 2)
     assert values.dtype == np.float32
     assert 0 <= values.min() <= values.max() <= 1

@@ -1,4 +1,4 @@
-"""The renderer: deterministic, symmetric, and every unit shows where it should."""
+"""The renderer: determinism, symmetry, and the points at which every unit is visible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from aurel.data.synthetic.actions import COLUMN, SHOWN_AUS, Actions
 from aurel.data.synthetic.arrays import join, rows
 from aurel.data.synthetic.capture import (
-    DRAWS,
+    NUMBERS,
     Capture,
     capture_conditions,
     face_to_image,
@@ -20,8 +20,8 @@ from aurel.data.synthetic.faces import render
 from aurel.data.synthetic.geometry import face_shape
 from aurel.data.synthetic.identity import Identity, person
 from aurel.data.synthetic.landmarks import MIRROR_68, TO_49
-from aurel.data.synthetic.occluders import DRAWS as OCCLUDER_DRAWS
-from aurel.data.synthetic.occluders import KINDS, ZONES, Occluders, draw_occluders, hidden_units
+from aurel.data.synthetic.occluders import KINDS, ZONES, Occluders, hidden_units, sample_occluders
+from aurel.data.synthetic.occluders import NUMBERS as OCCLUDER_NUMBERS
 from aurel.facs import FLIP_49, LANDMARKS_68_TO_49
 
 SIZE = 96
@@ -32,8 +32,8 @@ def people(count: int) -> Identity:
 
 
 def still(count: int) -> Capture:
-    """Frontal, even light, no noise, no blur."""
-    return capture_conditions(np.full((count, DRAWS), 0.5), 0.0)
+    """Return conditions of frontal faces in even light, without noise and blur."""
+    return capture_conditions(np.full((count, NUMBERS), 0.5), 0.0)
 
 
 def at_rest(count: int) -> np.ndarray:
@@ -47,18 +47,18 @@ def acting(count: int, *aus: int) -> np.ndarray:
     return actions
 
 
-def test_a_face_does_not_depend_on_its_neighbours() -> None:
+def test_a_face_does_not_depend_on_its_neighbors() -> None:
     rng = np.random.default_rng(0)
     who, count = people(12), 12
     actions = rng.random((count, len(SHOWN_AUS), 2)).astype(np.float32)
-    capture = capture_conditions(rng.random((count, DRAWS)))
-    things = draw_occluders(rng.random((count, OCCLUDER_DRAWS)), 0.8)
-    together = render(who, actions, capture, things, 64, chunk=12)
-    alone = render(who, actions, capture, things, 64, chunk=1)
+    capture = capture_conditions(rng.random((count, NUMBERS)))
+    occluders = sample_occluders(rng.random((count, OCCLUDER_NUMBERS)), 0.8)
+    together = render(who, actions, capture, occluders, 64, chunk=12)
+    alone = render(who, actions, capture, occluders, 64, chunk=1)
     np.testing.assert_array_equal(together.images, alone.images)
     order = rng.permutation(count)
     mixed = render(
-        rows(who, order), actions[order], rows(capture, order), rows(things, order), 64, chunk=5
+        rows(who, order), actions[order], rows(capture, order), rows(occluders, order), 64, chunk=5
     )
     np.testing.assert_array_equal(mixed.images, together.images[order])
     np.testing.assert_array_equal(mixed.landmarks, together.landmarks[order])
@@ -74,7 +74,7 @@ def test_any_size(size: int) -> None:
 
 def test_face_and_image_coordinates_are_inverse() -> None:
     rng = np.random.default_rng(2)
-    capture = capture_conditions(rng.random((5, DRAWS)))
+    capture = capture_conditions(rng.random((5, NUMBERS)))
     axis = np.linspace(-0.9, 0.9, 7, dtype=np.float32)
     u, v = image_to_face(axis[None, None, :], axis[None, :, None], capture)
     points = np.stack([u, v], -1).reshape(5, 49, 2).astype(np.float64)
@@ -101,7 +101,7 @@ def test_a_mirrored_face_has_mirrored_landmarks_and_pixels() -> None:
     rng = np.random.default_rng(4)
     who, count = people(6), 6
     actions = (rng.random((count, len(SHOWN_AUS), 2)) * 0.8).astype(np.float32)
-    capture = capture_conditions(rng.random((count, DRAWS)))
+    capture = capture_conditions(rng.random((count, NUMBERS)))
     plain = {name: value for name, value in vars(capture).items() if name not in ("noise", "blur")}
     capture = Capture(**plain, noise=0 * capture.roll, blur=0 * capture.roll)
     other = Identity(**{**vars(who), "asymmetry": -who.asymmetry, "hair_part": -who.hair_part})
@@ -119,11 +119,11 @@ def test_a_mirrored_face_has_mirrored_landmarks_and_pixels() -> None:
 def test_landmark_tables_agree_with_facs() -> None:
     assert tuple(TO_49) == LANDMARKS_68_TO_49
     assert sorted(MIRROR_68) == list(range(68))
-    place = {point: index for index, point in enumerate(TO_49)}
-    assert tuple(place[MIRROR_68[point]] for point in TO_49) == FLIP_49
+    index_of = {point: index for index, point in enumerate(TO_49)}
+    assert tuple(index_of[MIRROR_68[point]] for point in TO_49) == FLIP_49
 
 
-# What FACS says moves, as (68-point landmarks, axis, sign); y grows downwards.
+# Movements in FACS, as (68-point landmarks, axis, sign); y increases downwards.
 MOVEMENTS = {
     1: ([21, 22], 1, -1),
     2: ([17, 18, 25, 26], 1, -1),
@@ -158,7 +158,7 @@ def test_a_unit_moves_its_landmarks(au: int) -> None:
 
 
 @pytest.mark.parametrize("au", SHOWN_AUS)
-def test_a_unit_is_seen_where_its_evidence_is(au: int) -> None:
+def test_a_unit_changes_the_pixels_at_its_evidence(au: int) -> None:
     who = people(6)
     shape = face_shape(who, Actions(acting(6, au)), still(6))
     points = evidence_points(who, shape)[SHOWN_AUS.index(au)]
@@ -193,13 +193,13 @@ def test_one_sided_units_move_one_side() -> None:
 def test_brow_landmarks_lie_on_dark_brows_and_eye_corners_beside_the_white() -> None:
     who = person(0, 21)
     who = Identity(
-        **{**vars(who), "skin_tone": 0 * who.age, "hair_colour": 0 * who.age, "fringe": 0 * who.age}
+        **{**vars(who), "skin_tone": 0 * who.age, "hair_color": 0 * who.age, "fringe": 0 * who.age}
     )
     faces = render(who, at_rest(1), still(1), size=192)
-    grey = faces.images[0].mean(0)
+    gray = faces.images[0].mean(0)
     for point in (18, 19, 20, 23, 24, 25):
         x, y = faces.landmarks[0, point].round().astype(int)
-        assert grey[y, x] < grey[y - 12, x] - 40
+        assert gray[y, x] < gray[y - 12, x] - 40
 
 
 def test_hidden_means_that_all_evidence_is_covered() -> None:
@@ -208,11 +208,11 @@ def test_hidden_means_that_all_evidence_is_covered() -> None:
     who = rows(people(10), rng.integers(10, size=count))
     actions = at_rest(count)
     capture = still(count)
-    things = draw_occluders(rng.random((count, OCCLUDER_DRAWS)), 1.0)
+    occluders = sample_occluders(rng.random((count, OCCLUDER_NUMBERS)), 1.0)
     shape = face_shape(who, Actions(actions), capture)
-    hidden = hidden_units(things, who, shape)
+    hidden = hidden_units(occluders, who, shape)
     open_face = render(who, actions, capture, size=SIZE).images
-    covered = (render(who, actions, capture, things, SIZE).images != open_face).any(1)
+    covered = (render(who, actions, capture, occluders, SIZE).images != open_face).any(1)
     face = np.arange(count)[:, None]
     wrong = 0
     for column, points in enumerate(evidence_points(who, shape)):
@@ -242,23 +242,23 @@ def test_a_patch_hides_the_units_of_its_zone(zone: str, units: set[int]) -> None
     zones[:, ZONES.index(zone)] = True
     kind = np.full(count, KINDS.index("patches"))
     form = np.full((count, 5), 0.5, np.float32)
-    things = Occluders(kind, np.zeros((count, 3), np.float32), form, zones)
+    occluders = Occluders(kind, np.zeros((count, 3), np.float32), form, zones)
     shape = face_shape(who, Actions(at_rest(count)), still(count))
-    hidden = hidden_units(things, who, shape)
+    hidden = hidden_units(occluders, who, shape)
     share = {au: hidden[:, column].mean() for column, au in enumerate(SHOWN_AUS)}
     assert {au for au, value in share.items() if value > 0.5} == units
 
 
-def test_nothing_hides_nothing() -> None:
-    things = draw_occluders(np.random.default_rng(0).random((9, OCCLUDER_DRAWS)), 0.0)
+def test_without_occluders_all_units_are_visible() -> None:
+    occluders = sample_occluders(np.random.default_rng(0).random((9, OCCLUDER_NUMBERS)), 0.0)
     who = people(9)
     shape = face_shape(who, Actions(at_rest(9)), still(9))
-    assert not hidden_units(things, who, shape).any()
+    assert not hidden_units(occluders, who, shape).any()
     open_face = render(who, at_rest(9), still(9)).images
-    np.testing.assert_array_equal(render(who, at_rest(9), still(9), things).images, open_face)
+    np.testing.assert_array_equal(render(who, at_rest(9), still(9), occluders).images, open_face)
 
 
-def test_people_differ_and_stay_themselves() -> None:
+def test_people_differ_and_are_deterministic() -> None:
     first, second = (render(people(5), at_rest(5), still(5), size=64).images for _ in range(2))
     np.testing.assert_array_equal(first, second)
     for one in range(5):

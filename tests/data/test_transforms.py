@@ -1,4 +1,4 @@
-"""Image, landmarks and labels must move together."""
+"""Image, landmarks and labels are transformed together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BP4D = AUSet.of("BP4D")
 
 
 def dotted(height: int, width: int, points: Tensor) -> Tensor:
-    """A black image with a white 5 x 5 dot at each point."""
+    """Return a black image with a white square of 5 x 5 pixels at each point."""
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     for x, y in points.round().long().tolist():
         image[:, y - 2 : y + 3, x - 2 : x + 3] = 255
@@ -39,7 +39,7 @@ def assert_dots_under(image: Tensor, points: Tensor, low: float) -> None:
         assert image[:, y, x].min() > low, (x, y)
 
 
-def test_evaluation_is_resize_and_centre() -> None:
+def test_evaluation_is_resize_and_center() -> None:
     out = EvalTransform(32, 28)(sample(64, 96))
     assert out["image"].shape == (3, 28, 28)
     white = (1 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
@@ -54,7 +54,7 @@ def test_landmarks_stay_on_the_picture(height: int, width: int) -> None:
     assert_dots_under(out["image"], out["landmarks"][:3], 0.0)
 
 
-def test_resize_keeps_pixel_centres() -> None:
+def test_resize_keeps_pixel_centers() -> None:
     before = {"image": torch.zeros(3, 10, 10, dtype=torch.uint8)}
     before["landmarks"] = torch.tensor([[0.0, 9.0], [4.5, 4.5]])
     out = resize(before, 20)
@@ -75,7 +75,7 @@ def test_training_moves_everything_together_and_stays_inside() -> None:
         inside = points[((points >= 0) & (points < 34)).all(dim=1)]
         assert_dots_under(out["image"], inside, -0.5)
         shapes.add(tuple(out["image"].shape))
-        assert before["image"].dtype == torch.uint8  # the input is left alone
+        assert before["image"].dtype == torch.uint8  # the input is not changed
     assert shapes == {(3, 34, 34)}
     assert 8 <= flips <= 32
 
@@ -85,7 +85,7 @@ def test_a_big_picture_is_resized_before_the_crop() -> None:
         {"image": torch.full((3, 512, 400), 90, dtype=torch.uint8), "labels": torch.zeros(12)}
     )
     assert out["image"].shape == (3, 28, 28)
-    assert out["image"].std(dim=(1, 2)).max() < 1e-6  # no border was invented
+    assert out["image"].std(dim=(1, 2)).max() < 1e-6  # without a border
 
 
 def test_flip_twice_is_the_picture_again() -> None:
@@ -105,7 +105,7 @@ def test_flip_needs_both_sides() -> None:
         horizontal_flip(sample(aus=AUSet.of(["L12"])), AUSet.of(["L12"]))
 
 
-def test_jitter_changes_colours_only_as_asked() -> None:
+def test_jitter_changes_colors_only_as_asked() -> None:
     image = torch.randint(60, 190, (3, 32, 32), dtype=torch.uint8)
     still = TrainTransform(BP4D, 32, 32, flip=0, brightness=0, contrast=0, saturation=0)
     moved = TrainTransform(BP4D, 32, 32, flip=0)

@@ -1,4 +1,4 @@
-"""Triplets from lists and from the embedded faces."""
+"""Triplets of listed faces and of the embedded faces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from aurel.data.synthetic.dataset import SyntheticFaces
 from aurel.data.transforms import EvalTransform, TrainTransform, normalize
-from aurel.data.triplets import ListTriplets, SyntheticTriplets, draw_triplets, read_triplets
+from aurel.data.triplets import ListTriplets, SyntheticTriplets, read_triplets, sample_triplets
 from aurel.facs import AUSet
 
 LINES = """\
@@ -80,26 +80,26 @@ def test_missing_files(root: Path, tmp_path: Path) -> None:
         data[1]
 
 
-def test_drawn_triplets_have_the_closest_pair_first() -> None:
+def test_sampled_triplets_have_the_closest_pair_first() -> None:
     intensities = torch.rand(50, 6)
-    triplets = draw_triplets(intensities, seed=1)
+    triplets = sample_triplets(intensities, seed=1)
     assert triplets.shape == (50, 3)
     assert all(len(set(row)) == 3 for row in triplets.tolist())
     assert all(index in row for index, row in enumerate(triplets.tolist()))
     a, p, n = intensities[triplets].unbind(1)
     near = (a - p).norm(dim=1)
     assert (near < (a - n).norm(dim=1)).all() and (near < (p - n).norm(dim=1)).all()
-    # The best of eight draws is clearer than what chance brings.
-    chance = intensities[torch.stack([torch.randperm(50)[:3] for _ in range(200)])]
+    # The best of eight candidates has a larger margin than random triplets.
+    random = intensities[torch.stack([torch.randperm(50)[:3] for _ in range(200)])]
     sides = torch.stack(
-        [(chance[:, i] - chance[:, j]).norm(dim=1) for i, j in ((0, 1), (0, 2), (1, 2))]
+        [(random[:, i] - random[:, j]).norm(dim=1) for i, j in ((0, 1), (0, 2), (1, 2))]
     )
     first, second, _ = sides.sort(0).values
-    clear = torch.minimum((a - n).norm(dim=1), (p - n).norm(dim=1)) - near
-    assert clear.mean() > 1.5 * (second - first).mean()
-    assert torch.equal(triplets, draw_triplets(intensities, seed=1))
-    assert not torch.equal(triplets, draw_triplets(intensities, seed=2))
-    assert sorted(draw_triplets(torch.rand(3, 2), seed=0)[0].tolist()) == [0, 1, 2]
+    margin = torch.minimum((a - n).norm(dim=1), (p - n).norm(dim=1)) - near
+    assert margin.mean() > 1.5 * (second - first).mean()
+    assert torch.equal(triplets, sample_triplets(intensities, seed=1))
+    assert not torch.equal(triplets, sample_triplets(intensities, seed=2))
+    assert sorted(sample_triplets(torch.rand(3, 2), seed=0)[0].tolist()) == [0, 1, 2]
 
 
 def test_embedded_triplets() -> None:
@@ -111,5 +111,5 @@ def test_embedded_triplets() -> None:
     for image, face in zip(sample["image"], data.triplets[2].tolist(), strict=True):
         torch.testing.assert_close(image, normalize({"image": faces.images[face]})["image"])
     two = SyntheticFaces([1, 12], [4], per_subject=2, size=32)
-    with pytest.raises(ValueError, match="a triplet takes at least three faces, got 2"):
+    with pytest.raises(ValueError, match="faces must be at least three, got 2"):
         SyntheticTriplets(two, transform=EvalTransform(32, 32))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aurel.graph import RelationGraph
 from aurel.layers.cross_region_gat import CrossRegionGAT
-from aurel.models.author_keys.cross_region import cross_region_gat
+from aurel.models.author_keys.mdhr import cross_region_gat
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 

@@ -14,7 +14,7 @@ from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
-from aurel.models.author_keys import edges as author_keys
+from aurel.models.author_keys import layers as author_keys
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 PARTS = {

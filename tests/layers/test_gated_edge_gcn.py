@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aurel.graph import RelationGraph
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
-from aurel.models.author_keys.edges import gated_edge_gcn
+from aurel.models.author_keys.layers import gated_edge_gcn
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 MODES = ("eval", "train")

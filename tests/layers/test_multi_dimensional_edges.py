@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from aurel.graph import RelationGraph
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.reference_edges import materialized_edges
-from aurel.models.author_keys.edges import multi_dimensional_edges
+from aurel.models.author_keys.layers import multi_dimensional_edges
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 Golden = Callable[[str], dict[str, np.ndarray]]

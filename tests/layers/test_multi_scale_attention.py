@@ -16,7 +16,7 @@ from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.multi_scale_attention import MultiScaleAttention
 from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
 from aurel.models.author_keys import macg as author_keys
-from aurel.models.author_keys.edges import au_specific_features
+from aurel.models.author_keys.layers import au_specific_features
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 LAYERS = (MultiScaleAttention, MultiScaleLinearAttention)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.token_projection import TokenProjection
-from aurel.models.author_keys.edges import (
+from aurel.models.author_keys.layers import (
     au_specific_features,
     cosine_classifier,
     token_projection,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aurel.layers.topk_graph_conv import TopKGraphConv
-from aurel.models.author_keys.facial_graph_generator import topk_graph_conv
+from aurel.models.author_keys.layers import topk_graph_conv
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 METRICS = {"dots": "dot", "cosine": "cosine", "l1": "l1"}  # theirs: ours

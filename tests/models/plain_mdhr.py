@@ -1,4 +1,4 @@
-"""MDHR in eval mode written plainly, on the authors' state dict and in their order of steps."""
+"""A plain implementation of MDHR in eval mode, with the authors' state dict and steps."""
 
 from __future__ import annotations
 
@@ -109,8 +109,9 @@ class PlainMDHR:
         cross = group[:, None] != group
         adjacency = (cross * active[:, None] + torch.eye(self.num_aus)) > 0.1
         z = nodes @ self.state["CRM.gat.linear.weight"].mT
-        listens = z @ self.state["CRM.gat.scoring_fn_source"][0, 0]
-        speaks = z @ self.state["CRM.gat.scoring_fn_target"][0, 0]
-        scores = F.leaky_relu(listens[:, :, None] + speaks[:, None], 0.2)
+        # The authors call the node in the row the source; it is the target of the messages.
+        target = z @ self.state["CRM.gat.scoring_fn_source"][0, 0]
+        source = z @ self.state["CRM.gat.scoring_fn_target"][0, 0]
+        scores = F.leaky_relu(target[:, :, None] + source[:, None], 0.2)
         weights = scores.masked_fill(~adjacency, -torch.inf).softmax(-1)
         return F.elu(weights @ z + nodes + self.state["CRM.gat.bias"])

@@ -1,4 +1,4 @@
-"""Every registered model at a size at which a test takes a second or two."""
+"""Every registered model at a small size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aurel.models.registry import create_model, info_of, model_info
 
-# Options beside the small backbone, where a model needs them.
+# Options of a model besides the small backbone.
 SMALL: dict[str, dict[str, Any]] = {
     "open_graphau_stage1": {"aus": [1, 2, 12, "L12", "R12"]},
     "open_graphau": {"aus": [1, 2, 12, "L12", "R12"]},
@@ -40,13 +40,13 @@ def small_images(batch: int = 3) -> Tensor:
 
 
 def small_input(name: str, batch: int = 3) -> Tensor:
-    """What the model takes: images (B, 3, H, W), or clips of 3 frames (B, 3, 3, H, W)."""
+    """Return inputs of the model: images (B, 3, H, W), or clips of 3 frames (B, 3, 3, H, W)."""
     frames = (3,) if model_info(name).takes_clips else ()
     return torch.randn(batch, *frames, 3, 64, 64)
 
 
 def evaluate_after_one_step(model: torch.nn.Module) -> None:
-    """Put the model into eval mode with running statistics that are not the initial ones."""
+    """Set the model to eval mode, with running statistics that are not the initial ones."""
     model.train()
     with torch.no_grad():
         model(small_input(info_of(model).name, 6))

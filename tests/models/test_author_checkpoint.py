@@ -1,3 +1,5 @@
+"""Weights that authors released: every tensor is used, and errors list what does not fit."""
+
 from __future__ import annotations
 
 import math
@@ -22,9 +24,9 @@ SWIN = "swin_base_patch4_window7_224"
 def author_shapes(
     released: Released, backbone: str, stage: int, num_aus: int
 ) -> dict[str, list[int]]:
-    """Keys and shapes of a released model; heads of equal width come from another backbone's list.
+    """Return keys and shapes of a released model; its head may be that of another backbone's list.
 
-    The lists of Swin leave out what the files hold beside the weights: masks and indices.
+    The lists of Swin leave out the masks and indices that the files hold beside the weights.
     """
     bp4d, disfa = num_aus == 12, num_aus == 8
     if (stage, bp4d, backbone) in ((1, True, "resnet50"), (2, True, "resnet50")):
@@ -51,7 +53,7 @@ def author_shapes(
 
 
 def numbered(shapes: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Fill the i-th tensor with i, so that every value of a model tells where it came from."""
+    """Fill the i-th tensor with i, so that every value of a model shows which tensor it is from."""
     return {
         key: torch.full(shape, index, dtype=torch.long if key.endswith("tracked") else torch.float)
         for index, (key, shape) in enumerate(shapes.items())
@@ -79,7 +81,7 @@ def test_every_value_comes_from_the_file(
     released: Released, backbone: str, stage: int, num_aus: int
 ) -> None:
     shapes = author_shapes(released, backbone, stage, num_aus)
-    # One counter of batches serves the N batch norms that we hold as one.
+    # One counter of batches is used for the N batch norms, which the model holds as one.
     author = {f"module.{key}": value for key, value in numbered(shapes).items()}
     name = "me_graphau_stage1" if stage == 1 else "me_graphau"
     model = create_model(name, num_aus=num_aus, backbone=backbone)
@@ -88,13 +90,13 @@ def test_every_value_comes_from_the_file(
     content = {"epoch": 3, "state_dict": author, "optimizer": {"state": {}}}
     assert load_author_checkpoint(model, content) is model
     state = model.state_dict()
-    wanted = {
+    expected = {
         key: value
         for key, value in author.items()
         if not key.endswith(("attn_mask", "relative_position_index"))
     }
     bins = len(author) + 1
-    assert torch.equal(histogram(state, bins), histogram(wanted, bins))
+    assert torch.equal(histogram(state, bins), histogram(expected, bins))
     counters = {int(v) for k, v in state.items() if k.endswith("tracked")}
     assert counters <= {int(v) for k, v in author.items() if k.endswith("tracked")}
     if stage == 1:
@@ -103,7 +105,7 @@ def test_every_value_comes_from_the_file(
 
 
 def plain(stage: int, k: int) -> torch.nn.Module:
-    """The model written plainly, with the authors' names, away from its initial statistics."""
+    """Return a plain copy of the authors' model, with statistics that are not the initial ones."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         from plain_me_graphau import PlainMEGraphAU
@@ -143,20 +145,20 @@ def test_swin_merges_patches_in_the_same_order_as_the_original() -> None:
     torch.testing.assert_close(merge(x), original)
 
 
-def test_all_that_does_not_fit_is_told_at_once() -> None:
+def test_one_message_lists_all_that_does_not_fit() -> None:
     author = plain(1, k=3).state_dict()
     del author["head.class_linears.3.fc.weight"], author["backbone.layer1.0.conv1.weight"]
     author["head.gnn.W.weight"] = torch.zeros(1)
     author["head.sc"] = torch.zeros(12, 128)
     model = create_model("me_graphau_stage1", aus=[1, 2, 4, 12, 15], backbone="resnet18")
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match="these weights are not of this me_graphau_stage1") as told:
+    with pytest.raises(ValueError, match="weights must fit this me_graphau_stage1 .*got") as error:
         load_author_checkpoint(model, author)
-    assert str(told.value).split("\n")[1:] == [
+    assert str(error.value).split("\n")[1:] == [
         "  missing: backbone.layer1.0.conv1.weight (64, 64, 3, 3)",
         "  missing: head.class_linears.3.fc.weight (128, 128)",
         "  superfluous: head.gnn.W.weight",
-        "  shape: head.sc is (12, 128), wanted (5, 128)",
+        "  shape: head.sc must be (5, 128), got (12, 128)",
     ]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert model.config.ties == "exact"
@@ -171,14 +173,15 @@ def test_the_other_stage_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "content", "message"),
     [
-        ("sacl", {}, {}, "authors of sacl released no weights"),
-        ("me_graphau", {"backbone": "resnet18"}, {}, "wanted a state dict"),
-        ("me_graphau", {"backbone": "resnet18"}, {"epoch": 1}, "these are none: epoch"),
+        ("sacl", {}, {}, "model must be one with released weights, got sacl"),
+        ("me_graphau", {"backbone": "resnet18"}, {}, "must hold a state dict, .*got an empty dict"),
+        ("me_graphau", {"backbone": "resnet18"}, {"state_dict": [1]}, "state dict, .*got list"),
+        ("me_graphau", {"backbone": "resnet18"}, {"epoch": 1}, "tensors only, got others: epoch"),
         (
             "me_graphau",
             {"backbone": "mobilenetv3_small_050"},
             {"x": torch.zeros(1)},
-            "have ResNet and Swin backbones, the model has mobilenetv3_small_050",
+            "backbone must be a ResNet or Swin, .*got mobilenetv3_small_050",
         ),
     ],
 )
@@ -200,13 +203,13 @@ def test_weights_of_a_backbone_alone(from_file: bool, tmp_path: Path) -> None:
     torch.save(content, path)
     backbone = create_model("macg", backbone="rest_tiny").backbone
     assert load_author_checkpoint(backbone, path if from_file else content) is backbone
-    ours = backbone.net.state_dict()
-    assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in ours.items())
-    assert len(ours) == len(state) - 2  # but for the classifier
+    loaded = backbone.net.state_dict()
+    assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in loaded.items())
+    assert len(loaded) == len(state) - 2  # without the classifier
 
     missing = content["model"].pop("module.stem.conv1.weight")
     content["model"]["surplus"] = missing
-    with pytest.raises(ValueError, match=r'(?s)not of this rest_tiny.*"stem.conv1.*"surplus"'):
+    with pytest.raises(ValueError, match=r'(?s)must fit this rest_tiny.*"stem.conv1.*"surplus"'):
         load_author_checkpoint(backbone, content)
 
 

@@ -1,3 +1,5 @@
+"""Properties of all models: shapes, gradients, seeds, batches, NaN, copies, export, compilation."""
+
 from __future__ import annotations
 
 import copy
@@ -88,7 +90,7 @@ def test_the_same_seed_gives_the_same_model(name: str, images: Tensor) -> None:
 
 
 @every_model
-def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(name: str) -> None:
+def test_an_image_does_not_depend_on_others_in_the_batch(name: str) -> None:
     model = small_model(name)
     evaluate_after_one_step(model)
     images = small_input(name, 4)
@@ -104,10 +106,10 @@ def test_nan_in_one_image_stays_there(name: str) -> None:
     model = small_model(name)
     evaluate_after_one_step(model)
     images = small_input(name)
-    spoilt = images.clone()
-    spoilt[1, ..., 5:9, 5:9] = float("nan")
+    with_nan = images.clone()
+    with_nan[1, ..., 5:9, 5:9] = float("nan")
     with torch.no_grad():
-        clean, out = model(images), model(spoilt)
+        clean, out = model(images), model(with_nan)
     assert out.probs[[0, 2]].isfinite().all()
     torch.testing.assert_close(out.probs[[0, 2]], clean.probs[[0, 2]], rtol=1e-4, atol=1e-4)
 
@@ -130,10 +132,9 @@ def test_copies_and_pickles(name: str, images: Tensor) -> None:
 
 
 def permute_blocks(tensor: Tensor, order: list[int]) -> Tensor:
-    """Permute what belongs to each of len(order) things along the first two dimensions.
+    """Permute the blocks of each of the first two dimensions that has len(order) equal blocks.
 
-    A dimension belongs to them where its size is a multiple of their number, which is a prime that
-    divides no other size.
+    len(order) is a prime that divides no size of another kind.
     """
     for dim in range(min(2, tensor.ndim)):
         if tensor.shape[dim] % len(order) == 0:
@@ -143,9 +144,9 @@ def permute_blocks(tensor: Tensor, order: list[int]) -> Tensor:
 
 
 def sacl_weights(state: dict[str, Tensor], old: AUSet, new: AUSet, order: list[int]) -> None:
-    """Move what of SACL's classifier belongs to an AU, and to a region of the face.
+    """Permute the weights of SACL's classifier by AU and by region of the face.
 
-    It reads the tokens of the map, then one a region, which come in the order of the AUs.
+    Its inputs are the tokens of the map, then a token for each region, in the order of the AUs.
     """
     rules = au_center_rules(old), au_center_rules(new)
     moved = {
@@ -162,7 +163,7 @@ def sacl_weights(state: dict[str, Tensor], old: AUSet, new: AUSet, order: list[i
 
 @every_model
 def test_permuted_aus_give_permuted_probabilities(name: str, images: Tensor) -> None:
-    """A model of the same AUs in another order, with the weights of each AU in its new place.
+    """Compare with a model of the same AUs in another order, with permuted weights.
 
     AUs that share a region of MDHR keep their order: its region heads classify combinations.
     """
@@ -185,8 +186,8 @@ def test_permuted_aus_give_permuted_probabilities(name: str, images: Tensor) -> 
     out, expected = other(images), model(images)
     torch.testing.assert_close(out.probs, expected.probs[..., order], rtol=1e-4, atol=1e-4)
     if out.edge_logits is not None:
-        wanted = expected.edge_logits[:, order][:, :, order]
-        torch.testing.assert_close(out.edge_logits, wanted, rtol=1e-4, atol=1e-4)
+        permuted = expected.edge_logits[:, order][:, :, order]
+        torch.testing.assert_close(out.edge_logits, permuted, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(out.probs, expected.probs, atol=1e-4)
 
 
@@ -227,10 +228,10 @@ def test_a_recomputed_backbone_changes_nothing_else(name: str, images: Tensor) -
             handle.remove()
     assert calls[1] > calls[0] == calls[2]
     for each in (other, off):
-        for (key, wanted), got in zip(model.named_parameters(), each.parameters(), strict=True):
-            torch.testing.assert_close(got.grad, wanted.grad, msg=key)
-        for (key, wanted), got in zip(model.named_buffers(), each.buffers(), strict=True):
-            torch.testing.assert_close(got, wanted, rtol=0.0, atol=0.0, msg=key)
+        for (key, expected), got in zip(model.named_parameters(), each.parameters(), strict=True):
+            torch.testing.assert_close(got.grad, expected.grad, msg=key)
+        for (key, expected), got in zip(model.named_buffers(), each.buffers(), strict=True):
+            torch.testing.assert_close(got, expected, rtol=0.0, atol=0.0, msg=key)
 
 
 @every_model
@@ -271,9 +272,9 @@ def test_compile(name: str, images: Tensor) -> None:
         sum((t * torch.randn_like(t)).sum() for t in tensors(out)).backward()
         results.append(out)
     assert_same(*results)
-    for (key, wanted), got in zip(model.named_parameters(), other.parameters(), strict=True):
-        if wanted.grad.norm() > 1e-2:
-            assert (got.grad - wanted.grad).norm() < 1e-2 * wanted.grad.norm(), key
+    for (key, expected), got in zip(model.named_parameters(), other.parameters(), strict=True):
+        if expected.grad.norm() > 1e-2:
+            assert (got.grad - expected.grad).norm() < 1e-2 * expected.grad.norm(), key
 
 
 @pytest.mark.slow
@@ -283,5 +284,5 @@ def test_a_head_that_inductor_compiled_gives_the_same_numbers() -> None:
     with torch.no_grad():
         expected = head(tokens)
         out = torch.compile(head, fullgraph=True)(tokens)
-    for ours, wanted in zip(out[:2], expected[:2], strict=True):
-        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+    for value, reference in zip(out[:2], expected[:2], strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-4, atol=1e-5)

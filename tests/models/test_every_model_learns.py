@@ -1,3 +1,5 @@
+"""Every model can be trained to predict a few faces without error."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -19,7 +21,7 @@ STEPS = 200
 
 
 def faces(aus: AUSet) -> tuple[Tensor, Tensor]:
-    """16 images and their labels; an AU of one side has the labels of both."""
+    """Return 16 images and their labels; an AU of one side has the labels of both."""
     both = sorted(set(aus.numbers))
     data = SyntheticFaces(both, subjects=range(2, 6), per_subject=4, size=64, occlusion=0.0)
     samples = [data[index] for index in range(16)]
@@ -38,7 +40,7 @@ def mean_f1(model: Any, images: Tensor, labels: Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_model_learns_a_few_faces_by_heart(name: str) -> None:
+def test_every_model_can_fit_a_few_faces(name: str) -> None:
     aus = OF_ONE_SIDE if name.startswith("open_graphau") else AUS
     model = small_model(name, aus=aus)
     images, labels = faces(model.aus)

@@ -1,3 +1,5 @@
+"""ONNX files give the numbers of their models."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +21,7 @@ from aurel.models.registry import list_models, model_info
 
 
 def tiny_model(name: str) -> Any:
-    """Fewer operators than in `small_model`: tracing them is what takes the time."""
+    """Return a model with fewer operators than `small_model`, which take time to trace."""
     fewer = {"dims": (16,), "depths": (1,), "landmark_widths": (8,)}
     model = small_model(name, **(fewer if name == "sacl" else {}))
     evaluate_after_one_step(model)
@@ -40,11 +42,11 @@ def test_an_onnx_file_gives_the_models_numbers(name: str, tmp_path: Path) -> Non
 
     session = onnxruntime.InferenceSession(path)
     key = model_info(name).inputs
-    for wanted, value in zip(
+    for reference, value in zip(
         expected.values(), session.run(list(expected), {key: images.numpy()}), strict=True
     ):
-        scale = max(1.0, float(wanted.abs().max()))
-        torch.testing.assert_close(torch.from_numpy(value), wanted, rtol=0.0, atol=1e-4 * scale)
+        scale = max(1.0, float(reference.abs().max()))
+        torch.testing.assert_close(torch.from_numpy(value), reference, rtol=0.0, atol=1e-4 * scale)
 
     content = onnx.load(path)
     assert {node.domain for node in content.graph.node} <= {""}
@@ -67,13 +69,13 @@ def test_export_command_and_a_file_that_differs(
     assert main(["export", "--checkpoint", str(tmp_path / "no"), "--out", str(out)]) == 2
     assert "no checkpoint at" in capsys.readouterr().err
 
-    # A file of other weights, as if it came of this model.
+    # A file of other weights, in place of the file of this model.
     other, path = tiny_model("me_graphau_stage1"), tmp_path / "other.onnx"
     program = SimpleNamespace(
-        model=SimpleNamespace(metadata_props={}), save=lambda place, **_: shutil.copy(out, place)
+        model=SimpleNamespace(metadata_props={}), save=lambda target, **_: shutil.copy(out, target)
     )
     monkeypatch.setattr(export, "_onnx_program", lambda *_: program)
     before = set(tmp_path.iterdir())
-    with pytest.raises(RuntimeError, match=r"differ from the model's by .* 0\.0001: .*probs"):
+    with pytest.raises(RuntimeError, match=r"model's by 0\.0001 at most, got .*probs"):
         export.export_onnx(other, path, image_size=64)
     assert set(tmp_path.iterdir()) == before

@@ -1,3 +1,5 @@
+"""GTLE-Net and its expression encoder: sizes, ablations, start from the encoder."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -19,7 +21,7 @@ ENCODERS = {
     "repvgg_a2": (384, 21.39),
 }
 
-# Rows of the paper's table 10 that are options of the model, and what then is there.
+# Rows of the paper's table 10 that are options of the model, and the trained parts.
 ROWS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "full": ({}, {"backbone", "features.maps", "features.masks", "classifier"}),
     "w/o E_m": ({"local_features": "maps"}, {"backbone", "features.maps", "classifier"}),
@@ -83,16 +85,16 @@ def test_every_row_of_the_ablation_learns(row: str) -> None:
     assert learned == parts
 
 
-def test_a_frozen_encoder_rests() -> None:
+def test_a_frozen_encoder_does_not_change() -> None:
     frozen, free = small_model("gtle_net", freeze_encoder=True), small_model("gtle_net")
-    for model, rests in ((frozen, True), (free, False)):
+    for model, is_frozen in ((frozen, True), (free, False)):
         before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
         evaluate_after_one_step(model)
         after = model.backbone.state_dict()
-        assert all(torch.equal(after[name], before[name]) for name in before) == rests
+        assert all(torch.equal(after[name], before[name]) for name in before) == is_frozen
         model.train()
         assert model.training and model.classifier.training
-        assert model.backbone.training != rests
+        assert model.backbone.training != is_frozen
 
 
 def test_masks_gate_the_maps() -> None:
@@ -114,13 +116,13 @@ def test_masks_gate_the_maps() -> None:
     assert not torch.allclose(opened.logits, out.logits)
 
 
-def test_images_come_to_the_backbone_as_its_weights_want_them() -> None:
+def test_images_are_normalized_with_the_statistics_of_the_backbone() -> None:
     images = torch.rand(2, 3, 32, 32)
     imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     mean, std = (torch.tensor(imagenet[key]).view(3, 1, 1) for key in ("mean", "std"))
-    wanted = (images - 0.5) / 0.5
-    for model in (small_model("gtle_net"), small_encoder()):  # theirs are a half
-        torch.testing.assert_close(model.renormalize((images - mean) / std), wanted)
+    expected = (images - 0.5) / 0.5
+    for model in (small_model("gtle_net"), small_encoder()):  # statistics of 0.5
+        torch.testing.assert_close(model.renormalize((images - mean) / std), expected)
 
 
 def test_weights_come_from_the_expression_encoder(tmp_path: Any) -> None:
@@ -142,14 +144,14 @@ def test_weights_come_from_the_expression_encoder(tmp_path: Any) -> None:
     encoder.eval(), model.eval()
     tap = encoder.net.forward_intermediates(images, [3], intermediates_only=True)[0]
     torch.testing.assert_close(model.backbone(images)[0], tap)
-    with pytest.raises(ValueError, match="is a test_resnet, the model's backbone is resnet18"):
+    with pytest.raises(ValueError, match="encoder must be a resnet18, got test_resnet"):
         start_from(small_model("gtle_net", backbone="resnet18"), tmp_path / "encoder.pth")
-    with pytest.raises(ValueError, match="holds a expression_encoder, from which a MACG cannot"):
+    with pytest.raises(ValueError, match="must hold a macg, got a expression_encoder"):
         start_from(small_model("macg"), tmp_path / "encoder.pth")
 
 
-def test_published_weights_serve_encoder_and_model(tmp_path: Any) -> None:
-    """A file with a classifier, as of face recognition; only the padding differs."""
+def test_published_weights_fit_encoder_and_model(tmp_path: Any) -> None:
+    """Load a file with a classifier, as of face recognition; only the padding differs."""
     import timm
 
     donor = timm.create_model("inception_resnet_v1")
@@ -166,7 +168,7 @@ def test_published_weights_serve_encoder_and_model(tmp_path: Any) -> None:
     assert model.backbone.net.padding == "same"
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
     for other in (encoder, model):
-        with pytest.raises(ValueError, match="other.pt does not fit the backbone inception_resnet"):
+        with pytest.raises(ValueError, match="other.pt must fit the backbone inception_resnet"):
             load_backbone_weights(other, tmp_path / "other.pt")
 
 
@@ -204,8 +206,8 @@ def test_an_encoder_is_no_au_model() -> None:
 def test_wrong_options() -> None:
     with pytest.raises(ValueError, match="local_features must be one of masked, maps, none, got"):
         small_model("gtle_net", local_features="both")
-    wanted = "a map at 1/16 of the image, vit_small_patch32_224 has 1/32"
-    with torch.device("meta"), pytest.raises(ValueError, match=wanted):
+    message = "a map at 1/16 of the image, got vit_small_patch32_224 with 1/32"
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
         create_model("gtle_net", backbone="vit_small_patch32_224")
 
 

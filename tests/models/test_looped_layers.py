@@ -1,3 +1,5 @@
+"""The batched layers of all models give the numbers of loops over AUs."""
+
 from __future__ import annotations
 
 import sys
@@ -37,5 +39,5 @@ def test_one_au_after_the_other_gives_the_same_numbers(name: str) -> None:
         torch.stack([(out * torch.randn_like(out)).sum() for out in outputs]).sum().backward()
         gradient = torch.cat([p.grad.flatten() for p in each.backbone.parameters()])
         results.append([*outputs, gradient])
-    for ours, theirs in zip(*results, strict=True):
-        assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
+    for value, expected in zip(*results, strict=True):
+        assert (value - expected).norm() <= 1e-3 * expected.norm()

@@ -1,4 +1,4 @@
-"""LRP + FGG: its numbers written out, its ablations, its checkpoints."""
+"""LRP + FGG: its equations, its ablations, its checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aurel.models.registry import create_model
 PERCEPTION, FACE = {"perception"}, {"face_classifier"}
 GRAPH = {"features", "relation", "classifier"}
 ATTENTION = {"fusion", "face_token", *FACE}
-# Rows of the paper's table 2: options, then what the head has. Two rows differ in loss and weights.
+# Rows of the paper's table 2: options, then parts of the head. Two rows differ in loss and weights.
 ROWS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "baseline": ({"perception": False, "graph": False, "fusion": "none"}, FACE),
     "+ARL": ({"perception": False, "fusion": "none"}, GRAPH),
@@ -54,21 +54,21 @@ def test_the_papers_values() -> None:
     assert small_model("lrp_fgg", aus=[1, 2]).config.k == 2
 
 
-def test_the_whole_in_its_parts() -> None:
+def test_the_model_is_its_equations() -> None:
     model = small_model("lrp_fgg", k=2)
     evaluate_after_one_step(model)
     images = small_images()
     head, features = model.head, model.backbone(images)[-1]
-    seen = features * head.perception.attention(features)
-    nodes = head.relation(head.features(seen.flatten(2).mT).mean(2))
-    ours = torch.stack(
+    weighted = features * head.perception.attention(features)
+    nodes = head.relation(head.features(weighted.flatten(2).mT).mean(2))
+    of_nodes = torch.stack(
         [nodes[:, n] @ head.classifier.weight[n] + head.classifier.bias[n] for n in range(5)], dim=1
     )
     face = features.mean((2, 3))
-    theirs = head.face_classifier(face)
+    of_face = head.face_classifier(face)
     weight = head.fusion.node_weight(nodes, head.face_token(face))
     out = model(images)
-    torch.testing.assert_close(out.logits, weight * ours + (1 - weight) * theirs)
+    torch.testing.assert_close(out.logits, weight * of_nodes + (1 - weight) * of_face)
     torch.testing.assert_close(out.probs, out.logits.sigmoid())
     assert weight.shape == (3, 1) and weight.std() > 0
 
@@ -81,7 +81,7 @@ def test_fixed_fusion_has_the_same_weight_for_all() -> None:
     torch.testing.assert_close(head(features)[0], expected)
 
 
-def test_node_classifier_has_a_map_a_node() -> None:
+def test_node_classifier_has_a_map_for_each_node() -> None:
     layer = NodeClassifier(4, 3).double()
     nodes = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
     expected = torch.einsum("bnc,nc->bn", nodes, layer.weight) + layer.bias
@@ -144,7 +144,7 @@ def test_images_of_any_size(size: tuple[int, int]) -> None:
 
 
 def narrow_iresnet(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Make the model's iresnet100 a narrow and shallow one; return how it is made."""
+    """Replace the model's iresnet100 by a narrow and shallow one, and return its options."""
     small = {"dims": (4, 8, 12, 16), "depths": (1, 1, 1, 1)}
 
     def build(*args: Any, **options: Any) -> Any:
@@ -155,7 +155,9 @@ def narrow_iresnet(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return small
 
 
-def test_iresnet_sees_images_as_its_weights_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_normalized_with_the_statistics_of_iresnet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     narrow_iresnet(monkeypatch)
     model = create_model("lrp_fgg", aus="Aff-Wild2").eval()
     seen: list[Tensor] = []
@@ -197,7 +199,7 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"fusion": "sum"}, "fusion must be one of attention, fixed, none, got 'sum'"),
-        ({"graph": False}, "fusion must be none where graph is false.*got 'attention'"),
+        ({"graph": False}, "fusion must be none where graph is false,.*got 'attention'"),
         ({"fusion": "fixed", "fusion_weight": -1}, r"weight must be in 0..1, got -1"),
         ({"fusion_heads": 3}, "heads must divide the 128 channels, got 3"),
         ({"networks": 0}, "networks must be at least 1"),

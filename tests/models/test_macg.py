@@ -1,3 +1,5 @@
+"""MACG: the numbers of the authors' head, its ablations, its checkpoints."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -12,8 +14,7 @@ from torch import Tensor
 
 from aurel.models.author_checkpoint import load_author_checkpoint
 from aurel.models.author_keys import macg as author_keys
-from aurel.models.author_keys.edges import au_specific_features, cosine_classifier
-from aurel.models.author_keys.facial_graph_generator import topk_graph_conv
+from aurel.models.author_keys.layers import au_specific_features, cosine_classifier, topk_graph_conv
 from aurel.models.macg import MACGConfig, MACGHead
 from aurel.models.registry import create_model
 
@@ -28,40 +29,42 @@ def under(arrays: Mapping[str, Tensor], prefix: str) -> Arrays:
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def to_ours(author: Arrays) -> Arrays:
-    """The authors' head under our names; serves parameters, gradients and buffers alike."""
+def to_aurel(author: Arrays) -> Arrays:
+    """Return tensors of the authors' head (parameters, gradients, buffers) by names of aurel."""
     modules = {
         "features": au_specific_features(under(author, "mafg.class_linears.")),
         "relation": topk_graph_conv(under(author, "gnn.")),
         "classifier": cosine_classifier(author),
     }
-    ours = {f"{name}.{key}": value for name, keys in modules.items() for key, value in keys.items()}
-    return {**ours, **author_keys.own_head(author)}
+    state = {
+        f"{name}.{key}": value for name, keys in modules.items() for key, value in keys.items()
+    }
+    return {**state, **author_keys.own_head(author)}
 
 
-def assert_near(ours: Tensor | None, theirs: Tensor) -> None:
-    assert ours is not None
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+def assert_near(value: Tensor | None, expected: Tensor) -> None:
+    assert value is not None
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_head_gives_the_authors_numbers(golden: Golden, mode: str) -> None:
     arrays = {key: torch.from_numpy(value) for key, value in golden("macg_head").items()}
     head = MACGHead(16, 5, MACGConfig(k=3, ties="all")).double()
-    head.load_state_dict(to_ours(under(arrays, "param.")))
+    head.load_state_dict(to_aurel(under(arrays, "param.")))
     head.train(mode == "train")
     tokens = arrays["input.x"].requires_grad_()
     probs, _ = head(tokens.mT.unflatten(2, (7, 7)))
     assert_near(probs, arrays[f"{mode}.out.0"])
     probs.backward(arrays["cotangent.0"])
     assert_near(tokens.grad, arrays[f"{mode}.grad.input.x"])
-    theirs = to_ours({**under(arrays, "param."), **under(arrays, f"{mode}.grad.param.")})
+    expected = to_aurel({**under(arrays, "param."), **under(arrays, f"{mode}.grad.param.")})
     for name, parameter in head.named_parameters():
-        assert_near(parameter.grad, theirs[name])
+        assert_near(parameter.grad, expected[name])
     if mode == "train":
-        theirs = to_ours({**under(arrays, "param."), **under(arrays, "train.buffer_after.")})
+        expected = to_aurel({**under(arrays, "param."), **under(arrays, "train.buffer_after.")})
         for name, buffer in head.named_buffers():
-            assert_near(buffer, theirs[name])
+            assert_near(buffer, expected[name])
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -110,7 +113,7 @@ def test_a_loaded_model_gives_the_authors_outputs(golden: Golden) -> None:
     "options", [{"attention": "none"}, {"graph": False}, {"channel_topology": "per_au"}], ids=str
 )
 def test_the_authors_have_the_whole_model(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="authors' MACG has the options .*'mafg'.* this one"):
+    with pytest.raises(ValueError, match="options must be those of the authors, .*'mafg'.* got"):
         load_author_checkpoint(small_model("macg", **options), {"x": torch.zeros(1)})
 
 

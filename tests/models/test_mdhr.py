@@ -1,25 +1,20 @@
+"""MDHR: the rows of its ablations, its edges, its regions and its options."""
+
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from plain_mdhr import PlainMDHR
 from small_models import evaluate_after_one_step, small_input, small_model
-from test_author_checkpoint import Released
-from torch import Tensor
 
 from aurel.facs import AUSet, RegionGroup, region_plan
-from aurel.models.author_checkpoint import load_author_checkpoint
-from aurel.models.author_keys.mdhr import LAYOUT
 from aurel.models.checkpoint import load_model, save_model
-from aurel.models.mdhr import _swin_maps, stream
+from aurel.models.mdhr import _swin_maps
 from aurel.models.registry import create_model
 
-SWIN = "swin_base_patch4_window7_224"
 # Options of the rows of the paper's tables, and the modules that a row has.
 TEMPORAL = {"temporal": False}
 NO_REGIONS: dict[str, Any] = {"regional": False, "auxiliary": False, "edges": None, **TEMPORAL}
@@ -63,119 +58,17 @@ TABLE_5: dict[str, tuple[dict[str, Any], set[str]]] = {
 ROWS = {**TABLE_3, **TABLE_4, **TABLE_5}
 
 
-def random_state(model: Any) -> dict[str, Tensor]:
-    """Random tensors under the authors' names, with signals of a size that reaches the end."""
-    state = {}
-    for key, shape in LAYOUT.shapes(model).items():
-        if key.endswith("tracked"):
-            state[key] = torch.tensor(7)
-        elif key.endswith("running_var"):
-            state[key] = torch.rand(shape).double() + 0.5
-        elif len(shape) > 1:
-            fan_in = torch.Size(shape[1:]).numel()
-            state[key] = torch.randn(shape).double() * (2 / fan_in) ** 0.5
-        elif key.endswith(("bn.weight", "1.weight", "2.weight")):
-            state[key] = torch.rand(shape).double() + 0.5
-        else:
-            state[key] = torch.randn(shape).double() * 0.3
-    return state
-
-
-# Backbone, then parameters for BP4D and DISFA.
-SIZES = {"resnet50": (93_226_054, 91_090_984), SWIN: (108_148_926, 106_013_856)}
-
-
-@pytest.mark.parametrize("backbone", SIZES)
-def test_sizes_are_those_of_the_authors(backbone: str) -> None:
-    with torch.device("meta"):
-        models = [create_model("mdhr", aus=aus, backbone=backbone) for aus in ("BP4D", "DISFA")]
-    assert [sum(p.numel() for p in model.parameters()) for model in models] == list(SIZES[backbone])
-    assert [model.features.group_projections for model in models] == [True, False]
-    assert [model.dynamics.strides for model in models] == [(8, 4, 2, 1)] * 2
-    assert {model.projection.out_channels for model in models} == {512}
-
-
-@pytest.mark.parametrize("aus", ["BP4D", "DISFA"])
-def test_names_and_shapes_are_those_of_the_release(released: Released, aus: str) -> None:
-    with torch.device("meta"):
-        model = create_model("mdhr", aus=aus)
-    theirs = released(f"mdhr_resnet50_{aus.lower()}")
-    assert {key: list(shape) for key, shape in LAYOUT.shapes(model).items()} == theirs
-
-
-def test_names_of_swin_are_the_original_ones() -> None:
-    with torch.device("meta"):
-        shapes = LAYOUT.shapes(create_model("mdhr", aus="DISFA", backbone=SWIN))
-    assert shapes["Backbone.layers.0.downsample.reduction.weight"] == (256, 512)
-    assert "Backbone.layers.3.downsample.reduction.weight" not in shapes
-    assert shapes["Backbone.norm.weight"] == (1024,)
-    assert shapes["global_linear.fc.weight"] == (512, 1024)
-    assert shapes["MFD.conv1.weight"] == (1024, 128, 8, 8)
-
-
-@pytest.mark.parametrize("aus", ["BP4D", "DISFA"])
-def test_loaded_weights_give_the_authors_numbers(aus: str) -> None:
-    options = {"backbone": "resnet18", "channels": 32, "num_adjacent": 1}
-    model = create_model("mdhr", aus=aus, **options)
-    state = random_state(model)
-    content = {"epoch": 3, "state_dict": {f"module.{key}": v for key, v in state.items()}}
-    assert load_author_checkpoint(model.double(), content) is model
-    clips = torch.randn(2, 3, 3, 224, 224).double()
-    with torch.no_grad():
-        probs, logits = PlainMDHR(state, aus, "resnet18", k=1)(clips)
-        out = model.eval()(clips)
-    assert probs.std() > 0.01 and len({tuple(row) for row in logits[0].tolist()}) == 6
-    torch.testing.assert_close(out.probs.flatten(0, 1), probs, rtol=1e-9, atol=1e-9)
-    assert out.region_logits is not None
-    for group, wanted in zip(out.region_logits, logits, strict=True):
-        torch.testing.assert_close(group.flatten(0, 1), wanted, rtol=1e-9, atol=1e-9)
-
-
-def test_every_tensor_of_the_file_is_used() -> None:
-    model = create_model("mdhr", aus="BP4D", backbone="resnet18", channels=8)
-    state = {
-        key: torch.full(shape, index, dtype=torch.float)
-        for index, (key, shape) in enumerate(LAYOUT.shapes(model).items())
-    }
-    load_author_checkpoint(model, state)
-    found = {float(v) for value in model.state_dict().values() for v in value.flatten().unique()}
-    # One counter of batches serves the norms of all AUs of a group.
-    learned = {i for i, key in enumerate(state) if not key.endswith("tracked")}
-    assert learned <= found
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"scales": (4,)}, "released the whole model only"),
-        ({"backbone": "mobilenetv3_small_050"}, "ResNet and Swin backbones, the model has mobile"),
-        ({"aus": [1, 12]}, "AU groups of BP4D and of DISFA, the model has upper, lower"),
-    ],
-)
-def test_what_cannot_be_loaded(options: dict[str, Any], message: str) -> None:
-    model = create_model("mdhr", **{"aus": "DISFA", "backbone": "resnet18", **options})
-    with pytest.raises(ValueError, match=message):
-        load_author_checkpoint(model, {"x": torch.zeros(1)})
-
-
-def test_the_other_data_set_is_refused() -> None:
-    author = create_model("mdhr", aus="BP4D", backbone="resnet18", channels=8)
-    model = create_model("mdhr", aus="DISFA", backbone="resnet18", channels=8)
-    with pytest.raises(ValueError, match="(?s)missing: LRM.down_fc.*superfluous: LRM.up_linear"):
-        load_author_checkpoint(model, random_state(author))
-
-
 @pytest.mark.parametrize("row", ROWS)
 def test_rows_of_the_tables(row: str) -> None:
-    options, wanted = ROWS[row]
+    options, expected = ROWS[row]
     model = small_model("mdhr", aus="BP4D", channels=16, **options).train()
     out = model(small_input("mdhr", 2), return_graph=True)
     assert out.probs.shape == (2, 3, 12) and out.probs.std() > 0
-    assert (out.region_logits is not None) == ("heads" in wanted)
-    assert (out.graphs is not None) == ("relation" in wanted)
+    assert (out.region_logits is not None) == ("heads" in expected)
+    assert (out.graphs is not None) == ("relation" in expected)
     names = [name for name, _ in model.named_parameters()]
     for part in ("dynamics", "features", "relation", "temporal"):
-        assert any(name.startswith(f"{part}.") for name in names) == (part in wanted)
+        assert any(name.startswith(f"{part}.") for name in names) == (part in expected)
     loss = (out.probs * torch.randn_like(out.probs)).sum()
     loss = loss + sum(group.square().sum() for group in out.region_logits or ())
     loss.backward()
@@ -184,7 +77,7 @@ def test_rows_of_the_tables(row: str) -> None:
 
 
 def decided(model: Any, labels: dict[str, int]) -> Any:
-    """Make the region heads always choose these combinations."""
+    """Set the region heads so that they always choose these combinations."""
     for head, name in zip(model.features.heads, model.features.plan.names, strict=True):
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
@@ -193,7 +86,7 @@ def decided(model: Any, labels: dict[str, int]) -> Any:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_region_heads_decide_about_the_edges(training: bool) -> None:
+def test_edges_depend_on_the_region_heads(training: bool) -> None:
     model = small_model("mdhr", aus="BP4D").train(training)
     # Present: AU04 and AU07; AU06; AU14; none of the last.
     labels = {"upper": 0b0011, "middle": 1, "lower1": 0b010, "lower2": 0}
@@ -203,9 +96,9 @@ def test_region_heads_decide_about_the_edges(training: bool) -> None:
     weights = out.graphs[0].adjacency()
     assert weights.shape == (6, 12, 12)
     for n, m in ((n, m) for n in range(12) for m in range(12)):
-        listens = n == m or (names[m] in active and group[n] != group[m])
-        assert bool((weights[:, n, m] > 0).all()) == listens
-        assert bool((weights[:, n, m] == 0).all()) != listens
+        is_edge = n == m or (names[m] in active and group[n] != group[m])
+        assert bool((weights[:, n, m] > 0).all()) == is_edge
+        assert bool((weights[:, n, m] == 0).all()) != is_edge
 
 
 def test_probabilities_do_not_train_the_region_heads() -> None:
@@ -218,7 +111,7 @@ def test_probabilities_do_not_train_the_region_heads() -> None:
     ("options", "context"),
     [({}, 3), ({"temporal": False}, 1), ({"scales": ()}, 2), ({"padding": "repeat"}, 3)],
 )
-def test_a_frame_sees_its_context_and_no_more(options: dict[str, Any], context: int) -> None:
+def test_a_frame_depends_on_its_context_only(options: dict[str, Any], context: int) -> None:
     model = small_model("mdhr", num_adjacent=1, channels=16, **options)
     assert model.context == context
     evaluate_after_one_step(model)
@@ -311,14 +204,14 @@ def test_aus_without_names() -> None:
     [
         ({"scales": (2, 1)}, r"scales must be ascending, of 1..4, got \(2, 1\)"),
         ({"scales": (0, 1)}, r"scales must be ascending, of 1..4, got \(0, 1\)"),
-        ({"regional": False}, "regional=False leaves no regions"),
-        ({"auxiliary": False}, "edges='active_cross_region' needs auxiliary=True"),
+        ({"regional": False}, "auxiliary must be False and edges None where regional is False"),
+        ({"auxiliary": False}, "auxiliary must be True for edges='active_cross_region'"),
         ({"fusion": "max"}, "fusion must be one of"),
         ({"padding": "same"}, "padding must be one of"),
         ({"edges": "all"}, "edges must be one of"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+def test_options_that_exclude_each_other(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_model("mdhr", **options)
 
@@ -331,7 +224,7 @@ def test_inputs_that_are_no_clips() -> None:
         model.eval()(torch.randn(1, 2, 3, 72, 72))
 
 
-def test_swin_gives_what_enters_its_stages() -> None:
+def test_swin_gives_the_inputs_of_its_stages() -> None:
     net = timm.create_model(
         "swin_tiny_patch4_window7_224",
         img_size=64,
@@ -345,10 +238,10 @@ def test_swin_gives_what_enters_its_stages() -> None:
     with torch.no_grad():
         *entering, last = _swin_maps(net, images)
         leaving = net.forward_intermediates(images, norm=True, intermediates_only=True)
-        wanted = [net.patch_embed(images)]
+        expected = [net.patch_embed(images)]
         for stage, out in zip(net.layers[1:], leaving, strict=False):
-            wanted.append(stage.downsample(out.permute(0, 2, 3, 1)))
-    for found, feature_map in zip(entering, wanted, strict=True):
+            expected.append(stage.downsample(out.permute(0, 2, 3, 1)))
+    for found, feature_map in zip(entering, expected, strict=True):
         torch.testing.assert_close(found, feature_map.permute(0, 3, 1, 2))
     torch.testing.assert_close(last, leaving[-1])
     assert [tuple(x.shape[1:]) for x in entering] == [
@@ -362,60 +255,6 @@ def test_swin_runs() -> None:
         out = model.eval()(torch.randn(1, 2, 3, 224, 224))
     assert out.probs.shape == (1, 2, 8)
     assert model.dynamics.in_channels == (96, 192, 384, 768)
-
-
-@pytest.fixture(scope="module")
-def streamed() -> tuple[Any, Tensor]:
-    torch.manual_seed(4)
-    model = small_model("mdhr", num_adjacent=2, channels=16)
-    evaluate_after_one_step(model)
-    return model.double(), torch.randn(23, 3, 32, 32).double()
-
-
-@pytest.mark.parametrize(("length", "chunk"), [(1, 4), (5, 64), (8, 8), (13, 3), (23, 5), (9, 1)])
-def test_a_stream_gives_the_numbers_of_the_clip(
-    streamed: tuple[Any, Tensor], length: int, chunk: int
-) -> None:
-    model, video = streamed
-    with torch.no_grad():
-        whole = model(video[None, :length])
-    parts = list(stream(model, iter(video[:length]), chunk))
-    assert parts[0].aus == model.aus and not parts[0].probs.requires_grad
-    torch.testing.assert_close(torch.cat([part.probs for part in parts], dim=1), whole.probs)
-    for group, wanted in enumerate(whole.region_logits):
-        found = torch.cat([part.region_logits[group] for part in parts], dim=1)
-        torch.testing.assert_close(found, wanted)
-    assert all(part.probs.shape[1] == chunk for part in parts[:-1])
-
-
-def test_a_stream_keeps_up_and_holds_little(streamed: tuple[Any, Tensor]) -> None:
-    model, video = streamed
-    sizes: list[int] = []
-    taken = 0
-
-    def frames() -> Iterator[Tensor]:
-        nonlocal taken
-        for frame in video:
-            taken += 1
-            yield frame
-
-    hook = model.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[1]))
-    seen = 0
-    for part in stream(model, frames(), 3):
-        seen += part.probs.shape[1]
-        assert taken <= seen + model.context
-    hook.remove()
-    assert seen == len(video)
-    assert max(sizes) == 3 + 2 * model.context
-
-
-def test_streams_that_cannot_be() -> None:
-    model = small_model("mdhr")
-    with pytest.raises(ValueError, match="eval mode, got one in training mode"):
-        next(stream(model.train(), []))
-    with pytest.raises(ValueError, match="chunk must be 1 or more, got 0"):
-        next(stream(model.eval(), [], 0))
-    assert list(stream(model.eval(), [])) == []
 
 
 def test_columns_are_those_of_the_au_set() -> None:

@@ -1,3 +1,5 @@
+"""ME-GraphAU: the numbers of the authors' heads, sizes, the start of stage 2."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -9,13 +11,13 @@ from small_models import evaluate_after_one_step, small_images, small_model
 from torch import Tensor, nn
 
 from aurel.facs import AUSet
-from aurel.models.author_keys.edges import (
+from aurel.models.author_keys.layers import (
     au_specific_features,
     cosine_classifier,
     gated_edge_gcn,
     multi_dimensional_edges,
+    topk_graph_conv,
 )
-from aurel.models.author_keys.facial_graph_generator import topk_graph_conv
 from aurel.models.me_graphau import EdgeHead, TopKHead, start_from_stage1
 from aurel.models.registry import create_model
 
@@ -27,8 +29,8 @@ def under(arrays: Arrays, prefix: str) -> Arrays:
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def to_ours(author: Arrays, stage: int) -> Arrays:
-    """The authors' head under our names; serves parameters, gradients and buffers alike."""
+def to_aurel(author: Arrays, stage: int) -> Arrays:
+    """Return tensors of the authors' head (parameters, gradients, buffers) by names of aurel."""
     modules = {
         "features": au_specific_features(under(author, "class_linears.")),
         "classifier": cosine_classifier(author) if "sc" in author else {},
@@ -46,9 +48,9 @@ def golden_head(stage: int, arrays: Arrays) -> nn.Module:
     nodes, channels = arrays["param.sc"].shape
     head: nn.Module = EdgeHead(channels, range(nodes))
     if stage == 1:
-        # The authors' head of this golden was made with their default of three neighbours.
+        # The authors' head of this golden was made with their default of three neighbors.
         head = TopKHead(channels, range(nodes), 3, "dot", "all")
-    head.double().load_state_dict(to_ours(under(arrays, "param."), stage))
+    head.double().load_state_dict(to_aurel(under(arrays, "param."), stage))
     return head
 
 
@@ -68,19 +70,19 @@ def test_heads_give_the_authors_numbers(golden: Golden, stage: int, mode: str) -
     loss.backward()
     assert_near(tokens.grad, arrays[f"{mode}.grad.input.x"])
     gradients = {**under(arrays, "param."), **under(arrays, f"{mode}.grad.param.")}
-    theirs = to_ours(gradients, stage)
+    expected = to_aurel(gradients, stage)
     for name, parameter in head.named_parameters():
-        assert_near(parameter.grad, theirs[name])
+        assert_near(parameter.grad, expected[name])
     if mode == "train":
         after = {**under(arrays, "param."), **under(arrays, "train.buffer_after.")}
-        theirs = to_ours(after, stage)
+        expected = to_aurel(after, stage)
         for name, buffer in head.named_buffers():
-            assert_near(buffer, theirs[name])
+            assert_near(buffer, expected[name])
 
 
-def assert_near(ours: Tensor | None, theirs: Tensor) -> None:
-    assert ours is not None
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+def assert_near(value: Tensor | None, expected: Tensor) -> None:
+    assert value is not None
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
 
 
 # Backbone, parameters of stage 1 with 12 and 8 AUs, of stage 2 with 12 and 8: the released models.
@@ -105,7 +107,7 @@ def test_sizes_are_those_of_the_released_models(backbone: str) -> None:
     assert tuple(sizes) == SIZES[backbone]
 
 
-def test_any_backbone_with_a_map_will_do() -> None:
+def test_any_backbone_with_a_map_is_valid() -> None:
     model = create_model("me_graphau_stage1", num_aus=3, backbone="mobilenetv3_small_050")
     out = model(small_images(2))
     assert out.probs.shape == (2, 3)
@@ -119,23 +121,23 @@ def test_stage2_inherits_from_stage1() -> None:
     evaluate_after_one_step(stage1)
     before = {key: value.clone() for key, value in stage2.state_dict().items()}
     start_from_stage1(stage2, stage1)
-    theirs = stage1.state_dict()
+    source = stage1.state_dict()
     for key, value in stage2.state_dict().items():
-        inherited = key in theirs and not key.startswith("head.relation.")
-        assert torch.equal(value, theirs[key] if inherited else before[key]), key
-    assert any(key.startswith("backbone.net.") for key in theirs)
+        inherited = key in source and not key.startswith("head.relation.")
+        assert torch.equal(value, source[key] if inherited else before[key]), key
+    assert any(key.startswith("backbone.net.") for key in source)
 
 
-def test_the_tag_of_the_weights_makes_no_other_backbone() -> None:
+def test_the_tag_of_the_weights_is_not_part_of_the_backbone() -> None:
     stage1 = small_model("me_graphau_stage1", backbone="resnet18.tv_in1k")
     start_from_stage1(small_model("me_graphau", backbone="resnet18"), stage1)
 
 
 def test_stages_must_fit() -> None:
     stage2 = small_model("me_graphau")
-    with pytest.raises(ValueError, match="AUs of the stages differ"):
+    with pytest.raises(ValueError, match="AUs of stage 1 must be .*AU15.* as in stage 2, got"):
         start_from_stage1(stage2, small_model("me_graphau_stage1", aus="DISFA"))
-    with pytest.raises(ValueError, match="backbone of the stages differ: stage 1 resnet34"):
+    with pytest.raises(ValueError, match="backbone of stage 1 must be test_resnet .*got resnet34"):
         start_from_stage1(stage2, small_model("me_graphau_stage1", backbone="resnet34"))
 
 

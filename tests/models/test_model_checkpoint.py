@@ -1,3 +1,5 @@
+"""Files of models: round trips, metadata, and files that are refused."""
+
 from __future__ import annotations
 
 import os
@@ -23,7 +25,7 @@ STAGE1 = "me_graphau_stage1"
 
 
 def lightning_file(model: torch.nn.Module, path: Path) -> Path:
-    """What a training framework writes: the model under "model.", beside the loss's buffers."""
+    """Write the file of a training framework: the model under "model.", and buffers of the loss."""
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     state["loss.weight"] = torch.ones(3)
     content = {
@@ -72,13 +74,13 @@ def test_metadata_in_safetensors(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(path)
     assert checkpoint.metadata == saved
     assert checkpoint.aus == AUSet.of("DISFA") and checkpoint.aus.name == "DISFA"
-    with pytest.raises(ValueError, match=r"metadata\['threshold'\] is a torch.Tensor; only str"):
+    with pytest.raises(ValueError, match=r"\['threshold'\] must be .*got torch.Tensor"):
         save_model(small_model(STAGE1), path, threshold=torch.tensor(0.4))
     assert read_checkpoint(path).metadata == saved
 
 
 def test_metadata_that_could_not_be_read_back_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"metadata\['f1'\]\[0\] is a numpy.float64"):
+    with pytest.raises(ValueError, match=r"metadata\['f1'\]\[0\] must .*got numpy.float64"):
         save_model(small_model(STAGE1), tmp_path / "model.pth", f1=[np.float64(0.5)])
     assert not os.listdir(tmp_path)
 
@@ -118,9 +120,9 @@ class Trap:
     ("content", "message"),
     [
         ({"state_dict": {}, "extra": Trap()}, "can run any code.*mkdir"),
-        ({"state_dict": {}, "epoch": 1}, "not a checkpoint of aurel: it holds state_dict, epoch"),
-        ([1, 2], "holds a list"),
-        ({"aurel": {"format": 9}, "state_dict": {}}, "format 9.*reads format 1"),
+        ({"state_dict": {}, "epoch": 1}, "be a checkpoint of aurel, .*holds state_dict, epoch"),
+        ([1, 2], "must hold a dict, got list"),
+        ({"aurel": {"format": 9}, "state_dict": {}}, "must be 1, .*got 9"),
     ],
 )
 def test_other_files_are_refused(
@@ -146,7 +148,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="notes.safetensors cannot be read as a safetensors file"):
         load_model(path)
     save_file({"weight": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="not a checkpoint of aurel: it holds state_dict"):
+    with pytest.raises(ValueError, match="must be a checkpoint of aurel, .*holds state_dict"):
         load_model(path)
     for name in ("missing.pth", "missing.safetensors"):
         with pytest.raises(FileNotFoundError):
@@ -159,5 +161,5 @@ def test_truncated_weights_are_refused(tmp_path: Path) -> None:
     content = torch.load(path, weights_only=True)
     del content["state_dict"]["model.head.classifier.prototypes"]
     torch.save(content, path)
-    with pytest.raises(ValueError, match="(?s)do not fit me_graphau_stage1.*prototypes"):
+    with pytest.raises(ValueError, match="(?s)must fit me_graphau_stage1.*prototypes"):
         load_model(path)

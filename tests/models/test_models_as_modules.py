@@ -1,4 +1,4 @@
-"""Every model is a module like any other, and so is a backbone that holds more than weights."""
+"""Hooks, adapters, quantization, functional calls and other uses of modules work with models."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def tensors(out: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
 
 
-def assert_same(ours: Any, theirs: Any, atol: float = 1e-5) -> None:
-    for x, y in zip(tensors(ours), tensors(theirs), strict=True):
+def assert_same(out: Any, expected: Any, atol: float = 1e-5) -> None:
+    for x, y in zip(tensors(out), tensors(expected), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=atol)
 
 
@@ -111,7 +111,7 @@ def test_hooks_see_a_call_of_every_part_and_change_nothing(name: str) -> None:
 
 
 class Adapter(nn.Module):
-    """A map with one of rank 1 beside it."""
+    """A linear map plus a map of rank 1."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ def test_weights_may_be_computed_from_other_parameters(name: str) -> None:
                 surgery(part)
         images = small_input(name, 2)
         assert_same(model(images), plain(images))
-        for _ in range(2):  # nothing is left of the first
+        for _ in range(2):  # the first backward does not prevent the second
             sum(each.square().sum() for each in tensors(model(images))).backward()
 
 
@@ -191,11 +191,11 @@ def test_a_model_may_be_computed_again_for_its_gradients(name: str, use_reentran
         probs = checkpoint(call, images, use_reentrant=use_reentrant) if again else call(images)
         probs.square().sum().backward()
         grads.append({key: parameter.grad for key, parameter in model.named_parameters()})
-    for key, want in grads[0].items():
+    for key, expected in grads[0].items():
         got = grads[1][key]
-        assert (got is None) == (want is None), key
+        assert (got is None) == (expected is None), key
         if got is not None:
-            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
 @every_model
@@ -221,8 +221,8 @@ def test_a_converted_model_in_one_process_is_the_model(
 def test_a_model_without_its_activations_is_refused() -> None:
     model = create_model("me_graphau", aus=[1, 2, 4], backbone="efficientnet_b0").eval()
     images = torch.randn(1, 3, 64, 64)
-    want = model(images)
-    assert_same(convert_sync_batchnorm(copy.deepcopy(model))(images), want)
+    expected = model(images)
+    assert_same(convert_sync_batchnorm(copy.deepcopy(model))(images), expected)
     lossy = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     with pytest.raises(ValueError, match=r"must keep their activations.*timm\.layers"):
         lossy(images)

@@ -1,4 +1,8 @@
+"""The registry of models, and the creation of models by name."""
+
 from __future__ import annotations
+
+import inspect
 
 import pytest
 from torch import nn
@@ -22,22 +26,22 @@ def test_list_models() -> None:
     assert list_models("nothing*") == []
 
 
-def test_info_tells_what_a_reader_chooses_by() -> None:
+def test_info_has_summary_outputs_and_paper() -> None:
     for name in list_models():
         info = model_info(name)
         assert info.summary and "probs" in info.outputs
         assert "arXiv" in info.paper or "github.com" in info.paper
 
 
-def test_unknown_model_lists_close_matches() -> None:
-    with pytest.raises(ValueError, match=r"'me_grafau'; close matches: .*me_graphau"):
+def test_unknown_model_lists_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"model, got 'me_grafau'; nearest: .*me_graphau"):
         create_model("me_grafau")
-    with pytest.raises(ValueError, match=r"'xyz'; models: .*sacl"):
+    with pytest.raises(ValueError, match=r"model, got 'xyz'; nearest: .*sacl"):
         create_model("xyz")
 
 
 def test_unknown_option_lists_the_known_ones() -> None:
-    with pytest.raises(TypeError, match=r"no option 'neighbors'; it has .*k, metric, ties"):
+    with pytest.raises(TypeError, match=r"among .*k, metric, ties, got 'neighbors'"):
         create_model("me_graphau_stage1", neighbors=4)
 
 
@@ -50,6 +54,20 @@ def test_models_say_what_they_take() -> None:
     assert [name for name in list_models() if model_info(name).takes_clips] == ["mdhr"]
     assert {model_info(name).inputs for name in list_models()} == {"images", "clips"}
     assert model_info("expression_encoder").inputs == "triplets"
+
+
+@pytest.mark.parametrize("name", [*list_models(), "expression_encoder"])
+def test_forward_takes_tensors_by_position_and_return_graph_by_keyword(name: str) -> None:
+    info = model_info(name)
+    _, *parameters = inspect.signature(info.model.forward).parameters.values()
+    tensors = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    options = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    assert parameters == tensors + options
+    assert tensors[0].name == ("clips" if info.takes_clips else "images")
+    assert all(p.annotation == "Tensor | None" and p.default is None for p in tensors[1:])
+    assert [(p.name, p.default, p.annotation) for p in options] == (
+        [("return_graph", False, "bool")] if info.predicts_aus else []
+    )
 
 
 def test_models_name_what_they_start_from() -> None:
@@ -69,17 +87,17 @@ def test_models_say_whether_weights_were_released() -> None:
 
 
 def test_number_and_set_of_aus_must_agree() -> None:
-    with pytest.raises(ValueError, match="num_aus is 3 but aus has 2"):
+    with pytest.raises(ValueError, match=r"num_aus must be 2, .*\(AU01, AU02\), got 3"):
         create_model("me_graphau_stage1", num_aus=3, aus=[1, 2])
 
 
 def test_a_name_is_given_once() -> None:
-    with pytest.raises(ValueError, match="'sacl' is registered already"):
+    with pytest.raises(ValueError, match="name must be new, got 'sacl', which is registered"):
         register_model("sacl", ModelConfig, paper="", outputs=(), losses={})(AUModel)
 
 
 def test_the_class_of_a_model_must_be_registered() -> None:
-    with pytest.raises(ValueError, match="Linear is not a registered model"):
+    with pytest.raises(ValueError, match="registered class .*got Linear"):
         info_of(nn.Linear(1, 1))
 
 

@@ -1,3 +1,5 @@
+"""SACL: the sizes of the paper, its ablations, its landmarks and graphs."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -43,7 +45,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def count(**options: Any) -> tuple[int, float]:
-    """Parameters and multiply-adds of one 224-pixel image, of every product of matrices."""
+    """Return parameters, and multiply-adds of all matrix products for an image of 224 pixels."""
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), torch.no_grad():
         model = create_model("sacl", num_aus=12, **options).eval()
@@ -97,7 +99,7 @@ def test_sizes_of_one_to_seven_stages(stages: int) -> None:
     assert model.classifier.reduce.in_features == 960
 
 
-def test_what_the_cross_attention_is_classified_from() -> None:
+def test_after_the_cross_attention_only_nodes_are_classified() -> None:
     with torch.device("meta"):
         model = create_model("sacl", num_aus=12, fusion="cross_attention")
     assert model.look.channels == 960
@@ -112,18 +114,18 @@ def test_scales_drop_the_finest_maps() -> None:
         assert (narrow.reduce.in_features < wide.reduce.in_features) == (scales < 4)
 
 
-def test_options_that_do_not_go_together() -> None:
+def test_options_that_exclude_each_other() -> None:
     with pytest.raises(
         ValueError, match="fusion must be one of concat, cross_attention, got 'sum'"
     ):
         small_model("sacl", fusion="sum")
     with pytest.raises(ValueError, match="correlation must be one of gcn, transformer, got 'rnn'"):
         small_model("sacl", correlation="rnn")
-    with pytest.raises(ValueError, match="fusion='cross_attention' needs relations=True"):
+    with pytest.raises(ValueError, match="relations must be True for fusion='cross_att"):
         small_model("sacl", fusion="cross_attention", relations=False)
     with pytest.raises(ValueError, match="scales must be in 1..4, got 5"):
         small_model("sacl", scales=5)
-    with pytest.raises(ValueError, match="between the R=8 regions of these AUs, got 16 rows"):
+    with pytest.raises(ValueError, match="must have R=8 rows, one for each region .*got 16"):
         small_model("sacl", graph=facs_graph("DISFA"))
     with pytest.raises(ValueError, match=r"k must be in 1..8 \(the number of nodes\), got 9"):
         small_model("sacl", k=9)
@@ -140,7 +142,7 @@ def test_given_landmarks_move_the_regions() -> None:
     out = model(images, first)
     assert not torch.allclose(out.logits, model(images, second).logits)
     assert torch.equal(out.logits, model(images, landmarks=first).logits)
-    # What comes back is the prediction, so that it can be trained.
+    # The output is the prediction, so that it can be trained.
     torch.testing.assert_close(out.landmarks, model(images).landmarks)
     same = model(images, landmarks=model(images).landmarks)
     torch.testing.assert_close(same.logits, model(images).logits)
@@ -198,15 +200,15 @@ def test_k_defaults_to_all_regions_of_a_small_set() -> None:
     assert create_model("sacl", aus="BP4D", backbone="rest_tiny").config.k == 9
 
 
-def test_aus_without_a_centre_rule() -> None:
-    with pytest.raises(ValueError, match=r"(?s)no centre rule for AU05, AU20.*extra_rules="):
+def test_aus_without_a_center_rule() -> None:
+    with pytest.raises(ValueError, match=r"(?s)no cent.. rule for AU05, AU20.*extra_rules="):
         create_model("sacl", aus=[1, 5, 20], backbone="rest_tiny")
     with pytest.raises(ValueError, match="needs the AUs of the 3 columns"):
         create_model("sacl", num_aus=3, backbone="rest_tiny")
     assert create_model("sacl", num_aus=3, backbone="rest_tiny", relations=False).config.k == 9
 
 
-def test_own_centre_rules(tmp_path: Any) -> None:
+def test_own_center_rules(tmp_path: Any) -> None:
     rules = {5: AUCenter((20, 27)), 20: AUCenter((31, 37), 0.25)}
     model = create_model(
         "sacl", aus=[1, 5, 20], backbone="rest_tiny", image_size=64, extra_rules=rules

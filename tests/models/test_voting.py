@@ -1,4 +1,4 @@
-"""Models that vote."""
+"""Ensembles of models that vote."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from aurel.models import VotingEnsemble
 from aurel.output import AUOutput
 
 
-class Says(nn.Module):
-    """A model that says the same of every image."""
+class Constant(nn.Module):
+    """A model with the same output for every image."""
 
     def __init__(self, *probs: float, aus: tuple[int, ...] = (1, 2, 4)) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Says(nn.Module):
 
 
 def test_the_share_of_those_that_say_present() -> None:
-    models = [Says(0.9, 0.1, 0.5), Says(0.6, 0.6, 0.4), Says(0.2, 0.0, 0.49)]
+    models = [Constant(0.9, 0.1, 0.5), Constant(0.6, 0.6, 0.4), Constant(0.2, 0.0, 0.49)]
     out = VotingEnsemble(models)(torch.zeros(2, 3, 8, 8))
     torch.testing.assert_close(out.probs, torch.tensor([[2 / 3, 1 / 3, 1 / 3]] * 2))
     assert out.aus == models[0].aus and out.logits is None
@@ -35,13 +35,13 @@ def test_the_share_of_those_that_say_present() -> None:
 
 def test_five_votes_are_the_majority_at_one_half() -> None:
     for votes in range(6):
-        models = [Says(*[0.7 if m < votes else 0.3] * 3) for m in range(5)]
+        models = [Constant(*[0.7 if m < votes else 0.3] * 3) for m in range(5)]
         present = VotingEnsemble(models)(torch.zeros(1, 3, 8, 8)).probs >= 0.5
         assert present.all() == present.any() == (votes >= 3)
 
 
 def test_nan_is_not_a_vote_against() -> None:
-    models = [Says(0.9, float("nan"), 0.1), Says(0.9, 0.9, 0.9)]
+    models = [Constant(0.9, float("nan"), 0.1), Constant(0.9, 0.9, 0.9)]
     out = VotingEnsemble(models)(torch.zeros(1, 3, 8, 8))
     assert out.probs[0, 1].isnan() and out.probs[0, [0, 2]].tolist() == [1, 0.5]
 
@@ -61,7 +61,7 @@ def test_messages() -> None:
     with pytest.raises(ValueError, match="models must hold at least one, got none"):
         VotingEnsemble([])
     with pytest.raises(ValueError, match=r"threshold must be in 0..1, got 2"):
-        VotingEnsemble([Says(0.1, 0.2, 0.3)], threshold=2)
+        VotingEnsemble([Constant(0.1, 0.2, 0.3)], threshold=2)
     with pytest.raises(ValueError, match="got AU01, AU02, AU04 and AU02, AU01, AU04"):
-        VotingEnsemble([Says(0.1, 0.2, 0.3), Says(0.1, 0.2, 0.3, aus=(2, 1, 4))])
-    assert "threshold=0.25" in repr(VotingEnsemble([Says(0.1, 0.2, 0.3)], 0.25))
+        VotingEnsemble([Constant(0.1, 0.2, 0.3), Constant(0.1, 0.2, 0.3, aus=(2, 1, 4))])
+    assert "threshold=0.25" in repr(VotingEnsemble([Constant(0.1, 0.2, 0.3)], 0.25))

@@ -1,4 +1,4 @@
-"""A model and a data set that train in no time."""
+"""A very small model and data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tiny() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BP4D of 16-pixel images in which three channels show three AUs; the rest is absent."""
+    """Return a BP4D of 16-pixel images: color channels show three AUs, the others are absent."""
     root = tmp_path_factory.mktemp("data") / "BP4D"
     generator = torch.Generator().manual_seed(0)
     people = {"train": ["F001", "F002", "M001", "M002", "F003"], "test": ["F009", "M009"]}

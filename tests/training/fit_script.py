@@ -1,4 +1,4 @@
-"""A run in a process of its own, which Lightning can start again for each device."""
+"""A run as a script, which Lightning can start again for each device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aurel.training.run import fit
 
 
 def run(root: str, out: str, devices: int) -> None:
-    """Train for two epochs on 8 images a step, shared out to so many processes."""
+    """Train for two epochs on 8 images per step, distributed over `devices` processes."""
     data = DataOptions(root=root, batch_size=8 // devices, num_workers=0, validation=0.4)
     data.resize = data.crop = 16
     data.flip = data.brightness = data.contrast = data.saturation = 0.0

@@ -1,4 +1,4 @@
-"""A write that fails must not cost the checkpoint that is there."""
+"""A failed write leaves the previous checkpoint unchanged."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_kill_in_the_middle_leaves_the_previous_file(tmp_path: Path) -> None:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert path.read_bytes() == before
-    saved(path, 2.0)  # what the kill left behind is in nobody's way
+    saved(path, 2.0)  # a new write replaces the file that the killed process left
     assert os.listdir(tmp_path) == ["last.ckpt"]
     assert AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["w"][0] == 2
 

@@ -93,9 +93,9 @@ def test_the_papers_loss() -> None:
     region = region_cross_entropy(out.region_logits, labels, model.features.plan)
     assert terms.keys() == {"asymmetric", "region"}
     torch.testing.assert_close(total, asymmetric + 0.01 * region)
-    with pytest.raises(ValueError, match="'region' needs `regions`, the region plan"):
+    with pytest.raises(ValueError, match="regions must be the region plan .* 'region'"):
         Objective({"region": 1.0})(out, {"labels": labels})
-    with pytest.raises(ValueError, match="'region' needs `region_logits`, which this model"):
+    with pytest.raises(ValueError, match="must return `region_logits` for the loss"):
         Objective({"region": 1.0}, None, model.region_plan)(AUOutput(out.probs), {"labels": labels})
 
 
@@ -124,10 +124,10 @@ def test_with_context_a_test_gives_the_numbers_of_the_whole_video(stripes: Path)
     whole: Any = scored_splits(listed(stripes, frames=8, context=model.context)).test
     with torch.no_grad():
         parts = [model(test[index]["image"][None]).probs[0] for index in range(3)]
-        wanted = model(whole[0]["image"][None]).probs[0]
-    labelled = [test[index]["labels"][:, 0] >= 0 for index in range(3)]
-    found = torch.cat([part[rows] for part, rows in zip(parts, labelled, strict=True)])
-    torch.testing.assert_close(found, wanted[whole[0]["labels"][:, 0] >= 0])
+        expected = model(whole[0]["image"][None]).probs[0]
+    labeled = [test[index]["labels"][:, 0] >= 0 for index in range(3)]
+    found = torch.cat([part[rows] for part, rows in zip(parts, labeled, strict=True)])
+    torch.testing.assert_close(found, expected[whole[0]["labels"][:, 0] >= 0])
 
 
 def test_the_loss_falls_on_embedded_clips(tmp_path: Path) -> None:
@@ -149,15 +149,15 @@ def test_the_loss_falls_on_embedded_clips(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "frames", "message"),
     [
-        (TINY, None, "mdhr takes clips: data.frames must say how long, such as 16"),
+        (TINY, None, "data.frames must be the length of a clip, such as 16, for mdhr, got None"),
         (
             ModelOptions("me_graphau_stage1", "test_resnet"),
             3,
-            "me_graphau_stage1 takes single images: data.frames must be left out, got 3",
+            "data.frames must be null for me_graphau_stage1, which takes single images, got 3",
         ),
     ],
 )
-def test_clips_and_images_are_told_apart(
+def test_models_of_clips_refuse_images_and_the_reverse(
     stripes: Path, tmp_path: Path, model: ModelOptions, frames: int | None, message: str
 ) -> None:
     chosen = RunOptions(model, listed(stripes, frames=frames), out=str(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Which faces are in which part, and what is computed from them."""
+"""The faces of each part of a run, and the class weights computed from them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_synthetic_folds_are_thirds_of_the_people() -> None:
     assert sorted(tested) == [f"synthetic/{person}" for person in range(7)]
     with pytest.raises(ValueError, match="data.fold must be in 1..3, got 4"):
         datasets.test_splits(DataOptions("synthetic", fold=4, synthetic=faces))
-    with pytest.raises(ValueError, match="no file of class weights"):
+    with pytest.raises(ValueError, match="data.class_weights must be labels or none"):
         training_splits(
             DataOptions("synthetic", resize=32, crop=32, class_weights="file", synthetic=faces)
         )
@@ -118,11 +118,11 @@ def test_bad_numbers_for_the_loaders(stripes: Path) -> None:
     splits = training_splits(small(stripes))
     for arguments, message in (
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"batch_size": 1, "num_workers": -1}, "num_workers must be 0 or more, got -1"),
+        ({"batch_size": 1, "num_workers": -1}, "num_workers must be at least 0, got -1"),
     ):
         with pytest.raises(ValueError, match=message):
             AUDataModule(splits, **arguments)
     with pytest.raises(ValueError, match=r"batch_size must be at most 32 .*, got 33"):
         AUDataModule(splits, batch_size=33).train_dataloader()
-    with pytest.raises(ValueError, match="there are no test data"):
+    with pytest.raises(ValueError, match="splits must have test data, got none"):
         AUDataModule(Splits(splits.aus), batch_size=1).test_dataloader()

@@ -1,4 +1,4 @@
-"""Two processes must come to what one comes to.
+"""Two processes give the result of one.
 
 The model has no batch norm (whose statistics are those of a process unless trainer.sync_batchnorm
 is set) and every label is known (a process takes the mean over its own known labels).
@@ -34,6 +34,6 @@ def test_two_processes_train_and_score_as_one(stripes: Path, tmp_path: Path) -> 
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6)
     rows = [list(csv.DictReader((out / "history.csv").open())) for out in outs]
-    for ours, theirs in zip(*rows, strict=True):
+    for row_of_one, row_of_two in zip(*rows, strict=True):
         for column in ("train/loss", "val/f1", "val/auc"):
-            assert abs(float(ours[column]) - float(theirs[column])) < 1e-5, column
+            assert abs(float(row_of_one[column]) - float(row_of_two[column])) < 1e-5, column

@@ -1,4 +1,4 @@
-"""Which losses, with which factors."""
+"""The losses of a run and their factors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_losses_of_every_model_are_known(model: str) -> None:
 
 
 def test_a_model_that_is_not_registered_has_no_losses() -> None:
-    with pytest.raises(ValueError, match="no model is called 'lrp_fgh'; close matches: lrp_fgg"):
+    with pytest.raises(ValueError, match="a model, got 'lrp_fgh'; nearest: lrp_fgg"):
         losses_of("lrp_fgh")
 
 
@@ -72,7 +72,7 @@ def test_the_sum_of_lrp() -> None:
     torch.testing.assert_close(total, bce + circle)
     torch.testing.assert_close(terms, {"bce": bce, "circle": circle})
     for name in ("bce", "circle"):
-        with pytest.raises(ValueError, match=f"the loss '{name}' needs `logits`, which this model"):
+        with pytest.raises(ValueError, match=f"must return `logits` for the loss '{name}'"):
             Objective({name: 1.0})(AUOutput(output.probs), batch)
 
 
@@ -103,9 +103,9 @@ def test_attention_needs_masks_and_landmarks() -> None:
     rules = au_center_rules(aus)
     expected = attention_map_loss(output.masks, batch["landmarks"], rules, (40, 60))
     torch.testing.assert_close(total, expected)
-    with pytest.raises(ValueError, match="'attention' needs landmarks, and the data have none"):
+    with pytest.raises(ValueError, match="must have landmarks for the loss 'attention'"):
         objective(output, {"image": batch["image"]})
-    with pytest.raises(ValueError, match="'attention' needs `masks`, which this model does not"):
+    with pytest.raises(ValueError, match="must return `masks` for the loss 'attention'"):
         objective(AUOutput(output.probs), batch)
 
 
@@ -125,9 +125,9 @@ def test_class_weights_move_with_the_module_and_stay_out_of_checkpoints() -> Non
 def test_missing_landmarks_and_outputs_are_named() -> None:
     output, batch = output_and_batch()
     objective = Objective({"landmark": 1.0, "edge": 1.0})
-    with pytest.raises(ValueError, match="the loss 'landmark' needs landmarks, and the data have"):
+    with pytest.raises(ValueError, match="must have landmarks for the loss 'landmark'"):
         objective(output, {"labels": batch["labels"]})
-    with pytest.raises(ValueError, match="the loss 'edge' needs `edge_logits`, which this model"):
+    with pytest.raises(ValueError, match="must return `edge_logits` for the loss 'edge'"):
         objective(AUOutput(output.probs, landmarks=output.landmarks), batch)
 
 
@@ -135,9 +135,9 @@ def test_missing_landmarks_and_outputs_are_named() -> None:
     ("losses", "message"),
     [
         ({"wa": 1.0}, "losses must be among asymmetric, .*, got 'wa'"),
-        ({"dice": -1.0}, "factor of loss dice must be 0 or more, got -1"),
-        ({"dice": float("nan")}, "factor of loss dice must be 0 or more, got nan"),
-        ({"dice": 0.0}, "at least one loss needs a factor above 0"),
+        ({"dice": -1.0}, "losses.dice must be at least 0, got -1"),
+        ({"dice": float("nan")}, "losses.dice must be at least 0, got nan"),
+        ({"dice": 0.0}, r"losses must have a factor above 0, got \{'dice': 0.0\}"),
     ],
 )
 def test_bad_factors(losses: dict[str, float], message: str) -> None:

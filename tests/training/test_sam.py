@@ -1,4 +1,4 @@
-"""Steps by the gradients of the highest loss nearby."""
+"""Steps by the gradients at perturbed weights."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from aurel.training.options import (
     TrainerOptions,
 )
 from aurel.training.run import checkpoint_file, fit, run_folder
-from aurel.training.sam import at_highest_nearby
+from aurel.training.sam import at_perturbed_weights
 
 
-def test_the_gradient_is_that_of_the_place_the_formula_names() -> None:
+def test_the_gradient_is_that_at_the_weights_of_the_formula() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
     idle = nn.Parameter(torch.ones(2).double())
@@ -43,29 +43,29 @@ def test_the_gradient_is_that_of_the_place_the_formula_names() -> None:
     before = [p.detach().clone() for p in model.parameters()]
     w = np.concatenate([p.detach().numpy().ravel() for p in moving])
     g = np.concatenate([p.grad.numpy().ravel() for p in moving])  # type: ignore[union-attr]
-    nearby = w + 0.3 * w**2 * g / np.sqrt(((w * g) ** 2).sum())
+    perturbed = w + 0.3 * w**2 * g / np.sqrt(((w * g) ** 2).sum())
 
     other = copy.deepcopy(model)
-    place = 0
+    start = 0
     for parameter in list(other.parameters())[-len(moving) :]:
-        part = nearby[place : place + parameter.numel()]
+        part = perturbed[start : start + parameter.numel()]
         parameter.data.copy_(torch.from_numpy(part).view_as(parameter))
-        place += parameter.numel()
+        start += parameter.numel()
     other.zero_grad()
-    wanted = other(x).square().mean()
-    wanted.backward()
+    expected = other(x).square().mean()
+    expected.backward()
 
-    assert at_highest_nearby(model, 0.3, closure) == pytest.approx(float(wanted.detach()))
-    assert float(wanted.detach()) > first
-    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
-        if theirs.grad is not None:
-            torch.testing.assert_close(ours.grad, theirs.grad)
+    assert at_perturbed_weights(model, 0.3, closure) == pytest.approx(float(expected.detach()))
+    assert float(expected.detach()) > first
+    for parameter, reference in zip(model.parameters(), other.parameters(), strict=True):
+        if reference.grad is not None:
+            torch.testing.assert_close(parameter.grad, reference.grad)
     assert idle.grad is None
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize("gradient", ["zero", "infinite"])
-def test_weights_and_statistics_are_put_back_whatever_happens(gradient: str) -> None:
+def test_weights_and_statistics_are_restored_after_errors_too(gradient: str) -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     before = copy.deepcopy(model.state_dict())
     for parameter in model.parameters():
@@ -77,10 +77,10 @@ def test_weights_and_statistics_are_put_back_whatever_happens(gradient: str) -> 
             raise RuntimeError("nothing here")
 
     if gradient == "zero":
-        at_highest_nearby(model, 2.0, closure)
+        at_perturbed_weights(model, 2.0, closure)
     else:
         with pytest.raises(RuntimeError, match="nothing here"):
-            at_highest_nearby(model, 2.0, closure)
+            at_perturbed_weights(model, 2.0, closure)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -105,17 +105,17 @@ def test_a_run_steps_by_it(stripes: Path, tmp_path: Path) -> None:
         states.append(read_checkpoint(checkpoint_file(run_folder(chosen), "last")).state_dict)
         (row,) = csv.DictReader((run_folder(chosen) / "history.csv").open())
         losses.append(float(row["train/loss"]))
-    # What is logged is the loss where the weights are, not the one nearby.
+    # The logged loss is that of the weights, not of the perturbed weights.
     assert losses[1] == pytest.approx(losses[0]) and losses[2] == pytest.approx(losses[0])
     name = "linear.weight"
     torch.testing.assert_close(states[0][name], states[2][name], rtol=1e-5, atol=1e-7)
     assert not torch.allclose(states[0][name], states[1][name], rtol=1e-5, atol=1e-6)
 
 
-def test_what_cannot_be(stripes: Path, tmp_path: Path) -> None:
+def test_options_that_exclude_each_other(stripes: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="optimizer.sam must be above 0, got -1"):
         fit(run(stripes, tmp_path / "a", sam=-1.0))
     chosen = run(stripes, tmp_path / "b", sam=1.0)
     chosen.trainer.accumulate_grad_batches = 2
-    with pytest.raises(ValueError, match="sam takes whole batches"):
+    with pytest.raises(ValueError, match="must be 1 with optimizer.sam, got 2"):
         fit(chosen)

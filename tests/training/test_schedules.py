@@ -1,4 +1,4 @@
-"""Learning rates by hand."""
+"""Learning rates against values computed by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_cosine_falls_from_one_to_zero() -> None:
     assert factor(101) == pytest.approx(0)  # one past the end, where Lightning steps once more
 
 
-def test_warmup_is_linear_and_then_the_course_starts() -> None:
+def test_warmup_is_linear_and_then_the_schedule_starts() -> None:
     factor = schedule("cosine", 110, warmup_steps=10)
     assert [factor(step) for step in range(10)] == pytest.approx([i / 10 for i in range(1, 11)])
     assert factor(10) == 1
@@ -47,7 +47,7 @@ def test_multi_step_falls_to_a_tenth_each_time() -> None:
     factor = schedule("multi_step", 150, warmup_steps=2, milestones=[40, 60, 80])
     values = [factor(step) for step in (0, 1, 39, 40, 59, 60, 79, 80, 149)]
     assert values == pytest.approx([0.5, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    with pytest.raises(ValueError, match=r"milestones belong to .*, got \[3\] for cosine"):
+    with pytest.raises(ValueError, match=r"milestones must be empty for .* cosine, got \[3\]"):
         schedule("cosine", 10, milestones=[3])
 
 
@@ -57,8 +57,8 @@ def test_multi_step_falls_to_a_tenth_each_time() -> None:
         ("linear", 10, 0, "schedule must be one of constant, .*, one_cycle, got 'linear'"),
         ("cosine", 0, 0, "total_steps must be at least 1"),
         ("cosine", 10, 11, r"warmup_steps must be in 0..10, got 11"),
-        ("one_cycle", 10, 1, "warmup_epochs must be 0"),
-        ("multi_step", 10, 0, r"milestones belong to .* multi_step, got \[\] for multi_step"),
+        ("one_cycle", 10, 1, "warmup_steps must be 0 for one_cycle, .*got 1"),
+        ("multi_step", 10, 0, r"milestones must be given for .* multi_step, got \[\]"),
     ],
 )
 def test_bad_arguments(name: str, total: int, warmup: int, message: str) -> None:

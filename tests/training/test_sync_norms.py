@@ -1,4 +1,4 @@
-"""Norms of a run over several processes are timm's, and the model gets its own back."""
+"""A run over several processes uses timm's norms, and the model has its own norms afterwards."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_a_model_is_the_same_during_the_run_and_after() -> None:
     norms = [part for part in synchronized.modules() if isinstance(part, nn.SyncBatchNorm)]
     assert synchronized["graph"].norm.processes in norms
     images = torch.randn(2, 3, 32, 32)
-    want = plain["backbone"](images)[0]
-    torch.testing.assert_close(synchronized["backbone"](images)[0], want)
+    expected = plain["backbone"](images)[0]
+    torch.testing.assert_close(synchronized["backbone"](images)[0], expected)
     assert seen
     reverted = plugin.revert(synchronized)
     assert {name: type(part) for name, part in reverted.named_modules()} == classes

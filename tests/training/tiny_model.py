@@ -1,4 +1,4 @@
-"""A model that trains in no time and has no batch norm."""
+"""A very small model without batch norm."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from aurel.output import AUOutput
 
 @dataclass(frozen=True)
 class TinyConfig(ModelConfig):
-    """Options of the stand-in.
+    """Options of the small model.
 
     Args:
-        backbone: none.
+        backbone: not used.
         width: channels.
         image_size: side of the images.
     """
@@ -28,7 +28,7 @@ class TinyConfig(ModelConfig):
 
 
 class Tiny(AUModel):
-    """Coloured blocks to AU probabilities."""
+    """Compute AU probabilities from blocks of pixels."""
 
     config: TinyConfig
 
@@ -41,13 +41,13 @@ class Tiny(AUModel):
     def image_size(self) -> int:
         return self.config.image_size
 
-    def forward(self, images: Tensor, return_graph: bool = False) -> AUOutput:
+    def forward(self, images: Tensor, *, return_graph: bool = False) -> AUOutput:
         features = self.conv(images).relu().flatten(1)
         return AUOutput(self.linear(features).sigmoid(), aus=self.aus)
 
 
 def register() -> None:
-    """Enter it into the registry like any other model."""
+    """Register the model as `tiny`."""
     registry.list_models()
     registry.register_model(
         "tiny", TinyConfig, paper="none", outputs=("probs",), losses={"asymmetric": 1.0}

@@ -50,7 +50,7 @@ def test_windows_cover_the_stream_with_the_least_frames() -> None:
                 assert window[-1] >= min(count - 1, pieces[-1] + context)
                 assert len(window) <= length + 2 * context
             assert pieces == list(range(count))
-    with pytest.raises(ValueError, match="length must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
         next(windows([1], 0, 1))
 
 

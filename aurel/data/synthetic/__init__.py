@@ -1,4 +1,4 @@
-"""Procedural faces in numpy whose action units occur together as they do in BP4D or DISFA."""
+"""Procedural faces in numpy, with the joint statistics of AUs of BP4D, DISFA or EmotioNet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Array types, and tables of random columns: one row of uniform numbers makes one picture."""
+"""Array types, and tables of random columns with a row for each picture."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def uniform(low: float, high: float) -> Any:
     return field(metadata={"law": (low, high, False)})
 
 
-def centred(half_width: float, middle: float = 0.0) -> Any:
-    """Declare a column with a triangular density around `middle`, zero beyond `half_width`."""
-    return field(metadata={"law": (middle - half_width, middle + half_width, True)})
+def triangular(half_width: float, mode: float = 0.0) -> Any:
+    """Declare a column with a symmetric triangular density, zero beyond `mode` +- `half_width`."""
+    return field(metadata={"law": (mode - half_width, mode + half_width, True)})
 
 
-def draws_needed(table: type) -> int:
-    """Return how many uniform numbers one row of `table` takes."""
+def numbers_needed(table: type) -> int:
+    """Return the number of uniform random numbers for a row of `table`."""
     return 2 * len(_laws(table))
 
 
-def draw(table: type[Table], numbers: DoubleArray) -> Table:
-    """Make a table of (n,) float32 columns from uniform numbers (n, draws_needed(table))."""
+def make_table(table: type[Table], numbers: DoubleArray) -> Table:
+    """Return a table of (n,) float32 columns from uniform numbers (n, numbers_needed(table))."""
     columns = {}
     for index, column in enumerate(_laws(table)):
         low, high, is_triangular = column.metadata["law"]

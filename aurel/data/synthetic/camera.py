@@ -1,4 +1,4 @@
-"""The camera: contrast, gain, tint, blur, noise, and eight bits."""
+"""The camera: contrast, gain, tint, blur, noise, and rounding to eight bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aurel.data.synthetic.texture import SENSOR, sensor_noise
 
 
 def photograph(picture: Array, capture: Capture) -> NDArray[np.uint8]:
-    """Turn colours (n, 3, S, S) into eight bits; the picture is changed on the way."""
+    """Return colors (n, 3, S, S) as eight bits; `picture` is changed in place."""
     size = picture.shape[-1]
     blurred = np.flatnonzero(capture.blur > 0)
     for _ in range(max(1, round(size / 96))):
@@ -37,7 +37,7 @@ def photograph(picture: Array, capture: Capture) -> NDArray[np.uint8]:
 
 
 def _soften(image: Array, weight: np.float32) -> None:
-    """Mix each pixel with its neighbours, (w, 1 - 2w, w) along rows, then along columns."""
+    """Mix each pixel with its neighbors, (w, 1 - 2w, w) along rows, then along columns."""
     for axis in (-1, -2):
         padded = np.concatenate([image.take([0], axis), image, image.take([-1], axis)], axis=axis)
         before = padded[..., :-2] if axis == -1 else padded[..., :-2, :]

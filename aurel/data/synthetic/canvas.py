@@ -1,4 +1,4 @@
-"""A batch of pictures in face coordinates, and the few shapes that everything is drawn with."""
+"""A batch of pictures in face coordinates, and the shapes that the pictures are drawn with."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ def px(value: Array) -> Array: ...
 @overload
 def px(value: float) -> float: ...
 def px(value: Number) -> Number:
-    """Put one number an image, (n,), against its pixels: (n, 1, 1). Plain floats pass."""
+    """Return a number per image, (n,), in the shape (n, 1, 1) of pixels; a float unchanged."""
     return value[:, None, None] if isinstance(value, np.ndarray) else value
 
 
 def clamp(x: Array) -> Array:
-    """Limit a temporary to 0..1, in place."""
+    """Limit an array to 0..1, in place."""
     np.maximum(x, 0, out=x)
     return np.minimum(x, 1, out=x)
 
 
-def blend(picture: Array, weight: Array, colour: Array) -> None:
-    """Paint over (n, 3, h, w) with weight (n, h, w); colour is (n, 3) or (n, 3, h, w)."""
-    if colour.ndim == 2:
-        colour = colour[:, :, None, None]
-    picture += weight[:, None] * (colour - picture)
+def blend(picture: Array, weight: Array, color: Array) -> None:
+    """Blend a color, (n, 3) or (n, 3, h, w), into (n, 3, h, w) with weight (n, h, w)."""
+    if color.ndim == 2:
+        color = color[:, :, None, None]
+    picture += weight[:, None] * (color - picture)
 
 
 @dataclass(frozen=True)
 class Window:
-    """The pixels that hold a feature in every image of the batch.
+    """The rectangle of pixels that contains a feature in every image of the batch.
 
     Args:
-        u, v: face coordinates, (n, h, w). On a side, u counts outward from the middle.
-        rows, columns: where the window lies in the picture.
+        u, v: face coordinates, (n, h, w). On a side, u increases outward from the middle.
+        rows, columns: rows and columns of the window in the picture.
     """
 
     u: Array
@@ -54,7 +54,7 @@ class Window:
         return picture[..., self.rows, self.columns]
 
     def blob(self, x: Number, y: Number, radius_x: Number, radius_y: Number) -> Array:
-        """A soft elliptic bump of height 1, zero outside its radii."""
+        """Return a smooth elliptic bump of height 1, zero outside its radii."""
         a = (self.u - px(x)) * px(1 / radius_x)
         b = (self.v - px(y)) * px(1 / radius_y)
         a *= a
@@ -74,7 +74,7 @@ class Window:
         bend: Number = 0.0,
         slope: Number = 0.0,
     ) -> Array:
-        """A soft stroke along x: half `length`, half `width`, y = slope dx + bend dx^2."""
+        """Return a smooth stroke y = slope dx + bend dx^2 of half `length` and half `width`."""
         return _stroke(self.u - px(x), self.v - px(y), length, width, bend, slope)
 
     def upright(
@@ -86,13 +86,13 @@ class Window:
         bend: Number = 0.0,
         slope: Number = 0.0,
     ) -> Array:
-        """A soft stroke along y: half `length`, half `width`, x = slope dy + bend dy^2."""
+        """Return a smooth stroke x = slope dy + bend dy^2 of half `length` and half `width`."""
         return _stroke(self.v - px(y), self.u - px(x), length, width, bend, slope)
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """The whole picture: face coordinates of its pixels, (n, size, size)."""
+    """A batch of pictures: face coordinates of their pixels, (n, size, size)."""
 
     size: int
     u: Array
@@ -105,22 +105,22 @@ class Canvas:
         return 2 / self.size
 
     def edge(self, distance: Array, softness: float = 1.0) -> Array:
-        """Turn a signed distance (a temporary) into the share of the pixel that is covered."""
+        """Return the covered share of each pixel for a signed distance, which is changed."""
         distance *= 1 / (self.pixel * softness)
         distance += 0.5
         return clamp(distance)
 
     def thin(self, width: float) -> float:
-        """Keep a stroke as wide as a pixel, so that it fades instead of flickering."""
+        """Return `width`, but at least that of a pixel, so that thin strokes do not disappear."""
         return max(width, 1.15 * self.pixel)
 
     def window(
         self, x0: Number, x1: Number, y0: Number, y1: Number, side: int | None = None
     ) -> Window:
-        """Return the window that holds a box of face coordinates in all images.
+        """Return the window that contains a box of face coordinates in all images.
 
         Args:
-            x0, x1, y0, y1: the box, floats or (n,); x counts outward where there is a side.
+            x0, x1, y0, y1: the box, floats or (n,); x increases outward where there is a side.
             side: 0 image left, 1 image right, None for the middle of the face.
         """
         count = len(self.u)
@@ -139,7 +139,7 @@ class Canvas:
 
 
 def make_canvas(size: int, capture: Capture) -> Canvas:
-    """Lay the pixels of square pictures over the faces."""
+    """Return the canvas of square pictures of `size` pixels a side."""
     middle = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / size) - 1
     u, v = image_to_face(middle[None, None, :], middle[None, :, None], capture)
     return Canvas(size, u, v, capture)

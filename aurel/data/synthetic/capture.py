@@ -1,4 +1,4 @@
-"""How the picture was taken: pose, gaze, light, camera; and the map from face to image."""
+"""Conditions of a picture (pose, gaze, light, camera), and the map from face to image."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from aurel.data.synthetic.arrays import (
     Array,
     DoubleArray,
-    centred,
-    draw,
-    draws_needed,
+    make_table,
+    numbers_needed,
+    triangular,
     uniform,
 )
 
@@ -21,23 +21,23 @@ PITCH_SHIFT = np.float32(0.075)
 
 @dataclass(frozen=True)
 class Capture:
-    """One row a picture. Yaw and pitch of 1 are about ten degrees; roll is in radians."""
+    """A row per picture. Yaw and pitch of 1 are about ten degrees; roll is in radians."""
 
-    roll: Array = centred(0.16)
-    scale: Array = centred(0.09, 1.0)
-    shift_x: Array = centred(0.07)
-    shift_y: Array = centred(0.06)
-    shear: Array = centred(0.05)
-    yaw: Array = centred(1.0)
-    pitch: Array = centred(0.9)
-    gaze_x: Array = centred(0.6)
-    gaze_y: Array = centred(0.35)
+    roll: Array = triangular(0.16)
+    scale: Array = triangular(0.09, 1.0)
+    shift_x: Array = triangular(0.07)
+    shift_y: Array = triangular(0.06)
+    shear: Array = triangular(0.05)
+    yaw: Array = triangular(1.0)
+    pitch: Array = triangular(0.9)
+    gaze_x: Array = triangular(0.6)
+    gaze_y: Array = triangular(0.35)
     light_x: Array = uniform(-0.75, 0.75)
     light_y: Array = uniform(-0.80, -0.10)
     ambient: Array = uniform(0.40, 0.60)
-    gain: Array = centred(0.22, 1.0)
-    contrast: Array = centred(0.15, 1.0)
-    tint: Array = centred(0.07)
+    gain: Array = triangular(0.22, 1.0)
+    contrast: Array = triangular(0.15, 1.0)
+    tint: Array = triangular(0.07)
     noise: Array = uniform(0.006, 0.018)
     blur: Array = uniform(-0.7, 0.7)
     noise_x: Array = uniform(0, 511.99)
@@ -57,13 +57,14 @@ _REST = {"gain": 1.0, "contrast": 1.0, "scale": 1.0}
 
 
 def capture_conditions(numbers: DoubleArray, strength: float = 1.0) -> Capture:
-    """Make pictures' conditions from uniform numbers (n, DRAWS).
+    """Return the conditions of n pictures from uniform numbers.
 
     Args:
-        numbers: uniform numbers.
-        strength: of the variation in pose, light and camera; 0 is frontal, even and sharp.
+        numbers: uniform random numbers, (n, NUMBERS).
+        strength: strength of the variation in pose, light and camera; 0 is frontal, evenly lit and
+            sharp.
     """
-    table = draw(Capture, numbers)
+    table = make_table(Capture, numbers)
     columns = {column.name: getattr(table, column.name) for column in fields(table)}
     for name in _VARIED:
         rest = np.float32(_REST.get(name, 0.0))
@@ -74,11 +75,11 @@ def capture_conditions(numbers: DoubleArray, strength: float = 1.0) -> Capture:
     return Capture(**columns)
 
 
-DRAWS = draws_needed(Capture)
+NUMBERS = numbers_needed(Capture)
 
 
 def rotation(capture: Capture) -> tuple[DoubleArray, DoubleArray]:
-    """Return cosine and sine of the roll, by the tangent of half of it (exact on every machine)."""
+    """Return cosine and sine of the roll, computed without library functions that may differ."""
     half = capture.roll.astype(np.float64) / 2
     return (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
 
@@ -86,7 +87,7 @@ def rotation(capture: Capture) -> tuple[DoubleArray, DoubleArray]:
 def image_to_face(x: Array, y: Array, capture: Capture) -> tuple[Array, Array]:
     """Map image coordinates in [-1, 1] (1, W), (H, 1) to face coordinates (n, H, W).
 
-    The centre of the face moves further than its rim when the head turns.
+    When the head turns, the center of the face moves further than its outline.
     """
     cosine, sine = rotation(capture)
     scale = capture.scale.astype(np.float64)
@@ -103,7 +104,7 @@ def image_to_face(x: Array, y: Array, capture: Capture) -> tuple[Array, Array]:
 
 
 def face_to_image(points: DoubleArray, capture: Capture) -> DoubleArray:
-    """Map face coordinates (n, P, 2) to image coordinates in [-1, 1]: the exact inverse."""
+    """Map face coordinates (n, P, 2) to image coordinates in [-1, 1], exactly inverse."""
     x = points[..., 0].astype(np.float64)
     y = points[..., 1].astype(np.float64)
     u = _undo_turn(x, (YAW_SHIFT * capture.yaw).astype(np.float64)[:, None], 0.75)
@@ -118,7 +119,7 @@ def face_to_image(points: DoubleArray, capture: Capture) -> DoubleArray:
 
 
 def to_pixels(points: DoubleArray, capture: Capture, size: int) -> Array:
-    """Map face coordinates (n, P, 2) to pixels (x, y); the centre of the first pixel is (0, 0)."""
+    """Map face coordinates (n, P, 2) to pixels (x, y); the center of the first pixel is (0, 0)."""
     return ((face_to_image(points, capture) + 1) * (size / 2) - 0.5).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""A sheet of pictures to look at: every action unit alone, combinations, random items, a clip."""
+"""A sheet of pictures: every action unit alone, combinations, random items, a clip."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from aurel.data.synthetic.actions import COLUMN, SHOWN_AUS
 from aurel.data.synthetic.arrays import rows
-from aurel.data.synthetic.capture import DRAWS, capture_conditions
+from aurel.data.synthetic.capture import NUMBERS, capture_conditions
 from aurel.data.synthetic.dataset import SyntheticClips, SyntheticFaces
 from aurel.data.synthetic.faces import render
 from aurel.data.synthetic.identity import person
@@ -26,16 +26,16 @@ _CAPTION = 14
 def contact_sheet(
     size: int = 144, seed: int = 0, subjects: Sequence[int] = (8, 14, 21), columns: int = 10
 ) -> Any:
-    """Draw the sheet as a `PIL.Image.Image`.
+    """Return the sheet as a `PIL.Image.Image`.
 
     Args:
-        size: pixels a face.
-        seed: of people, labels and conditions.
-        subjects: who shows the action units one by one.
-        columns: faces a row.
+        size: side of a face in pixels.
+        seed: seed of people, labels and conditions.
+        subjects: numbers of the people who show the action units one by one.
+        columns: number of faces in a row.
 
     Raises:
-        ImportError: without pillow.
+        ImportError: pillow is not installed.
     """
     cells: list[tuple[str, Picture] | None] = []
     for subject in subjects:
@@ -53,13 +53,13 @@ def contact_sheet(
 def _acting(
     subject: int, units: Sequence[str], levels: Sequence[float], size: int, seed: int
 ) -> list[tuple[str, Picture] | None]:
-    """Show combinations such as "6+12" on one person in an even light."""
+    """Return pictures of combinations such as "6+12" of one person in even light."""
     count = len(units)
     actions = np.zeros((count, len(SHOWN_AUS), 2), np.float32)
     for index, (text, level) in enumerate(zip(units, levels, strict=True)):
         for au in filter(None, text.split("+")):
             actions[index, COLUMN[int(au)]] = level
-    capture = capture_conditions(np.full((count, DRAWS), 0.5), 0.0)
+    capture = capture_conditions(np.full((count, NUMBERS), 0.5), 0.0)
     people = rows(person(seed, subject), np.zeros(count, int))
     images = render(people, actions, capture, size=size).images
     captions = [
@@ -70,13 +70,13 @@ def _acting(
 
 
 def _random_items(count: int, size: int, seed: int) -> list[tuple[str, Picture] | None]:
-    """Show items as a data set gives them; hidden units are in brackets."""
+    """Return pictures of items of a data set; hidden units are in parentheses."""
     data = SyntheticFaces(subjects=range(100, 100 + count), per_subject=1, size=size, seed=seed)
     captions = []
     for labels, visible in zip(data.labels.tolist(), data.visible.tolist(), strict=True):
         names = [
-            str(number) if seen else f"({number})"
-            for number, label, seen in zip(data.aus.numbers, labels, visible, strict=True)
+            str(number) if is_visible else f"({number})"
+            for number, label, is_visible in zip(data.aus.numbers, labels, visible, strict=True)
             if label
         ]
         captions.append("+".join(names) or "none")
@@ -84,7 +84,7 @@ def _random_items(count: int, size: int, seed: int) -> list[tuple[str, Picture] 
 
 
 def _clip(count: int, size: int, seed: int) -> list[tuple[str, Picture] | None]:
-    """Show every fifth frame of a clip with its 49 landmarks."""
+    """Return every fifth frame of a clip with its 49 landmarks."""
     data = SyntheticClips(
         subjects=[7], per_subject=1, frames=5 * count, size=size, seed=seed, speed=2, occlusion=0
     )

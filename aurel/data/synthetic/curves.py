@@ -1,4 +1,4 @@
-"""Outlines that both the painter and the landmarks use, so that landmarks are exact.
+"""Outlines of features, used for the pictures and for the landmarks, which are therefore exact.
 
 Each is a function of a coordinate along the feature; arguments broadcast.
 """
@@ -15,35 +15,35 @@ JAW_TOP = -0.05
 
 
 def upper_lid(height: Array, x: Array) -> Array:
-    """Return the y of the upper lid over the eye's axis; x runs from -1 (inner) to 1 (outer)."""
+    """Return y of the upper lid relative to the eye's axis; x is -1 (inner) to 1 (outer)."""
     return -height * np.maximum(1 - x * x, 0) * (1 - 0.18 * x) * (1 + 0.2 * x * x)
 
 
 def lower_lid(height: Array, flat: Array, x: Array) -> Array:
-    """Return the y of the lower lid over the eye's axis."""
+    """Return y of the lower lid relative to the eye's axis."""
     return height * np.maximum(1 - x * x, 0) * (1 + 0.6 * flat * x * x) * (1 + 0.18 * x)
 
 
 def brow_line(inner: Array, middle: Array, outer: Array, t: Array) -> Array:
-    """Return the y of the brow: a parabola through its inner end, middle and outer end."""
+    """Return y of the brow: a parabola through its inner end, middle and outer end."""
     return inner + t * ((4 * middle - 3 * inner - outer) + t * (2 * inner - 4 * middle + 2 * outer))
 
 
 def jaw_fall(jaw: Array, t: Array) -> Array:
-    """Return the loss of the half width squared at t, 0 at the ear to 1 at the chin."""
+    """Return the decrease of the squared half width at t, from 0 at the ear to 1 at the chin."""
     square = t * t
     return square * ((1 - jaw) + jaw * square)
 
 
 def corner_line(rise: Array, x: Array) -> Array:
-    """Return the y of the line between the lips: level in the middle, at `rise` in the corners."""
+    """Return y of the line between the lips: 0 in the middle, `rise` at the corners."""
     square = np.minimum(x * x, 1.3)
     return rise * square * (0.45 + 0.55 * square)
 
 
 @dataclass(frozen=True)
 class LipLines:
-    """The four edges of the lips over the line between the corners."""
+    """The four edges of the lips, relative to the line between the lips."""
 
     outer_upper: Array
     inner_upper: Array

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aurel.data.arguments import check_at_least, check_share
 from aurel.data.base import AUDataset, Sample, Transform
 from aurel.data.imagenet import standardize
 from aurel.data.synthetic.actions import COLUMN, Actions
@@ -26,31 +27,33 @@ from aurel.facs import AUSet, AUSpec
 
 
 class SyntheticFaces(AUDataset):
-    r"""Procedural faces with exact labels, intensities, landmarks and knowledge of what is hidden.
+    r"""Procedural faces with exact labels, intensities, landmarks and visibility of AUs.
 
-    Labels follow a pairwise model fitted to the label statistics of BP4D, DISFA or EmotioNet (the
-    smallest of them that holds `aus`, else their union), so AUs occur together as they do there.
-    Item k of a subject is a function of (seed, subject, k) and of the options alone. Faces are
-    procedural: scores on them cannot be compared with scores on recordings.
+    Labels are sampled from a pairwise model of the label statistics of BP4D, DISFA or EmotioNet
+    (the smallest of them that contains `aus`, else their union), so that AUs occur together as in
+    these data. Item k of a subject depends on (seed, subject, k) and on the options only. Scores on
+    these faces cannot be compared with scores on recordings.
 
     Args:
         aus: the label columns: "BP4D", "DISFA", "EmotioNet", or AUs among 1, 2, 4, 5, 6, 7, 9,
             10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43; both sides together.
         subjects: numbers of the people; different numbers are different people.
-        per_subject: images of each.
-        size: pixels a side.
-        seed: of everything random.
-        coupling: factor on the couplings between labels at fixed rates: 0 independent, 1 as in
+        per_subject: number of images of each subject.
+        size: side of an image in pixels.
+        seed: seed of all random numbers.
+        coupling: factor of the couplings between labels at constant rates: 0 independent, 1 as in
             the data, 2 doubled.
-        occlusion: share of images in which something covers a part of the face.
-        strength: of the variation in pose, light and camera; 0 is frontal, evenly lit and sharp.
+        occlusion: share of images in which a part of the face is covered.
+        strength: strength of the variation in pose, light and camera; 0 is frontal, evenly lit and
+            sharp.
         faintest: lowest intensity of a present AU.
-        transform: from a sample with a uint8 image (3, S, S) to a sample
-            (`aurel.data.transforms`); by default the image is only normalised.
+        transform: function from a sample with a uint8 image (3, S, S) to a sample
+            (`aurel.data.transforms`); by default the image is only normalized.
 
-    Items are dicts: ``image`` float32 (3, S, S), ImageNet-normalised; ``labels`` float32 (N,) in
-    {0, 1}; ``landmarks`` float32 (49, 2), pixels (x, y); ``visible`` bool (N,), False where
-    everything that shows the AU is covered; ``intensity`` float32 (N,) in 0..1; ``subject`` int.
+    Items are dicts: ``image`` float32 (3, S, S), normalized with ImageNet's statistics; ``labels``
+    float32 (N,) in {0, 1}; ``landmarks`` float32 (49, 2), pixels (x, y); ``visible`` bool (N,),
+    False where all evidence of the AU is covered; ``intensity`` float32 (N,) in 0..1; ``subject``
+    int.
 
     Raises:
         ValueError: an AU that the faces do not show, or a number out of range.
@@ -95,16 +98,17 @@ class SyntheticFaces(AUDataset):
 
 
 class SyntheticClips(AUDataset):
-    """Clips of synthetic faces: labels persist as in the recordings, units rise and fade.
+    """Clips of synthetic faces, in which labels last as long as in recordings.
 
-    Every frame has the joint law of single images; pose, light and gaze drift.
+    Every frame has the joint distribution of single images; intensities change smoothly, and pose,
+    light and gaze drift.
 
     Args:
         aus, subjects, size, seed, coupling, occlusion, strength, faintest, transform: as for
             `SyntheticFaces`.
-        per_subject: clips of each subject.
-        frames: length T of a clip, at 25 frames a second.
-        speed: factor on how often labels change; short clips need 3 to 6 to see changes.
+        per_subject: number of clips of each subject.
+        frames: length T of a clip, at 25 frames per second.
+        speed: factor of the rate at which labels change; 3 to 6 for changes in short clips.
 
     Items are those of `SyntheticFaces` with a leading T in ``image``, ``labels``, ``landmarks``,
     ``visible`` and ``intensity``.
@@ -133,8 +137,7 @@ class SyntheticClips(AUDataset):
         self.transform = transform
         world = _world(self.aus, coupling)
         self.label_world = world.name
-        if frames < 1:
-            raise ValueError(f"frames must be at least 1, got {frames}")
+        check_at_least("frames", frames, 1)
         if speed <= 0:
             raise ValueError(f"speed must be above 0, got {speed}")
         people = _checked_people(subjects, per_subject, size, seed, occlusion, strength, faintest)
@@ -166,7 +169,7 @@ class SyntheticClips(AUDataset):
 
 @dataclass(frozen=True)
 class _Content:
-    """What a data set holds, one row a picture."""
+    """The arrays of a data set, with a row for each picture."""
 
     images: NDArray[np.uint8]
     labels: Array
@@ -178,12 +181,12 @@ class _Content:
     def of(cls, plan: Plan, aus: AUSet, world: LabelWorld, size: int) -> _Content:
         columns = [world.aus.index(number) for number in aus.numbers]
         units = [COLUMN[number] for number in aus.numbers]
-        shape = face_shape(plan.who, Actions(plan.actions), plan.capture)
-        faces = render(plan.who, plan.actions, plan.capture, plan.occluders, size)
+        shape = face_shape(plan.people, Actions(plan.actions), plan.capture)
+        faces = render(plan.people, plan.actions, plan.capture, plan.occluders, size)
         return cls(
             images=faces.images,
             labels=plan.labels[:, columns].astype(np.float32),
-            visible=~hidden_units(plan.occluders, plan.who, shape)[:, units],
+            visible=~hidden_units(plan.occluders, plan.people, shape)[:, units],
             intensities=plan.actions[:, units].mean(-1),
             landmarks=faces.landmarks,
         )
@@ -214,7 +217,7 @@ def _world(aus: AUSet, coupling: float) -> LabelWorld:
 def _checked_aus(aus: AUSpec) -> AUSet:
     chosen = AUSet.of(aus)
     if not chosen.named:
-        raise ValueError("aus must say which AUs, got an unnamed set")
+        raise ValueError("aus must be named AUs, got an unnamed set")
     if any(chosen.sides):
         raise ValueError(
             f"aus must be of both sides together, got {', '.join(chosen.names)}: "
@@ -235,13 +238,10 @@ def _checked_people(
     people = [int(subject) for subject in subjects]
     if not people or min(people) < 0:
         raise ValueError(f"subjects must be one or more numbers from 0, got {people[:5]}")
-    if per_subject < 1:
-        raise ValueError(f"per_subject must be at least 1, got {per_subject}")
-    if size < 32:
-        raise ValueError(f"size must be at least 32 pixels, got {size}")
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}")
-    for name, value in (("occlusion", occlusion), ("strength", strength), ("faintest", faintest)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in 0..1, got {value}")
+    check_at_least("per_subject", per_subject, 1)
+    check_at_least("size", size, 32)
+    check_at_least("seed", seed, 0)
+    check_share("occlusion", occlusion)
+    check_share("strength", strength)
+    check_share("faintest", faintest)
     return people

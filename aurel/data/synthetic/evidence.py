@@ -1,4 +1,4 @@
-"""Where on the face each action unit is seen: the places a FACS coder looks at."""
+"""The points of the face at which each action unit is visible, as in the FACS manual."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from aurel.data.synthetic.identity import Identity
 def evidence_points(person: Identity, shape: FaceShape) -> list[Array]:
     """Return, for each of `SHOWN_AUS`, face coordinates of its evidence, (n, P, 2).
 
-    Each place is listed on both sides, image left first.
+    Each point is listed on both sides, image left first.
     """
-    places = _places(person, shape)
-    return [_both_sides(places[au]) for au in SHOWN_AUS]
+    points = _points(person, shape)
+    return [_both_sides(points[au]) for au in SHOWN_AUS]
 
 
 def anchor_points(person: Identity, shape: FaceShape) -> Array:
-    """Return each unit's first place on both sides, (n, 18, 2, 2): (unit, side, xy)."""
+    """Return each unit's first point on both sides, (n, 18, 2, 2): (unit, side, xy)."""
     return np.stack([points[:, :2] for points in evidence_points(person, shape)], 1)
 
 
-def _places(person: Identity, shape: FaceShape) -> dict[int, list[tuple[Array, Array]]]:
-    """Return outward x and y, (n, 2) each, of the places of every unit."""
+def _points(person: Identity, shape: FaceShape) -> dict[int, list[tuple[Array, Array]]]:
+    """Return outward x and y, (n, 2) each, of the points of every unit."""
     eye = (person.eye_x[:, None] + 0 * shape.eye_y, shape.eye_y)
     inner_brow = (shape.brow_inner_x + 0.03, shape.brow_inner_y)
     outer_x = 0.25 * shape.brow_inner_x + 0.75 * shape.brow_outer_x
@@ -59,7 +59,7 @@ def _places(person: Identity, shape: FaceShape) -> dict[int, list[tuple[Array, A
     }
 
 
-def _both_sides(places: list[tuple[Array, Array]]) -> Array:
+def _both_sides(points: list[tuple[Array, Array]]) -> Array:
     sign = np.array((-1, 1), np.float32)
-    points = [np.stack([x * sign, y], -1) for x, y in places]
-    return np.concatenate(points, 1).astype(np.float32)
+    both = [np.stack([x * sign, y], -1) for x, y in points]
+    return np.concatenate(both, 1).astype(np.float32)

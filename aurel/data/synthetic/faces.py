@@ -1,4 +1,4 @@
-"""Draw faces: people, action units and conditions in; pictures and exact landmarks out."""
+"""Pictures and exact landmarks of faces, from people, action units and conditions."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ def render(
     size: int = 96,
     chunk: int | None = None,
 ) -> Faces:
-    """Draw n faces; each is a function of its own row alone, whatever the others are.
+    """Draw n faces; each depends on its own row only.
 
     Args:
-        person: who, n rows.
+        person: n rows of identities.
         actions: intensities in 0..1 of `SHOWN_AUS`, (n, 18, 2), image left then image right.
         capture: pose, light and camera, n rows.
-        occluders: what covers the face, n rows; None for nothing.
-        size: pixels a side.
-        chunk: faces drawn at once; by default as many as stay in the processor's cache.
+        occluders: objects that cover the face, n rows; None for none.
+        size: side of a picture in pixels.
+        chunk: number of faces drawn at once; by default as many as fit the processor's cache.
 
     Raises:
-        ValueError: for actions of another shape.
+        ValueError: the actions have another shape.
     """
     count = len(person.face_w)
     if actions.shape != (count, len(SHOWN_AUS), 2):
@@ -99,7 +99,7 @@ def _render(
     shape = face_shape(person, a, capture)
     canvas = make_canvas(size, capture)
     scene = make_scene(canvas, person, shape, a)
-    skin, lips, tone, iris = person.colours()
+    skin, lips, tone, iris = person.colors()
 
     picture = paint_background(scene)
     hair = paint_hair_behind(scene, picture, tone)

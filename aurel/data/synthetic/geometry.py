@@ -1,4 +1,4 @@
-"""Where everything on the face is, as a function of the person and of the action units."""
+"""Positions of the features of a face, as a function of the person and of the action units."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from aurel.data.synthetic.identity import Identity
 
 @dataclass(frozen=True)
 class FaceShape:
-    """Positions in face coordinates; x counts outward on each side.
+    """Positions in face coordinates; x increases outward on each side.
 
-    Fields are (n, 2), image left then image right, or (n,) where the two sides share a value.
+    Fields are (n, 2), image left then image right, or (n,) where both sides have one value.
     """
 
     eye_y: Array
@@ -49,12 +49,12 @@ class FaceShape:
 
     @property
     def lower_lip_y(self) -> Array:
-        """The lower edge of the lower lip at the middle, (n,)."""
+        """Position y of the lower edge of the lower lip in the middle, (n,)."""
         return self.mouth_y + self.gap_lower + self.lip_lower
 
 
 def face_shape(person: Identity, a: Actions, capture: Capture) -> FaceShape:
-    """Apply the action units, as the FACS manual describes their movement, to a face at rest."""
+    """Return the shape of a neutral face moved by action units, as in the FACS manual."""
     skew = person.asymmetry[:, None] * np.array((-1, 1), np.float32)
     eye_y = person.eye_y[:, None] + skew
     brow_y = (person.eye_y - person.brow_rise)[:, None]
@@ -111,7 +111,7 @@ def face_shape(person: Identity, a: Actions, capture: Capture) -> FaceShape:
 
 
 def _lids(person: Identity, a: Actions) -> tuple[Array, Array]:
-    """Return how far the lids stand above and below the eye's axis, each (n, 2)."""
+    """Return the distances of the lids above and below the eye's axis, each (n, 2)."""
     height = person.eye_h[:, None]
     lower = height * (0.62 - 0.50 * a[7] - 0.42 * a[6] - 0.22 * a[9] - 0.10 * a[12] + 0.08 * a[5])
     lower = np.maximum(lower, -0.012)
@@ -121,7 +121,7 @@ def _lids(person: Identity, a: Actions) -> tuple[Array, Array]:
 
 
 def _lip_gap(a: Actions) -> tuple[Array, Array]:
-    """Return how far the lips open above and below the mouth's axis, each (n,)."""
+    """Return the opening of the lips above and below the mouth's axis, each (n,)."""
     part = 0.045 * a.mean(25) + 0.030 * a.mean(25) * a.mean(12)
     drop = 0.135 * a.mean(26) * (0.35 + 0.65 * np.minimum(1.5 * a.mean(25) + 0.25, 1))
     press = np.minimum(a.mean(24) + 0.7 * a.mean(23) + 0.6 * a.mean(17), 1)

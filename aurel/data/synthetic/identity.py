@@ -1,4 +1,4 @@
-"""Who the face belongs to: proportions, colours, hair, glasses. Face coordinates are [-1, 1]^2."""
+"""Identity of a person: proportions, colors, hair, glasses. Face coordinates are [-1, 1]^2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurel.data.synthetic.arrays import Array, draw, draws_needed, uniform
+from aurel.data.synthetic.arrays import Array, make_table, numbers_needed, uniform
 
 SKIN = np.array(
     [
@@ -44,7 +44,7 @@ IRIS = np.array(
 
 @dataclass(frozen=True)
 class Identity:
-    """One row a person. Lengths are in face coordinates: x right, y down, the crop is [-1, 1]^2."""
+    """A row per person. Lengths are in face coordinates: x right, y down, the crop is [-1, 1]^2."""
 
     skin_tone: Array = uniform(0, 1)
     redness: Array = uniform(0, 1)
@@ -90,20 +90,20 @@ class Identity:
     stubble: Array = uniform(0, 1)
     glasses: Array = uniform(0, 1)
     glasses_size: Array = uniform(0, 1)
-    hair_colour: Array = uniform(0, 1)
-    iris_colour: Array = uniform(0, 1)
+    hair_color: Array = uniform(0, 1)
+    iris_color: Array = uniform(0, 1)
     cloth_r: Array = uniform(0.1, 0.8)
     cloth_g: Array = uniform(0.1, 0.8)
     cloth_b: Array = uniform(0.1, 0.8)
 
     @property
     def has_long_hair(self) -> Array:
-        """1 where the hair falls past the ears, else 0."""
+        """1 where the hair reaches below the ears, else 0."""
         return (self.hair_length > 0.1).astype(np.float32)
 
     @property
     def fringe_length(self) -> Array:
-        """How far hair hangs onto the forehead, 0 (most people) to 1."""
+        """Length of the hair on the forehead, 0 (most people) to 1."""
         return np.maximum(self.fringe - 0.75, 0) / 0.25
 
     @property
@@ -116,8 +116,8 @@ class Identity:
         """Opacity of the rims of the glasses; 0 for five people in six."""
         return np.where(self.glasses > 0.84, self.glasses * np.float32(0.9), np.float32(0))
 
-    def colours(self) -> tuple[Array, Array, Array, Array]:
-        """Return the colours of skin, lips, hair and iris, each (n, 3) in 0..1."""
+    def colors(self) -> tuple[Array, Array, Array, Array]:
+        """Return the colors of skin, lips, hair and iris, each (n, 3) in 0..1."""
         step = self.skin_tone * np.float32(len(SKIN) - 1)
         below = np.minimum(step.astype(int), len(SKIN) - 2)
         share = (step - below)[:, None].astype(np.float32)
@@ -125,9 +125,9 @@ class Identity:
         skin = (SKIN[below] * (1 - share) + SKIN[below + 1] * share) * (1 + red)
         rose = 1 - self.lip_red[:, None] * np.array((0.06, 0.22, 0.18), np.float32)
         lips = skin * np.array((0.94, 0.76, 0.76), np.float32) * rose
-        hair = HAIR[(self.hair_colour * 5.99).astype(int)]
+        hair = HAIR[(self.hair_color * 5.99).astype(int)]
         hair = np.where(self.skin_tone[:, None] > 0.62, 0.3 * hair + 0.7 * HAIR[0], hair)
-        iris = IRIS[(self.iris_colour * 4.99).astype(int)]
+        iris = IRIS[(self.iris_color * 4.99).astype(int)]
         iris = np.where(self.skin_tone[:, None] > 0.5, IRIS[0], iris)
         return skin, lips, hair.astype(np.float32), iris
 
@@ -135,4 +135,4 @@ class Identity:
 def person(seed: int, subject: int) -> Identity:
     """Return the identity of one subject as a table of one row."""
     rng = np.random.default_rng([seed, 101, subject])
-    return draw(Identity, rng.random((1, draws_needed(Identity))))
+    return make_table(Identity, rng.random((1, numbers_needed(Identity))))

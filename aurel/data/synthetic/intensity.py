@@ -1,4 +1,4 @@
-"""From labels to intensities: how strongly each unit shows, on each side, in each frame."""
+"""Intensities of the action units on each side and in each frame, from labels."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from aurel.data.synthetic.actions import COLUMN, SHOWN_AUS
 from aurel.data.synthetic.arrays import Array, DoubleArray
 from aurel.data.synthetic.label_model import Labels
 
-DRAWS = 4 * len(SHOWN_AUS)
+NUMBERS = 4 * len(SHOWN_AUS)
 TRACE_SHARE = 0.25
 TRACE_MOST = 0.22
 ASYMMETRY = 0.18
-UNLABELLED = {
+UNLABELED = {
     5: 0.05, 6: 0.20, 7: 0.20, 9: 0.03, 10: 0.10, 14: 0.10, 15: 0.08, 17: 0.10,
     20: 0.03, 23: 0.05, 24: 0.05, 25: 0.28, 26: 0.08, 43: 0.02,
 }  # fmt: skip
-"""How often a unit occurs on faces of a set that does not label it."""
+"""Rate of a unit on faces of a set that does not label it."""
 
 _LEAD, _RISE, _FALL = 2, 8, 12
 
 
-def draw_intensities(
+def sample_intensities(
     labels: Labels, aus: Sequence[int], numbers: DoubleArray, faintest: float = 0.2
 ) -> Array:
-    """Give every unit an intensity, (n, 18, 2): image left, image right.
+    """Return an intensity of every unit, (n, 18, 2): image left, image right.
 
-    A present unit has an intensity between `faintest` and 1; an absent one is at 0 or, one time
-    in four, leaves a trace (level A of FACS, which labels do not count). Units that the label set
-    lacks occur now and then, as they do in recordings.
+    The intensity of a present unit is between `faintest` and 1; that of an absent one is 0 or, in
+    one of four cases, a trace (level A of FACS, which labels do not count). Units that the label
+    set lacks occur at the rates `UNLABELED`, as they do in recordings.
 
     Args:
         labels: 1 present, 0 absent, (n, N).
         aus: the unit of each label column.
-        numbers: uniform numbers (n, DRAWS).
+        numbers: uniform random numbers (n, NUMBERS).
         faintest: lowest intensity of a present unit.
     """
     units = len(SHOWN_AUS)
@@ -44,7 +44,7 @@ def draw_intensities(
     strength = faintest + (1 - faintest) * level * (0.5 + 0.5 * level)
     trace = np.where(chance < TRACE_SHARE, TRACE_MOST * level, 0)
     mean = np.zeros_like(level)
-    for au, probability in UNLABELLED.items():
+    for au, probability in UNLABELED.items():
         column = COLUMN[au]
         mean[:, column] = np.where(chance[:, column] < probability, strength[:, column], 0)
     for index, au in enumerate(aus):
@@ -55,10 +55,10 @@ def draw_intensities(
 
 
 def onset_apex_offset(labels: Labels) -> Array:
-    """Turn labels of a clip (T, N) into smooth envelopes in 0..1.
+    """Return smooth envelopes in 0..1 for the labels of a clip (T, N).
 
-    A unit starts to rise two frames before its label, is at its apex six frames into it, and
-    fades more slowly than it came.
+    A unit starts to rise two frames before its label, is at its apex six frames after the start of
+    the label, and decreases more slowly than it rose.
     """
     frames = len(labels)
     time = np.arange(frames)
@@ -85,7 +85,7 @@ def drift(rng: np.random.Generator, frames: int, columns: int, period: int) -> D
 
 
 def _reconcile(mean: DoubleArray, aus: Sequence[int]) -> None:
-    """Take back unlabelled units that the face cannot do together with the others."""
+    """Reduce unlabeled units that a face cannot show together with others, in place."""
     pressed = np.maximum(mean[:, COLUMN[24]], 0.7 * mean[:, COLUMN[23]])
     for au in (25, 26):
         if au not in aus:

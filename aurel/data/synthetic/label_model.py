@@ -1,4 +1,4 @@
-"""Label worlds: pairwise (Ising) models of which action units occur together."""
+"""Pairwise (Ising) models of the joint distribution of AU labels."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TYPICAL_FROZEN = 0.3
 
 @dataclass(frozen=True)
 class LabelWorld:
-    r"""A joint law of N binary labels, :math:`p(s) \propto \exp(h^T s + \frac{1}{2} s^T J s)`.
+    r"""A joint distribution of N labels, :math:`p(s) \propto \exp(h^T s + \frac{1}{2} s^T J s)`.
 
     Args:
-        statistics: where rates and couplings come from.
-        coupling: factor on the couplings; 0 independent labels, 1 as in the data, 2 doubled.
-        fields: h, solved so that the rates are those of the data at any coupling, (N,).
+        statistics: rates and couplings of a data set.
+        coupling: factor of the couplings; 0 independent labels, 1 as in the data, 2 doubled.
+        fields: h, (N,), for which the rates are those of the data at this coupling.
     """
 
     statistics: LabelStatistics
@@ -33,7 +33,7 @@ class LabelWorld:
 
     @property
     def name(self) -> str:
-        """Say which world this is, in words."""
+        """Name of the distribution, such as "as in BP4D"."""
         known = {0.0: "couplings removed", 1.0: f"as in {self.statistics.name}", 2.0: "doubled"}
         return known.get(self.coupling, f"couplings times {self.coupling:g}")
 
@@ -44,7 +44,7 @@ class LabelWorld:
 
     @property
     def couplings(self) -> DoubleArray:
-        """J of this world, (N, N)."""
+        """The couplings J, (N, N)."""
         return self.coupling * self.statistics.couplings
 
     @cached_property
@@ -54,9 +54,9 @@ class LabelWorld:
 
     @cached_property
     def update(self) -> DoubleArray:
-        r"""Probability a frame that a label is drawn anew given the others, (N,).
+        r"""Probability per frame that a label is sampled again, given the others, (N,).
 
-        A label turns on at the rate seen in the data when
+        A label turns on at the rate of the data where
         :math:`\lambda_j\,E[\sigma_j (1 - \sigma_j)] = P(1 | 0)\,(1 - r_j)`, with
         :math:`\sigma_j` the probability of label j given the others.
         """
@@ -69,22 +69,22 @@ class LabelWorld:
         return turn_on * (1 - self.statistics.rates) / flips
 
     def sample(self, numbers: DoubleArray) -> Labels:
-        """Turn n uniform numbers into n exact draws, (n, N)."""
+        """Return n exact samples, (n, N), from n uniform random numbers."""
         index = np.searchsorted(self._cumulative, numbers, side="right")
         index = np.minimum(index, len(self._cumulative) - 1)
         return ((index[:, None] >> np.arange(len(self.aus))) & 1).astype(np.uint8)
 
     def sample_clip(self, frames: int, rng: np.random.Generator, speed: float = 1.0) -> Labels:
-        """Draw labels of consecutive frames, (frames, N).
+        """Sample labels of consecutive frames, (frames, N).
 
-        A lazy heat-bath chain: in each frame each label is, with its update probability, drawn
-        anew given the others. Every frame has the joint law of single images. Some labels are
-        frozen for the whole clip, which gives the long memory of real recordings.
+        A lazy heat-bath chain: in each frame each label is sampled again with its update
+        probability, given the others. Every frame has the joint distribution of single images.
+        Some labels are constant in a clip, as in recordings.
 
         Args:
             frames: length of the clip.
-            rng: random numbers.
-            speed: factor on the update probabilities; short clips need 3 to 6 to see changes.
+            rng: random number generator.
+            speed: factor of the update probabilities; 3 to 6 for changes in short clips.
         """
         count = len(self.aus)
         state = self.sample(rng.random(1))[0].astype(np.float64)
@@ -109,10 +109,14 @@ class LabelWorld:
 
 @lru_cache(maxsize=16)
 def label_world(name: str = "BP4D", coupling: float = 1.0) -> LabelWorld:
-    """Return the world of "BP4D", "DISFA", "EmotioNet" or "all" at some strength of coupling.
+    """Return the joint distribution of labels of "BP4D", "DISFA", "EmotioNet" or "all".
+
+    Args:
+        name: the data set, or "all" for the union of the three.
+        coupling: factor of the couplings between labels, in 0..4.
 
     Raises:
-        ValueError: for an unknown name or a negative coupling.
+        ValueError: an unknown name, or a coupling out of range.
     """
     known = label_statistics()
     if name not in known:
@@ -128,12 +132,12 @@ def label_world(name: str = "BP4D", coupling: float = 1.0) -> LabelWorld:
 
 @lru_cache(maxsize=4)
 def all_states(count: int) -> DoubleArray:
-    """Return the 2^count binary vectors, (2^count, count); bit j of the row's index is column j."""
+    """Return the 2^count binary vectors, (2^count, count); column j is bit j of the row's index."""
     return ((np.arange(1 << count)[:, None] >> np.arange(count)) & 1).astype(np.float64)
 
 
 def _solve_fields(rates: DoubleArray, couplings: DoubleArray, start: DoubleArray) -> DoubleArray:
-    """Find the fields with the given rates by Newton's method on the convex dual."""
+    """Return the fields with the given rates, by Newton's method on the convex dual."""
     states = all_states(len(rates))
     fields = start.copy()
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""The 68 landmarks of the iBUG layout, read off the same curves that are painted: exact."""
+"""The 68 landmarks of the iBUG layout, exact, as computed from the curves of the pictures."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def _brows_and_eyes(points: DoubleArray, person: Identity, shape: FaceShape) -> 
             points[:, index, 0] = sign * (start + (end - start) * t)
             points[:, index, 1] = brow_line(inner, middle, outer, t)
         first = 42 if side else 36
-        for k, place in enumerate((-1.0, -0.4, 0.4, 1.0, 0.4, -0.4)):
-            x = np.full_like(person.eye_x, sign * place)
+        for k, position in enumerate((-1.0, -0.4, 0.4, 1.0, 0.4, -0.4)):
+            x = np.full_like(person.eye_x, sign * position)
             width = shape.eye_w[:, side]
             y = shape.eye_y[:, side] - person.eye_tilt * width * x
             if k in (1, 2):
@@ -86,7 +86,7 @@ def _nose(points: DoubleArray, shape: FaceShape) -> None:
 
 
 def _mouth(points: DoubleArray, shape: FaceShape) -> None:
-    def place(first: int, positions: tuple[float, ...], edge: str) -> None:
+    def set_points(first: int, positions: tuple[float, ...], edge: str) -> None:
         for k, t in enumerate(positions):
             side, x = int(t > 0), np.full_like(shape.mouth_y, t)
             lines = lip_lines(
@@ -98,7 +98,7 @@ def _mouth(points: DoubleArray, shape: FaceShape) -> None:
             points[:, first + k, 0] = shape.mouth_w[:, side] * x
             points[:, first + k, 1] = level + height
 
-    place(48, _UPPER_LIP, "outer_upper")
-    place(55, _LOWER_LIP, "outer_lower")
-    place(60, _INNER_UPPER, "inner_upper")
-    place(65, _INNER_LOWER, "inner_lower")
+    set_points(48, _UPPER_LIP, "outer_upper")
+    set_points(55, _LOWER_LIP, "outer_lower")
+    set_points(60, _INNER_UPPER, "inner_upper")
+    set_points(65, _INNER_LOWER, "inner_lower")

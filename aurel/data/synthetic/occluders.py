@@ -1,4 +1,4 @@
-"""What covers parts of the face, and which action units it hides."""
+"""Objects that cover parts of the face, and the action units that they hide."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ KINDS = ("nothing", "brim", "dark glasses", "mask", "half face", "card", "patche
 ZONES = (
     "inner brows", "outer brows", "eyes", "cheeks", "nose", "mouth corners", "mouth", "chin",
 )  # fmt: skip
-DRAWS = 10 + len(ZONES)
+NUMBERS = 10 + len(ZONES)
 _PATCHES_OF_TEN = 6
 
 
 @dataclass(frozen=True)
 class Occluders:
-    """One row a picture. Patches hide one unit while the units it goes with stay visible.
+    """A row per picture. Patches hide single units, while units that occur with them stay visible.
 
     Args:
         kind: index into `KINDS`, (n,).
-        colour: (n, 3).
-        form: five numbers in 0..1 that place and size the thing, (n, 5).
-        zones: which of `ZONES` the patches cover, on both sides, (n, 8) bool.
+        color: (n, 3).
+        form: five numbers in 0..1 for the position and the size of the object, (n, 5).
+        zones: True for each of `ZONES` that the patches cover, on both sides, (n, 8) bool.
     """
 
     kind: NDArray[np.int64]
-    colour: Array
+    color: Array
     form: Array
     zones: NDArray[np.bool_]
 
 
-def draw_occluders(numbers: DoubleArray, probability: float) -> Occluders:
-    """Make occluders from uniform numbers (n, DRAWS); patches on six of ten occluded faces.
+def sample_occluders(numbers: DoubleArray, probability: float) -> Occluders:
+    """Return n occluders from uniform numbers; six of ten are patches.
 
     Args:
-        numbers: uniform numbers.
-        probability: share of pictures in which something covers the face.
+        numbers: uniform random numbers, (n, NUMBERS).
+        probability: share of pictures in which the face is covered.
     """
     patches = len(KINDS) - 1
     other = 1 + (numbers[:, 1] * (patches - 1)).astype(np.int64)
     kind = np.where(numbers[:, 2] * 10 < _PATCHES_OF_TEN, patches, other)
     kind = np.where(numbers[:, 0] < probability, kind, 0)
-    colour = (0.08 + 0.75 * numbers[:, 3:6]).astype(np.float32)
-    colour = 0.55 * colour + 0.45 * colour.mean(1, keepdims=True)
+    color = (0.08 + 0.75 * numbers[:, 3:6]).astype(np.float32)
+    color = 0.55 * color + 0.45 * color.mean(1, keepdims=True)
     form = numbers[:, 5:10].astype(np.float32)
     how_many = 2 + (numbers[:, 9] * 3).astype(np.int64)
     order = numbers[:, 10:].argsort(1).argsort(1)
-    return Occluders(kind, colour, form, order < how_many[:, None])
+    return Occluders(kind, color, form, order < how_many[:, None])
 
 
 def hidden_units(occluders: Occluders, person: Identity, shape: FaceShape) -> NDArray[np.bool_]:
-    """Return which of `SHOWN_AUS` cannot be seen, (n, 18): all their evidence is covered."""
+    """Return whether all evidence of each of `SHOWN_AUS` is covered, (n, 18) bool."""
     hidden = np.ones((len(occluders.kind), len(SHOWN_AUS)), bool)
     for column, points in enumerate(evidence_points(person, shape)):
         covered = _depth_of_all(occluders, person, shape, points[..., :1], points[..., 1:])
@@ -71,26 +71,27 @@ def hidden_units(occluders: Occluders, person: Identity, shape: FaceShape) -> ND
 def paint_occluders(
     canvas: Canvas, picture: Array, occluders: Occluders, person: Identity, shape: FaceShape
 ) -> None:
-    """Paint textured things over the face."""
+    """Paint textured objects over the face."""
     for kind in range(1, len(KINDS)):
         index = np.flatnonzero(occluders.kind == kind)
         if not len(index):
             continue
         u, v = canvas.u[index], canvas.v[index]
-        chosen, who, where = rows(occluders, index), rows(person, index), rows(shape, index)
-        cover = canvas.edge(_DEPTH[kind](chosen, who, where, u, v))
-        colour = chosen.colour * np.float32(0.25 if KINDS[kind] == "dark glasses" else 1)
+        chosen = rows(occluders, index)
+        depth = _DEPTH[kind](chosen, rows(person, index), rows(shape, index), u, v)
+        cover = canvas.edge(depth)
+        color = chosen.color * np.float32(0.25 if KINDS[kind] == "dark glasses" else 1)
         grain = 1 + 0.22 * look_up(v * 23 + (512 + 7 * kind), u * 23 + 543)
         grain += px(0.15 * canvas.capture.light_x[index]) * u
         part = picture[index]
-        blend(part, cover, colour[:, :, None, None] * grain[:, None])
+        blend(part, cover, color[:, :, None, None] * grain[:, None])
         picture[index] = part
 
 
 def _depth_of_all(
     occluders: Occluders, person: Identity, shape: FaceShape, u: Array, v: Array
 ) -> Array:
-    """Return how deep inside its own occluder each point (n, P, 1) lies; negative outside."""
+    """Return the depth of each point (n, P, 1) inside of the occluder; negative outside."""
     depth = np.full(np.broadcast_shapes(u.shape, v.shape), -1, np.float32)
     for kind in range(1, len(KINDS)):
         index = np.flatnonzero(occluders.kind == kind)
@@ -102,7 +103,7 @@ def _depth_of_all(
 
 
 def _brim(o: Occluders, person: Identity, shape: FaceShape, u: Array, v: Array) -> Array:
-    """A hat's brim or a hand on the forehead, down to the eyes."""
+    """Return the depth inside of a brim of a hat, or a hand on the forehead, above the eyes."""
     bottom = shape.eye_y.mean(1) - 0.11 + 0.05 * o.form[:, 0]
     top = -0.80 - 0.2 * o.form[:, 1]
     y = v + px(0.10 * (o.form[:, 2] - 0.5)) * u + 0.05 * u * u
@@ -119,7 +120,7 @@ def _dark_glasses(o: Occluders, person: Identity, shape: FaceShape, u: Array, v:
 
 
 def _mask(o: Occluders, person: Identity, shape: FaceShape, u: Array, v: Array) -> Array:
-    """A mask, scarf or hand from above the mouth down."""
+    """Return the depth inside of a mask, scarf or hand, from above the mouth down."""
     top = shape.mouth_y - 0.16 - 0.10 * o.form[:, 0]
     y = v + px(0.22 * o.form[:, 1]) * u * u
     return np.minimum(y - px(top), px(0.60 + 0.3 * o.form[:, 2]) - np.abs(u))
@@ -131,7 +132,7 @@ def _half_face(o: Occluders, person: Identity, shape: FaceShape, u: Array, v: Ar
 
 
 def _card(o: Occluders, person: Identity, shape: FaceShape, u: Array, v: Array) -> Array:
-    """A turned rectangle anywhere on the face."""
+    """Return the depth inside of a rotated rectangle at a random position."""
     half = o.form[:, 2] - np.float32(0.5)
     cosine, sine = px((1 - half**2) / (1 + half**2)), px(2 * half / (1 + half**2))
     dx, dy = u - px(1.1 * o.form[:, 0] - 0.55), v - px(1.1 * o.form[:, 1] - 0.5)
@@ -142,20 +143,20 @@ def _card(o: Occluders, person: Identity, shape: FaceShape, u: Array, v: Array) 
 
 
 def _patches(o: Occluders, person: Identity, shape: FaceShape, u: Array, v: Array) -> Array:
-    """Rounded patches on some zones, the same on both sides."""
+    """Return the depth inside of rounded patches on some zones, the same on both sides."""
     width = np.abs(u)
     deepest = np.full(np.broadcast_shapes(u.shape, v.shape), -1, np.float32)
-    for zone, place in enumerate(_zones(person, shape)):
+    for zone, ellipse in enumerate(_zones(person, shape)):
         index = np.flatnonzero(o.zones[:, zone])
         if len(index):
-            x, y, radius_x, radius_y = (value[index] for value in place)
+            x, y, radius_x, radius_y = (value[index] for value in ellipse)
             depth = _rounded(width[index], v[index], x, y, radius_x, radius_y)
             deepest[index] = np.maximum(deepest[index], depth)
     return deepest
 
 
 def _zones(person: Identity, shape: FaceShape) -> list[tuple[Array, Array, Array, Array]]:
-    """Return centre (outward x, y) and radii of each zone, (n,) each."""
+    """Return center (outward x, y) and radii of each zone, (n,) each."""
     brow_y, eye_y = shape.brow_mid_y.mean(1), shape.eye_y.mean(1)
     mouth_w, corner_y = shape.mouth_w.mean(1), shape.mouth_y + 0.6 * shape.corner_dy.mean(1)
     chin_y = (shape.mouth_y + shape.chin_y) / 2 + 0.05
@@ -174,7 +175,7 @@ def _zones(person: Identity, shape: FaceShape) -> list[tuple[Array, Array, Array
 
 
 def _rounded(u: Array, v: Array, x: Array, y: Array, radius_x: Array, radius_y: Array) -> Array:
-    """How deep inside a rounded rectangle, roughly in face coordinates near its edge."""
+    """Return the depth inside of an ellipse, near its edge roughly in face coordinates."""
     a, b = (u - px(x)) * px(1 / radius_x), (v - px(y)) * px(1 / radius_y)
     a *= a
     b *= b

@@ -1,4 +1,4 @@
-"""Options of the synthetic faces, as a recipe gives them."""
+"""Options of the synthetic faces in a recipe."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass
 class SyntheticOptions:
-    """The embedded faces, see `aurel.data.synthetic.dataset`.
+    """Options of the embedded faces, see `aurel.data.synthetic.dataset`.
 
     Args:
         subjects: number of people; fold f of 1 to 3 tests every third of them.
-        per_subject: images of each, or clips.
-        size: pixels a side as rendered, before the crop.
-        coupling: factor on the couplings between labels: 0 independent, 1 as in the data.
-        occlusion: share of images or clips in which something covers a part of the face.
-        strength: of the variation in pose, light and camera.
+        per_subject: number of images, or clips, of each subject.
+        size: side of the rendered images in pixels, before the crop.
+        coupling: factor of the couplings between labels: 0 independent, 1 as in the data.
+        occlusion: share of images or clips in which a part of the face is covered.
+        strength: strength of the variation in pose, light and camera.
         faintest: lowest intensity of a present AU.
-        seed: of everything in them; other seeds are other people.
-        speed: of clips, factor on how often labels change; 1 is that of recordings.
+        seed: seed of all random numbers; other seeds give other people.
+        speed: factor of the rate at which labels of clips change; 1 is that of recordings.
     """
 
     subjects: int = 100

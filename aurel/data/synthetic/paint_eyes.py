@@ -88,8 +88,8 @@ def _paint_eyeball(
     radius = np.sqrt(gx * gx + gy * gy)
     size = px(person.iris_r)
     ring = 0.55 + 0.45 * clamp((0.93 * size - radius) * px(1 / (0.30 * person.iris_r)))
-    coloured = iris[:, :, None, None] * (1.25 * ring * under_lid)[:, None]
-    blend(part, canvas.edge(size - radius) * opening, coloured)
+    colored = iris[:, :, None, None] * (1.25 * ring * under_lid)[:, None]
+    blend(part, canvas.edge(size - radius) * opening, colored)
     blend(part, canvas.edge(0.45 * size - radius) * opening, PUPIL)
     gx -= px(outward * 0.022 * np.sign(capture.light_x))
     gy += 0.024

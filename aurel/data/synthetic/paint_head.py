@@ -14,20 +14,20 @@ from aurel.data.synthetic.texture import look_up
 
 @dataclass(frozen=True)
 class Hair:
-    """The hair's share of each pixel behind the face (n, S, S), and its colour (n, 3, S, S)."""
+    """Share of each pixel that hair behind the face covers, (n, S, S), and color (n, 3, S, S)."""
 
     behind: Array
-    colour: Array
+    color: Array
 
 
 def paint_background(scene: Scene) -> Array:
-    """Return new pictures, (n, 3, S, S), with a soft two-way gradient."""
+    """Return new pictures, (n, 3, S, S), with a linear gradient of brightness."""
     canvas = scene.canvas
     capture = canvas.capture
-    colour = np.stack([capture.background_r, capture.background_g, capture.background_b], 1)
-    colour = 0.6 * colour.mean(1, keepdims=True) + 0.4 * colour
+    color = np.stack([capture.background_r, capture.background_g, capture.background_b], 1)
+    color = 0.6 * color.mean(1, keepdims=True) + 0.4 * color
     gradient = px(capture.background_tilt_x) * canvas.u + px(capture.background_tilt_y) * canvas.v
-    return colour[:, :, None, None] + gradient[:, None]
+    return color[:, :, None, None] + gradient[:, None]
 
 
 def paint_hair_behind(scene: Scene, picture: Array, tone: Array) -> Hair:
@@ -52,9 +52,9 @@ def paint_hair_behind(scene: Scene, picture: Array, tone: Array) -> Hair:
     curly = px((person.hair_curl > 0.6).astype(np.float32))
     strands = look_up(v * 9 + 14 * square + 552, u * 150 + 12 * v + 512)
     strands += curly * (look_up(v * 90 + 512, u * 90 + 512) - strands)
-    colour = tone[:, :, None, None] * (1 + 0.30 * strands + 0.16 * scene.texture)[:, None]
-    blend(picture, behind, colour)
-    return Hair(behind, colour)
+    color = tone[:, :, None, None] * (1 + 0.30 * strands + 0.16 * scene.texture)[:, None]
+    blend(picture, behind, color)
+    return Hair(behind, color)
 
 
 def paint_body(scene: Scene, picture: Array, skin: Array, hair: Hair) -> None:
@@ -76,8 +76,8 @@ def paint_body(scene: Scene, picture: Array, skin: Array, hair: Hair) -> None:
         a, b = (window.u - px(x + 0.005)) / 0.07, (window.v + 0.03) / 0.165
         inside = 1 - a * a - b * b
         ear = canvas.edge(inside * 0.055) * px(bare)
-        colour = skin[:, :, None, None] * (0.78 + 0.14 * clamp(inside))[:, None]
-        blend(window.of(picture), ear, colour)
+        color = skin[:, :, None, None] * (0.78 + 0.14 * clamp(inside))[:, None]
+        blend(window.of(picture), ear, color)
 
 
 def paint_skin(scene: Scene, picture: Array, skin: Array, hair: Array) -> None:
@@ -122,7 +122,7 @@ def paint_hair_front(scene: Scene, picture: Array, hair: Hair, light: Array) -> 
     np.maximum(front, drape, out=front)
     sheen = v + 0.72 + 0.25 * u * u
     sheen = np.maximum(1 - 16 * sheen * sheen, 0)
-    blend(picture, front, hair.colour * (0.70 + 0.32 * light + 0.22 * sheen)[:, None])
+    blend(picture, front, hair.color * (0.70 + 0.32 * light + 0.22 * sheen)[:, None])
 
 
 def paint_glasses(scene: Scene, picture: Array) -> None:

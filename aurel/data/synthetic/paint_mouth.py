@@ -1,4 +1,4 @@
-"""Lips, and what shows between them."""
+"""Lips, and the inside of the open mouth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TONGUE = np.array([(0.52, 0.22, 0.22)], np.float32)
 TOOTH = np.array((0.90, 0.87, 0.81), np.float32)
 
 
-def paint_mouth(scene: Scene, picture: Array, colour: Array, light: Array) -> None:
+def paint_mouth(scene: Scene, picture: Array, color: Array, light: Array) -> None:
     """Paint the lips, the opening with teeth and tongue, and the seam of closed lips."""
     canvas, shape, a = scene.canvas, scene.shape, scene.a
     window = canvas.window(
@@ -33,7 +33,7 @@ def paint_mouth(scene: Scene, picture: Array, colour: Array, light: Array) -> No
     )  # fmt: skip
     ends = clamp((1 - square) * px(shape.mouth_w.mean(1) * np.float32(0.5 / canvas.pixel)) + 0.35)
     part = window.of(picture)
-    _paint_lips(scene, window, part, colour, light, y, lines, ends)
+    _paint_lips(scene, window, part, color, light, y, lines, ends)
     opening = np.minimum(
         canvas.edge(y - lines.inner_upper), canvas.edge(lines.inner_lower - y)
     ) * ends  # fmt: skip
@@ -52,13 +52,13 @@ def _paint_lips(
     scene: Scene,
     window: Window,
     part: Array,
-    colour: Array,
+    color: Array,
     light: Array,
     y: Array,
     lines: LipLines,
     ends: Array,
 ) -> None:
-    """The upper lip faces down and is darker; the lower catches the light."""
+    """Paint the lips: the upper one, which faces down, is darker than the lower one."""
     edge = scene.canvas.edge
     lips = np.minimum(edge(y - lines.outer_upper, 1.6), edge(lines.outer_lower - y, 1.6)) * ends
     upper_h = np.maximum(lines.inner_upper - lines.outer_upper, np.float32(1e-3))
@@ -71,11 +71,11 @@ def _paint_lips(
     tone += is_lower * (tone_lower - tone)
     tone *= 0.50 + 0.50 * window.of(light)
     tone *= 1 + 0.06 * window.of(scene.texture)
-    blend(part, lips * 0.92, colour[:, :, None, None] * tone[:, None])
+    blend(part, lips * 0.92, color[:, :, None, None] * tone[:, None])
 
 
 def _inside(scene: Scene, y: Array, square: Array, lines: LipLines) -> Array:
-    """Return the colours of the open mouth: dark, a tongue when the jaw drops, upper teeth."""
+    """Return the colors of the open mouth: dark, a tongue when the jaw drops, upper teeth."""
     a = scene.a
     inside = np.broadcast_to(CAVITY[None, :, None, None], (len(y), 3, *y.shape[1:])).copy()
     tongue = clamp((y - lines.inner_lower + 0.055) * 16) * np.maximum(1 - 2.2 * square, 0)

@@ -1,4 +1,4 @@
-"""The synthetic faces as a data set of a recipe: images, clips and triplets of people by fold."""
+"""Readers of the synthetic faces for recipes: images, clips and triplets of a part."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def synthetic_people(part: Part) -> list[int]:
     """Return the people of a part; fold f of 1 to 3 tests every third of them.
 
     Raises:
-        FileNotFoundError: the part is "val", which the faces do not have.
+        FileNotFoundError: the part is "val", which does not exist.
     """
     if part.split == "val":
-        raise FileNotFoundError("the embedded faces have no validation part of their own")
+        raise FileNotFoundError("the synthetic faces have no val part, only train and test")
     assert part.fold is not None
     people = range(part.synthetic.subjects)
     return [p for p in people if (p % FOLDS == part.fold - 1) == (part.split == "test")]
@@ -51,7 +51,7 @@ def synthetic_clips(part: Part) -> SyntheticClips:
 
 
 def synthetic_triplets(part: Part, transform: Transform, seed: int) -> SyntheticTriplets:
-    """Return triplets of the faces of a part; `seed` says which faces meet."""
+    """Return triplets of the faces of a part; `seed` is that of the triplets."""
     return SyntheticTriplets(synthetic_images(part), transform=transform, seed=seed)
 
 

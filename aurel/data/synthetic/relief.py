@@ -1,4 +1,4 @@
-"""The height of the skin and its wrinkles, and the light that makes both visible."""
+"""The height of the skin and its wrinkles, and the shading of both."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Relief:
     """Height and openness of the skin, changed in place by the functions that add features.
 
     Args:
-        height: in face coordinates towards the viewer, (n, S, S).
-        openness: 1 on open skin, less in wrinkles, which are dark from every light, (n, S, S).
+        height: in face coordinates toward the viewer, (n, S, S).
+        openness: 1 on smooth skin, less in wrinkles, which are dark in any light, (n, S, S).
     """
 
     height: Array
     openness: Array
 
     def bump(self, window: Window, height: Array) -> None:
-        """Raise the skin."""
+        """Add `height` to the skin in a window."""
         part = window.of(self.height)
         part += height
 
     def groove(self, window: Window, depth: Array, sink: float, darken: float) -> None:
-        """Cut wrinkles of depth 0..1 into the skin."""
+        """Add wrinkles of depth 0..1 to the skin in a window."""
         part = window.of(self.openness)
         part -= darken * depth
         part = window.of(self.height)
@@ -38,14 +38,14 @@ class Relief:
 
 
 def head(scene: Scene) -> Relief:
-    """Return the bare round of the face."""
+    """Return the relief of the head without features."""
     height = np.sqrt(np.maximum(scene.dome, np.float32(0.004)))
     height *= 0.52
     return Relief(height, np.ones_like(height))
 
 
 def shade(scene: Scene, relief: Relief) -> tuple[Array, Array]:
-    """Light the relief; return the light and the gloss, each (n, S, S)."""
+    """Return the light and the gloss of the relief, each (n, S, S)."""
     capture = scene.canvas.capture
     x, y = capture.light_x.astype(np.float64), capture.light_y.astype(np.float64)
     norm = np.sqrt(x * x + y * y + 1)

@@ -9,7 +9,7 @@ from aurel.data.synthetic.texture import look_up
 
 
 def add_mouth(scene: Scene, relief: Relief) -> None:
-    """The round of the teeth, the philtrum; bulges and fine lines of AU23 and AU24."""
+    """Add the bulge over the teeth, the philtrum, and bulges and fine lines of AU23 and AU24."""
     shape, a, thin = scene.shape, scene.a, scene.canvas.thin
     y, low, width = shape.mouth_y, shape.lower_lip_y, shape.mouth_w.mean(1)
     a23, a24 = a.mean(23), a.mean(24)
@@ -34,7 +34,7 @@ def add_mouth(scene: Scene, relief: Relief) -> None:
 
 
 def add_chin(scene: Scene, relief: Relief) -> None:
-    """The fold under the lower lip and the chin boss, which AU17 raises and pits."""
+    """Add the fold under the lower lip and the chin boss, with the bulge and pits of AU17."""
     shape, a17, thin = scene.shape, scene.a.mean(17), scene.canvas.thin
     a23, a24 = scene.a.mean(23), scene.a.mean(24)
     low, width = shape.lower_lip_y, shape.mouth_w.mean(1)
@@ -56,7 +56,7 @@ def add_chin(scene: Scene, relief: Relief) -> None:
 
 
 def add_corners(scene: Scene, relief: Relief) -> None:
-    """The corners of the mouth: shadow, dimple (AU14), marionette line (AU15), stretch (AU20)."""
+    """Add shadow, dimple (AU14), marionette line (AU15) and stretch (AU20) of the mouth corners."""
     shape, a, thin = scene.shape, scene.a, scene.canvas.thin
     for side in SIDES:
         x = shape.mouth_w[:, side]

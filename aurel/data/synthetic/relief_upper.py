@@ -11,7 +11,7 @@ from aurel.data.synthetic.scene import SIDES, Scene
 
 
 def add_forehead(scene: Scene, relief: Relief) -> None:
-    """Horizontal lines: in the middle for AU1, over the outer brows for AU2."""
+    """Add horizontal lines: in the middle for AU1, over the outer brows for AU2."""
     person, a, thin = scene.person, scene.a, scene.canvas.thin
     brow_y = person.eye_y - person.brow_rise
     window = scene.canvas.window(-0.56, 0.56, -1.06, brow_y + 0.08)
@@ -25,7 +25,7 @@ def add_forehead(scene: Scene, relief: Relief) -> None:
 
 
 def add_brow(scene: Scene, relief: Relief) -> None:
-    """The brow ridge; AU4's oblique furrows between the brows and bulges at their inner ends."""
+    """Add the brow ridge, and AU4's oblique furrows and bulges at the inner ends of the brows."""
     person, shape, a, thin = scene.person, scene.shape, scene.a, scene.canvas.thin
     middle_y = shape.brow_inner_y.mean(1) - 0.015
     for side in SIDES:
@@ -42,7 +42,7 @@ def add_brow(scene: Scene, relief: Relief) -> None:
 
 
 def add_eyes(scene: Scene, relief: Relief) -> None:
-    """Sockets and eyeballs; pouch and furrow under the lid (AU6, AU7); crow's feet (AU6)."""
+    """Add sockets, eyeballs, pouch and furrow under the lid (AU6, AU7), and crow's feet (AU6)."""
     person, shape, a, thin = scene.person, scene.shape, scene.a, scene.canvas.thin
     for side in SIDES:
         x, y, width = person.eye_x, shape.eye_y[:, side], shape.eye_w[:, side]
@@ -70,7 +70,7 @@ def add_eyes(scene: Scene, relief: Relief) -> None:
 
 
 def add_cheeks(scene: Scene, relief: Relief) -> None:
-    """The cheek pad, and the furrow from nose to mouth (AUs 9, 10 and 12) with its overhang."""
+    """Add the cheeks, and the nasolabial furrows (AUs 9, 10 and 12) with their overhang."""
     shape, a = scene.shape, scene.a
     for side in SIDES:
         a12 = a[12][:, side]
@@ -82,7 +82,7 @@ def add_cheeks(scene: Scene, relief: Relief) -> None:
 
 
 def add_nose(scene: Scene, relief: Relief) -> None:
-    """Bridge, tip, wings and nostrils; AU9's oblique lines on its sides."""
+    """Add bridge, tip, wings and nostrils of the nose, and AU9's oblique lines on its sides."""
     person, shape, a, thin = scene.person, scene.shape, scene.a, scene.canvas.thin
     y, width = shape.nose_y, shape.nose_w
     window = _turned(scene, scene.canvas.window(-0.30, 0.30, -0.36, 0.40))
@@ -170,7 +170,7 @@ def _add_nasolabial(scene: Scene, relief: Relief, side: int) -> None:
 
 
 def _bridge(scene: Scene, window: Window) -> Array:
-    """The ridge from between the eyes to the tip, narrow above and wide below."""
+    """Return the ridge from between the eyes to the tip, narrow above and wide below."""
     person, shape = scene.person, scene.shape
     root, length = person.eye_y - 0.06, shape.nose_y - person.eye_y + 0.06
     down = clamp((window.v - px(root)) * px(1 / length))
@@ -186,6 +186,6 @@ def _bridge(scene: Scene, window: Window) -> Array:
 
 
 def _turned(scene: Scene, window: Window) -> Window:
-    """Shift the nose sideways with the turn of the head: the more, the nearer to the tip."""
+    """Return a window shifted sideways with the yaw of the head, more toward the tip."""
     lower = clamp((window.v - px(scene.person.eye_y)) * 2.2)
     return Window(window.u - px(scene.shape.nose_x) * lower, window.v, window.rows, window.columns)

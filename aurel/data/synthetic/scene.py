@@ -1,4 +1,4 @@
-"""What every painting function reads: the canvas, the person, the shape and the action units."""
+"""The inputs of all painting functions: canvas, person, shape, action units and shared maps."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ SIDES = (0, 1)
 
 @dataclass(frozen=True)
 class Scene:
-    """A batch of faces and the maps over all pixels that several painters share.
+    """A batch of faces, and maps over all pixels that several painting functions use.
 
     Args:
         canvas: the pictures in face coordinates.
-        person: who they show.
-        shape: where their features are.
+        person: identities.
+        shape: positions of the features.
         a: intensities of the action units.
         dome: 1 in the middle of the face, 0 on its outline, negative outside, (n, S, S).
-        face: share of each pixel that is face, (n, S, S).
-        texture: noise that sticks to the skin, (n, S, S).
+        face: share of each pixel that the face covers, (n, S, S).
+        texture: noise in face coordinates, which moves with the skin, (n, S, S).
     """
 
     canvas: Canvas
@@ -41,7 +41,7 @@ class Scene:
 
 
 def make_scene(canvas: Canvas, person: Identity, shape: FaceShape, a: Actions) -> Scene:
-    """Lay the outline of the face: a half ellipse above the ears, a jaw below them."""
+    """Return the scene, with the outline of the face: a half ellipse above the ears, then a jaw."""
     u, v = canvas.u, canvas.v
     below = (v - JAW_TOP) * px(1 / (shape.chin_y - JAW_TOP))
     above = (v - JAW_TOP) * (-1 / 1.16)

@@ -14,16 +14,16 @@ from aurel.data.synthetic.arrays import DoubleArray
 
 @dataclass(frozen=True)
 class LabelStatistics:
-    """The pairwise model fitted to one label list, and how long its units stay on.
+    """The pairwise model of a label list, and the persistence of its units.
 
     Args:
         name: "BP4D", "DISFA", "EmotioNet" or "all" (their union of 18 units).
-        aus: action unit numbers, N of them.
+        aus: the N action unit numbers.
         rates: occurrence rates, (N,).
         fields: h of the pairwise model, (N,).
         couplings: J, symmetric with a zero diagonal, (N, N).
-        turn_on: P(1 at t + 1 | 0 at t) a frame, (N,); None for lists of single images.
-        frozen: share of clips in which a unit does not change, (N,); None likewise.
+        turn_on: P(1 at t + 1 | 0 at t) per frame, (N,); None for lists of single images.
+        frozen: share of clips in which a unit does not change, (N,); None for single images.
     """
 
     name: str
@@ -43,10 +43,10 @@ def label_statistics() -> dict[str, LabelStatistics]:
 
 
 def statistics_for(numbers: tuple[int, ...]) -> LabelStatistics:
-    """Return the statistics of the smallest label set that holds every one of `numbers`.
+    """Return the statistics of the smallest label set that contains all of `numbers`.
 
     Raises:
-        ValueError: if a unit is in none of them.
+        ValueError: a unit is in no label set.
     """
     available = sorted(label_statistics().values(), key=lambda entry: len(entry.aus))
     for entry in available:

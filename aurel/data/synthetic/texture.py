@@ -1,4 +1,4 @@
-"""Two fixed tables of noise: one that sticks to skin and hair, one for the camera."""
+"""Two constant tables of noise: one for skin and hair, one for the camera."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OCTAVES = ((8, 0.30), (16, 0.25), (32, 0.20), (64, 0.15), (128, 0.12), (256, 0.
 
 @cache
 def skin_tile() -> Array:
-    """Return smooth noise of many scales, (256, 256), periodic, of deviation about 0.5."""
+    """Return periodic smooth noise of many scales, (256, 256), of standard deviation about 0.5."""
     rng = np.random.default_rng(7)
     tile = np.zeros((TILE, TILE), np.float32)
     for cells, weight in _OCTAVES:
@@ -26,7 +26,7 @@ def skin_tile() -> Array:
 
 @cache
 def sensor_noise() -> Array:
-    """Return independent triangular noise of deviation 1, (512, 512)."""
+    """Return independent triangular noise of standard deviation 1, (512, 512)."""
     rng = np.random.default_rng(11)
     shape = (SENSOR, SENSOR)
     difference = rng.random(shape, dtype=np.float32) - rng.random(shape, dtype=np.float32)
@@ -34,7 +34,7 @@ def sensor_noise() -> Array:
 
 
 def look_up(rows: Array, columns: Array) -> Array:
-    """Read the skin tile at float positions (truncated, wrapped)."""
+    """Return the skin tile at float positions, truncated and modulo its size."""
     wrap = TILE - 1
     return skin_tile()[rows.astype(np.int32) & wrap, columns.astype(np.int32) & wrap]
 

@@ -1,0 +1,1 @@
+"""Parameter names of the authors of each model, and their conversion to names of aurel."""

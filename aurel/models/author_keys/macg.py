@@ -1,4 +1,4 @@
-"""MACG's weights: the authors' names and shapes, and ours."""
+"""MACG's weights: the authors' names and shapes, and their conversion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from aurel.models.author_keys import me_graphau
-from aurel.models.author_keys.edges import token_projection
+from aurel.models.author_keys.layers import token_projection
 from aurel.models.author_keys.shapes import Shapes, State, affine, flat, linear_block, under
 from aurel.models.registry import AuthorLayout
 
@@ -26,31 +26,31 @@ _ATTENTION = {
     "mix": "conv3",
 }
 _TOPOLOGY = {"query": "conv1", "key": "conv2", "value": "conv3", "relation": "conv4"}
-_WHOLE = {"attention": "mafg", "graph": True, "channel_topology": "shared"}
+_COMPLETE = {"attention": "mafg", "graph": True, "channel_topology": "shared"}
 
 
 def multi_scale_attention(author: Mapping[str, Tensor]) -> State:
     """Map the convolutions of `MAFG` onto `MultiScaleAttention`."""
     return {
-        f"{ours}.{entry}": author[f"{theirs}.{entry}"]
-        for ours, theirs in _ATTENTION.items()
+        f"{name}.{entry}": author[f"{author_name}.{entry}"]
+        for name, author_name in _ATTENTION.items()
         for entry in ("weight", "bias")
     }
 
 
 def channel_topology(author: Mapping[str, Tensor]) -> State:
     """Map `CCFG` (conv1 to conv4, class_linear) onto a shared `ChannelTopology`."""
-    ours = {}
-    for name, theirs in _TOPOLOGY.items():
+    state = {}
+    for name, author_name in _TOPOLOGY.items():
         for entry in ("weight", "bias"):
-            value = author[f"{theirs}.{entry}"]
-            ours[f"{name}.{entry}"] = value.view(value.shape[:2])
+            value = author[f"{author_name}.{entry}"]
+            state[f"{name}.{entry}"] = value.view(value.shape[:2])
     block = token_projection(under(author, "class_linear."))
-    return {**ours, **{f"view.{key}": value for key, value in block.items()}}
+    return {**state, **{f"view.{key}": value for key, value in block.items()}}
 
 
 def own_head(author: Mapping[str, Tensor]) -> State:
-    """Map what MACG's head has beyond that of ME-GraphAU: attention, topology and fusion."""
+    """Map the modules that ME-GraphAU's head lacks: attention, topology and fusion."""
     modules = {
         "attention": multi_scale_attention(under(author, "mafg.")),
         "topology": channel_topology(under(author, "ccfg.")),
@@ -60,7 +60,7 @@ def own_head(author: Mapping[str, Tensor]) -> State:
 
 
 def _shapes(model: MACG) -> Shapes:
-    _check_whole(model)
+    _check_complete(model)
     shapes = {
         key.replace("head.class_linears.", "head.mafg.class_linears."): shape
         for key, shape in me_graphau.STAGE1.shapes(model).items()
@@ -80,10 +80,10 @@ def _shapes(model: MACG) -> Shapes:
     return shapes
 
 
-def _check_whole(model: MACG) -> None:
-    chosen = {option: getattr(model.config, option) for option in _WHOLE}
-    if chosen != _WHOLE:
-        raise ValueError(f"the authors' MACG has the options {_WHOLE}, this one {chosen}")
+def _check_complete(model: MACG) -> None:
+    chosen = {option: getattr(model.config, option) for option in _COMPLETE}
+    if chosen != _COMPLETE:
+        raise ValueError(f"the options must be those of the authors, {_COMPLETE}, got {chosen}")
 
 
 def _convert(author: Mapping[str, Tensor], model: MACG) -> State:
@@ -95,7 +95,7 @@ def _convert(author: Mapping[str, Tensor], model: MACG) -> State:
     return {**me_graphau.STAGE1.convert(shared, model), **own}
 
 
-# Their head owns a linear block that it never calls.
+# The authors' head has a linear block that it never calls.
 _UNUSED = tuple(linear_block("head.class_linear", 1, 1))
 
 LAYOUT = AuthorLayout(

@@ -1,4 +1,4 @@
-"""MDHR's released weights: the authors' names and shapes, and ours."""
+"""MDHR's released weights: the authors' names and shapes, and their conversion."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from aurel.facs import RegionPlan
-from aurel.models.author_keys import swin
-from aurel.models.author_keys.cross_region import cross_region_gat
-from aurel.models.author_keys.edges import (
+from aurel.models.author_keys.layers import (
     au_specific_features,
     cosine_classifier,
     token_projection,
 )
 from aurel.models.author_keys.shapes import (
+    SWIN_BUFFERS,
     Shapes,
     State,
     affine,
@@ -47,7 +46,7 @@ def facial_dynamics(author: Mapping[str, Tensor]) -> State:
         modules[f"scales.{index}.1"] = f"bn{scale}"
         modules[f"gates.{index}.0"] = f"weight_{scale}"
         modules[f"gates.{index}.1"] = f"wbn{scale}"
-    return flat({ours: under(author, f"{theirs}.") for ours, theirs in modules.items()})
+    return flat({name: under(author, f"{module}.") for name, module in modules.items()})
 
 
 def regional_au_features(author: Mapping[str, Tensor], plan: RegionPlan) -> State:
@@ -65,6 +64,20 @@ def regional_au_features(author: Mapping[str, Tensor], plan: RegionPlan) -> Stat
     return flat(modules)
 
 
+def cross_region_gat(author: Mapping[str, Tensor]) -> State:
+    """Map `CRM` (gat.linear, gat.scoring_fn_source, ...), or its attention, onto `CrossRegionGAT`.
+
+    The authors call the node in the row the source; here it is the target of the messages.
+    """
+    gat = {key.removeprefix("gat."): value for key, value in author.items()}
+    return {
+        "linear.weight": gat["linear.weight"],
+        "bias": gat["bias"],
+        "target_attention": gat["scoring_fn_source"].squeeze(0),
+        "source_attention": gat["scoring_fn_target"].squeeze(0),
+    }
+
+
 def per_au_temporal_conv(author: Mapping[str, Tensor]) -> State:
     """Map `TCN` (temporal_cnn.0, ..., bn) onto `PerAUTemporalConv`."""
     count = len([key for key in author if key.startswith("temporal_cnn.")]) // 2
@@ -78,18 +91,18 @@ def per_au_temporal_conv(author: Mapping[str, Tensor]) -> State:
 def _group_names(plan: RegionPlan) -> tuple[str, ...]:
     if plan.names not in _GROUPS:
         raise ValueError(
-            "the authors of MDHR released weights for the AU groups of BP4D and of DISFA, "
-            f"the model has {', '.join(plan.names)}"
+            "groups must be those of BP4D or DISFA, for which weights of MDHR were released, got "
+            f"{', '.join(plan.names)}"
         )
     return _GROUPS[plan.names]
 
 
 def _shapes(model: MDHR) -> Shapes:
-    _check_whole(model)
+    _check_complete(model)
     channels, nodes = model.projection.out_channels, len(model.aus)
     dynamics, features = model.dynamics, model.features
     assert dynamics is not None and features is not None
-    shapes = {f"Backbone.{theirs}": shape for theirs, _, shape in backbone_names(model, "MDHR")}
+    shapes = {f"Backbone.{name}": shape for name, _, shape in backbone_names(model, "MDHR")}
     shapes.update(linear_block("global_linear", model.projection.in_channels, channels))
     hidden = dynamics.hidden_channels
     per_scale = zip(_SCALES, dynamics.in_channels, dynamics.strides, strict=True)
@@ -120,8 +133,8 @@ def _convert(author: Mapping[str, Tensor], model: MDHR) -> State:
     return flat(
         {
             "backbone.net": {
-                ours: author[f"Backbone.{theirs}"]
-                for theirs, ours, _ in backbone_names(model, "MDHR")
+                name: author[f"Backbone.{author_name}"]
+                for author_name, name, _ in backbone_names(model, "MDHR")
             },
             "projection": token_projection(under(author, "global_linear.")),
             "dynamics": facial_dynamics(under(author, "MFD.")),
@@ -133,9 +146,9 @@ def _convert(author: Mapping[str, Tensor], model: MDHR) -> State:
     )
 
 
-def _check_whole(model: MDHR) -> None:
+def _check_complete(model: MDHR) -> None:
     config = model.config
-    whole = (
+    complete = (
         config.scales == _SCALES
         and config.fusion == "adaptive"
         and config.regional
@@ -143,8 +156,11 @@ def _check_whole(model: MDHR) -> None:
         and config.edges is not None
         and config.temporal
     )
-    if not whole:
-        raise ValueError(f"the authors of MDHR released the whole model only, not {config}")
+    if not complete:
+        raise ValueError(
+            f"the options must be those of the complete MDHR, of which weights were released, got "
+            f"{config}"
+        )
 
 
-LAYOUT = AuthorLayout(_shapes, _convert, ignored=swin.IGNORED)
+LAYOUT = AuthorLayout(_shapes, _convert, ignored=SWIN_BUFFERS)

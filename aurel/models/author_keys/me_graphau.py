@@ -1,4 +1,4 @@
-"""ME-GraphAU's released weights: the authors' names and shapes, and ours."""
+"""ME-GraphAU's released weights: the authors' names and shapes, and their conversion."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from aurel.models.author_keys import swin
-from aurel.models.author_keys.edges import (
+from aurel.models.author_keys.layers import (
     au_specific_features,
     cosine_classifier,
     gated_edge_gcn,
     multi_dimensional_edges,
     token_projection,
+    topk_graph_conv,
 )
-from aurel.models.author_keys.facial_graph_generator import topk_graph_conv
 from aurel.models.author_keys.shapes import (
+    SWIN_BUFFERS,
     Shapes,
     State,
     TrunkModel,
@@ -40,11 +40,9 @@ def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Shapes:
 
 
 def _shared_shapes(model: TrunkModel) -> Shapes:
-    """Shapes of what both stages have: backbone, global_linear, class_linears, sc."""
+    """Return the shapes that both stages have: backbone, global_linear, class_linears, sc."""
     channels, nodes = model.projection.out_channels, len(model.aus)
-    shapes = {
-        f"backbone.{theirs}": shape for theirs, _, shape in backbone_names(model, "ME-GraphAU")
-    }
+    shapes = {f"backbone.{name}": shape for name, _, shape in backbone_names(model, "ME-GraphAU")}
     shapes.update(linear_block("global_linear", model.projection.in_channels, channels))
     for node in range(nodes):
         shapes.update(linear_block(f"head.class_linears.{node}", channels, channels))
@@ -80,11 +78,11 @@ def _stage2_shapes(model: TrunkModel) -> Shapes:
 
 
 def _shared(author: Mapping[str, Tensor], model: TrunkModel) -> dict[str, State]:
-    """Return the state dicts, by module of ours, of what both stages have."""
+    """Return the state dict of each module that both stages have, by its name."""
     return {
         "backbone.net": {
-            ours: author[f"backbone.{theirs}"]
-            for theirs, ours, _ in backbone_names(model, "ME-GraphAU")
+            name: author[f"backbone.{author_name}"]
+            for author_name, name, _ in backbone_names(model, "ME-GraphAU")
         },
         "projection": token_projection(under(author, "global_linear.")),
         "head.features": au_specific_features(under(author, "head.class_linears.")),
@@ -112,5 +110,5 @@ def _keep_all_ties(model: MEGraphAUStage1 | MACG) -> None:
         model.head.relation.ties = "all"
 
 
-STAGE1 = AuthorLayout(_stage1_shapes, _convert_stage1, _keep_all_ties, swin.IGNORED)
-STAGE2 = AuthorLayout(_stage2_shapes, _convert_stage2, ignored=swin.IGNORED)
+STAGE1 = AuthorLayout(_stage1_shapes, _convert_stage1, _keep_all_ties, SWIN_BUFFERS)
+STAGE2 = AuthorLayout(_stage2_shapes, _convert_stage2, ignored=SWIN_BUFFERS)

@@ -1,6 +1,6 @@
-"""OpenGraphAU's released weights: the authors' names and shapes, and ours.
+"""OpenGraphAU's released weights: the authors' names and shapes, and their conversion.
 
-They are those of ME-GraphAU for the main AUs, spelled a little differently, and `sub_sc`.
+They are those of ME-GraphAU for the main AUs, under slightly different names, and `sub_sc`.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class _MainPart:
 def _main_part(model: TrunkModel) -> _MainPart:
     if model.aus != _OPENGRAPHAU:
         raise ValueError(
-            f"the authors' OpenGraphAU has the {len(_OPENGRAPHAU)} AUs of the set OpenGraphAU, "
-            f"this model has {', '.join(model.aus.names)}"
+            f"aus must be the {len(_OPENGRAPHAU)} AUs of the set OpenGraphAU, for which weights "
+            f"were released, got {', '.join(model.aus.names)}"
         )
     return _MainPart(model.config, AU_SETS["OpenGraphAU-main"], model.backbone, model.projection)
 
 
 def _to_author(key: str) -> str:
-    """Return OpenGraphAU's spelling of a key of ME-GraphAU."""
+    """Return OpenGraphAU's name of a key of ME-GraphAU."""
     key = re.sub(r"^head\.(sc|class_linears)\b", r"head.main_\1", key)
     return re.sub(
         r"^head\.gnn\.(\w+)([12])\.",
@@ -72,12 +72,12 @@ def _shapes(layout: AuthorLayout, model: TrunkModel) -> Shapes:
 
 def _convert(layout: AuthorLayout, author: Mapping[str, Tensor], model: TrunkModel) -> State:
     main = {key.replace("head.main_", "head."): value for key, value in author.items()}
-    ours = layout.convert(main, _main_part(model))
-    return {**ours, _PROTOTYPES: torch.cat((author["head.main_sc"], author["head.sub_sc"]))}
+    state = layout.convert(main, _main_part(model))
+    return {**state, _PROTOTYPES: torch.cat((author["head.main_sc"], author["head.sub_sc"]))}
 
 
 def _read_as_released(model: OpenGraphAUStage1 | OpenGraphAU) -> None:
-    """Let AU12L and AU12R read the node of AU11, as they were trained."""
+    """Classify AU12L and AU12R from the node of AU11, as in the authors' training."""
     nodes = (*range(len(AU_SETS["OpenGraphAU-main"])), *OPENGRAPHAU_PARENTS_RELEASED)
     model.head.selection.read(nodes)
     model.config = dataclasses.replace(model.config, lateral_parents="released")

@@ -1,7 +1,13 @@
-"""What the maps from the authors' names to ours have in common: shapes, prefixes, backbones."""
+"""Shapes, prefixes and names of backbones, for the conversions of all models.
+
+The original code of the Swin Transformer merges patches at the end of stages 0 to 2, timm's at the
+start of stages 1 to 3; the order of the four merged patches is the same. The original also stores
+two kinds of buffers that follow from the architecture: attention masks and position indices.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -10,12 +16,12 @@ from torch import Tensor
 from aurel.backbones.build import Backbone
 from aurel.facs import AUSet
 from aurel.layers.token_projection import TokenProjection
-from aurel.models.author_keys import swin
 from aurel.models.base import ModelConfig
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
-_MASKED_AUTOENCODER = "vit_base_patch16_sincos"  # of OpenGraphAU alone
+SWIN_BUFFERS = (".attn_mask", ".relative_position_index")
+_MASKED_AUTOENCODER = "vit_base_patch16_sincos"  # of OpenGraphAU only
 
 
 class TrunkModel(Protocol):
@@ -40,7 +46,7 @@ def affine(name: str, outputs: int, *inputs: int) -> Shapes:
 
 
 def batch_norm(name: str, channels: int) -> Shapes:
-    """Return the shapes of a batch normalisation."""
+    """Return the shapes of a batch normalization."""
     per_channel = ("weight", "bias", "running_mean", "running_var")
     return {
         **{f"{name}.{entry}": (channels,) for entry in per_channel},
@@ -64,22 +70,31 @@ def flat(modules: Mapping[str, Mapping[str, Tensor]]) -> State:
 
 
 def backbone_names(model: TrunkModel, paper: str) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Return (authors' name, ours, shape) of every tensor of the backbone.
+    """Return (authors' name, name, shape) of every tensor of the backbone.
 
     Raises:
-        ValueError: the backbone is of a family that the authors of `paper` do not have.
+        ValueError: the authors of `paper` have no backbone of this family.
     """
     backbone = model.config.backbone
     rename: Callable[[str], str]
     if backbone == _MASKED_AUTOENCODER:
         rename = "encoder.{}".format
     elif backbone.startswith(("resnet", "swin_")):
-        rename = swin.original_name if backbone.startswith("swin_") else str
+        rename = _original_swin_name if backbone.startswith("swin_") else str
     else:
         raise ValueError(
-            f"the authors of {paper} have ResNet and Swin backbones, the model has {backbone}"
+            f"backbone must be a ResNet or Swin, which the authors of {paper} have, got {backbone}"
         )
     return [
         (rename(name), name, tuple(value.shape))
         for name, value in model.backbone.net.state_dict().items()
     ]
+
+
+def _original_swin_name(timm_name: str) -> str:
+    """Return `layers.0.downsample.norm.weight` for timm's `layers.1.downsample.norm.weight`."""
+    return re.sub(
+        r"^layers\.(\d+)\.downsample\.",
+        lambda match: f"layers.{int(match[1]) - 1}.downsample.",
+        timm_name,
+    )

@@ -1,7 +1,7 @@
-"""The authors' parameter names of ME-GraphAU and OpenGraphAU, mapped onto the layers of aurel.
+"""Parameter names of the layers that ME-GraphAU shares with the models that follow it.
 
 Each function takes the entries of one of the authors' modules, with names relative to it, and
-returns the state dict of our layer.
+returns the state dict of the layer of aurel.
 """
 
 from __future__ import annotations
@@ -50,18 +50,31 @@ def cosine_classifier(author: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {"prototypes": author["sc"]}
 
 
+def topk_graph_conv(author: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Map `GNN` (U, V, bnv) onto `TopKGraphConv`, which holds V and U in one linear map."""
+    state = {
+        f"norm.{key.removeprefix('bnv.')}": value
+        for key, value in author.items()
+        if key.startswith("bnv.")
+    }
+    for entry in ("weight", "bias"):
+        if f"V.{entry}" in author:
+            state[f"project.{entry}"] = torch.cat((author[f"V.{entry}"], author[f"U.{entry}"]))
+    return state
+
+
 def multi_dimensional_edges(author: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Map `GEM` (FAM, ARM, edge_proj, bn) onto `MultiDimensionalEdges`."""
-    ours = {}
-    for theirs, prefix in (("FAM", "face"), ("ARM", "pair")):
+    state = {}
+    for module, prefix in (("FAM", "face"), ("ARM", "pair")):
         for letter, role in (("q", "query"), ("k", "key"), ("v", "value")):
             for entry in ("weight", "bias"):
-                ours[f"{prefix}_{role}.{entry}"] = author[f"{theirs}.linear_{letter}.{entry}"]
+                state[f"{prefix}_{role}.{entry}"] = author[f"{module}.linear_{letter}.{entry}"]
     for entry in ("weight", "bias"):
-        ours[f"projection.{entry}"] = author[f"edge_proj.{entry}"]
+        state[f"projection.{entry}"] = author[f"edge_proj.{entry}"]
     for entry in _NORM:
-        ours[f"norm.{entry}"] = _square(author[f"bn.{entry}"])
-    return ours
+        state[f"norm.{entry}"] = _square(author[f"bn.{entry}"])
+    return state
 
 
 def gated_edge_gcn(author: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -70,15 +83,16 @@ def gated_edge_gcn(author: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ME-GraphAU numbers its modules from 1 (U1, bnv1, U2, ...); OpenGraphAU has a list
     (graph_layers.0.U, graph_layers.0.bnv, ...).
     """
-    ours = {}
+    state = {}
     for key, value in author.items():
         module, entry = key.rsplit(".", 1)
         if module.startswith("graph_layers."):
             _, index, name = module.split(".")
         else:
             name, index = module[:-1], str(int(module[-1]) - 1)
-        ours[f"layers.{index}.{_GATED[name]}.{entry}"] = _square(value) if name == "bne" else value
-    return ours
+        value = _square(value) if name == "bne" else value
+        state[f"layers.{index}.{_GATED[name]}.{entry}"] = value
+    return state
 
 
 def _block_keys(author: Mapping[str, Tensor], index: int) -> list[str]:
@@ -87,7 +101,7 @@ def _block_keys(author: Mapping[str, Tensor], index: int) -> list[str]:
 
 
 def _square(value: Tensor) -> Tensor:
-    """Return an entry of a normalisation over N*N pairs as (N, N)."""
+    """Return an entry of a normalization over N*N pairs as (N, N)."""
     if value.dim() == 0:
         return value
     nodes = round(value.numel() ** 0.5)
