@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from aurel.tables.resampling import (
     PERMUTATIONS,
     Estimate,
     Units,
+    chunks,
     estimate,
     false_discovery,
     false_discovery_pairs,
@@ -93,20 +94,22 @@ def compare(
     seen = np.stack([part.known.any((1, 2)) for part in swap_parts], axis=1)
     people = table.person[swapped.starts]
     rng = np.random.default_rng(seed + 1)
-    swaps = _swaps(seen, people, bool(units.block), PERMUTATIONS * resamples, rng)
-    permuted = _permuted(*swap_parts, swaps)
+    chances: list[list[Numbers]] = [[], []]
+    for number in chunks(PERMUTATIONS * resamples, len(swapped)):
+        swaps = _swaps(seen, people, bool(units.block), number, rng)
+        permuted = _permuted(swap_parts[0], swap_parts[1], swaps)
+        for found, statistic in zip(chances, (rates, phi), strict=True):
+            found.append(statistic(permuted[1]) - statistic(permuted[0]))
     differences = []
-    for statistic in (rates, phi):
+    for statistic, chance in zip((rates, phi), chances, strict=True):
         values = [statistic(part.total()) for part in parts]
         samples = [statistic(part.weighted(weights)) for part in parts]
         interval = estimate(values[1] - values[0], samples[1] - samples[0], units, level=level)
-        chance = statistic(permuted[1]) - statistic(permuted[0])
-        p = permutation_p(values[1] - values[0], chance)
+        p = permutation_p(values[1] - values[0], np.concatenate(chance))
         if not seen.all(1).any() and not _exchangeable(seen, people, bool(units.block)):
             p = np.full_like(p, np.nan)
-        found = Estimate(interval.value, interval.low, interval.high, p, interval.error)
         q = false_discovery(p) if p.ndim == 1 else false_discovery_pairs(p)
-        differences.append(Difference(values[0], values[1], found, q))
+        differences.append(Difference(values[0], values[1], replace(interval, p=p), q))
     both = _people_seen(table, first) & _people_seen(table, second)
     either = _people_seen(table, first) | _people_seen(table, second)
     return Comparison(first, second, len(both), len(either - both), *differences)

@@ -39,11 +39,8 @@ def ising_couplings(
     """
     states, _, row_state = distinct_states(labels)
     complete = row_state >= 0
-    share = np.bincount(
-        row_state[complete],
-        None if weights is None else weights[complete],
-        minlength=len(states),
-    )
+    rows = np.ones(len(labels)) if weights is None else weights
+    share = np.bincount(row_state[complete], rows[complete], len(states)).astype(np.float64)
     model = PairwiseModel.of(states, share, ridge)
     return model.expanded(model.fit(share))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def interpret(
     columns: Sequence[AUColumn],
     cells: Mapping[int, Numbers],
     tool: Tool,
-    wanted: str,
+    wanted: Kind | Literal["auto"],
     threshold: float | None,
     place: Sequence[str],
 ) -> Reading:

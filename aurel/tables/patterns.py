@@ -59,7 +59,7 @@ def pattern_counts(
     result = np.zeros((len(starts), len(patterns), 2 + longest))
     for place, pattern in enumerate(patterns):
         own = labels[:, pattern]
-        known = (own >= 0).all(1)
+        known = np.asarray((own >= 0).all(1))
         parts = np.zeros((len(labels) + 1, 2 + longest))
         parts[1:, 0] = known
         parts[1:, 1] = (own == 1).all(1)

@@ -131,7 +131,7 @@ def _build(table: TextTable, source: str, options: ReadOptions, place: list[str]
     }
     reading = interpret(columns, numbers, tool, options.au_kind, options.threshold, place)
     known = meanings(table.header)
-    empty = np.isnan(np.column_stack(list(numbers.values()))).all(1)
+    empty = np.asarray(np.isnan(np.column_stack(list(numbers.values()))).all(1))
     failed, unsure = _unusable(table, known, options, place)
     values = reading.values.copy()
     values[failed | unsure] = np.nan

@@ -21,6 +21,7 @@ from aurel.tables.pairs import (
     phi_variance,
     rates,
     together,
+    weighted,
 )
 from aurel.tables.patterns import PATTERNS, pattern_counts, pattern_shares, patterns_in
 from aurel.tables.resampling import (
@@ -272,7 +273,7 @@ def _patterns(
     """Return observed and expected shares (P, 2), and their ratio."""
     counts = pattern_counts(table.labels, patterns, units.starts, units.stops)
     whole = pattern_counts(table.labels, patterns, np.array([0]), np.array([len(table)]))[0]
-    summed = np.tensordot(weights, counts, axes=1)
+    summed = weighted(counts, weights)
     observed, expected = pattern_shares(whole, patterns)
     with np.errstate(all="ignore"):
         sampled = np.divide(*pattern_shares(summed, patterns))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -211,6 +211,13 @@ def _deviation(samples: Numbers) -> Numbers:
     squares = (np.where(finite, samples - mean, 0.0) ** 2).sum(0)
     enough = count >= max(2, (1 - _MOST_UNDEFINED) * len(samples))
     return np.where(enough, np.sqrt(squares / np.maximum(count - 1, 1)), np.nan)
+
+
+def chunks(number: int, units: int) -> Iterator[int]:
+    """Yield parts of a number of permutations, so small that one of all units fits into memory."""
+    most = max(1, 4_000_000 // max(units, 1))
+    for first in range(0, number, most):
+        yield min(most, number - first)
 
 
 def permutation_p(value: Numbers, chance: Numbers) -> Numbers:

@@ -89,7 +89,7 @@ def find_header(
 def read_columns(
     text: str, path: Path, header: tuple[int, str, list[str]], wanted: Sequence[int]
 ) -> TextTable:
-    """Return the wanted columns below a header; no rows are empty lines and those that start with #.
+    """Return the wanted columns below a header, without empty lines and those that start with #.
 
     Raises:
         ValueError: a row has more or fewer cells than the header; names file and line.

@@ -8,8 +8,8 @@ import numpy as np
 
 from aurel.tables.au_table import AUTable
 from aurel.tables.cells import Numbers
-from aurel.tables.pairs import Counts, Labels, count_pairs
-from aurel.tables.resampling import Indices, Units, permutation_p
+from aurel.tables.pairs import Counts, Labels, count_pairs, weighted
+from aurel.tables.resampling import Indices, Units, chunks, permutation_p
 
 
 def frame_step(table: AUTable) -> float:
@@ -171,9 +171,12 @@ def order_p(counts: OrderCounts, permutations: int, seed: int) -> Numbers:
         seed: of the random numbers.
     """
     excess = counts.first - np.swapaxes(counts.first, -1, -2)
-    signs = np.random.default_rng(seed + 2).choice((-1.0, 1.0), (permutations, len(excess)))
-    chance = (signs @ excess.reshape(len(excess), -1)).reshape(-1, *excess.shape[1:])
-    p = permutation_p(excess.sum(0), chance)
+    rng = np.random.default_rng(seed + 2)
+    chance = [
+        weighted(excess, rng.choice((-1.0, 1.0), (number, len(excess))))
+        for number in chunks(permutations, len(excess))
+    ]
+    p = permutation_p(excess.sum(0), np.concatenate(chance))
     return np.where((excess != 0).any(0), p, np.nan)
 
 

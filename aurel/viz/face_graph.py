@@ -22,6 +22,7 @@ from aurel.viz.figure import (
     VERMILION,
     FancyArrowPatch,
     Line2D,
+    is_symmetric,
     new_figure,
     save_figure,
     square_matrix,
@@ -36,28 +37,42 @@ _EDGES_A_NODE, _MOST_EDGES = 2, 40
 
 
 def draw_face_graph(
-    adjacency: Any, names: Sequence[str], path: Path | str, title: str | None = None
+    adjacency: Any,
+    names: Sequence[str],
+    path: Path | str,
+    title: str | None = None,
+    *,
+    weight: str = "weight",
+    opacity: Any = None,
 ) -> None:
     """Draw a weighted graph of AUs on a face.
 
     An AU that both sides of the face show is drawn on both, with its edges. A line's width and
     darkness grow with the larger weight of its two directions; an arrowhead points at the AU that
-    listens, at both ends where the weaker direction has at least half the weight of the other. Of
-    a dense graph the strongest lines are drawn, two a node and 40 at most (more where they tie);
-    the caption says so. Loops are left out. Where the names are not AUs, the nodes are placed on a
-    circle.
+    listens, at both ends where the weaker direction has at least half the weight of the other; a
+    symmetric adjacency has none. Of a dense graph the strongest lines are drawn, two a node and 40
+    at most (more where they tie); the caption says so. Loops are left out. Where the names are not
+    AUs, the nodes are placed on a circle.
 
     Args:
         adjacency: (N, N) array or tensor; row i holds the weights with which i listens to others.
-            Negative weights are drawn in orange.
+            Negative weights are drawn in orange. NaN is no edge; a node without any other weight,
+            such as an AU that never occurs, is drawn hollow.
         names: N names such as "AU12" or "AU12L".
         path: .png, .pdf or .svg.
         title: a line above the picture.
+        weight: what a weight is, in the legend.
+        opacity: (N, N) from 0 to 1, how certain each weight is; less certain lines are fainter.
 
     Raises:
-        ValueError: the adjacency is not (N, N) or not finite.
+        ValueError: the adjacency is not (N, N), or infinite.
     """
     weights = square_matrix(adjacency, names)
+    certain = np.ones_like(weights) if opacity is None else square_matrix(opacity, names)
+    directed = not is_symmetric(weights)
+    unknown = (np.isnan(weights) | np.eye(len(names), dtype=bool)).all(1)
+    unknown &= len(names) > 1
+    weights = np.nan_to_num(weights, nan=0.0)
     edges, total = strongest_edges(weights, min(_EDGES_A_NODE * len(names), _MOST_EDGES))
     figure = new_figure(7.2, 8.2, layout=None)
     axes = figure.add_axes((0.02, 0.09, 0.96, 0.85))
@@ -71,12 +86,20 @@ def draw_face_graph(
         draw_face(axes)
         places = _on_face(axes, aus)
         colors = [_REGION_COLORS[region] for region in aus.regions()]
-    for i, j, weight in edges:
-        _draw_edge(axes, places, weights, i, j, _strength(weight, edges))
-    for name, points, color in zip(names, places, colors, strict=True):
+    for i, j, size in edges:
+        style = (_strength(size, edges), float(certain[i, j]), directed)
+        _draw_edge(axes, places, weights, i, j, *style)
+    for name, points, color, hollow in zip(names, places, colors, unknown, strict=True):
         for x, y in points:
-            _draw_node(axes, x, y, name if aus is None else name.removeprefix("AU"), color)
-    _draw_legend(figure, aus is not None, edges, total)
+            label = name if aus is None else name.removeprefix("AU")
+            _draw_node(axes, x, y, label, None if hollow else color)
+    notes = {
+        "an arrowhead points at the AU that listens": directed and bool(edges),
+        "fainter: less certain": opacity is not None and bool(edges),
+        "dashed: without any known weight": bool(unknown.any()),
+    }
+    caption = [text for text, applies in notes.items() if applies]
+    _draw_legend(figure, aus is not None, edges, total, weight, caption)
     if title:
         figure.text(0.5, 0.97, title, ha="center", va="center", color=INK, fontsize=13)
     save_figure(figure, path)
@@ -141,9 +164,12 @@ def _draw_edge(
     i: int,
     j: int,
     strength: float,
+    certainty: float,
+    directed: bool,
 ) -> None:
     to_i, to_j = abs(weights[i, j]), abs(weights[j, i])
     heads = ("<" if to_i >= 0.5 * to_j else "") + "-" + (">" if to_j >= 0.5 * to_i else "")
+    arrow = f"{heads},head_length=3,head_width=1.6" if directed else "-"
     sign = weights[i, j] if to_i >= to_j else weights[j, i]
     for start, end in _same_side(places[i], places[j]):
         # Lines bend away from the midline, so that the two halves mirror each other.
@@ -153,12 +179,12 @@ def _draw_edge(
                 start,
                 end,
                 connectionstyle=f"arc3,rad={bend}",
-                arrowstyle=f"{heads},head_length=3,head_width=1.6",
+                arrowstyle=arrow,
                 shrinkA=11,
                 shrinkB=11,
                 color=BLUE if sign > 0 else VERMILION,
                 linewidth=0.4 + 2.2 * strength,
-                alpha=0.2 + 0.7 * strength,
+                alpha=(0.2 + 0.7 * strength) * certainty,
                 zorder=2,
             )
         )
@@ -172,7 +198,12 @@ def _same_side(first: Sequence[Point], second: Sequence[Point]) -> list[tuple[Po
     return sorted(pairs)
 
 
-def _draw_node(axes: Axes, x: float, y: float, label: str, color: str) -> None:
+def _draw_node(axes: Axes, x: float, y: float, label: str, color: str | None) -> None:
+    """Draw a node; a dashed outline where it has no color."""
+    box: dict[str, Any] = {"boxstyle": "circle,pad=0.28", "lw": 1.2}
+    box |= {"facecolor": color, "edgecolor": "white"}
+    if color is None:
+        box |= {"facecolor": "white", "edgecolor": GREY, "linestyle": (0, (2, 2))}
     axes.text(
         x,
         y,
@@ -180,14 +211,19 @@ def _draw_node(axes: Axes, x: float, y: float, label: str, color: str) -> None:
         ha="center",
         va="center",
         fontsize=8.5 if len(label) <= 2 else 7,
-        color=INK,
+        color=GREY if color is None else INK,
         zorder=4,
-        bbox={"boxstyle": "circle,pad=0.28", "facecolor": color, "edgecolor": "white", "lw": 1.2},
+        bbox=box,
     )
 
 
 def _draw_legend(
-    figure: Figure, on_face: bool, edges: Sequence[tuple[int, int, float]], total: int
+    figure: Figure,
+    on_face: bool,
+    edges: Sequence[tuple[int, int, float]],
+    total: int,
+    weight: str,
+    notes: Sequence[str],
 ) -> None:
     handles: list[Any] = []
     if on_face:
@@ -195,27 +231,33 @@ def _draw_legend(
             Line2D([], [], marker="o", ls="", color=color, markersize=9, label=f"{region} face")
             for region, color in _REGION_COLORS.items()
         ]
-    for weight in dict.fromkeys(edge[2] for edge in edges[:: max(1, len(edges) - 1)]):
-        strength = _strength(weight, edges)
+    for size in _examples([edge[2] for edge in edges]):
+        strength = _strength(size, edges)
         handles.append(
             Line2D(
                 [],
                 [],
-                color=BLUE if weight > 0 else VERMILION,
+                color=BLUE if size > 0 else VERMILION,
                 lw=0.4 + 2.2 * strength,
                 alpha=0.2 + 0.7 * strength,
-                label=f"weight {weight:.3g}",
+                label=f"{weight} {size:.3g}",
             )
         )
     shown = f"{len(edges)} strongest of {total} edges" if len(edges) < total else f"{total} edges"
-    if edges:
-        shown += "; an arrowhead points at the AU that listens"
     figure.legend(
         handles=handles,
         loc="lower center",
-        ncols=max(1, len(handles)),
+        ncols=3 if len(handles) > 5 else max(1, len(handles)),
         frameon=False,
         fontsize=9,
-        title=shown,
+        title="; ".join([shown, *notes]),
         title_fontsize=9,
     )
+
+
+def _examples(weights: Sequence[float]) -> list[float]:
+    """Return the weakest weight, and the strongest of each sign; weights are weakest first."""
+    strongest = [
+        part[-1] for part in ([w for w in weights if w > 0], [w for w in weights if w < 0]) if part
+    ]
+    return list(dict.fromkeys([*weights[:1], *strongest]))
