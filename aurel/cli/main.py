@@ -21,6 +21,7 @@ COMMANDS = {
     "test": "aurel.cli.test",
     "predict": "aurel.cli.predict",
     "graph": "aurel.cli.graph",
+    "relations": "aurel.cli.relations",
     "export": "aurel.cli.export",
     "convert": "aurel.cli.convert",
     "models": "aurel.cli.models",

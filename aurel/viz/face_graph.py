@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from aurel.viz.figure import (
     VERMILION,
     FancyArrowPatch,
     Line2D,
+    is_symmetric,
     new_figure,
     save_figure,
     square_matrix,
@@ -36,31 +38,126 @@ _EDGES_A_NODE, _MOST_EDGES = 2, 40
 
 
 def draw_face_graph(
-    adjacency: Any, names: Sequence[str], path: Path | str, title: str | None = None
+    adjacency: Any,
+    names: Sequence[str],
+    path: Path | str,
+    title: str | None = None,
+    *,
+    weight: str = "weight",
+    opacity: Any = None,
 ) -> None:
     """Draw a weighted graph of AUs on a face.
 
     An AU that occurs on both sides of the face is drawn on both sides, with its edges. One line
     stands for both directions: its width and darkness grow with the larger of the two weights, and
     its arrowhead points to the target of that edge, or there is one at both ends if the smaller
-    weight is at least half of the larger. At most two lines per node and 40 in all are drawn (more
-    if weights are equal), those with the largest weights; the caption gives their number. Loops are
-    omitted. If the names are not AUs, the nodes are placed on a circle.
+    weight is at least half of the larger; a symmetric adjacency has none. At most two lines per
+    node and 40 in all are drawn (more if weights are equal), those with the largest weights; the
+    caption gives their number. Loops are omitted. If the names are not AUs, the nodes are placed on
+    a circle.
 
     Args:
         adjacency: (N, N) array or tensor; [i, j] is the weight of the edge from j to i. Negative
-            weights are drawn in orange.
+            weights are drawn in orange. NaN is no edge; a node without any other weight, such as an
+            AU that never occurs, is drawn hollow.
         names: N names such as "AU12" or "AU12L".
         path: .png, .pdf or .svg.
         title: text above the picture.
+        weight: what a weight is, in the legend.
+        opacity: (N, N) from 0 to 1, how certain each weight is; less certain lines are fainter.
 
     Raises:
-        ValueError: the adjacency is not (N, N) or not finite.
+        ValueError: the adjacency is not (N, N), or infinite.
     """
-    weights = square_matrix(adjacency, names)
-    edges, total = strongest_edges(weights, min(_EDGES_A_NODE * len(names), _MOST_EDGES))
+    certain = None if opacity is None else square_matrix(opacity, names)
+    graph = _Graph.of(square_matrix(adjacency, names), names, certain)
     figure = new_figure(7.2, 8.2, layout=None)
     axes = figure.add_axes((0.02, 0.09, 0.96, 0.85))
+    on_face = _draw_graph(axes, graph, names, graph.edges)
+    notes = {
+        "edges point from the source AU to the AU that receives its message": graph.directed
+        and bool(graph.edges),
+        "fainter: less certain": opacity is not None and bool(graph.edges),
+        "dashed: without any known weight": bool(graph.unknown.any()),
+    }
+    caption = [_shown(graph), *(text for text, applies in notes.items() if applies)]
+    _draw_legend(figure, on_face, graph.edges, weight, caption)
+    if title:
+        figure.text(0.5, 0.97, title, ha="center", va="center", color=INK, fontsize=13)
+    save_figure(figure, path)
+
+
+def draw_face_graphs(
+    adjacencies: Mapping[str, Any],
+    names: Sequence[str],
+    path: Path | str,
+    *,
+    weight: str = "weight",
+) -> None:
+    """Draw graphs of the same AUs on faces side by side, each under its title.
+
+    As `draw_face_graph`; a weight has the same width and darkness in every graph.
+
+    Args:
+        adjacencies: (N, N) arrays or tensors by title, at least one.
+        names: N names such as "AU12" or "AU12L".
+        path: .png, .pdf or .svg.
+        weight: what a weight is, in the legend.
+
+    Raises:
+        ValueError: an adjacency is not (N, N), or infinite, or there is none.
+    """
+    if not adjacencies:
+        raise ValueError("adjacencies must hold at least one graph, got none")
+    graphs = {
+        title: _Graph.of(square_matrix(adjacency, names), names, None)
+        for title, adjacency in adjacencies.items()
+    }
+    scale = sorted((e for g in graphs.values() for e in g.edges), key=lambda edge: abs(edge[2]))
+    count = len(graphs)
+    figure = new_figure(5.2 * count, 6.1, layout=None)
+    for index, (title, graph) in enumerate(graphs.items()):
+        axes = figure.add_axes((index / count, 0.1, 1 / count, 0.84))
+        on_face = _draw_graph(axes, graph, names, scale)
+        axes.set_title(title, color=INK, fontsize=13)
+    caption = [_shown(graphs[next(iter(graphs))]) + " in each graph"]
+    _draw_legend(figure, on_face, scale, weight, caption)
+    save_figure(figure, path)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A weighted graph as it is drawn: its strongest edges, weakest first, and their number."""
+
+    weights: NDArray[np.float64]
+    certain: NDArray[np.float64]
+    unknown: NDArray[np.bool_]
+    directed: bool
+    edges: list[tuple[int, int, float]]
+    total: int
+
+    @classmethod
+    def of(
+        cls,
+        adjacency: NDArray[np.float64],
+        names: Sequence[str],
+        certain: NDArray[np.float64] | None,
+    ) -> _Graph:
+        unknown = (np.isnan(adjacency) | np.eye(len(names), dtype=bool)).all(1) & (len(names) > 1)
+        weights = np.nan_to_num(adjacency, nan=0.0)
+        most = min(_EDGES_A_NODE * len(names), _MOST_EDGES)
+        edges, total = strongest_edges(weights, most)
+        certain = np.ones_like(weights) if certain is None else certain
+        return cls(weights, certain, unknown, not is_symmetric(adjacency), edges, total)
+
+
+def _draw_graph(
+    axes: Axes,
+    graph: _Graph,
+    names: Sequence[str],
+    scale: Sequence[tuple[int, int, float]],
+) -> bool:
+    """Draw face, edges and nodes; return whether the names are AUs."""
     aus = _as_aus(names)
     if aus is None:
         places, colors = _circle(len(names)), [SKY] * len(names)
@@ -71,15 +168,19 @@ def draw_face_graph(
         draw_face(axes)
         places = _on_face(axes, aus)
         colors = [_REGION_COLORS[region] for region in aus.regions()]
-    for i, j, weight in edges:
-        _draw_edge(axes, places, weights, i, j, _strength(weight, edges))
-    for name, points, color in zip(names, places, colors, strict=True):
+    for i, j, size in graph.edges:
+        style = (_strength(size, scale), float(graph.certain[i, j]), graph.directed)
+        _draw_edge(axes, places, graph.weights, i, j, *style)
+    for name, points, color, hollow in zip(names, places, colors, graph.unknown, strict=True):
         for x, y in points:
-            _draw_node(axes, x, y, name if aus is None else name.removeprefix("AU"), color)
-    _draw_legend(figure, aus is not None, edges, total)
-    if title:
-        figure.text(0.5, 0.97, title, ha="center", va="center", color=INK, fontsize=13)
-    save_figure(figure, path)
+            label = name if aus is None else name.removeprefix("AU")
+            _draw_node(axes, x, y, label, None if hollow else color)
+    return aus is not None
+
+
+def _shown(graph: _Graph) -> str:
+    shown, total = len(graph.edges), graph.total
+    return f"{shown} strongest of {total} edges" if shown < total else f"{total} edges"
 
 
 def strongest_edges(
@@ -141,9 +242,12 @@ def _draw_edge(
     i: int,
     j: int,
     strength: float,
+    certainty: float,
+    directed: bool,
 ) -> None:
     to_i, to_j = abs(weights[i, j]), abs(weights[j, i])
     heads = ("<" if to_i >= 0.5 * to_j else "") + "-" + (">" if to_j >= 0.5 * to_i else "")
+    arrow = f"{heads},head_length=3,head_width=1.6" if directed else "-"
     sign = weights[i, j] if to_i >= to_j else weights[j, i]
     for start, end in _same_side(places[i], places[j]):
         # Curve lines away from the midline, so that the two halves are mirror images.
@@ -153,12 +257,12 @@ def _draw_edge(
                 start,
                 end,
                 connectionstyle=f"arc3,rad={bend}",
-                arrowstyle=f"{heads},head_length=3,head_width=1.6",
+                arrowstyle=arrow,
                 shrinkA=11,
                 shrinkB=11,
                 color=BLUE if sign > 0 else VERMILION,
                 linewidth=0.4 + 2.2 * strength,
-                alpha=0.2 + 0.7 * strength,
+                alpha=(0.2 + 0.7 * strength) * certainty,
                 zorder=2,
             )
         )
@@ -172,7 +276,12 @@ def _same_side(first: Sequence[Point], second: Sequence[Point]) -> list[tuple[Po
     return sorted(pairs)
 
 
-def _draw_node(axes: Axes, x: float, y: float, label: str, color: str) -> None:
+def _draw_node(axes: Axes, x: float, y: float, label: str, color: str | None) -> None:
+    """Draw a node; a dashed outline where it has no color."""
+    box: dict[str, Any] = {"boxstyle": "circle,pad=0.28", "lw": 1.2}
+    box |= {"facecolor": color, "edgecolor": "white"}
+    if color is None:
+        box |= {"facecolor": "white", "edgecolor": GRAY, "linestyle": (0, (2, 2))}
     axes.text(
         x,
         y,
@@ -180,14 +289,18 @@ def _draw_node(axes: Axes, x: float, y: float, label: str, color: str) -> None:
         ha="center",
         va="center",
         fontsize=8.5 if len(label) <= 2 else 7,
-        color=INK,
+        color=GRAY if color is None else INK,
         zorder=4,
-        bbox={"boxstyle": "circle,pad=0.28", "facecolor": color, "edgecolor": "white", "lw": 1.2},
+        bbox=box,
     )
 
 
 def _draw_legend(
-    figure: Figure, on_face: bool, edges: Sequence[tuple[int, int, float]], total: int
+    figure: Figure,
+    on_face: bool,
+    edges: Sequence[tuple[int, int, float]],
+    weight: str,
+    caption: Sequence[str],
 ) -> None:
     handles: list[Any] = []
     if on_face:
@@ -195,27 +308,32 @@ def _draw_legend(
             Line2D([], [], marker="o", ls="", color=color, markersize=9, label=f"{region} face")
             for region, color in _REGION_COLORS.items()
         ]
-    for weight in dict.fromkeys(edge[2] for edge in edges[:: max(1, len(edges) - 1)]):
-        strength = _strength(weight, edges)
+    for size in _examples([edge[2] for edge in edges]):
+        strength = _strength(size, edges)
         handles.append(
             Line2D(
                 [],
                 [],
-                color=BLUE if weight > 0 else VERMILION,
+                color=BLUE if size > 0 else VERMILION,
                 lw=0.4 + 2.2 * strength,
                 alpha=0.2 + 0.7 * strength,
-                label=f"weight {weight:.3g}",
+                label=f"{weight} {size:.3g}",
             )
         )
-    shown = f"{len(edges)} strongest of {total} edges" if len(edges) < total else f"{total} edges"
-    if edges:
-        shown += "; edges point from the source AU to the AU that receives its message"
     figure.legend(
         handles=handles,
         loc="lower center",
-        ncols=max(1, len(handles)),
+        ncols=3 if len(handles) > 5 else max(1, len(handles)),
         frameon=False,
         fontsize=9,
-        title=shown,
+        title="; ".join(caption),
         title_fontsize=9,
     )
+
+
+def _examples(weights: Sequence[float]) -> list[float]:
+    """Return the weakest weight, and the strongest of each sign; weights are weakest first."""
+    strongest = [
+        part[-1] for part in ([w for w in weights if w > 0], [w for w in weights if w < 0]) if part
+    ]
+    return list(dict.fromkeys([*weights[:1], *strongest]))

@@ -25,6 +25,7 @@ __all__ = [
     "Figure",
     "Line2D",
     "MaxNLocator",
+    "is_symmetric",
     "new_figure",
     "save_figure",
     "square_matrix",
@@ -62,7 +63,7 @@ def square_matrix(matrix: Any, names: Sequence[str]) -> NDArray[np.float64]:
     """Return `matrix` (an array or a tensor) as float64.
 
     Raises:
-        ValueError: not (N, N) for N names, or not finite.
+        ValueError: not (N, N) for N names, or infinite. NaN, an unknown weight, is kept.
     """
     if hasattr(matrix, "detach"):
         matrix = matrix.detach().cpu().double().numpy()
@@ -72,6 +73,11 @@ def square_matrix(matrix: Any, names: Sequence[str]) -> NDArray[np.float64]:
             f"adjacency must be ({len(names)}, {len(names)}) for {len(names)} names, "
             f"got {array.shape}"
         )
-    if not np.isfinite(array).all():
-        raise ValueError("adjacency must be finite, got NaN or infinity")
+    if np.isinf(array).any():
+        raise ValueError("adjacency must be finite or NaN, got infinity")
     return array
+
+
+def is_symmetric(matrix: NDArray[np.float64]) -> bool:
+    """Return whether a matrix is its transpose, NaN beside NaN."""
+    return bool(np.allclose(matrix, matrix.T, rtol=1e-6, atol=1e-12, equal_nan=True))

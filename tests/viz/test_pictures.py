@@ -80,8 +80,53 @@ def test_a_matrix_that_does_not_fit_is_refused_and_leaves_no_file(tmp_path: Path
     with pytest.raises(ValueError, match=r"adjacency must be \(8, 8\)"):
         draw(adjacency(5), NAMES, tmp_path / "a.png")
     with pytest.raises(ValueError, match="finite"):
-        draw(np.full((8, 8), np.nan), NAMES, tmp_path / "a.png")
+        draw(np.full((8, 8), np.inf), NAMES, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("known", [0, 1, 5])
+def test_unknown_weights_are_shown_as_unknown(tmp_path: Path, known: int) -> None:
+    weights = np.full((8, 8), np.nan)
+    weights[:known, :known] = adjacency(known)
+    draw_face_graph(weights, NAMES, tmp_path / "face.svg")
+    draw_adjacency(weights, NAMES, tmp_path / "matrix.svg")
+    words = texts(tmp_path / "face.svg")
+    assert {name.removeprefix("AU") for name in NAMES} <= set(words)
+    assert any("dashed: without any known weight" in text for text in words)
+    assert any(text.startswith(f"{known * (known - 1) // 2} edges") for text in words)
+    assert texts(tmp_path / "matrix.svg").count("–") == 64 - known**2
+
+
+def test_a_symmetric_graph_has_no_arrowheads_and_says_what_a_weight_is(tmp_path: Path) -> None:
+    weights = np.triu(adjacency(8), 1)
+    draw_face_graph(weights, NAMES, tmp_path / "directed.svg")
+    draw_face_graph(weights + weights.T, NAMES, tmp_path / "symmetric.svg", weight="phi")
+    directed, symmetric = (texts(tmp_path / f"{n}.svg") for n in ("directed", "symmetric"))
+    assert any("source AU" in text for text in directed)
+    assert not any("source AU" in text for text in symmetric)
+    assert any(text.startswith("phi 0.") for text in symmetric)
+    paths = [(tmp_path / f"{n}.svg").read_text().count("<path") for n in ("directed", "symmetric")]
+    assert paths[0] > paths[1]
+
+
+def test_less_certain_lines_are_fainter(tmp_path: Path) -> None:
+    weights = np.array([[0.0, 1.0], [1.0, 0.0]])
+    opacities = []
+    for certainty in (1.0, 0.3):
+        path = tmp_path / f"{certainty}.svg"
+        draw_face_graph(weights, NAMES[:2], path, opacity=np.full((2, 2), certainty))
+        found = re.findall(r"opacity: ([\d.]+)", path.read_text())
+        opacities.append(min(float(value) for value in found))
+        assert any("fainter: less certain" in text for text in texts(path))
+    assert opacities[1] == pytest.approx(0.3 * opacities[0])
+
+
+def test_both_signs_are_in_the_legend(tmp_path: Path) -> None:
+    weights = np.zeros((8, 8))
+    weights[0, 1], weights[2, 3], weights[4, 5] = 0.25, 0.75, -0.5
+    draw_face_graph(weights, NAMES, tmp_path / "a.svg")
+    assert {"weight 0.25", "weight 0.75", "weight -0.5"} <= set(texts(tmp_path / "a.svg"))
 
 
 @pytest.mark.parametrize("count", [1, 8, 41])
@@ -154,9 +199,20 @@ def settings():
     # To read the backend is to choose one.
     return {{key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}}
 before = settings()
-from aurel.viz.face_graph import draw_face_graph
+from aurel.viz.face_graph import draw_face_graph, draw_face_graphs
 draw_face_graph(numpy.ones((2, 2)), ["AU01", "AU02"], {str(tmp_path / "a.png")!r})
 assert "matplotlib.pyplot" not in sys.modules
 assert settings() == before
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_graphs_side_by_side_share_the_scale_of_their_lines(tmp_path: Path) -> None:
+    """Each has its title; the legend names the strongest weight of both."""
+    weak = np.zeros((8, 8))
+    weak[0, 1] = weak[1, 0] = 0.5
+    draw_face_graphs({"true": 4 * weak, "learned": weak}, NAMES, tmp_path / "both.svg", weight="J")
+    shown = texts(tmp_path / "both.svg")
+    assert {"true", "learned", "J 2", "J 0.5"} <= set(shown)
+    with pytest.raises(ValueError, match="adjacencies must hold at least one graph, got none"):
+        draw_face_graphs({}, NAMES, tmp_path / "none.svg")

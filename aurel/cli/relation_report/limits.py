@@ -1,0 +1,92 @@
+"""What the numbers of `aurel relations` are and what they are not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aurel.cli.relation_report.document import Block, Bullets, Heading
+from aurel.cli.relation_report.words import number, percent
+from aurel.tables.couplings import EXACT_UP_TO
+from aurel.tables.relations import COUPLING_RESAMPLES, FEWEST_TOGETHER, Relations
+from aurel.tables.resampling import MIN_PEOPLE
+
+
+def limits(found: Relations) -> list[Block]:
+    """Return the sections on the method and its limits, and on the files."""
+    units = found.units
+    people = len(np.unique(found.table.person))
+    resampled = (
+        f"Intervals: {units.draws} people are resampled with replacement. The standard deviation "
+        "of "
+        f"a statistic over the resamples gives its interval by Student's t with {units.draws - 1} "
+        "degrees of freedom."
+        if not units.block
+        else f"Intervals: there are {people} people, fewer than {MIN_PEOPLE}, so overlapping "
+        "blocks "
+        f"of {units.block} rows are resampled, a length chosen from the autocorrelation of the "
+        "AUs; "
+        f"they amount to {units.draws} independent blocks."
+    )
+    varying = int(np.isfinite(found.fields).sum())
+    fit = (
+        "exact maximum likelihood over all states"
+        if varying <= EXACT_UP_TO
+        else "maximum pseudo-likelihood (logistic regressions of each AU on the others)"
+    )
+    method = [
+        resampled,
+        f"Tests: a pair is tested where at least {FEWEST_TOGETHER} effective frames show both AUs, "
+        "or would if they were independent. q is the p-value after Benjamini and Hochberg's "
+        "control "
+        f"of false discoveries; what is called surviving has q of {number(1 - found.level)} or "
+        "less.",
+        "Effective frames: the number of independent frames that would give phi the error that "
+        "resampling gives it.",
+        f"Couplings: the pairwise (Ising) model of presence and absence, fitted by {fit}; their "
+        f"intervals are of {COUPLING_RESAMPLES} resamples at most.",
+    ]
+    if found.comparisons:
+        method.append(
+            "Conditions: p-values of permutations. Two conditions that differ in more than the "
+            "task, "
+            "such as in their order, differ by that, too."
+        )
+    cautions = [
+        "A tool that recognizes AUs makes errors that are related themselves: it may see AU06 "
+        "because it sees AU12. Relations in a table are those of faces and of the tool together.",
+        "Labels depend on the threshold from which an AU counts as present. Try another one "
+        "(--threshold) and see which relations stay.",
+        "Correlations are over all frames: they hold differences between people as well as what "
+        "happens within a person.",
+        "A coupling holds fixed the AUs of the table only, not what the table does not show. No "
+        "number here says what causes what.",
+        "A pair that does not survive may still be related: the data do not tell.",
+    ]
+    if not units.block and units.draws < 20:
+        cautions.insert(
+            0, f"{units.draws} people are few: intervals and q-values are themselves uncertain."
+        )
+    if units.block and units.draws < 20:
+        cautions.insert(
+            0,
+            f"{units.draws} independent blocks of time are few: intervals and q-values are "
+            "themselves uncertain. Longer recordings or more people would help most.",
+        )
+    files = [
+        "files.csv: what was read and left out; rates.csv: each AU; pairs.csv: each pair",
+        "patterns.csv: combinations",
+        "relations.graphml: the correlations that survive, for graph programs (Gephi, igraph, R)",
+    ]
+    if found.timing is not None:
+        files.insert(2, "lagged.csv, starts.csv: relations in time")
+    if found.comparisons:
+        files.insert(2, "compare_*.csv: conditions")
+    level = percent(found.level)
+    return [
+        Heading("How the numbers were made"),
+        Bullets(method),
+        Heading("What they do not say"),
+        Bullets(cautions),
+        Heading("Files beside this report"),
+        Bullets([*files, f"low and high in the files are the bounds of {level} intervals"]),
+    ]

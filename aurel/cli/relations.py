@@ -1,0 +1,127 @@
+"""`aurel relations`: the relations between AUs in tables of any tool, as a report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aurel.tables import AUTable
+
+_RESERVED = ("smooth",)
+_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+_DESCRIPTION = """\
+Read tables of action units (AUs), one file or many, and write a report on which AUs occur together,
+which follow each other and which differ between conditions, with intervals from resampled people.
+
+Tables of OpenFace 2 and 3, py-feat, LibreFace and `aurel predict`, text exports of FaceReader and
+iMotions, and other CSV with columns such as AU12. Of a folder, all tables in it are read.
+
+  aurel relations processed/ --out report/
+  aurel relations P*.csv --group 'file:(P[0-9]+)' --condition 'file:_([a-z]+)' --out report/
+
+The folder DIR gets the report, pictures, all numbers as CSV files, and relations.graphml for graph
+programs.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `aurel relations`."""
+    parser = subparsers.add_parser(
+        "relations",
+        help="which AUs go together in tables of OpenFace, py-feat, FaceReader, ...",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("tables", nargs="+", metavar="TABLE", help="files or folders; ./smooth for a file smooth")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
+    add(
+        "--group",
+        metavar="COLUMN",
+        help="column that names people, or file:REGEX whose first group in the file's name does "
+        "(a column such as person or subject, else each recording is a person)",
+    )
+    add("--condition", metavar="COLUMN", help="the same for conditions, which are then compared")
+    add("--level", type=float, default=0.95, help="of intervals (0.95)")
+    add("--resamples", type=int, default=1000, help="resamples of people (1000)")
+    add("--seed", type=int, default=0, help="of the random numbers (0)")
+    add("--lag", type=float, default=1.0, help="seconds, for relations in time (1)")
+    add("--fps", type=float, help="frames a second, where times are missing or wrong")
+    add("--min-confidence", type=float, default=0.75, help="of the face, where it is given (0.75)")
+    add("--kind", default="auto", help="presence, probability or intensity (auto)")
+    add("--threshold", type=float, help="value from which an AU is present (by kind)")
+    add("--tool", default="auto", help="which tool wrote the tables (auto)")
+    add(
+        "--patterns",
+        nargs="+",
+        metavar="AUS",
+        help="combinations to count, such as 6+12 1+2+5 (those of handbooks)",
+    )
+    add("--format", choices=("html", "md"), default="html", help="of the report (html)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report."""
+    from aurel.cli.relation_report.files import write_files
+    from aurel.cli.relation_report.report import write_report
+    from aurel.tables.patterns import PATTERNS
+    from aurel.tables.relations import find_relations
+
+    if args.tables[0] in _RESERVED:
+        raise ValueError(
+            f"TABLE must be a file or folder, got {args.tables[0]}, which is kept for a command; "
+            f"write ./{args.tables[0]} for a file of that name"
+        )
+    table = _read(args)
+    print(f"read {len(table)} rows of {len(set(table.person.tolist()))} people")
+    found = find_relations(
+        table,
+        level=args.level,
+        resamples=args.resamples,
+        seed=args.seed,
+        lag=args.lag,
+        patterns=PATTERNS if args.patterns is None else [_pattern(text) for text in args.patterns],
+    )
+    write_files(found, args.out)
+    path = write_report(found, args.out, args.format)
+    print(f"{path} and {len(list(args.out.glob('*.csv')))} tables in {args.out}")
+    return 0
+
+
+def _read(args: argparse.Namespace) -> AUTable:
+    from aurel.tables import AUTable
+
+    paths: list[Path] = []
+    for name in args.tables:
+        path = Path(name)
+        if not path.exists():
+            raise FileNotFoundError(2, "No such file or folder", name)
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _ENDINGS)
+            if not inside:
+                raise ValueError(f"{name}: no {', '.join(_ENDINGS)} in this folder")
+            paths += inside
+        else:
+            paths.append(path)
+    return AUTable.read(
+        paths,
+        tool=args.tool,
+        au_kind=args.kind,
+        min_confidence=args.min_confidence,
+        threshold=args.threshold,
+        person=args.group,
+        condition=args.condition,
+        fps=args.fps,
+    )
+
+
+def _pattern(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.upper().replace("AU", "").split("+"))
+    except ValueError:
+        numbers = ()
+    if len(set(numbers)) < 2:
+        raise ValueError(f"--patterns must be AUs joined by +, such as 6+12, got {text!r}")
+    return numbers
