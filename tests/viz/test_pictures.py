@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 from aurel.facs import AU_SETS, AUSet
 from aurel.viz.adjacency import draw_adjacency
 from aurel.viz.curves import draw_curves
-from aurel.viz.face_graph import draw_face_graph, strongest_edges
+from aurel.viz.face_graph import draw_face_graph, draw_face_graphs, strongest_edges
 from aurel.viz.prediction_sheet import draw_prediction_sheet
 
 NAMES = AUSet.of("DISFA").names
