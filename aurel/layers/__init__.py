@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from aurel.layers.au_masked_features import AUMaskedFeatures
 from aurel.layers.au_specific_features import AUSpecificFeatures
+from aurel.layers.calibration import PlattScaling
 from aurel.layers.channel_topology import ChannelTopology
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.cross_attention import CrossAttention
@@ -76,6 +77,7 @@ __all__ = [
     "NodeTransformer",
     "PerAUClassifier",
     "PerAUTemporalConv",
+    "PlattScaling",
     "RegionalAUFeatures",
     "SAGEGraphConv",
     "SelfAdjustingGCN",

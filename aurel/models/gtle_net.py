@@ -168,7 +168,7 @@ class GTLENet(AUModel):
             maps, masks = self.features(h)
         logits = self.classifier(maps)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return AUOutput(logits.sigmoid(), logits, masks=masks, aus=self.aus)
+        return self.couple(AUOutput(logits.sigmoid(), logits, masks=masks, aus=self.aus))
 
 
 def _encoder(name: str, pretrained: bool) -> Backbone:

@@ -157,4 +157,6 @@ class MACG(AUModel):
         features = self.backbone(images)[-1]
         tokens = self.projection(features.flatten(2).mT)
         probs, graph = self.head(tokens.mT.unflatten(2, features.shape[2:]), return_graph)
-        return AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
+        return self.couple(
+            AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
+        )

@@ -249,12 +249,14 @@ class SACL(AUModel):
                 tokens = self.look(nodes, tokens)
         logits = self.classifier(tokens)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return AUOutput(
-            logits.sigmoid(),
-            logits,
-            landmarks=predicted,
-            graphs=graphs if return_graph else None,
-            aus=self.aus,
+        return self.couple(
+            AUOutput(
+                logits.sigmoid(),
+                logits,
+                landmarks=predicted,
+                graphs=graphs if return_graph else None,
+                aus=self.aus,
+            )
         )
 
     if TYPE_CHECKING:

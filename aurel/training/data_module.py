@@ -24,6 +24,7 @@ class Splits:
         validation: chooses the best epoch; None to keep the last.
         test: None where it is not at hand.
         class_weights: (N,) from the training labels, or None.
+        train_labels: the labels of the training items, one (T, N) table for each run of frames.
         protocol: primitive values: data set, fold, who is in which part.
     """
 
@@ -32,6 +33,7 @@ class Splits:
     validation: Dataset[dict[str, Any]] | None = None
     test: Dataset[dict[str, Any]] | None = None
     class_weights: Tensor | None = None
+    train_labels: list[Tensor] | None = None
     protocol: dict[str, Any] | None = None
 
 

@@ -189,9 +189,21 @@ class AUTask(Task):
         return {f"val/{name}": mean[name] for name in ("f1", "accuracy", "auc")}
 
 
+RELATION_HEAD_RATE = 10.0
+"""The learning rate of a relation head over that of the other parameters."""
+
+
 def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
-    """Return the optimiser that `options` names, over all parameters of `model`."""
-    parameters, lr, decay = model.parameters(), options.lr, options.weight_decay
+    """Return the optimizer that `options` names, over all parameters of `model`.
+
+    Those of a relation head have ten times the learning rate and no weight decay.
+    """
+    head = [value for name, value in model.named_parameters() if name.startswith("relation_head.")]
+    others = [p for n, p in model.named_parameters() if not n.startswith("relation_head.")]
+    lr, decay = options.lr, options.weight_decay
+    parameters: list[dict[str, Any]] = [{"params": others}]
+    if head:
+        parameters.append({"params": head, "lr": RELATION_HEAD_RATE * lr, "weight_decay": 0.0})
     if options.name == "sgd":
         momentum = options.momentum
         return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay, nesterov=momentum > 0)

@@ -158,6 +158,10 @@ class SyntheticClips(AUDataset):
         self.visible = clips(content.visible)
         self.intensities = clips(content.intensities)
         self.landmarks68 = clips(content.landmarks)
+
+    def label_runs(self, items: Sequence[int]) -> list[Tensor]:
+        """Return the labels of each of these clips, (T, N) int8."""
+        return list(self.labels[list(items)])
         self.landmarks = self.landmarks68[:, :, TO_49.tolist()]
 
     def __getitem__(self, index: int) -> Sample:

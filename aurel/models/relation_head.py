@@ -1,0 +1,74 @@
+"""Exact inference over the AUs of a model, between its classifier and its output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from aurel.layers import ChainInference, PairwiseInference
+from aurel.output import AUOutput
+
+RelationHeadKind = Literal["pairwise", "chain"]
+KINDS = ("pairwise", "chain")
+LEAST_PROBABILITY = 1e-4
+"""Probabilities of a classifier without logits are moved into [1e-4, 1 - 1e-4]."""
+
+
+class RelationHead(nn.Module):
+    r"""Couple the AUs of a model by exact inference.
+
+    The logits :math:`u` of the model, or the logits of its probabilities where the classifier is a
+    cosine similarity, are the evidence of each AU by itself. `inference` couples them:
+
+    .. math:: p(y \mid u) \propto \exp\Big(\sum_i (u_i + h_i) y_i + \sum_{i<j} J_{ij} y_i y_j\Big)
+
+    and the output's probabilities become the marginals of :math:`p`.
+
+    Args:
+        kind: "pairwise" for single frames, `PairwiseInference`; "chain" also along the frames of a
+            clip, `ChainInference`.
+        num_aus: N.
+
+    Raises:
+        ValueError: `kind` is another.
+    """
+
+    inference: PairwiseInference | ChainInference
+
+    def __init__(self, kind: RelationHeadKind, num_aus: int) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"relation_head must be one of {', '.join(KINDS)}, got {kind!r}")
+        layer = PairwiseInference if kind == "pairwise" else ChainInference
+        self.kind, self.inference = kind, layer(num_aus)
+
+    def forward(self, output: AUOutput) -> AUOutput:
+        """Return `output` with coupled `probs` and `logits`, and the evidence `local_logits`."""
+        local = output.logits
+        if local is None:
+            local = torch.logit(output.probs, LEAST_PROBABILITY)
+        coupled = self.inference(local)
+        return replace(output, probs=coupled.sigmoid(), logits=coupled, local_logits=local)
+
+    def nll(self, local_logits: Tensor, labels: Tensor) -> Tensor:
+        r"""Return the mean of :math:`-\log p(y \mid u) / N`; unknown labels are summed out.
+
+        Args:
+            local_logits: (B, N), of clips (B, T, N).
+            labels: of the same shape, 1, 0 or -1.
+        """
+        if self.kind == "pairwise":
+            local_logits, labels = (t.flatten(0, -2) for t in (local_logits, labels))
+        return self.inference.nll(local_logits, labels) / labels.shape[-1]
+
+    def fit_labels(self, labels: Tensor | Sequence[Tensor]) -> None:
+        """Set the couplings to those of the highest likelihood of a table of labels.
+
+        Args:
+            labels: (M, N), 1, 0 or -1; for "chain" one (T, N) table for each run of frames.
+        """
+        self.inference.fit_labels(labels)
