@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from aurel.layers import ChainInference, PairwiseInference
+from aurel.layers import ChainInference, PairwiseInference, PlattScaling
 from aurel.output import AUOutput
 
 RelationHeadKind = Literal["pairwise", "chain"]
@@ -24,9 +24,12 @@ class RelationHead(nn.Module):
     The logits :math:`u` of the model, or the logits of its probabilities where the classifier is a
     cosine similarity, are the evidence of each AU by itself. `inference` couples them:
 
-    .. math:: p(y \mid u) \propto \exp\Big(\sum_i (u_i + h_i) y_i + \sum_{i<j} J_{ij} y_i y_j\Big)
+    .. math::
+        p(y \mid u) \propto
+        \exp\Big(\sum_i (a_i u_i + b_i + h_i) y_i + \sum_{i<j} J_{ij} y_i y_j\Big)
 
-    and the output's probabilities become the marginals of :math:`p`.
+    and the output's probabilities become the marginals of :math:`p`. Training leaves
+    :math:`a = 1, b = 0`; `calibrate` fits them for a model that was trained without the head.
 
     Args:
         kind: "pairwise" for single frames, `PairwiseInference`; "chain" also along the frames of a
@@ -45,13 +48,14 @@ class RelationHead(nn.Module):
             raise ValueError(f"relation_head must be one of {', '.join(KINDS)}, got {kind!r}")
         layer = PairwiseInference if kind == "pairwise" else ChainInference
         self.kind, self.inference = kind, layer(num_aus)
+        self.calibration = PlattScaling(num_aus).requires_grad_(False)
 
     def forward(self, output: AUOutput) -> AUOutput:
         """Return `output` with coupled `probs` and `logits`, and the evidence `local_logits`."""
         local = output.logits
         if local is None:
             local = torch.logit(output.probs, LEAST_PROBABILITY)
-        coupled = self.inference(local)
+        coupled = self.inference(self.calibration(local))
         return replace(output, probs=coupled.sigmoid(), logits=coupled, local_logits=local)
 
     def nll(self, local_logits: Tensor, labels: Tensor) -> Tensor:
@@ -63,7 +67,7 @@ class RelationHead(nn.Module):
         """
         if self.kind == "pairwise":
             local_logits, labels = (t.flatten(0, -2) for t in (local_logits, labels))
-        return self.inference.nll(local_logits, labels) / labels.shape[-1]
+        return self.inference.nll(self.calibration(local_logits), labels) / labels.shape[-1]
 
     def fit_labels(self, labels: Tensor | Sequence[Tensor]) -> None:
         """Set the couplings to those of the highest likelihood of a table of labels.
@@ -72,3 +76,24 @@ class RelationHead(nn.Module):
             labels: (M, N), 1, 0 or -1; for "chain" one (T, N) table for each run of frames.
         """
         self.inference.fit_labels(labels)
+
+    @torch.no_grad()
+    def calibrate(self, local_logits: Tensor, labels: Tensor) -> None:
+        """Turn calibrated posteriors of single AUs into evidence for the fitted couplings.
+
+        Sets a and b so that the local logits are calibrated on the given frames, less the log-odds
+        that the couplings give without evidence, which would count twice.
+
+        Args:
+            local_logits: (M, N), of people that the model was not trained on.
+            labels: (M, N), 1, 0 or -1.
+
+        Raises:
+            ValueError: see `PlattScaling.fit`.
+        """
+        self.calibration.fit(local_logits, labels)
+        frame = (1, 1) if self.kind == "chain" else (1,)
+        prior = self.inference(torch.zeros(*frame, local_logits.shape[-1], device=labels.device))
+        shift = self.calibration.shift
+        assert shift is not None
+        shift -= prior.flatten()
