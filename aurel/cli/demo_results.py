@@ -59,41 +59,11 @@ def reading(scores: Scores, outcomes: Sequence[Outcome], quick: bool) -> str:
     """Return the result in words, whichever way it falls."""
     lines = []
     for variant in (LAYER, EXACT):
-        mean, low, high = scores[variant]["covered"]["gain"]
-        verdict = "more" if low > 0 else "less" if high < 0 else "no clear difference:"
+        gain = scores[variant]["covered"]["gain"]
+        _, low, high = gain
+        verdict = "better" if low > 0 else "worse" if high < 0 else "not clearly different"
         name = TITLES[variant].removeprefix("+ ")
-        lines.append(
-            f"{name}: {verdict} {mean:+.3f} AUC on covered AUs, interval {low:+.3f} to {high:+.3f}."
-        )
-    true, learned = _couplings(outcomes)
-    pairs = np.triu_indices(len(true), 1)
-    agreement = np.corrcoef(true[pairs], learned[pairs])[0, 1]
-    lines.append(
-        f"The {len(pairs[0])} learned couplings correlate by {agreement:.2f} with those that the labels were "
-        "sampled from."
-    )
-    lines.append(
-        "Intervals resample the test people; the faces are procedural, so no number here compares with one on "
-        "recordings."
-    )
-    if quick:
-        lines.append("A quick run is too small to show a difference.")
-    return "\n".join(lines)
-
-
-def draw(outcomes: Sequence[Outcome], splits: Splits, out: Path) -> dict[str, Path]:
-    """Draw the couplings on the face beside the true ones, and a sheet of predictions.
-
-    Args:
-        outcomes: of all variants and seeds.
-        splits: the faces.
-        out: folder that holds the runs.
-
-    Returns:
-        The path of each file by its content.
-    """
-    checkpoint = out / f"{EXACT}_0" / "checkpoints" / "best.ckpt"
-    files = {"checkpoint": checkpoint, "couplings": out / "couplings.png"}
+        lines.append(f"On covered AUs, {name} is {verdict}: {interval(gain)} AUC.")
     true, learned = _couplings(outcomes)
     draw_face_graphs(
         {"Couplings of the labels": true, "Learned by PairwiseInference": learned},

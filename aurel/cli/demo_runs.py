@@ -150,6 +150,6 @@ def couplings_of(model: AUModel) -> NDArray[np.float32] | None:
     """Return the couplings of a model's relation head as a symmetric matrix, if it has one."""
     if model.relation_head is None:
         return None
-    graph = model.relation_head.inference.couplings_graph()
+    graph = model.relation_head.inference.graph()
     adjacency: NDArray[np.float32] = graph.adjacency()[0].detach().numpy()
     return adjacency

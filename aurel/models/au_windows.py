@@ -133,7 +133,9 @@ class AUWindows(AUModel):
             logits = logits + self.correction(related)
             graphs = tuple(found) if return_graph else None
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return self.couple(AUOutput(logits.sigmoid(), logits, graphs=graphs, aus=self.aus))
+        return self.couple(
+            AUOutput(logits.sigmoid(), logits, graphs=graphs, aus=self.aus), return_graph
+        )
 
 
 class AUReadout(nn.Module):

@@ -83,9 +83,9 @@ class AUModel(nn.Module):
             )
         return RelationHead(kind, len(self.aus))
 
-    def couple(self, output: AUOutput) -> AUOutput:
+    def couple(self, output: AUOutput, return_graph: bool = False) -> AUOutput:
         """Return `output` with the AUs coupled by the relation head, where there is one."""
-        return output if self.relation_head is None else self.relation_head(output)
+        return output if self.relation_head is None else self.relation_head(output, return_graph)
 
     @property
     def image_size(self) -> int | None:

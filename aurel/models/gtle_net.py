@@ -168,7 +168,9 @@ class GTLENet(AUModel):
             maps, masks = self.features(h)
         logits = self.classifier(maps)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return self.couple(AUOutput(logits.sigmoid(), logits, masks=masks, aus=self.aus))
+        return self.couple(
+            AUOutput(logits.sigmoid(), logits, masks=masks, aus=self.aus), return_graph
+        )
 
 
 def _encoder(name: str, pretrained: bool) -> Backbone:

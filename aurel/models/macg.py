@@ -158,5 +158,5 @@ class MACG(AUModel):
         tokens = self.projection(features.flatten(2).mT)
         probs, graph = self.head(tokens.mT.unflatten(2, features.shape[2:]), return_graph)
         return self.couple(
-            AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
+            AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus), return_graph
         )

@@ -244,7 +244,8 @@ class MDHR(AUModel):
                 region_logits=tuple(group.unflatten(0, frames) for group in logits) or None,
                 graphs=None if graph is None else (graph,),
                 aus=self.aus,
-            )
+            ),
+            return_graph,
         )
 
     def _maps(self, images: Tensor) -> list[Tensor]:

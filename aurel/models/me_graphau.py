@@ -270,7 +270,7 @@ class MEGraphAUStage1(AUModel):
         tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
         probs, graph = self.head(tokens, return_graph)
         return self.couple(
-            AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
+            AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus), return_graph
         )
 
 
@@ -340,4 +340,6 @@ class MEGraphAU(AUModel):
         tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
         probs, edge_logits, graph = self.head(tokens, return_graph)
         graphs = None if graph is None else (graph,)
-        return self.couple(AUOutput(probs, edge_logits=edge_logits, graphs=graphs, aus=self.aus))
+        return self.couple(
+            AUOutput(probs, edge_logits=edge_logits, graphs=graphs, aus=self.aus), return_graph
+        )

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from aurel.graph import RelationGraph
 from aurel.layers import ChainInference, PairwiseInference, PlattScaling
 from aurel.output import AUOutput
 
@@ -50,13 +51,23 @@ class RelationHead(nn.Module):
         self.kind, self.inference = kind, layer(num_aus)
         self.calibration = PlattScaling(num_aus).requires_grad_(False)
 
-    def forward(self, output: AUOutput) -> AUOutput:
-        """Return `output` with coupled `probs` and `logits`, and the evidence `local_logits`."""
+    def forward(self, output: AUOutput, return_graph: bool = False) -> AUOutput:
+        """Return `output` with coupled `probs` and `logits`, and the evidence `local_logits`.
+
+        With `return_graph` the couplings are the last of its `graphs`.
+        """
         local = output.logits
         if local is None:
             local = torch.logit(output.probs, LEAST_PROBABILITY)
         coupled = self.inference(self.calibration(local))
-        return replace(output, probs=coupled.sigmoid(), logits=coupled, local_logits=local)
+        graphs = output.graphs
+        if return_graph:
+            weights = self.inference.graph().adjacency()
+            rows = local.flatten(0, -2).shape[0]
+            graphs = (*(graphs or ()), RelationGraph(weights=weights.expand(rows, -1, -1)))
+        return replace(
+            output, probs=coupled.sigmoid(), logits=coupled, local_logits=local, graphs=graphs
+        )
 
     def nll(self, local_logits: Tensor, labels: Tensor) -> Tensor:
         r"""Return the mean of :math:`-\log p(y \mid u) / N`; unknown labels are summed out.

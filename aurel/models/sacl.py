@@ -256,7 +256,8 @@ class SACL(AUModel):
                 landmarks=predicted,
                 graphs=graphs if return_graph else None,
                 aus=self.aus,
-            )
+            ),
+            return_graph,
         )
 
     if TYPE_CHECKING:
