@@ -41,6 +41,7 @@ from aurel.layers.multi_scale_attention import MultiScaleAttention
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
 from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
 from aurel.layers.node_transformer import NodeTransformer
+from aurel.layers.pairwise_inference import PairwiseInference
 from aurel.layers.per_au_classifier import PerAUClassifier
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
@@ -75,6 +76,7 @@ __all__ = [
     "MultiScaleFusion",
     "MultiScaleLinearAttention",
     "NodeTransformer",
+    "PairwiseInference",
     "PerAUClassifier",
     "PerAUTemporalConv",
     "PlattScaling",
