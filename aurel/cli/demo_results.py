@@ -65,6 +65,35 @@ def reading(scores: Scores, outcomes: Sequence[Outcome], quick: bool) -> str:
         name = TITLES[variant].removeprefix("+ ")
         lines.append(f"On covered AUs, {name} is {verdict}: {interval(gain)} AUC.")
     true, learned = _couplings(outcomes)
+    pairs = np.triu_indices(len(true), 1)
+    agreement = np.corrcoef(true[pairs], learned[pairs])[0, 1]
+    lines.append(
+        f"The {len(pairs[0])} learned couplings correlate by {agreement:.2f} with those that the\n"
+        "labels were sampled from."
+    )
+    lines.append(
+        "Intervals resample the test people. The faces are procedural: no number here compares\n"
+        "with one on recordings."
+    )
+    if quick:
+        lines.append("A quick run is too small to show a difference.")
+    return "\n".join(lines)
+
+
+def draw(outcomes: Sequence[Outcome], splits: Splits, out: Path) -> dict[str, Path]:
+    """Draw the couplings on the face beside the true ones, and a sheet of predictions.
+
+    Args:
+        outcomes: of all variants and seeds.
+        splits: the faces.
+        out: folder that holds the runs.
+
+    Returns:
+        The path of each file by its content.
+    """
+    checkpoint = out / f"{EXACT}_0" / "checkpoints" / "best.ckpt"
+    files = {"checkpoint": checkpoint, "couplings": out / "couplings.png"}
+    true, learned = _couplings(outcomes)
     draw_face_graphs(
         {"Couplings of the labels": true, "Learned by PairwiseInference": learned},
         splits.aus.names,
