@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aurel.graph import RelationGraph
-from aurel.layers import ChainInference, PairwiseInference, PlattScaling
+from aurel.layers import PairwiseInference, PlattScaling
 from aurel.output import AUOutput
 
 RelationHeadKind = Literal["pairwise", "chain"]
@@ -41,13 +41,13 @@ class RelationHead(nn.Module):
         ValueError: `kind` is another.
     """
 
-    inference: PairwiseInference | ChainInference
+    inference: PairwiseInference
 
     def __init__(self, kind: RelationHeadKind, num_aus: int) -> None:
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"relation_head must be one of {', '.join(KINDS)}, got {kind!r}")
-        layer = PairwiseInference if kind == "pairwise" else ChainInference
+        layer = PairwiseInference
         self.kind, self.inference = kind, layer(num_aus)
         self.calibration = PlattScaling(num_aus).requires_grad_(False)
 

@@ -198,8 +198,9 @@ def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.O
 
     Those of a relation head have ten times the learning rate and no weight decay.
     """
-    head = [value for name, value in model.named_parameters() if name.startswith("relation_head.")]
-    others = [p for n, p in model.named_parameters() if not n.startswith("relation_head.")]
+    named = list(model.named_parameters())
+    head = [p for name, p in named if name.startswith("relation_head.") and p.requires_grad]
+    others = [p for name, p in named if not name.startswith("relation_head.")]
     lr, decay = options.lr, options.weight_decay
     parameters: list[dict[str, Any]] = [{"params": others}]
     if head:
