@@ -30,6 +30,7 @@ class AUOutput:
             clip models give :math:`(B, T, P_r)`.
         landmarks: :math:`(B, L, 2)` positions (x, y) in pixels of the input image.
         masks: :math:`(B, N, H', W')` where the model looked for each AU, in :math:`[0, 1]`.
+        local_logits: the logits of each AU by itself, before the relation head; None without one.
         graphs: the relation graphs the model built, in order of use.
         aus: the AUs that the columns of `probs` stand for.
     """
@@ -40,6 +41,7 @@ class AUOutput:
     region_logits: tuple[Tensor, ...] | None = None
     landmarks: Tensor | None = None
     masks: Tensor | None = None
+    local_logits: Tensor | None = None
     graphs: tuple[RelationGraph, ...] | None = None
     aus: AUSet | None = None
 

@@ -27,13 +27,15 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
 
 
-def make_console() -> Console:
-    """Return a console on stdout that prints in the first process only.
-
-    Lightning's log messages below the level of an error are turned off for this process.
-    """
+def quiet_libraries() -> None:
+    """Turn off Lightning's log messages below the level of an error in this process."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in _IGNORED:
         warnings.filterwarnings("ignore", message=message)
+
+
+def make_console() -> Console:
+    """Return a console on stdout that is mute in all processes but the first."""
+    quiet_libraries()
     return Console(quiet=not is_first_process(), highlight=False, soft_wrap=True)

@@ -1,120 +1,137 @@
-"""Results of the demo as a table, a paragraph of text and pictures."""
+"""The results of the demo as a table, sentences and pictures."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from aurel.cli.tables import numbers
+from aurel.cli.demo_runs import ALONE, EXACT, LAYER, Outcome
 from aurel.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from aurel.models.base import AUModel
+from aurel.data.synthetic import label_world
+from aurel.models.checkpoint import load_model
 from aurel.training.data_module import Splits
-from aurel.viz.curves import draw_curves
-from aurel.viz.face_graph import draw_face_graph
-from aurel.viz.mean_graph import au_adjacency, mean_graphs
+from aurel.viz.face_graph import draw_face_graphs
 from aurel.viz.prediction_sheet import draw_prediction_sheet
 
-Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
+Scores = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
+TITLES = {
+    ALONE: "each AU by itself",
+    LAYER: "+ SelfAdjustingGCN",
+    EXACT: "+ PairwiseInference",
+}
 _SHOWN = 8
-_GRAPH_FACES = 200
 
 
-def comparison(relations: Scores, baseline: Scores) -> Table:
-    """Return a table of F1 for each AU, visible and hidden, with and without relations."""
-    title = "F1 at threshold 0.5 on the test subjects, with and without relations"
+def comparison(scores: Scores, seeds: int) -> Table:
+    """Return a table of the AUC on covered and visible AUs of each variant."""
+    title = f"Mean AUC over the AUs of people not seen before ({seeds} trainings each)"
     table = Table(title=title, title_justify="left", box=None)
-    table.add_column("AU")
-    for heading in (
-        "visible\nwith",
-        "\nwithout",
-        "hidden\nwith",
-        "\nwithout",
-        "present\nhidden",
-    ):
+    table.add_column("")
+    for heading in ("covered AUs", "least to most", "gain (95 % interval)", "visible AUs"):
         table.add_column(heading, justify="right")
-    parts = (relations["visible"], baseline["visible"], relations["hidden"], baseline["hidden"])
-    for name in relations["all"]:
-        cells = [cell for part in parts for cell in numbers(part[name], ("f1",))]
-        if name == "mean":
-            table.add_section()
-            table.add_row("mean F1", *cells, style="bold")
-            table.add_row("mean AUC", *[c for part in parts for c in numbers(part[name], ("auc",))])
-        else:
-            hidden = relations["hidden"][name]
-            table.add_row(name, *cells, f"{hidden['positives']:.0f} of {hidden['known']:.0f}")
+    for variant, parts in scores.items():
+        areas = parts["covered"]["auc"]
+        gain = "" if variant == ALONE else interval(parts["covered"]["gain"])
+        table.add_row(
+            TITLES[variant],
+            f"{np.mean(areas):.3f}",
+            f"{min(areas):.3f} to {max(areas):.3f}",
+            gain,
+            f"{np.mean(parts['visible']['auc']):.3f}",
+        )
     return table
 
 
-def summary(relations: Scores, baseline: Scores) -> str:
-    """Return the differences between the two models as text, with their limits."""
-    gaps = [
-        f"{part} {name} {relations[part]['mean'][key] - baseline[part]['mean'][key]:+.3f}"
-        for part in ("visible", "hidden")
-        for key, name in (("f1", "F1"), ("auc", "AUC"))
-    ]
-    return (
-        f"Difference, with relations minus without: {', '.join(gaps)}.\n"
-        "This is one run of each model: another seed can change a difference by 0.02. The model\n"
-        "without relations has the same parameters, and its classifier receives the whole face,\n"
-        "so it learns some relations too; benchmarks/relations.py in the repository measures\n"
-        "relation layers separately. The faces are synthetic: do not compare these scores with\n"
-        "scores on photographs."
+def interval(gain: Sequence[float]) -> str:
+    """Return a gain with its interval as text."""
+    mean, low, high = gain
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def reading(scores: Scores, outcomes: Sequence[Outcome], quick: bool) -> str:
+    """Return the result in words, whichever way it falls."""
+    lines = []
+    for variant in (LAYER, EXACT):
+        gain = scores[variant]["covered"]["gain"]
+        _, low, high = gain
+        verdict = "better" if low > 0 else "worse" if high < 0 else "not clearly different"
+        name = TITLES[variant].removeprefix("+ ")
+        lines.append(f"On covered AUs, {name} is {verdict}: {interval(gain)} AUC.")
+    true, learned = _couplings(outcomes)
+    pairs = np.triu_indices(len(true), 1)
+    agreement = np.corrcoef(true[pairs], learned[pairs])[0, 1]
+    lines.append(
+        f"The {len(pairs[0])} learned couplings correlate by {agreement:.2f} with those that the\n"
+        "labels were sampled from."
     )
+    lines.append(
+        "Intervals resample the test people. The faces are procedural: no number here compares\n"
+        "with one on recordings."
+    )
+    if quick:
+        lines.append("A quick run is too small to show a difference.")
+    return "\n".join(lines)
 
 
-def draw(model: AUModel, splits: Splits, out: Path) -> dict[str, Path]:
-    """Draw the learned graph, the training curves and a sheet of predictions.
+def draw(outcomes: Sequence[Outcome], splits: Splits, out: Path) -> dict[str, Path]:
+    """Draw the couplings on the face beside the true ones, and a sheet of predictions.
 
     Args:
-        model: with relations, trained.
-        splits: the test faces.
+        outcomes: of all variants and seeds.
+        splits: the faces.
         out: folder that holds the runs.
 
     Returns:
-        The path of each picture, by its content.
+        The path of each file by its content.
     """
+    checkpoint = out / f"{EXACT}_0" / "checkpoints" / "best.ckpt"
+    files = {"checkpoint": checkpoint, "couplings": out / "couplings.png"}
+    true, learned = _couplings(outcomes)
+    draw_face_graphs(
+        {"Couplings of the labels": true, "Learned by PairwiseInference": learned},
+        splits.aus.names,
+        files["couplings"],
+        weight="coupling J of two AUs",
+    )
+    files["predictions"] = out / "predictions.png"
     data: Any = splits.test
-    files = {
-        "graph": out / "graph.png",
-        "curves": out / "curves.png",
-        "predictions": out / "predictions.png",
-    }
-    model.eval()
-    step = max(len(data) // _GRAPH_FACES, 1)
-    faces = DataLoader(data, batch_size=50, sampler=range(0, len(data), step))
-    graphs = mean_graphs(model, (batch["image"] for batch in faces))
-    adjacency, aus = au_adjacency(model, graphs[-1])
-    title = f"Last graph of the model, mean over {len(faces.sampler)} faces"  # type: ignore[arg-type]
-    draw_face_graph(adjacency, aus.names, files["graph"], title=title)
-    draw_curves(_curves(out), files["curves"])
     chosen = range(0, len(data), max(len(data) // _SHOWN, 1))[:_SHOWN]
     sheet = next(iter(DataLoader(data, batch_size=_SHOWN, sampler=chosen)))
     with torch.inference_mode():
-        probs = model(sheet["image"]).probs
+        probs = load_model(checkpoint).eval()(sheet["image"]).probs
     pixels, labels, visible = _pixels(sheet["image"]), sheet["labels"], sheet["visible"]
-    draw_prediction_sheet(pixels, labels, probs, aus.names, files["predictions"], visible)
+    draw_prediction_sheet(pixels, labels, probs, splits.aus.names, files["predictions"], visible)
     return files
 
 
-def _curves(out: Path) -> dict[str, list[float]]:
-    curves = {}
-    for run in sorted(out.glob("*/history.csv")):
-        rows = list(csv.DictReader(run.open(newline="")))
-        title = run.parent.name.replace("_", " ")
-        curves[f"loss, {title}"] = [float(row["train/loss"]) for row in rows]
-        curves[f"validation F1, {title}"] = [float(row["val/f1"]) for row in rows]
-    return curves
+def next_commands(out: Path) -> str:
+    """Return commands that go on from the demo, one a line."""
+    checkpoint = out / f"{EXACT}_0" / "checkpoints" / "best.ckpt"
+    commands = {
+        f"aurel graph --checkpoint {checkpoint} --out graph.png": "the relations of a model",
+        "aurel models": "the published models",
+        "aurel fit --config sacl_synthetic": "train one of them on these faces",
+        "aurel relations table.csv --out relations": "relations in a table of AUs of any tool",
+    }
+    width = max(map(len, commands))
+    return "\n".join(f"  {command:<{width}}  # {about}" for command, about in commands.items())
+
+
+def _couplings(outcomes: Sequence[Outcome]) -> tuple[Any, Any]:
+    """Return the couplings of the labels and the mean of the learned ones, (N, N) each."""
+    learned = [outcome.couplings for outcome in outcomes if outcome.couplings is not None]
+    return label_world("BP4D", 1.0).couplings, np.mean(learned, axis=0)
 
 
 def _pixels(images: Tensor) -> Tensor:
-    """Convert normalized images (B, 3, H, W) to uint8 (B, H, W, 3)."""
+    """Turn normalized images (B, 3, H, W) back into uint8 (B, H, W, 3)."""
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     values = images.movedim(1, -1) * std + mean
     return (255 * values).round().clamp(0, 255).to(torch.uint8)

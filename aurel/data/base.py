@@ -40,6 +40,13 @@ class AUDataset(Dataset[Sample]):
         """Return the labels of these images, or of all frames of these clips, (M', N)."""
         return self.labels[items].reshape(-1, len(self.aus))
 
+    def label_runs(self, items: Sequence[int]) -> list[Tensor]:
+        """Return the labels of these items, one (T, N) table for each run of frames.
+
+        Images that are no frames of a clip are together one table.
+        """
+        return [self.labels_of(items)]
+
     def for_scoring(self) -> Self:
         """Return the same data, divided into items as validation and test need them."""
         return copy.copy(self)

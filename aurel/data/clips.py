@@ -88,6 +88,10 @@ class ListClips(AUDataset):
         lines = [line for item in items for line in self._frames_of(item)]
         return self.data.labels[lines]
 
+    def label_runs(self, items: Sequence[int]) -> list[Tensor]:
+        """Return the labels of each run of frames that `items` are cut from, (T, N) int8."""
+        return [self.data.labels[self._frames_of(item)] for item in items]
+
     def class_weights(self) -> Tensor:
         """Return the published class weights of the frames."""
         return self.data.class_weights()

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from aurel.layers.au_masked_features import AUMaskedFeatures
 from aurel.layers.au_specific_features import AUSpecificFeatures
+from aurel.layers.calibration import PlattScaling
 from aurel.layers.channel_topology import ChannelTopology
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.cross_attention import CrossAttention
@@ -40,6 +41,7 @@ from aurel.layers.multi_scale_attention import MultiScaleAttention
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
 from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
 from aurel.layers.node_transformer import NodeTransformer
+from aurel.layers.pairwise_inference import PairwiseInference
 from aurel.layers.per_au_classifier import PerAUClassifier
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
@@ -74,8 +76,10 @@ __all__ = [
     "MultiScaleFusion",
     "MultiScaleLinearAttention",
     "NodeTransformer",
+    "PairwiseInference",
     "PerAUClassifier",
     "PerAUTemporalConv",
+    "PlattScaling",
     "RegionalAUFeatures",
     "SAGEGraphConv",
     "SelfAdjustingGCN",

@@ -14,6 +14,7 @@ from aurel.models.checkpoint import load_weights_only
 from aurel.models.registry import info_of
 
 Model = TypeVar("Model", bound=nn.Module)
+HEAD = "relation_head."
 
 
 def load_author_checkpoint(
@@ -51,7 +52,8 @@ def load_author_checkpoint(
     author = {key: value for key, value in author.items() if not key.endswith(layout.ignored)}
     _check(author, layout.shapes(model), info.name)
     with torch.no_grad():
-        model.load_state_dict(layout.convert(author, model))
+        own = {key: value for key, value in model.state_dict().items() if key.startswith(HEAD)}
+        model.load_state_dict({**own, **layout.convert(author, model)})
     layout.adopt(model)
     return model
 

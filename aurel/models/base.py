@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aurel.backbones.build import Backbone, build_backbone
 from aurel.facs import AUCenterRules, AUSet, RegionPlan
 from aurel.graph import RelationGraph
+from aurel.models.relation_head import RelationHead, RelationHeadKind
 from aurel.output import AUOutput
 
 Inputs = Literal["images", "clips", "triplets"]
@@ -27,11 +28,14 @@ class ModelConfig:
 
     Args:
         backbone: timm's name of the image backbone.
+        relation_head: exact inference over the AUs on top of the model, see `RelationHead`:
+            "pairwise", for models of clips also "chain"; None for none, as published.
     """
 
     width_options: ClassVar[tuple[str, ...]] = ()
 
     backbone: str
+    relation_head: RelationHeadKind | None = None
 
     @staticmethod
     def defaults(aus: AUSet, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,10 +68,25 @@ class AUModel(nn.Module):
         super().__init__()
         self.config = config
         self.aus = aus
+        self.relation_head = self._make_relation_head(config.relation_head)
 
     if TYPE_CHECKING:
 
         def __call__(self, images: Tensor, /, *, return_graph: bool = False) -> AUOutput: ...
+
+    def _make_relation_head(self, kind: RelationHeadKind | None) -> RelationHead | None:
+        if kind is None:
+            return None
+        if self.inputs == "triplets" or (kind == "chain" and self.inputs != "clips"):
+            raise ValueError(
+                f"relation_head {kind!r} must have a model of "
+                f"{'clips' if kind == 'chain' else 'AUs'}, got one of {self.inputs}"
+            )
+        return RelationHead(kind, len(self.aus))
+
+    def couple(self, output: AUOutput, return_graph: bool = False) -> AUOutput:
+        """Return `output` with the AUs coupled by the relation head, where there is one."""
+        return output if self.relation_head is None else self.relation_head(output, return_graph)
 
     @property
     def image_size(self) -> int | None:

@@ -147,7 +147,8 @@ class GTLENet(AUModel):
         else:
             maps, masks = self.features(face)
         logits = at_least_float32(self.classifier(maps))
-        return AUOutput(logits.sigmoid(), logits, masks=masks, aus=self.aus)
+        output = AUOutput(logits.sigmoid(), logits, masks=masks, aus=self.aus)
+        return self.couple(output, return_graph)
 
 
 def _encoder(name: str, pretrained: bool) -> Backbone:

@@ -220,4 +220,6 @@ class LRPFGG(AUModel):
         logits, graph = self.head(features, return_graph=return_graph)
         logits = at_least_float32(logits)
         graphs = None if graph is None else (graph,)
-        return AUOutput(logits.sigmoid(), logits, graphs=graphs, aus=self.aus)
+        return self.couple(
+            AUOutput(logits.sigmoid(), logits, graphs=graphs, aus=self.aus), return_graph
+        )

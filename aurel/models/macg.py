@@ -143,4 +143,5 @@ class MACG(AUModel):
         tokens = self.projection(features.flatten(2).mT)
         face = tokens.mT.unflatten(2, features.shape[2:])
         probs, graph = self.head(face, return_graph=return_graph)
-        return AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
+        graphs = None if graph is None else (graph,)
+        return self.couple(AUOutput(probs, graphs=graphs, aus=self.aus), return_graph)

@@ -216,11 +216,14 @@ class MDHR(AUModel):
         if self.temporal is not None:
             nodes = self.temporal(nodes.unflatten(0, frames)).flatten(0, 1)
         probs = self.classifier(nodes.relu())
-        return AUOutput(
-            probs.unflatten(0, frames),
-            region_logits=tuple(group.unflatten(0, frames) for group in logits) or None,
-            graphs=None if graph is None else (graph,),
-            aus=self.aus,
+        return self.couple(
+            AUOutput(
+                probs.unflatten(0, frames),
+                region_logits=tuple(group.unflatten(0, frames) for group in logits) or None,
+                graphs=None if graph is None else (graph,),
+                aus=self.aus,
+            ),
+            return_graph,
         )
 
     def _maps(self, images: Tensor) -> list[Tensor]:

@@ -267,7 +267,8 @@ class MEGraphAUStage1(AUModel):
         """Return `probs`, and the graph if asked for, for images (B, 3, H, W)."""
         tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
         probs, graph = self.head(tokens, return_graph=return_graph)
-        return AUOutput(probs, graphs=None if graph is None else (graph,), aus=self.aus)
+        graphs = None if graph is None else (graph,)
+        return self.couple(AUOutput(probs, graphs=graphs, aus=self.aus), return_graph)
 
 
 def start_from_stage1(model: MEGraphAU, stage1: MEGraphAUStage1) -> MEGraphAU:
@@ -336,4 +337,6 @@ class MEGraphAU(AUModel):
         tokens = self.projection(self.backbone(images)[-1].flatten(2).mT)
         probs, edge_logits, graph = self.head(tokens, return_graph=return_graph)
         graphs = None if graph is None else (graph,)
-        return AUOutput(probs, edge_logits=edge_logits, graphs=graphs, aus=self.aus)
+        return self.couple(
+            AUOutput(probs, edge_logits=edge_logits, graphs=graphs, aus=self.aus), return_graph
+        )

@@ -226,12 +226,15 @@ class SACL(AUModel):
             else:
                 tokens = self.look(nodes, tokens)
         logits = at_least_float32(self.classifier(tokens))
-        return AUOutput(
-            logits.sigmoid(),
-            logits,
-            landmarks=predicted,
-            graphs=graphs if return_graph else None,
-            aus=self.aus,
+        return self.couple(
+            AUOutput(
+                logits.sigmoid(),
+                logits,
+                landmarks=predicted,
+                graphs=graphs if return_graph else None,
+                aus=self.aus,
+            ),
+            return_graph,
         )
 
     if TYPE_CHECKING:

@@ -25,6 +25,7 @@ class Splits:
         validation: data on which the best epoch is chosen; None to keep the last.
         test: test data; None where there are none.
         class_weights: (N,) from the training labels, or None.
+        train_labels: the labels of the training items, one (T, N) table for each run of frames.
         protocol: primitive values: data set, fold, the subjects of each part.
     """
 
@@ -33,6 +34,7 @@ class Splits:
     validation: Dataset[dict[str, Any]] | None = None
     test: Dataset[dict[str, Any]] | None = None
     class_weights: Tensor | None = None
+    train_labels: list[Tensor] | None = None
     protocol: dict[str, Any] | None = None
 
 

@@ -59,6 +59,7 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
         validation=validation,
         test=test,
         class_weights=_class_weights(options, train, train.labels_of(kept)),
+        train_labels=train.label_runs(kept),
         protocol={
             "dataset": dataset_info(options.dataset, options.aus).name,
             "fold": options.fold,

@@ -85,6 +85,13 @@ def _circle(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
     return multilabel_circle_loss(logits, batch["labels"], weights)
 
 
+def _joint(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
+    if batch.get("joint_nll") is None:
+        raise ValueError("the loss 'joint' needs a model with a relation head (relation_head)")
+    local = _required(output.local_logits, "joint", "local_logits")
+    return batch["joint_nll"](local, batch["labels"])
+
+
 def _triplet(embeddings: Tensor, batch: Batch, weights: Tensor | None) -> Tensor:
     return expression_triplet_loss(embeddings, batch["margin"])
 
@@ -97,6 +104,7 @@ TERMS: Mapping[str, Term] = {
     "circle": _circle,
     "dice": _dice,
     "edge": _edge,
+    "joint": _joint,
     "landmark": _landmark,
     "region": _region,
     "triplet": _triplet,
@@ -109,11 +117,13 @@ class Objective(nn.Module):
     Args:
         losses: factor of each loss: "asymmetric", "attention" (needs `masks`, and `landmarks` in
             the data), "bce" and "bce_sum" (need `logits`; cross-entropy, mean or sum over AUs),
-            "circle" (needs `logits`), "dice", "edge" (needs `edge_logits`), "landmark" (needs
-            `landmarks` in output and data), "region" (needs `region_logits` and `regions`),
-            "triplet" (needs embeddings of triplets). A loss with factor 0 is not computed.
+            "circle" (needs `logits`), "dice", "edge" (needs `edge_logits`), "joint" (needs a
+            relation head), "landmark" (needs `landmarks` in output and data), "region" (needs
+            `region_logits` and `regions`), "triplet" (needs embeddings of triplets). A loss with
+            factor 0 is not computed.
         class_weights: (N,) for the losses over AUs; None for 1.
         regions: the groups of AUs of `region_logits`, where the model has any.
+        joint_nll: of local logits and labels, see `RelationHead.nll`; None without a relation head.
 
     Raises:
         ValueError: an unknown loss, a negative factor, or no loss.
@@ -126,6 +136,7 @@ class Objective(nn.Module):
         losses: Mapping[str, float],
         class_weights: Tensor | None = None,
         regions: RegionPlan | None = None,
+        joint_nll: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         for name, factor in losses.items():
@@ -138,6 +149,7 @@ class Objective(nn.Module):
         # A new run computes them from its training labels, so checkpoints do not hold them.
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.regions = regions
+        self.joint_nll = joint_nll
 
     def forward(self, output: AUOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum, and each loss without its factor.
@@ -146,7 +158,7 @@ class Objective(nn.Module):
             output: of the model; an encoder's embeddings (B, 3, D) for the loss "triplet".
             batch: `labels` (B, N), of clips (B, T, N), and, where needed, `landmarks` (B, 49, 2).
         """
-        batch = {**batch, "regions": self.regions}
+        batch = {**batch, "regions": self.regions, "joint_nll": self.joint_nll}
         terms = {name: TERMS[name](output, batch, self.class_weights) for name in self.losses}
         total = sum(self.losses[name] * value for name, value in terms.items())
         assert isinstance(total, Tensor)

@@ -163,6 +163,10 @@ class SyntheticClips(AUDataset):
         self.landmarks68 = clips(content.landmarks)
         self.landmarks = self.landmarks68[:, :, TO_49.tolist()]
 
+    def label_runs(self, items: Sequence[int]) -> list[Tensor]:
+        """Return the labels of each of these clips, (T, N)."""
+        return list(self.labels[list(items)])
+
     def __getitem__(self, index: int) -> Sample:
         return _sample(self, index, self.transform)
 

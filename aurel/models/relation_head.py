@@ -1,0 +1,110 @@
+"""Exact inference over the AUs of a model, between its classifier and its output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from aurel.graph import RelationGraph
+from aurel.layers import PairwiseInference, PlattScaling
+from aurel.output import AUOutput
+
+RelationHeadKind = Literal["pairwise", "chain"]
+KINDS = ("pairwise", "chain")
+LEAST_PROBABILITY = 1e-4
+"""Probabilities of a classifier without logits are moved into [1e-4, 1 - 1e-4]."""
+
+
+class RelationHead(nn.Module):
+    r"""Couple the AUs of a model by exact inference.
+
+    The logits :math:`u` of the model, or the logits of its probabilities where the classifier is a
+    cosine similarity, are the evidence of each AU by itself. `inference` couples them:
+
+    .. math::
+        p(y \mid u) \propto
+        \exp\Big(\sum_i (a_i u_i + b_i + h_i) y_i + \sum_{i<j} J_{ij} y_i y_j\Big)
+
+    and the output's probabilities become the marginals of :math:`p`. Training leaves
+    :math:`a = 1, b = 0`; `calibrate` fits them for a model that was trained without the head.
+
+    Args:
+        kind: "pairwise" for single frames, `PairwiseInference`; "chain" also along the frames of a
+            clip, `ChainInference`.
+        num_aus: N.
+
+    Raises:
+        ValueError: `kind` is another.
+    """
+
+    inference: PairwiseInference
+
+    def __init__(self, kind: RelationHeadKind, num_aus: int) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"relation_head must be one of {', '.join(KINDS)}, got {kind!r}")
+        layer = PairwiseInference
+        self.kind, self.inference = kind, layer(num_aus)
+        self.calibration = PlattScaling(num_aus).requires_grad_(False)
+
+    def forward(self, output: AUOutput, return_graph: bool = False) -> AUOutput:
+        """Return `output` with coupled `probs` and `logits`, and the evidence `local_logits`.
+
+        With `return_graph` the couplings are the last of its `graphs`.
+        """
+        local = output.logits
+        if local is None:
+            local = torch.logit(output.probs, LEAST_PROBABILITY)
+        coupled = self.inference(self.calibration(local))
+        graphs = output.graphs
+        if return_graph:
+            weights = self.inference.graph().adjacency()
+            rows = local.flatten(0, -2).shape[0]
+            graphs = (*(graphs or ()), RelationGraph(weights=weights.expand(rows, -1, -1)))
+        return replace(
+            output, probs=coupled.sigmoid(), logits=coupled, local_logits=local, graphs=graphs
+        )
+
+    def nll(self, local_logits: Tensor, labels: Tensor) -> Tensor:
+        r"""Return the mean of :math:`-\log p(y \mid u) / N`; unknown labels are summed out.
+
+        Args:
+            local_logits: (B, N), of clips (B, T, N).
+            labels: of the same shape, 1, 0 or -1.
+        """
+        if self.kind == "pairwise":
+            local_logits, labels = (t.flatten(0, -2) for t in (local_logits, labels))
+        return self.inference.nll(self.calibration(local_logits), labels) / labels.shape[-1]
+
+    def fit_labels(self, labels: Tensor | Sequence[Tensor]) -> None:
+        """Set the couplings to those of the highest likelihood of a table of labels.
+
+        Args:
+            labels: (M, N), 1, 0 or -1; for "chain" one (T, N) table for each run of frames.
+        """
+        assert isinstance(labels, Tensor)
+        self.inference.fit_labels(labels)
+
+    @torch.no_grad()
+    def calibrate(self, local_logits: Tensor, labels: Tensor) -> None:
+        """Turn calibrated posteriors of single AUs into evidence for the fitted couplings.
+
+        Sets a and b so that the local logits are calibrated on the given frames, less the log-odds
+        that the couplings give without evidence, which would count twice.
+
+        Args:
+            local_logits: (M, N), of people that the model was not trained on.
+            labels: (M, N), 1, 0 or -1.
+
+        Raises:
+            ValueError: see `PlattScaling.fit`.
+        """
+        self.calibration.fit(local_logits, labels)
+        frame = (1, 1) if self.kind == "chain" else (1,)
+        prior = self.inference(torch.zeros(*frame, local_logits.shape[-1], device=labels.device))
+        assert self.calibration.shift is not None
+        self.calibration.shift.sub_(prior.flatten())
