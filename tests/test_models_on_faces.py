@@ -1,4 +1,4 @@
-"""The benchmark of all models: it runs, and without relations no node depends on another."""
+"""The benchmark of all models: without relations no node depends on another, and its tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def relation_layer(model: nn.Module) -> Any:
 
 
 def influence(layer: Any, nodes: int = 12) -> Tensor:
-    """Return how much each node (columns) changes the output of each node (rows), (N, N)."""
+    """Return the derivatives of each node's output (rows) by each node (columns), (N, N)."""
     channels = layer.in_channels if isinstance(layer, SelfAdjustingGCN) else WIDTH
     edges = torch.randn(1, nodes, nodes, channels, dtype=torch.float64)
 
@@ -71,7 +71,7 @@ def test_without_relations_no_node_depends_on_another(name: str) -> None:
 
 
 @pytest.mark.parametrize("residual", ["inside", "outside"])
-def test_isolated_gated_edges_are_the_layer_on_graphs_of_one_node(residual: Any) -> None:
+def test_gated_edges_without_relations_are_the_layer_on_graphs_of_one_node(residual: Any) -> None:
     from model_ablations import IsolatedGatedEdges
 
     torch.manual_seed(0)
