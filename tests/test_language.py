@@ -39,6 +39,9 @@ SKIPPED = (
     # the words of this test
     "tests/test_language.py",
     # not covered yet
+    "benchmarks/bench_layers.py",
+    "benchmarks/bench_pyg.py",
+    "benchmarks/pyg_layers.py",
     "benchmarks/region_net.py",
     "benchmarks/relations.py",
     "benchmarks/results/relations.md",
@@ -86,13 +89,16 @@ PICTURES = (
     "docs",
     "examples",
     "tests/cli",
+    "tests/data",
     "tests/test_examples.py",
     "tests/vision",
     "tests/viz",
 )
 ALLOWED = {
     "CONTRIBUTING.md": WORDS,  # the glossary
+    "aurel/layers/self_adjusting_gcn.py": re.compile("listen"),  # the old name of a method
     "aurel/vision/prediction_table.py": re.compile("tell"),  # a method of files
+    "tests/layers/test_self_adjusting_gcn.py": re.compile("listen"),  # the old name of a method
 }
 
 
@@ -116,6 +122,8 @@ def excluded_words(text: str) -> Iterator[tuple[int, str]]:
 def is_allowed(path: str, word: str) -> bool:
     """Return whether a file may contain an excluded word."""
     if re.fullmatch(DRAW, word) and path.startswith(PICTURES):
+        return True
+    if word == "draw" and path.startswith("tests/"):  # a function of hypothesis
         return True
     return path in ALLOWED and ALLOWED[path].fullmatch(word) is not None
 
