@@ -1,4 +1,4 @@
-"""Convert relation graphs to dense matrices, networkx and PyTorch Geometric."""
+"""A relation graph as a dense matrix, in networkx and in PyTorch Geometric."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 
 from aurel.graph import RelationGraph
 
-# Sources: nodes 1 and 2 for node 0, node 1 for node 1, none for node 2.
+# Node 0 listens to 1 and 2, node 1 to itself, node 2 to nobody.
 NEIGHBORS = torch.tensor([[[1, 2], [1, -1], [-1, -1]]])
 WEIGHTS = torch.tensor([[[0.5, 0.25], [2.0, torch.nan], [torch.nan, torch.inf]]])
 DENSE = torch.tensor([[[0.0, 0.5, 0.25], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0]]])
 
 
-def test_adjacency_of_a_neighbor_list() -> None:
+def test_adjacency_of_a_neighbour_list() -> None:
     assert torch.equal(RelationGraph(NEIGHBORS).adjacency(), (DENSE > 0).float())
     assert torch.equal(RelationGraph(NEIGHBORS, WEIGHTS).adjacency(), DENSE)
     assert RelationGraph(NEIGHBORS, WEIGHTS.double()).adjacency().dtype == torch.float64
@@ -46,7 +46,7 @@ def test_adjacency_carries_gradients() -> None:
     assert torch.equal(weights.grad, (NEIGHBORS >= 0).float())
 
 
-def test_a_neighbor_of_weight_zero_is_still_a_neighbor() -> None:
+def test_a_neighbour_of_weight_zero_is_still_a_neighbour() -> None:
     pytest.importorskip("networkx")
     graph = RelationGraph(NEIGHBORS, torch.zeros(1, 3, 2))
     assert torch.equal(graph.edges(), DENSE > 0)
@@ -59,7 +59,7 @@ def test_an_empty_graph_is_refused() -> None:
         RelationGraph()
 
 
-def test_networkx_edges_point_to_the_target() -> None:
+def test_networkx_edges_point_at_the_listener() -> None:
     pytest.importorskip("networkx")
     graph = RelationGraph(NEIGHBORS, WEIGHTS).to_networkx(names=["AU01", "AU02", "AU04"])
     assert list(graph.nodes) == ["AU01", "AU02", "AU04"]

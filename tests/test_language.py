@@ -20,7 +20,6 @@ COVERED = (
     "examples",
     "tests/*.py",
     "tests/cli",
-    "tests/mutation",
     "tests/vision",
     "tests/viz",
     ".ci",
@@ -37,11 +36,12 @@ SKIPPED = (
     "docs/_build",
     "docs/_generated",
     "docs/gallery",
-    # lines of code before later changes
-    "tests/mutation/survivors.txt",
     # the words of this test
     "tests/test_language.py",
     # not covered yet
+    "benchmarks/bench_layers.py",
+    "benchmarks/bench_pyg.py",
+    "benchmarks/pyg_layers.py",
     "benchmarks/region_net.py",
     "benchmarks/relations.py",
     "benchmarks/results/relations.md",
@@ -52,13 +52,16 @@ SKIPPED = (
     "tests/test_attention_losses.py",
     "tests/test_cuda_graphs.py",
     "tests/test_facs.py",
+    "tests/test_graph.py",
     "tests/test_logit_losses.py",
     "tests/test_losses.py",
     "tests/test_metrics.py",
+    "tests/test_name_clash.py",
     "tests/test_region_graphs.py",
     "tests/test_region_loss.py",
     "tests/test_relation_benchmark.py",
     "tests/test_triplet_losses.py",
+    "tests/test_user_types.py",
 )
 
 METAPHORS = (
@@ -86,13 +89,16 @@ PICTURES = (
     "docs",
     "examples",
     "tests/cli",
+    "tests/data",
     "tests/test_examples.py",
     "tests/vision",
     "tests/viz",
 )
 ALLOWED = {
     "CONTRIBUTING.md": WORDS,  # the glossary
+    "aurel/layers/self_adjusting_gcn.py": re.compile("listen"),  # the old name of a method
     "aurel/vision/prediction_table.py": re.compile("tell"),  # a method of files
+    "tests/layers/test_self_adjusting_gcn.py": re.compile("listen"),  # the old name of a method
 }
 
 
@@ -116,6 +122,8 @@ def excluded_words(text: str) -> Iterator[tuple[int, str]]:
 def is_allowed(path: str, word: str) -> bool:
     """Return whether a file may contain an excluded word."""
     if re.fullmatch(DRAW, word) and path.startswith(PICTURES):
+        return True
+    if word == "draw" and path.startswith("tests/"):  # a function of hypothesis
         return True
     return path in ALLOWED and ALLOWED[path].fullmatch(word) is not None
 

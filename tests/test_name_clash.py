@@ -1,4 +1,4 @@
-"""Detect the other distribution `aurel`, whose files are in the same folder."""
+"""The distribution `aurel`, whose files land in the folder of ours: noticed, and named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CURE = "pip uninstall aurel, then pip install --force-reinstall --no-deps aurel-
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """Return a site-packages folder with this distribution."""
+    """A site-packages that holds ours."""
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "aurel", tmp_path / "aurel", ignore=skip)
     (tmp_path / "aurel_au-0.1.0.dist-info").mkdir()
@@ -25,7 +25,7 @@ def site(tmp_path: Path) -> Path:
 
 
 def run(site: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run `code` with `site` first on the path and no other installation of this distribution."""
+    """Run `code` where `site` comes first and no other installation of ours is on the path."""
     packages = str(Path(torch.__file__).parents[1])
     code = f"import sys; sys.path[:0] = [{str(site)!r}]; sys.path.append({packages!r}); {code}"
     command = [sys.executable, "-I", "-S", "-c", code]
@@ -42,13 +42,13 @@ def uninstall_other(site: Path) -> None:
     (site / "aurel" / "__init__.py").unlink()
 
 
-def test_this_distribution_only_prints_nothing(site: Path) -> None:
+def test_ours_alone_says_nothing(site: Path) -> None:
     done = run(site, "import aurel, aurel.layers, aurel.cli, aurel.facs; print(aurel.__file__)")
     assert done.stdout.strip() == str(site / "aurel" / "__init__.py") and not done.stderr
 
 
 @pytest.mark.parametrize("part", ["layers", "facs", "cli.main"])
-def test_replaced_or_removed_files_are_an_error(site: Path, part: str) -> None:
+def test_ours_replaced_or_removed_is_an_error(site: Path, part: str) -> None:
     install_other(site)
     error = run(site, f"import aurel.{part}").stderr.splitlines()[-1]
     assert "aurel-au was replaced by another distribution, 'aurel'" in error and CURE in error
@@ -57,7 +57,7 @@ def test_replaced_or_removed_files_are_an_error(site: Path, part: str) -> None:
     assert "aurel-au was removed by another distribution, 'aurel'" in error and CURE in error
 
 
-def test_an_installation_over_the_other_warns_and_works(site: Path) -> None:
+def test_ours_installed_over_the_other_warns_and_works(site: Path) -> None:
     install_other(site)
     shutil.copy(ROOT / "aurel" / "__init__.py", site / "aurel")
     done = run(site, "import aurel.layers; print(aurel.__version__, aurel.layers.TopKGraphConv)")

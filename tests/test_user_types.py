@@ -1,4 +1,4 @@
-"""Check the types of a user's script."""
+"""What a type checker makes of a user's script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aurel import layers
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# With --strict, an ignore without an error is itself an error.
+# Under --strict an ignore that hides no error is an error itself.
 SCRIPT = """
 from typing import assert_type
 

@@ -107,13 +107,14 @@ def run(args: argparse.Namespace) -> int:
     adjacency, aus = au_adjacency(loaded.model, graphs[args.layer])
 
     layer = args.layer % len(graphs)
-    title = f"{args.checkpoint.name}: graph {layer} of 0..{len(graphs) - 1}"
+    number = f"graph {layer} (of 0 to {len(graphs) - 1})"
+    title = f"{args.checkpoint.name}: {number}"
     matrix_path = args.out.with_stem(f"{args.out.stem}_matrix")
     draw_face_graph(adjacency, aus.names, args.out, title=title)
     draw_adjacency(adjacency, aus.names, matrix_path, title=title)
     write_csv(adjacency, aus, args.out.with_suffix(".csv"))
     write_graphml(adjacency, aus, args.out.with_suffix(".graphml"))
-    print(f"graph {layer} of 0..{len(graphs) - 1}: {args.out}, {matrix_path.name}, .csv, .graphml")
+    print(f"{number}: {args.out}, {matrix_path.name}, .csv, .graphml")
     return BAD_INPUT if unread else 0
 
 

@@ -11,8 +11,8 @@ from mutmut.mutation import mutators
 NONE_FOR_VALUE = mutators.operator_assignment
 OF_ARGUMENTS = mutators.operator_arg_removal
 OF_STRINGS = mutators.operator_string
-# Types and decorators, and checks of lengths that are always equal.
-IGNORED = (
+# Types and decorators; and what checks that lengths agree which do.
+PASSED_OVER = (
     m.Annotation()
     | m.Decorator()
     | m.FunctionDef(decorators=[m.Decorator(m.Name("overload"))])
@@ -23,7 +23,7 @@ IGNORED = (
 
 
 def mutants_of(source: str) -> Iterator[tuple[str, str]]:
-    """Yield the mutants of a source: the changed line before and after, and the whole source."""
+    """Yield the mutants of a file's source: the changed line, before and after, and all of it."""
     module = cst.parse_module(source)
     faults = _Faults()
     module.visit(faults)
@@ -35,7 +35,7 @@ def mutants_of(source: str) -> Iterator[tuple[str, str]]:
 
 
 class _Faults(cst.CSTVisitor):
-    """Collects nodes of a module with their replacements."""
+    """Collects the nodes of a module with what to put in their place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Faults(cst.CSTVisitor):
         self.raises = 0
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if m.matches(node, IGNORED):
+        if m.matches(node, PASSED_OVER):
             return False
         self.raises += isinstance(node, cst.Raise)
         for kind, operator in mutators.mutation_operators:
@@ -60,10 +60,10 @@ class _Faults(cst.CSTVisitor):
             return [] if self.raises else wrong[:1]
         if operator is not OF_ARGUMENTS or len(node.args) < 2:
             return wrong
-        # Drop the last argument or one with a name: without another one, the call fails at once.
+        # Of several arguments drop the last or one with a name: any other fault fails at once.
         optional = [i for i, arg in enumerate(node.args) if arg.keyword or arg is node.args[-1]]
         return [
             node.with_changes(args=[*node.args[:i], *node.args[i + 1 :]])
             for i in optional
-            if not m.matches(node.args[i], IGNORED) and not node.args[i].star
+            if not m.matches(node.args[i], PASSED_OVER) and not node.args[i].star
         ]

@@ -1,7 +1,7 @@
-"""Insert small faults into the ops and losses and list those that no test detects: `make mutants`.
+"""Which small faults in the ops and losses do the tests notice? `make mutants`.
 
-Every mutant is written into a copy of the tree and tested in a fork of this process, in which torch
-is already loaded. Tests that compile or export are not run; hypothesis runs few examples.
+Every mutant is written into a copy of the tree and tested in a fork of this process, which has
+torch loaded already. Tests that compile or export are left out; hypothesis draws few examples.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MEMORY = 24 * 2**30
 
 
 class FewExamples:
-    """A plugin that limits the number of examples in each test."""
+    """A plugin: no test draws more than these."""
 
     most = 20
 
@@ -48,7 +48,7 @@ class FewExamples:
 
 
 def start(tree: Path, tests: list[tuple[str, list[str]]], seconds: int) -> int:
-    """Run tests in a fork with a limit of processor time; return its process."""
+    """Run tests in a fork, limited in processor time; return its process."""
     process = os.fork()
     if process:
         return process
@@ -59,8 +59,8 @@ def start(tree: Path, tests: list[tuple[str, list[str]]], seconds: int) -> int:
     os.dup2(sink, 2)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    for names, files in tests:
-        selection = f"({names or 'test'}) and not compile and not export"
+    for wanted, files in tests:
+        selection = f"({wanted or 'test'}) and not compile and not export"
         code = pytest.main([*OPTIONS, "-k", selection, *files], plugins=[FewExamples()])
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             os._exit(1)
@@ -68,20 +68,20 @@ def start(tree: Path, tests: list[tuple[str, list[str]]], seconds: int) -> int:
 
 
 def outcome(status: int) -> str:
-    """Return the outcome of a test process from its status."""
+    """Name what the status of a test process says."""
     if os.WIFSIGNALED(status):
         return f"signal {os.WTERMSIG(status)}"
     return SURVIVED if os.WEXITSTATUS(status) == 0 else "killed"
 
 
 def put(tree: Path, path: str, code: str, second: int) -> None:
-    """Write a file with a unique time, so that Python compiles it again."""
+    """Write a file of an age of its own, by which Python knows what it has compiled."""
     (tree / path).write_text(code)
     os.utime(tree / path, (second, second))
 
 
-def sample(path: str, most: int | None) -> dict[str, str]:
-    """Return mutants of a file by unique names: all, or a fixed random sample of `most`."""
+def drawn(path: str, most: int | None) -> dict[str, str]:
+    """Return mutants of a file by what tells them apart, or at most so many, always the same."""
     mutants = dict[str, str]()
     for line, code in mutants_of((ROOT / path).read_text()):
         name = f"{path}: {line}"
@@ -92,7 +92,7 @@ def sample(path: str, most: int | None) -> dict[str, str]:
 
 
 def tested(path: str, mutants: dict[str, str], trees: list[Path]) -> Iterator[tuple[str, str]]:
-    """Yield the names of the mutants of a file and their outcomes."""
+    """Yield what becomes of mutants of a file, by their names."""
     tests = tests_of(path)
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     _, status = os.waitpid(start(trees[0], tests, 1000), 0)
@@ -115,11 +115,11 @@ def tested(path: str, mutants: dict[str, str], trees: list[Path]) -> Iterator[tu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="*", help="files to mutate (default: all ops and losses)")
+    parser.add_argument("files", nargs="*", help="those to mutate; all ops and losses if none")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--results", type=Path, default=ROOT / "build/mutants")
-    parser.add_argument("--sample", type=int, help="largest number of mutants of a file")
-    parser.add_argument("--again", action="store_true", help="test only earlier survivors")
+    parser.add_argument("--sample", type=int, help="how many mutants of a file, at most")
+    parser.add_argument("--again", action="store_true", help="only those that survived before")
     args = parser.parse_args()
     all_files = sorted([*ROOT.glob("aurel/losses/*.py"), *ROOT.glob("aurel/ops/*.py")])
     files = args.files or [str(file.relative_to(ROOT)) for file in all_files]
@@ -131,30 +131,28 @@ def main() -> None:
     gc.freeze()
     known, unknown, total = read_survivors(), [], Counter[str]()
     print("| file | mutants | killed | survived | score |\n| --- | --: | --: | --: | --: |")
-    with tempfile.TemporaryDirectory() as folder:
-        trees = [copy_tree(Path(folder) / str(job)) for job in range(args.jobs)]
+    with tempfile.TemporaryDirectory() as room:
+        trees = [plant(Path(room) / str(job)) for job in range(args.jobs)]
         for path in files:
             report = args.results / f"{Path(path).stem}.json"
-            mutants = sample(path, args.sample)
-            outcomes = json.loads(report.read_text()) if args.again else {}
-            chosen = {
-                name: mutants[name] for name in mutants if outcomes.get(name, SURVIVED) == SURVIVED
+            mutants = drawn(path, args.sample)
+            became = json.loads(report.read_text()) if args.again else {}
+            asked = {
+                name: mutants[name] for name in mutants if became.get(name, SURVIVED) == SURVIVED
             }
-            outcomes |= tested(path, chosen, trees)
-            report.write_text(json.dumps(outcomes, indent=1) + "\n")
-            count = Counter(outcomes[name] for name in mutants)
+            became |= tested(path, asked, trees)
+            report.write_text(json.dumps(became, indent=1) + "\n")
+            count = Counter(became[name] for name in mutants)
             total += count
             print(row(path, count), flush=True)
-            unknown += [
-                name for name in mutants if outcomes[name] == SURVIVED and name not in known
-            ]
+            unknown += [name for name in mutants if became[name] == SURVIVED and name not in known]
     print(row("all", total))
     if unknown:
         sys.exit("\n".join(["Not in survivors.txt:", *unknown]))
 
 
-def copy_tree(tree: Path) -> Path:
-    """Copy the files that tests need to `tree`, and return it."""
+def plant(tree: Path) -> Path:
+    """Copy what tests need to `tree`, and return it."""
     for name in COPIED:
         shutil.copytree(ROOT / name, tree / name)
     shutil.copy2(ROOT / "pyproject.toml", tree)
@@ -162,13 +160,13 @@ def copy_tree(tree: Path) -> Path:
 
 
 def read_survivors() -> set[str]:
-    """Return the survivors that were reviewed and accepted."""
+    """Return the mutants that have been read and found to stay."""
     lines = (Path(__file__).parent / "survivors.txt").read_text().splitlines()
     return {line for line in lines if "=>" in line}
 
 
 def row(name: str, count: Counter[str]) -> str:
-    """Return the counts of the outcomes of a file as a row of a table."""
+    """Return what became of a file's mutants as a row of a table."""
     killed = count.total() - count[SURVIVED]
     share = f"{100 * killed / count.total():.0f} %"
     return f"| {name} | {count.total()} | {killed} | {count[SURVIVED]} | {share} |"

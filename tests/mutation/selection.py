@@ -1,4 +1,4 @@
-"""Select the tests that should detect a fault in a file."""
+"""Which tests ought to notice a fault in a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KERNELS = [
     "tests/kernels/test_edge_update_kernels.py",
     "tests/kernels/test_gated_edge_kernels.py",
 ]
-# Names of the tests that run the kernels of an op in Triton's interpreter; "" for none.
+# Which of their runs of kernels, in Triton's interpreter, concern an op; "" for none.
 RUNS = {
     "edge_update": "edge_update",
     "gated_edge_aggregate": "gated",
@@ -30,7 +30,7 @@ RUNS = {
     "ragged_knn_graph": "",
     "topk_aggregate": "topk",
 }
-# Tests of every op; for the file of an op, those with its name are selected.
+# Tests of every op, of which a file of an op takes those with its name.
 EVERY_OP = [
     f"tests/ops/test_{subject}.py"
     for subject in (
@@ -41,7 +41,7 @@ EVERY_OP = [
         "dispatch",
     )
 ]
-# The files with tests for a file without its own tests, or with tests elsewhere, too.
+# Whose tests concern a file that has none of its own, or others' too.
 KNN = ["knn_graph", "knn_max_relative", "topk_aggregate"]
 RAGGED = ["ragged_knn_graph", "ragged_aggregate", "work_of_ragged_graphs"]
 USERS = {
@@ -67,7 +67,7 @@ USERS = {
 
 
 def tests_of(path: str) -> list[tuple[str, list[str]]]:
-    """Return selections of the tests that should detect a fault in a file, fastest first."""
+    """Return selections of the tests that ought to notice a fault in a file, fastest first."""
     name = Path(path).stem
     if not path.startswith("aurel/ops/"):
         own = f"tests/test_{name.rstrip('s')}_losses.py"
