@@ -99,3 +99,52 @@ def inner_products(b_left, b_right, b_out, UPCAST: tl.constexpr, PRECISION: tl.c
         b_left = b_left.to(tl.float32)
         b_right = b_right.to(tl.float32)
     return tl.dot(b_left, tl.trans(b_right), b_out, input_precision=PRECISION)
+
+
+@triton.jit
+def graph_weights(target_ptr, source_ptr, adjacency_ptr, o_n, N, score_stride, negative_slope):
+    """Return weights, slopes and edges of a whole graph, and the statistics of its rows."""
+    b_score, b_slope, m_edge = edge_tile(
+        target_ptr,
+        source_ptr,
+        adjacency_ptr,
+        o_n[:, None],
+        o_n[None, :],
+        N,
+        score_stride,
+        negative_slope,
+    )
+    b_score = tl.where(m_edge, b_score, -float("inf"))
+    b_max = tl.max(b_score, axis=1)
+    b_max = tl.where(b_max == -float("inf"), 0.0, b_max)
+    b_weight = tl.exp(b_score - b_max[:, None])
+    b_sum = tl.sum(b_weight, axis=1)
+    b_weight = tl.where(m_edge, b_weight / b_sum[:, None], 0.0)
+    return b_weight, b_slope, m_edge, b_max, b_sum
+
+
+@triton.jit
+def row_statistics(target_ptr, source_ptr, adjacency_ptr, o_row, N, score_stride, negative_slope):
+    """Return the largest score of each row (0 where it has none) and the sum of exponentials."""
+    b_max = tl.full(o_row.shape, -float("inf"), tl.float32)
+    b_sum = tl.zeros(o_row.shape, tl.float32)
+    b_shift = tl.zeros(o_row.shape, tl.float32)
+    for n0 in range(0, N, o_row.shape[0]):
+        o_col = n0 + tl.arange(0, o_row.shape[0])
+        b_score, _, m_edge = edge_tile(
+            target_ptr,
+            source_ptr,
+            adjacency_ptr,
+            o_row[:, None],
+            o_col[None, :],
+            N,
+            score_stride,
+            negative_slope,
+        )
+        b_score = tl.where(m_edge, b_score, -float("inf"))
+        b_before = b_max
+        b_max = tl.maximum(b_before, tl.max(b_score, axis=1))
+        b_shift = tl.where(b_max == -float("inf"), 0.0, b_max)
+        b_sum = b_sum * tl.exp(b_before - b_shift)
+        b_sum += tl.sum(tl.exp(b_score - b_shift[:, None]), axis=1)
+    return b_shift, b_sum

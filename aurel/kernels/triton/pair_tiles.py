@@ -93,3 +93,71 @@ def deviation_tile(b_attention, mean_ptr, o_d, o_p, D: tl.constexpr):
     """Return a tile of attention less the mean of its rows, zero outside."""
     b_mean = tl.load(mean_ptr + o_p, mask=o_p < D, other=0.0)
     return tl.where((o_d < D)[:, None], b_attention - b_mean[None, :], 0.0)
+
+
+@triton.jit
+def attend(
+    b_query,
+    b_key,
+    query_ptr,
+    key_ptr,
+    o_d,
+    o_p,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Return rows o_d of the attention, zero outside; the tiles will do where E is one strip."""
+    if E <= BLOCK_E:
+        b_score = tl.dot(b_query, tl.trans(b_key), input_precision=PRECISION)
+    else:
+        b_score = score_tile(query_ptr, key_ptr, o_d, o_p, D, E, BLOCK_E, PRECISION)
+    b_score = tl.where((o_p < D)[None, :], b_score, -float("inf"))
+    b_weight = tl.exp(b_score - tl.max(b_score, axis=1)[:, None])
+    b_weight = b_weight / tl.sum(b_weight, axis=1)[:, None]
+    return tl.where((o_d < D)[:, None], b_weight, 0.0)
+
+
+@triton.jit
+def pair_of(i_pair, N):
+    """Return where target and source of a pair stand among all nodes."""
+    i_target = i_pair // N
+    return i_target, i_target // N * N + i_pair % N
+
+
+@triton.jit
+def load_statistics(statistic_ptr, statistic_stride, o_d, D: tl.constexpr):
+    """Return largest score and sum of exponentials of the rows o_d of one pair."""
+    b_max = tl.load(statistic_ptr + o_d, mask=o_d < D, other=0.0)
+    b_sum = tl.load(statistic_ptr + statistic_stride + o_d, mask=o_d < D, other=1.0)
+    return b_max, b_sum
+
+
+@triton.jit
+def mixed_tile(
+    query_ptr,
+    key_ptr,
+    matrix_ptr,
+    mean_ptr,
+    b_max,
+    b_sum,
+    o_d,
+    o_p,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Return a tile of X times a matrix (D, D)."""
+    b_mixed = tl.zeros((o_d.shape[0], o_p.shape[0]), tl.float32)
+    for q0 in range(0, D, BLOCK_D):
+        o_q = q0 + tl.arange(0, BLOCK_D)
+        b_attention = attention_tile(
+            query_ptr, key_ptr, b_max, b_sum, o_d, o_q, D, E, BLOCK_E, PRECISION
+        )
+        b_deviation = deviation_tile(b_attention, mean_ptr, o_d, o_q, D)
+        b_matrix = matrix_tile(matrix_ptr, o_q, o_p, D, D)
+        b_mixed = tl.dot(b_deviation, b_matrix, b_mixed, input_precision=PRECISION)
+    return b_mixed
