@@ -8,6 +8,7 @@ import triton.language as tl
 from aurel.kernels.triton.attention_tiles import (
     all_finite,
     graph_weights,
+    head_of,
     node_tile,
     sum_over_sources,
 )
@@ -42,34 +43,17 @@ def forward_kernel(
     i_batch, i_head = i_graph // H, i_graph % H
     o_n = tl.arange(0, BLOCK_N)
     o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    p_score = i_batch * score_stride_b + i_head * score_stride_h
-    target_ptr += p_score
-    source_ptr += p_score
-    adjacency_ptr += i_batch * adjacency_stride_b
+    pointers = (target_ptr, source_ptr, adjacency_ptr)
+    strides = (score_stride_b, score_stride_h, score_stride_n, adjacency_stride_b)
+    head = head_of(i_graph, H, pointers, strides, N, negative_slope)
     # [BLOCK_N, BLOCK_N]
-    b_weight, _, _, b_max, b_sum = graph_weights(
-        target_ptr, source_ptr, adjacency_ptr, o_n, N, score_stride_n, negative_slope
-    )
+    b_weight, _, _, b_max, b_sum = graph_weights(head, o_n)
     value_ptr += i_batch * value_stride_b + i_head * value_stride_h
     # [BLOCK_N, BLOCK_C]
     b_value = node_tile(value_ptr, o_n, o_c, N, C, value_stride_n).to(tl.float32)
     b_out = tl.dot(b_weight, b_value, input_precision=PRECISION)
     if not all_finite(b_out):
-        b_out = sum_over_sources(
-            value_ptr,
-            target_ptr,
-            source_ptr,
-            adjacency_ptr,
-            b_max,
-            b_sum,
-            o_n,
-            o_c,
-            value_stride_n,
-            N,
-            C,
-            score_stride_n,
-            negative_slope,
-        )
+        b_out = sum_over_sources(head, value_ptr, b_max, b_sum, o_n, o_c, value_stride_n, C)
     tl.store(
         out_ptr + i_graph * N * C + o_n[:, None] * C + o_c[None, :],
         b_out.to(out_ptr.dtype.element_ty),

@@ -7,6 +7,7 @@ import triton.language as tl
 
 from aurel.kernels.triton.attention_tiles import (
     all_finite,
+    head_of,
     node_tile,
     row_statistics,
     sum_over_sources,
@@ -43,28 +44,17 @@ def forward_tile_kernel(
     i_batch, i_head = i_graph // H, i_graph % H
     o_row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     o_c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    target_ptr += i_batch * score_stride_b + i_head * score_stride_h
-    source_ptr += i_batch * score_stride_b + i_head * score_stride_h
-    adjacency_ptr += i_batch * adjacency_stride_b
+    pointers = (target_ptr, source_ptr, adjacency_ptr)
+    strides = (score_stride_b, score_stride_h, score_stride_n, adjacency_stride_b)
+    head = head_of(i_graph, H, pointers, strides, N, negative_slope)
     value_ptr += i_batch * value_stride_b + i_head * value_stride_h
-    b_max, b_sum = row_statistics(
-        target_ptr, source_ptr, adjacency_ptr, o_row, N, score_stride_n, negative_slope
-    )
+    b_max, b_sum = row_statistics(head, o_row)
     b_out = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     for n0 in range(0, N, BLOCK_N):
         o_col = n0 + tl.arange(0, BLOCK_N)
         # [BLOCK_N, BLOCK_N]
         b_weight, _, _ = weight_tile(
-            target_ptr,
-            source_ptr,
-            adjacency_ptr,
-            o_row[:, None],
-            o_col[None, :],
-            b_max[:, None],
-            b_sum[:, None],
-            N,
-            score_stride_n,
-            negative_slope,
+            head, o_row[:, None], o_col[None, :], b_max[:, None], b_sum[:, None]
         )
         # [BLOCK_N, BLOCK_C]
         b_value = node_tile(value_ptr, o_col, o_c, N, C, value_stride_n).to(tl.float32)
@@ -77,21 +67,7 @@ def forward_tile_kernel(
                 mask=m_weight,
             )
     if not all_finite(b_out):
-        b_out = sum_over_sources(
-            value_ptr,
-            target_ptr,
-            source_ptr,
-            adjacency_ptr,
-            b_max,
-            b_sum,
-            o_row,
-            o_c,
-            value_stride_n,
-            N,
-            C,
-            score_stride_n,
-            negative_slope,
-        )
+        b_out = sum_over_sources(head, value_ptr, b_max, b_sum, o_row, o_c, value_stride_n, C)
     tl.store(
         out_ptr + i_graph * N * C + o_row[:, None] * C + o_c[None, :],
         b_out.to(out_ptr.dtype.element_ty),
