@@ -94,68 +94,78 @@ def forward(
         mask: (B, N) bool, True where the node exists, or None.
         eps: added to the variance.
     """
-    edges, projected, target, source = (
-        edges.contiguous(),
-        projected.contiguous(),
-        rows(target),
-        rows(source),
-    )
+    edges, projected = edges.contiguous(), projected.contiguous()
+    target, source = rows(target), rows(source)
     batch, nodes, _, channels = edges.shape
-    m = projected if mask is None else mask.contiguous()
+    # A kernel without a mask does not read what stands in its place.
+    update = (projected, target, source, projected if mask is None else mask.contiguous())
     sizes = (nodes, target.stride(1), source.stride(1))
-    statistics = (nodes, nodes) if mean is None or var is None else (0,)
-    batch_mean, batch_var = weight.new_empty(statistics), weight.new_empty(statistics)
+    masked = mask is not None
+    batch_mean, batch_var = weight.new_empty(0), weight.new_empty(0)
     if mean is None or var is None:
-        moments = weight.new_empty((2, batch, nodes, nodes))
-        launch(
-            moments_kernel,
-            (batch, nodes),
-            projected,
-            target,
-            source,
-            m,
-            *moments,
-            *sizes,
-            C=channels,
-            HAS_MASK=mask is not None,
-            **whole_rows(nodes),
+        mean, var = batch_mean, batch_var = batch_statistics(
+            update, sizes, mask is not None, weight
         )
-        launch(
-            join_moments_kernel,
-            (triton.cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
-            *moments,
-            m,
-            batch_mean,
-            batch_var,
-            batch,
-            nodes,
-            channels,
-            HAS_MASK=mask is not None,
-            **JOIN,
-        )
-        mean, var = batch_mean, batch_var
     out = edges.new_empty(edges.shape)
     options = strips(nodes)
     launch(
         apply_kernel,
         (batch, nodes, triton.cdiv(channels, options["BLOCK_C"])),
         edges,
-        projected,
-        target,
-        source,
+        *update[:3],
         weight.contiguous(),
         bias.contiguous(),
         mean.contiguous(),
         var.contiguous(),
-        m,
+        update[3],
         out,
         *sizes,
         eps,
         C=channels,
-        HAS_MASK=mask is not None,
+        HAS_MASK=masked,
         **options,
     )
     return out, batch_mean, batch_var
+
+
+def batch_statistics(
+    update: tuple[Tensor, ...], sizes: tuple[int, int, int], masked: bool, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of u over images and channels, (N, N) each.
+
+    Args:
+        update: projected edges, targets, sources and mask, as the kernels read them.
+        sizes: N, and the strides of targets and sources.
+        masked: the mask is one.
+        like: a tensor of the dtype and device of the result.
+    """
+    batch, nodes, _, channels = update[0].shape
+    moments = like.new_empty((2, batch, nodes, nodes))
+    mean, var = like.new_empty((nodes, nodes)), like.new_empty((nodes, nodes))
+    launch(
+        moments_kernel,
+        (batch, nodes),
+        *update,
+        *moments,
+        *sizes,
+        C=channels,
+        HAS_MASK=masked,
+        **whole_rows(nodes),
+    )
+    launch(
+        join_moments_kernel,
+        (triton.cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
+        *moments,
+        update[3],
+        mean,
+        var,
+        batch,
+        nodes,
+        channels,
+        HAS_MASK=masked,
+        **JOIN,
+    )
+    return mean, var
 
 
 def backward(
@@ -199,33 +209,7 @@ def backward(
         projected if mask is None else mask.contiguous(),
     )
     sizes = (nodes, inputs[2].stride(1), inputs[3].stride(1), eps)
-    moments = weight.new_empty((2, batch, nodes, nodes))
-    launch(
-        gradient_moments_kernel,
-        (batch, nodes),
-        *inputs,
-        *moments,
-        *sizes,
-        C=channels,
-        HAS_MASK=mask is not None,
-        **whole_rows(nodes),
-    )
-    grad_weight, grad_bias, slope, share = (weight.new_empty(weight.shape) for _ in range(4))
-    launch(
-        join_gradients_kernel,
-        (triton.cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
-        *moments,
-        inputs[-1],
-        grad_weight,
-        grad_bias,
-        slope,
-        share,
-        batch,
-        nodes,
-        channels,
-        HAS_MASK=mask is not None,
-        **JOIN,
-    )
+    pairs = pair_gradients(inputs, sizes, mask is not None)
     grad_projected = projected.new_empty(projected.shape)
     grad_target, grad_source = target.new_empty(target.shape), source.new_empty(source.shape)
     options = strips(nodes)
@@ -233,8 +217,7 @@ def backward(
         gradient_kernel,
         (batch, triton.cdiv(channels, options["BLOCK_C"])),
         *inputs,
-        slope,
-        share,
+        *pairs[2:],
         grad_projected,
         grad_target,
         grad_source,
@@ -244,7 +227,46 @@ def backward(
         HAS_MASK=mask is not None,
         **options,
     )
-    return grad_projected, grad_target, grad_source, grad_weight, grad_bias
+    return grad_projected, grad_target, grad_source, pairs[0], pairs[1]
+
+
+def pair_gradients(
+    inputs: tuple[Tensor, ...], sizes: tuple[int, int, int, float], masked: bool
+) -> list[Tensor]:
+    """Return da, db, da / n and db / n, (N, N) each.
+
+    Args:
+        inputs: the tensors that all backward kernels read, the mask last.
+        sizes: N, the strides of targets and sources, and eps.
+        masked: the mask is one.
+    """
+    weight = inputs[4]
+    batch, nodes, _, channels = inputs[1].shape
+    moments = weight.new_empty((2, batch, nodes, nodes))
+    launch(
+        gradient_moments_kernel,
+        (batch, nodes),
+        *inputs,
+        *moments,
+        *sizes,
+        C=channels,
+        HAS_MASK=masked,
+        **whole_rows(nodes),
+    )
+    grads = [weight.new_empty(weight.shape) for _ in range(4)]
+    launch(
+        join_gradients_kernel,
+        (triton.cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
+        *moments,
+        inputs[-1],
+        *grads,
+        batch,
+        nodes,
+        channels,
+        HAS_MASK=masked,
+        **JOIN,
+    )
+    return grads
 
 
 def examples() -> Iterator[Callable[[], object]]:

@@ -9,9 +9,29 @@ from aurel.kernels.triton.edge_update_tiles import (
     pair_values,
     present_images,
     present_sources,
-    relu_gradient,
     update_tile,
 )
+
+
+@triton.jit
+def relu_gradients(grad_ptr, projected_ptr, ends, values, m_j, o_j, o_c, C: tl.constexpr):
+    """Return z and h of one target, [BLOCK_N, BLOCK_C]; h is zero where absent, and kept at NaN.
+
+    Args:
+        grad_ptr: at the target's row of g.
+        projected_ptr: at the target's row of p.
+        ends: pointers to t of the target and to s of its graph, and the stride of s.
+        values: a, b, mu and r of the target's pairs.
+    """
+    target_ptr, source_ptr, source_stride = ends
+    b_weight, b_bias, b_mean, b_rstd = values
+    b_update = update_tile(projected_ptr, target_ptr, source_ptr, m_j, o_j, o_c, C, source_stride)
+    b_normal = (b_update - b_mean[:, None]) * b_rstd[:, None]
+    m_tile = m_j[:, None] & (o_c < C)[None, :]
+    p_grad = grad_ptr + o_j[:, None] * C + o_c[None, :]
+    b_grad = tl.load(p_grad, mask=m_tile, other=0.0).to(tl.float32)
+    b_new = b_normal * b_weight[:, None] + b_bias[:, None]
+    return b_normal, tl.where(b_new <= 0.0, 0.0, b_grad)
 
 
 @triton.jit
@@ -46,19 +66,14 @@ def gradient_moments_kernel(
     projected_ptr += i_target * N * C
     target_ptr += i_target * target_stride
     source_ptr += i_batch * N * source_stride
-    b_weight, b_bias, b_mean, b_rstd = pair_values(
-        weight_ptr, bias_ptr, mean_ptr, var_ptr, m_j, i * N + o_j, eps
-    )
+    values = pair_values(weight_ptr, bias_ptr, mean_ptr, var_ptr, m_j, i * N + o_j, eps)
+    ends = (target_ptr, source_ptr, source_stride)
     b_sum = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     b_product = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     for c0 in range(0, C, BLOCK_C):
         o_c = c0 + tl.arange(0, BLOCK_C)
         # [BLOCK_N, BLOCK_C]
-        b_update = update_tile(
-            projected_ptr, target_ptr, source_ptr, m_j, o_j, o_c, C, source_stride
-        )
-        b_normal = (b_update - b_mean[:, None]) * b_rstd[:, None]
-        b_grad = relu_gradient(grad_ptr, b_normal, b_weight, b_bias, m_j, o_j, o_c, C)
+        b_normal, b_grad = relu_gradients(grad_ptr, projected_ptr, ends, values, m_j, o_j, o_c, C)
         b_sum += b_grad
         b_product += b_grad * b_normal
     p_pair = i_target * N + o_j
@@ -143,42 +158,23 @@ def gradient_kernel(
     b_grad_source = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     for i in range(N):
         p_edge = (i_batch * N + i) * N * C
-        p_pair = i * N + o_j
         m_j = present_sources(mask_ptr, i, o_j, N, HAS_MASK)
-        b_weight, b_bias, b_mean, b_rstd = pair_values(
-            weight_ptr, bias_ptr, mean_ptr, var_ptr, m_j, p_pair, eps
-        )
+        p_pair = i * N + o_j
+        values = pair_values(weight_ptr, bias_ptr, mean_ptr, var_ptr, m_j, p_pair, eps)
+        ends = (target_ptr + i * target_stride, source_ptr, source_stride)
         # [BLOCK_N, BLOCK_C]
-        b_normal = update_tile(
-            projected_ptr + p_edge,
-            target_ptr + i * target_stride,
-            source_ptr,
-            m_j,
-            o_j,
-            o_c,
-            C,
-            source_stride,
+        b_normal, b_grad = relu_gradients(
+            grad_ptr + p_edge, projected_ptr + p_edge, ends, values, m_j, o_j, o_c, C
         )
-        b_normal = (b_normal - b_mean[:, None]) * b_rstd[:, None]
-        b_grad = relu_gradient(grad_ptr + p_edge, b_normal, b_weight, b_bias, m_j, o_j, o_c, C)
         if not GIVEN:
             b_share = tl.load(share_ptr + p_pair, mask=m_j, other=0.0)
             b_slope = tl.load(slope_ptr + p_pair, mask=m_j, other=0.0)
             b_grad = b_grad - b_share[:, None] - b_normal * b_slope[:, None]
-        b_grad = tl.where(m_j[:, None], b_grad * (b_weight * b_rstd)[:, None], 0.0)
+        b_grad = tl.where(m_j[:, None], b_grad * (values[0] * values[3])[:, None], 0.0)
         b_grad_source += b_grad
-        tl.store(
-            grad_target_ptr + i * C + o_c,
-            tl.sum(b_grad, axis=0).to(grad_target_ptr.dtype.element_ty),
-            mask=m_c,
-        )
-        tl.store(
-            grad_projected_ptr + p_edge + p_node,
-            b_grad.to(grad_projected_ptr.dtype.element_ty),
-            mask=m_node,
-        )
-    tl.store(
-        grad_source_ptr + i_batch * N * C + p_node,
-        b_grad_source.to(grad_source_ptr.dtype.element_ty),
-        mask=m_node,
-    )
+        b_grad_target = tl.sum(b_grad, axis=0).to(grad_target_ptr.dtype.element_ty)
+        tl.store(grad_target_ptr + i * C + o_c, b_grad_target, mask=m_c)
+        b_grad = b_grad.to(grad_projected_ptr.dtype.element_ty)
+        tl.store(grad_projected_ptr + p_edge + p_node, b_grad, mask=m_node)
+    b_grad_source = b_grad_source.to(grad_source_ptr.dtype.element_ty)
+    tl.store(grad_source_ptr + i_batch * N * C + p_node, b_grad_source, mask=m_node)

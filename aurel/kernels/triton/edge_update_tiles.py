@@ -52,12 +52,3 @@ def pair_values(weight_ptr, bias_ptr, mean_ptr, var_ptr, m_j, o_j, eps):
         tl.load(mean_ptr + o_j, mask=m_j, other=0.0),
         tl.rsqrt(b_var + eps),
     )
-
-
-@triton.jit
-def relu_gradient(grad_ptr, b_normal, b_weight, b_bias, m_j, o_j, o_c, C: tl.constexpr):
-    """Return h of one target, [BLOCK_N, BLOCK_C], zero where absent; NaN is no reason for zero."""
-    m_tile = m_j[:, None] & (o_c < C)[None, :]
-    p_grad = grad_ptr + o_j[:, None] * C + o_c[None, :]
-    b_grad = tl.load(p_grad, mask=m_tile, other=0.0).to(tl.float32)
-    return tl.where(b_normal * b_weight[:, None] + b_bias[:, None] <= 0.0, 0.0, b_grad)

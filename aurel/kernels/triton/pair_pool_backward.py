@@ -86,17 +86,12 @@ def target_kernel(
             b_weighted = tl.trans(b_deviation * tl.load(grad_scatter_ptr + i_pair))
             b_grad_gram = tl.dot(b_weighted, b_deviation, b_grad_gram, input_precision=PRECISION)
     m_p = (o_p < D)[:, None]
-    tl.store(
-        grad_key_ptr + i_target * D * E + o_p[:, None] * E + o_e[None, :],
-        b_grad_key,
-        mask=m_p & (o_e < E)[None, :],
-    )
+    p_grad_key = grad_key_ptr + i_target * D * E + o_p[:, None] * E + o_e[None, :]
+    tl.store(p_grad_key, b_grad_key, mask=m_p & (o_e < E)[None, :])
     if GRAM:
-        tl.store(
-            grad_gram_ptr + i_target * D * D + o_p[:, None] * D + o_p[None, :],
-            b_grad_gram,
-            mask=m_p & (o_p < D)[None, :] & (tl.program_id(2) == 0),
-        )
+        p_grad_gram = grad_gram_ptr + i_target * D * D + o_p[:, None] * D + o_p[None, :]
+        m_gram = m_p & (o_p < D)[None, :] & (tl.program_id(2) == 0)
+        tl.store(p_grad_gram, b_grad_gram, mask=m_gram)
 
 
 @triton.jit
