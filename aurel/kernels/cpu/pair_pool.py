@@ -93,11 +93,10 @@ def _write_scatter(deviation, moved, tokens, stride, sources, first, squares, sc
 
 
 @ranged
-def _pool(
-    start, stop, query, key, gram, nodes, tokens, width, blocks, group, stride, lanes, mean, scatter
-):
+def _pool(start, stop, query, key, gram, sizes, mean, scatter):
     """Write the moments of some blocks of targets."""
     prefer_wide_vectors()
+    nodes, tokens, width, blocks, group, stride, lanes = sizes
     rows = padded(tokens)
     columns = zeros(width * stride, query)
     attention = zeros(rows * stride, query)
@@ -149,28 +148,11 @@ def _both_ways(gram, target, tokens, out):
 
 
 @ranged
-def _differentiate(
-    start,
-    stop,
-    grad_mean,
-    grad_scatter,
-    mean,
-    query,
-    key,
-    gram,
-    nodes,
-    tokens,
-    width,
-    blocks,
-    group,
-    stride,
-    lanes,
-    grad_query,
-    grad_key,
-    grad_gram,
-):
+def _differentiate(start, stop, grad_mean, grad_scatter, mean, query, key, gram, sizes, grads):
     """Write the gradients of some blocks of targets; that of the query for each block apart."""
     prefer_wide_vectors()
+    grad_query, grad_key, grad_gram = grads
+    nodes, tokens, width, blocks, group, stride, lanes = sizes
     rows, wide_rows = padded(tokens), padded(width)
     columns = zeros(wide_rows * stride, query)
     grad_columns = zeros(wide_rows * stride, query)
@@ -251,7 +233,7 @@ def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Te
     inputs = [flat(each) for each in (query, key, _optional(gram, query))]
     parts = batch * _blocks(batch, nodes)
     work = mean.numel() * tokens * (width + tokens)
-    run(_pool, parts, work, *inputs, *_sizes(query), flat(mean), flat(scatter))
+    run(_pool, parts, work, *inputs, _sizes(query), flat(mean), flat(scatter))
     return mean, scatter
 
 
@@ -278,8 +260,8 @@ def backward(
         batch * blocks,
         4 * mean.numel() * tokens * (width + tokens),
         *(flat(each) for each in inputs),
-        *_sizes(query),
-        *(flat(each) for each in outputs),
+        _sizes(query),
+        tuple(flat(each) for each in outputs),
     )
     grad_query = parts[:, 0] if blocks == 1 else parts.sum(1)
     return grad_query, grad_key, grad_gram

@@ -25,6 +25,57 @@ from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
 
 
 @triton.jit
+def reduce_neighbors(
+    pointers,
+    b_neighbor,
+    i_batch,
+    o_row,
+    N,
+    CV,
+    K: tl.constexpr,
+    DILATION: tl.constexpr,
+    REDUCE: tl.constexpr,
+    KEEP_WINNER: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Store every DILATION-th of the lists [rows, BLOCK_K], and the reductions over these.
+
+    `pointers` are those to x, to the values of graph i_batch, to neighbors, results and winners.
+    """
+    x_ptr, values_ptr, neighbor_ptr, out_ptr, winner_ptr = pointers
+    neighbor_ptr += i_batch * N * K
+    store_neighbors(neighbor_ptr, b_neighbor, o_row, o_row < N, K, DILATION, b_neighbor.shape[1])
+    o_k = tl.arange(0, b_neighbor.shape[1])[None, :]
+    m_kept = (b_neighbor >= 0) & (o_k % DILATION == 0)
+    b_degree = tl.sum(m_kept.to(tl.float32), axis=1)
+    b_first = tl.max(tl.where(o_k == 0, b_neighbor, -1), axis=1)
+    for c0 in range(0, CV, BLOCK_D):
+        o_c = c0 + tl.arange(0, BLOCK_D)
+        b_acc, b_winner = start_fold(REDUCE, o_row.shape[0], BLOCK_D)
+        for slot in range(K):
+            o_slot = tl.full((o_row.shape[0], 1), 0, tl.int32) + slot * DILATION
+            b_j = tl.reshape(tl.gather(b_neighbor, o_slot, axis=1), (o_row.shape[0],))
+            b_acc, b_winner = fold_node(values_ptr, b_j, o_c, CV, b_acc, b_winner, REDUCE)
+        store_fold(
+            x_ptr,
+            out_ptr,
+            winner_ptr,
+            b_acc,
+            b_winner,
+            b_degree,
+            b_first,
+            i_batch,
+            o_row,
+            o_c,
+            N,
+            CV,
+            REDUCE,
+            REDUCE == "max",
+            KEEP_WINNER,
+        )
+
+
+@triton.jit
 def knn_aggregate_kernel(
     row_tile_ptr,
     row_square_ptr,
@@ -63,19 +114,11 @@ def knn_aggregate_kernel(
     row0 = tl.program_id(1) * BLOCK_ROW
     o_row = row0 + tl.arange(0, BLOCK_ROW)
     b_neighbor = nearest(
-        row_tile_ptr,
-        row_square_ptr,
-        tile_ptr,
-        square_ptr,
-        bias_ptr,
-        mask_ptr,
-        source_mask_ptr,
+        (row_tile_ptr, row_square_ptr, tile_ptr, square_ptr),
+        (bias_ptr, mask_ptr, source_mask_ptr),
+        (N, M, C, bias_step),
         i_batch,
         row0,
-        N,
-        M,
-        C,
-        bias_step,
         1,
         K * DILATION,
         BLOCK_K,
@@ -89,38 +132,10 @@ def knn_aggregate_kernel(
         WIDTH,
         BLOCK_ROW,
     )
-    store_neighbors(
-        neighbor_ptr + i_batch * N * K, b_neighbor, o_row, o_row < N, K, DILATION, BLOCK_K
+    pointers = (x_ptr, values_ptr + i_batch * M * CV, neighbor_ptr, out_ptr, winner_ptr)
+    reduce_neighbors(
+        pointers, b_neighbor, i_batch, o_row, N, CV, K, DILATION, REDUCE, KEEP_WINNER, BLOCK_D
     )
-    o_k = tl.arange(0, BLOCK_K)[None, :]
-    m_kept = (b_neighbor >= 0) & (o_k % DILATION == 0)
-    b_degree = tl.sum(m_kept.to(tl.float32), axis=1)
-    b_first = tl.max(tl.where(o_k == 0, b_neighbor, -1), axis=1)
-    values_ptr += i_batch * M * CV
-    for c0 in range(0, CV, BLOCK_D):
-        o_c = c0 + tl.arange(0, BLOCK_D)
-        b_acc, b_winner = start_fold(REDUCE, BLOCK_ROW, BLOCK_D)
-        for slot in range(K):
-            o_slot = tl.full((BLOCK_ROW, 1), 0, tl.int32) + slot * DILATION
-            b_j = tl.reshape(tl.gather(b_neighbor, o_slot, axis=1), (BLOCK_ROW,))
-            b_acc, b_winner = fold_node(values_ptr, b_j, o_c, CV, b_acc, b_winner, REDUCE)
-        store_fold(
-            x_ptr,
-            out_ptr,
-            winner_ptr,
-            b_acc,
-            b_winner,
-            b_degree,
-            b_first,
-            i_batch,
-            o_row,
-            o_c,
-            N,
-            CV,
-            REDUCE,
-            REDUCE == "max",
-            KEEP_WINNER,
-        )
 
 
 def knn_aggregate(

@@ -20,6 +20,26 @@ def ranks_of(b_score, b_column):
 
 
 @triton.jit
+def exact_scores(x_ptr, source_ptr, b_column, m_free, C, BLOCK_C: tl.constexpr):
+    """Return the squared distances of one node to candidates, +inf where they are not finite."""
+    b_score = tl.zeros((b_column.shape[0], BLOCK_C), tl.float32)
+    for c0 in range(0, C, BLOCK_C):
+        o_c = c0 + tl.arange(0, BLOCK_C)
+        b_row = tl.load(x_ptr + o_c, mask=o_c < C, other=0.0).to(tl.float32)
+        b_gap = (
+            tl.load(
+                source_ptr + b_column[:, None] * C + o_c[None, :],
+                mask=m_free[:, None] & (o_c < C)[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            - b_row[None, :]
+        )
+        b_score += b_gap * b_gap
+    b_score = tl.sum(b_score, axis=1)
+    return tl.where(b_score < float("inf"), b_score, float("inf"))
+
+
+@triton.jit
 def rerank_kernel(
     x_ptr,
     source_ptr,
@@ -62,21 +82,7 @@ def rerank_kernel(
     here = 1
     if HAS_MASK:
         here = tl.load(mask_ptr + i_row).to(tl.int32)
-    b_score = tl.zeros((KEPT * GROUP, BLOCK_C), tl.float32)
-    for c0 in range(0, C, BLOCK_C):
-        o_c = c0 + tl.arange(0, BLOCK_C)
-        b_row = tl.load(x_ptr + i_row * C + o_c, mask=o_c < C, other=0.0).to(tl.float32)
-        b_gap = (
-            tl.load(
-                source_ptr + b_column[:, None] * C + o_c[None, :],
-                mask=m_free[:, None] & (o_c < C)[None, :],
-                other=0.0,
-            ).to(tl.float32)
-            - b_row[None, :]
-        )
-        b_score += b_gap * b_gap
-    b_score = tl.sum(b_score, axis=1)
-    b_score = tl.where(b_score < float("inf"), b_score, float("inf"))
+    b_score = exact_scores(x_ptr + i_row * C, source_ptr, b_column, m_free, C, BLOCK_C)
     if HAS_BIAS:
         b_score = add_bias(b_score, bias_ptr + row * M + b_column, m_free)
     b_rank = ranks_of(

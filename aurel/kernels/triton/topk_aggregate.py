@@ -43,6 +43,19 @@ def contribution(row_ptr, o_c, C):
 
 
 @triton.jit
+def tie_words(b_score, m_free, b_neighbor, K: tl.constexpr):
+    """Return rows of A as the bits of one word each: ones where no worse than the K-th neighbor."""
+    o_k = tl.arange(0, b_neighbor.shape[1])
+    o_col = tl.arange(0, b_score.shape[1])
+    b_last = tl.max(tl.where(o_k[None, :] == K - 1, b_neighbor, -1), axis=1)
+    m_last = o_col[None, :] == b_last[:, None]
+    b_threshold = tl.max(tl.where(m_last, b_score, float("-inf")), axis=1)
+    b_threshold = tl.where(b_last >= 0, b_threshold, float("inf"))
+    m_edge = m_free & (b_score <= b_threshold[:, None])
+    return tl.sum(tl.where(m_edge, tl.full((), 1, tl.int64) << o_col[None, :], 0), axis=1)
+
+
+@triton.jit
 def tie_kernel(
     row_tile_ptr,
     row_square_ptr,
@@ -71,21 +84,16 @@ def tie_kernel(
     i_batch = tl.program_id(0).to(tl.int64)
     row0 = tl.program_id(1) * BLOCK_ROW
     o_row = row0 + tl.arange(0, BLOCK_ROW)
-    o_k = tl.arange(0, BLOCK_K)
-    o_col = tl.arange(0, WIDTH)
+    row_ptr = row_tile_ptr + i_batch * C * WIDTH + row0
+    row_square_ptr += i_batch * WIDTH + row0
+    tile_ptr += i_batch * C * WIDTH
+    square_ptr += i_batch * WIDTH
     b_score, m_free = column_tile(
-        row_tile_ptr + i_batch * C * WIDTH + row0,
-        row_square_ptr + i_batch * WIDTH + row0,
-        tile_ptr + i_batch * C * WIDTH,
-        square_ptr + i_batch * WIDTH,
-        bias_ptr,
-        mask_ptr + i_batch * N,
-        source_mask_ptr + i_batch * N,
+        (row_ptr, row_square_ptr, tile_ptr, square_ptr),
+        (bias_ptr, mask_ptr + i_batch * N, source_mask_ptr + i_batch * N),
+        (N, N, C),
         o_row,
         0,
-        N,
-        N,
-        C,
         LOOP,
         HAS_BIAS,
         HAS_MASK,
@@ -93,18 +101,11 @@ def tie_kernel(
         METRIC,
         ROW_WIDTH,
         WIDTH,
-        BLOCK_ROW,
     )
     b_neighbor = select_nearest(b_score, m_free, K, BLOCK_K, BLOCK_ROW, WIDTH)
-    store_neighbors(
-        neighbor_ptr + i_batch * N * K, b_neighbor, o_row, o_row < N, K, DILATION, BLOCK_K
-    )
-    b_last = tl.max(tl.where(o_k[None, :] == K - 1, b_neighbor, -1), axis=1)
-    m_last = o_col[None, :] == b_last[:, None]
-    b_threshold = tl.max(tl.where(m_last, b_score, float("-inf")), axis=1)
-    b_threshold = tl.where(b_last >= 0, b_threshold, float("inf"))
-    m_edge = m_free & (b_score <= b_threshold[:, None])
-    b_word = tl.sum(tl.where(m_edge, tl.full((), 1, tl.int64) << o_col[None, :], 0), axis=1)
+    neighbor_ptr += i_batch * N * K
+    store_neighbors(neighbor_ptr, b_neighbor, o_row, o_row < N, K, DILATION, BLOCK_K)
+    b_word = tie_words(b_score, m_free, b_neighbor, K)
     tl.store(word_ptr + i_batch * N + o_row, b_word, mask=o_row < N)
 
 
