@@ -46,10 +46,12 @@ RAGGED = ["ragged_knn_graph", "ragged_aggregate", "work_of_ragged_graphs"]
 USERS = {
     "__init__": [],
     "distances": [*KNN, "exact_choice", "ties", "sources_bias_dilation"],
+    "edge_update_blocks": ["edge_update"],
     "gather_reduce": ["neighbor_aggregate", *KNN, "sources_bias_dilation"],
     "image_blocks": ["edge_update", "gated_edge_aggregate"],
     "knn_graph": ["knn_graph", "sources_bias_dilation", "ties"],
     "knn_max_relative": ["knn_max_relative", "sources_bias_dilation"],
+    "masks": ["edge_update", "gated_edge_aggregate", "pairwise_cross_attention"],
     "neighbor_aggregate": ["neighbor_aggregate", "ragged_aggregate", "arguments_of_ops"],
     "numba_support": ["backend"],
     "precision": ["pair_pool", "graph_attention", "pairwise_cross_attention"],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 import torch
@@ -11,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from aurel.ops import edge_update_blocks
 from aurel.ops.edge_update import edge_update, edge_update_reference
 
 SIZES = [(1, 1, 2), (2, 1, 1), (2, 3, 5), (1, 7, 2), (3, 4, 13)]
@@ -82,7 +81,7 @@ def test_blocks_of_images_change_nothing(masked: bool, monkeypatch: pytest.Monke
     mask = torch.rand(5, 3) < 0.7 if masked else None
     results = []
     for images in (5, 2, 1):
-        monkeypatch.setattr(import_module("aurel.ops.edge_update"), "_CPU_BLOCK", images * 36)
+        monkeypatch.setattr(edge_update_blocks, "_CPU_BLOCK", images * 36)
         outs = edge_update(*tensors, mask=mask)
         results.append([*outs, *torch.autograd.grad(outs[0], tensors, cotangent)])
     for result in results[1:]:
@@ -106,10 +105,9 @@ def test_eps_is_the_callers(given_statistics: bool) -> None:
 def test_blocks_are_as_large_as_the_budget_allows(
     budget: int, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = import_module("aurel.ops.edge_update")
-    monkeypatch.setattr(module, "_CPU_BLOCK", budget)
+    monkeypatch.setattr(edge_update_blocks, "_CPU_BLOCK", budget)
     starts = range(0, 5, images)
-    blocks = [*module._blocks(torch.empty(5, 3, 3, 4))]
+    blocks = [*edge_update_blocks.blocks_of(torch.empty(5, 3, 3, 4))]
     assert blocks == [slice(start, start + images) for start in starts]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aurel.ops.gather_reduce import winner_dtype
+from aurel.kernels.winners import winner_dtype
 from aurel.ops.neighbor_aggregate import (
     REDUCTIONS,
     neighbor_aggregate,

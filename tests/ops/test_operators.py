@@ -119,5 +119,5 @@ def test_an_unknown_argument_of_a_rule_is_named() -> None:
 
     call = Call(("x", "k"), (1, 2))
     assert (call.x, call.k) == (1, 2)
-    with pytest.raises(AttributeError, match="there is no argument 'metric'"):
+    with pytest.raises(AttributeError, match="^argument must be one of x, k, got 'metric'$"):
         _ = call.metric

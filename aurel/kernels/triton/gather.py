@@ -6,13 +6,13 @@ in torch. A row without neighbors gets 0, and winner 0.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from aurel.kernels.triton.launch import launch
 from aurel.kernels.triton.sizes import power_of_two
+from aurel.kernels.winners import winner_dtype
 
 
 @triton.jit
@@ -129,13 +129,6 @@ def gather_kernel(
         RELATIVE,
         KEEP_WINNER,
     )
-
-
-def winner_dtype(nodes: int) -> torch.dtype:
-    """Return the smallest dtype that holds the number of any of `nodes` nodes."""
-    if nodes <= 256:
-        return torch.uint8
-    return torch.int16 if nodes <= 32_767 else torch.int32
 
 
 def gather(

@@ -16,12 +16,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.gather import fold_node, gather, start_fold, store_fold, winner_dtype
+from aurel.kernels.triton.gather import fold_node, gather, start_fold, store_fold
 from aurel.kernels.triton.knn_exact import nearest, plan, store_neighbors, tiles_of
 from aurel.kernels.triton.knn_graph import neighbors_of
 from aurel.kernels.triton.knn_problem import Problem
 from aurel.kernels.triton.launch import launch
 from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
+from aurel.kernels.winners import winner_dtype
 
 
 @triton.jit

@@ -15,11 +15,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from aurel.kernels.triton.gather import winner_dtype
 from aurel.kernels.triton.knn_aggregate import knn_aggregate
 from aurel.kernels.triton.knn_graph import example
 from aurel.kernels.triton.knn_problem import problem
 from aurel.kernels.triton.scatter import scatter
+from aurel.kernels.winners import winner_dtype
 
 
 def forward(

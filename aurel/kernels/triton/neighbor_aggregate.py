@@ -14,8 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from aurel.kernels.triton.gather import gather, winner_dtype
+from aurel.kernels.triton.gather import gather
 from aurel.kernels.triton.scatter import scatter
+from aurel.kernels.winners import winner_dtype
 
 
 def forward(x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool) -> tuple[Tensor, Tensor]:
