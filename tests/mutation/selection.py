@@ -1,4 +1,4 @@
-"""Which tests ought to notice a fault in a file."""
+"""The tests that should detect a fault in a file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ USERS = {
 
 
 def tests_of(path: str) -> list[tuple[str, list[str]]]:
-    """Return selections of the tests that ought to notice a fault in a file, fastest first."""
+    """Return selections of the tests that should detect a fault in a file, fastest first."""
     name = Path(path).stem
     if not path.startswith("aurel/ops/"):
         own = f"tests/test_{name.rstrip('s')}_losses.py"

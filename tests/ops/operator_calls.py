@@ -50,7 +50,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
     update = (edges, leaf(BATCH, NODES, NODES, WIDTH), x, leaf(BATCH, NODES, WIDTH), *pairs)
     graphs = torch.tensor([0, 0, 3, 3, 3, 8])
     flat, rows = torch.randn(6, WIDTH), torch.randn(5, WIDTH)
-    nothing = grad.new_empty(0)
+    empty = grad.new_empty(0)
     table: dict[str, list[tuple[int, tuple[Any, ...]]]] = {
         "edge_update": [
             (1, (*update, mean, var, None, 1e-5)),
@@ -102,7 +102,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
         "pair_pool": [(2, (tokens, -tokens, gram)), (1, (tokens, -tokens, None))],
         "pair_pool_backward": [
             (3, (pooled, scatter, pooled, tokens.detach(), tokens.detach(), gram.detach())),
-            (2, (pooled, nothing, pooled, tokens.detach(), tokens.detach(), None)),
+            (2, (pooled, empty, pooled, tokens.detach(), tokens.detach(), None)),
         ],
         "ragged_knn_graph": [
             (1, (flat, graphs, None, None, K, "l2", False)),
@@ -113,7 +113,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
             (2, (node.sign(), x, MASK, K, "l1", "all")),
         ],
         "topk_aggregate_backward": [
-            (1, (grad, own, nothing, "exact")),
+            (1, (grad, own, empty, "exact")),
             (1, (grad, own, torch.rand(BATCH, NODES, NODES), "all")),
         ],
     }

@@ -5,7 +5,7 @@ Forward, for edges e, their projection p (B, N, N, C) and that of their ends t, 
     e'_ij = e_ij + max(y_ij, 0),
 with mu, var (N, N) given, or those of u over images and channels, and r = (var + eps)^-1/2.
 A statistics pass finds the mean and the sum of squares about it of each image's pair, strip of
-channels by strip, and a small kernel joins the images: no square is taken before the mean is gone.
+channels by strip, and a small kernel joins the images: squares are those of deviations from means.
 An apply pass computes u again.
 
 Backward, from g = dL/de', with h = g where y > 0, and n values behind each pair's statistics:
@@ -13,8 +13,8 @@ Backward, from g = dL/de', with h = g where y > 0, and n values behind each pair
     dp = a r (h - db / n - z da / n), or a r h where mu and var were given,
     dt_i = sum_j dp_ij, ds_j = sum_i dp_ij, de = g.
 Again a statistics pass, a small kernel that joins the images, and an apply pass, in which a program
-owns a strip of channels of a whole graph and goes from target to target: ds adds up in registers.
-No atomics, so every run gives the same bits. Of the forward pass mu and var alone are kept.
+owns a strip of channels of a whole graph and goes from target to target: ds is summed in registers.
+No atomics, so every run gives the same bits. The forward pass saves mu and var alone.
 
 Absent pairs are not read and give zeros. Everything is float32 inside. C is a compile-time
 constant: addresses of ragged rows then cost no registers. Up to `sizes.MAX_GATED_NODES` nodes, so
@@ -44,7 +44,7 @@ from aurel.kernels.triton.edge_update_forward import (
 from aurel.kernels.triton.launch import launch
 from aurel.kernels.triton.sizes import power_of_two
 
-# Many images, and few pairs, to a program: or small graphs would keep a few programs busy for long.
+# Many images and few pairs a program: otherwise small graphs would keep only few programs busy.
 JOIN: dict[str, Any] = {"BLOCK_B": 256, "BLOCK_R": 8, "num_warps": 8}
 
 
@@ -97,7 +97,7 @@ def forward(
     edges, projected = edges.contiguous(), projected.contiguous()
     target, source = rows(target), rows(source)
     batch, nodes, _, channels = edges.shape
-    # A kernel without a mask does not read what stands in its place.
+    # Without a mask, any tensor takes its place: kernels do not read it.
     update = (projected, target, source, projected if mask is None else mask.contiguous())
     sizes = (nodes, target.stride(1), source.stride(1))
     masked = mask is not None
@@ -190,7 +190,7 @@ def backward(
         source: (B, N, C).
         weight: (N, N).
         bias: (N, N).
-        mean: (N, N), what was normalized by.
+        mean: (N, N), by which the update was normalized.
         var: (N, N).
         mask: (B, N) bool, or None.
         eps: added to the variance.
@@ -284,8 +284,8 @@ def examples() -> Iterator[Callable[[], object]]:
         ends = edges.new_empty(2, nodes, channels)
         pairs = torch.empty(nodes, nodes)
         mask = edges.new_empty((2, nodes), dtype=torch.bool) if masked else None
-        known = pairs if given else None
-        yield partial(forward, edges, edges, ends, ends, pairs, pairs, known, known, mask, 1e-5)
+        statistics = (pairs if given else None,) * 2
+        yield partial(forward, edges, edges, ends, ends, pairs, pairs, *statistics, mask, 1e-5)
         yield partial(
             backward, edges, edges, ends, ends, pairs, pairs, pairs, pairs, mask, 1e-5, given
         )

@@ -49,7 +49,7 @@ def moments_kernel(
         width = tl.minimum(C - c0, BLOCK_C).to(tl.float32)
         b_strip = tl.sum(b_update, axis=1) / width
         b_deviation = tl.where((o_c < C)[None, :], b_update - b_strip[:, None], 0.0)
-        # What two means of c0 and of `width` values say of all of them.
+        # Join the moments of the first c0 values and of the next `width`.
         b_gap = b_strip - b_mean
         share = width / (c0 + width)
         b_mean += b_gap * share

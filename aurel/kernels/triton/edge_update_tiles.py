@@ -1,4 +1,4 @@
-"""Device functions of `edge_update`, whose docstring has the equations: pairs, u, values, h."""
+"""Device functions of `edge_update`, whose docstring has the equations."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
 """Attention of many dense graphs along given edges: scores, masked softmax, weighted sum.
 
-Forward, for the edges i -> j of adjacency (N, N) or (B, N, N):
+Forward, for the edges j -> i of adjacency (N, N) or (B, N, N):
     w_ij = softmax over j of leaky_relu(t_i + s_j), y_i = sum_j w_ij z_j,
 with values z and out y (B, H, N, C), scores t and s (B, H, N). A row without edges gives zeros. The
-sum runs over edges: what is not connected never reaches a row. An infinite value with a positive
-weight gives infinity of its sign, two of different signs or one with weight zero give NaN. A
-product of matrices has that wrong, but then it is not finite, and the sum is taken edge by edge.
+sum runs over edges, so other values have no effect. An infinite value with a positive weight gives
+infinity of its sign, two of different signs or one with weight zero give NaN. A product of matrices
+gives NaN in other cases, too; where it is not finite, the sum is computed again, edge by edge.
 
 Backward, from g = dL/dy and h = dL/dw:
     d_ij = g_i z_j + h_ij, D_i = sum_j w_ij d_ij, p_ij = w_ij (d_ij - D_i) leaky_relu'(t_i + s_j),
     dt_i = sum_j p_ij, ds_j = sum_i p_ij, dz_j = sum_i w_ij g_i.
 
 Up to `whole_graph` nodes a program holds all weights of a head: one launch each way.
-`graph_attention_large` serves more. Nothing is saved but the inputs; weights (B, H, N, N) reach
-memory only where they are asked for. Everything is float32 inside, products as `precision` says.
+`graph_attention_large` serves more. Only the inputs are saved; weights (B, H, N, N) are written
+only if they are requested. Everything is float32 inside, products as `precision` says.
 Values, scores and the gradient of y may be views with other strides, such as heads that were split
 off the channels; only channels must lie side by side.
 """
@@ -56,7 +56,7 @@ def forward(
     negative_slope: float,
     return_weights: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the aggregate (B, H, N, C) and the weights (B, H, N, N), empty if not wanted.
+    """Return the aggregate (B, H, N, C) and the weights (B, H, N, N), else empty.
 
     Args:
         values: (B, H, N, C), float32, float16 or bfloat16, like the scores.
@@ -102,7 +102,7 @@ def backward(
     Args:
         grad_out: (B, H, N, C), or None if only the weights were used.
         grad_weights: (B, H, N, N), or None if the weights were not used.
-        values: as in `forward`, like the rest.
+        values: (B, H, N, C), as in `forward`.
         target_score: (B, H, N).
         source_score: (B, H, N).
         adjacency: (N, N) or (B, N, N), bool.

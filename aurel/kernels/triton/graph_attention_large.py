@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {"BLOCK_N": 32, "BLOCK_C": 32, "num_warps": 8, "num_st
 
 
 def forward(heads: Heads, out: Tensor, weights: Tensor, return_weights: bool) -> None:
-    """Write the aggregate and, if wanted, the weights."""
+    """Write the aggregate and, if requested, the weights."""
     launch(
         forward_tile_kernel,
         (
@@ -56,7 +56,7 @@ def backward(
     values, *graph = heads.inputs
     grad_values, grad_target, grad_source = grads
     statistics = values.new_empty((3, heads.count * heads.nodes), dtype=torch.float32)
-    given = (
+    inputs = (
         values if grad_out is None else grad_out,
         values if grad_weights is None else grad_weights,
         values,
@@ -70,8 +70,8 @@ def backward(
         "PRECISION": heads.precision,
     }
     grid = (heads.count, triton.cdiv(heads.nodes, OPTIONS["BLOCK_N"]))
-    launch(row_kernel, grid, *given, *graph, statistics, grad_target, *sizes, **options)
-    launch(column_kernel, grid, *given, *graph, statistics, grad_source, *sizes, **options)
+    launch(row_kernel, grid, *inputs, *graph, statistics, grad_target, *sizes, **options)
+    launch(column_kernel, grid, *inputs, *graph, statistics, grad_source, *sizes, **options)
     if grad_out is not None:
         launch(
             value_kernel,

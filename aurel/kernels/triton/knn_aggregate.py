@@ -5,9 +5,9 @@ x (B, N, C), values (B, M, C') -> neighbors (B, N, K), and either
     max   out_i = max_s values[neighbors[i, s]] - x_i, with the winning nodes
     mean  out_i = mean_s values[neighbors[i, s]]
 
-Up to WHOLE_GRAPH sources, one program does both: the choice never leaves its registers. Beyond,
-`knn_graph` and `gather` follow each other. Backward is that of `neighbor_aggregate`. The operators
-built on this are `knn_max_relative` and `topk_aggregate`.
+Up to WHOLE_GRAPH sources, one program does both: the neighbors stay in its registers. Beyond,
+`knn_graph` and `gather` run one after the other. Backward is that of `neighbor_aggregate`. The
+operators built on this are `knn_max_relative` and `topk_aggregate`.
 """
 
 from __future__ import annotations
@@ -140,40 +140,40 @@ def knn_aggregate_kernel(
 
 
 def knn_aggregate(
-    stated: Problem, values: Tensor, reduce: str, keep_winner: bool = False
+    problem: Problem, values: Tensor, reduce: str, keep_winner: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the reduction (B, N, C'), the neighbors (B, N, K), and the winning nodes.
 
     The winners, (B, N, C'), are empty unless `keep_winner`. "max" is relative to x.
     """
-    x = stated.x
-    if stated.sources.shape[1] > WHOLE_GRAPH:
-        neighbors = neighbors_of(stated)
+    x = problem.x
+    if problem.sources.shape[1] > WHOLE_GRAPH:
+        neighbors = neighbors_of(problem)
         own = x if reduce == "max" else None
         out, winner = gather(values, neighbors, reduce, keep_winner, own)
         return out, neighbors, winner
     batch, nodes, channels = *x.shape[:2], values.shape[2]
-    neighbors = stated.empty_neighbors()
+    neighbors = problem.empty_neighbors()
     out = values.new_empty((batch, nodes, channels))
     winner = values.new_empty(
         out.shape if keep_winner else (0,), dtype=winner_dtype(values.shape[1])
     )
-    options = plan(stated)
+    options = plan(problem)
     launch(
         knn_aggregate_kernel,
         (batch, triton.cdiv(nodes, options["BLOCK_ROW"])),
-        *tiles_of(stated),
-        *stated.tensors(),
+        *tiles_of(problem),
+        *problem.tensors(),
         x,
         values,
         neighbors,
         out,
         winner,
-        *stated.sizes(),
+        *problem.sizes(),
         channels,
         REDUCE=reduce,
         KEEP_WINNER=keep_winner,
-        # single loads need more addresses
+        # rows that are not aligned are loaded value by value, which takes more registers
         BLOCK_D=min(128 if channels % 16 == 0 else 64, power_of_two(channels)),
         **options,
     )

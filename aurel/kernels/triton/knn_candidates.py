@@ -11,7 +11,7 @@
 3. Rows with a flag are chosen again from all pairs, by `knn_exact`.
 
 The origin moves to the median, channel by channel, of three of the sources, so that features far
-from 0 do not cancel; any origin is right, a good one makes flags rare.
+from 0 do not cancel; the result is right for any origin, but flags are rare only for a good one.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def products(
 def lower_scores(b_squares, b_product, p_bias, m_free, HAS_BIAS: tl.constexpr):
     """Return scores that do not exceed the exact ones; +inf where a row may not choose a column."""
     b_score = b_squares - 2.0 * b_product
-    # where a sum overflows, nothing is known
+    # after an overflow nothing is known of the exact score
     b_score = tl.where(tl.abs(b_score) < float("inf"), b_score, LOWEST)
     if HAS_BIAS:
         b_score = add_bias(b_score, p_bias, m_free)
@@ -126,7 +126,7 @@ def candidate_kernel(
     square_ptr += i_batch * M
     bias_ptr += i_batch * bias_step
     m_row = present(mask_ptr + i_batch * N, o_row, N, HAS_MASK)
-    # By this, scores that are rounded, or cut to tf32, lie below the true ones.
+    # With this factor, scores that are rounded, or cut to tf32, do not exceed the exact ones.
     shrink = 1.0 - (C * 1.2e-7 + 1.6e-5)
     b_row_square = shrink * tl.load(row_square_ptr + i_batch * N + o_row, mask=m_row, other=0.0)
     b_best = tl.full((BLOCK_ROW, KEPT), ~SHORT_LAST, tl.int32)
@@ -158,8 +158,8 @@ def tiling(light: bool) -> dict[str, int]:
     """Return the tile of `candidate_kernel` and its warps.
 
     Args:
-        light: short lists, no masks, and vectors that load at once. What is not needs the
-            registers of more warps.
+        light: short lists, no masks, and aligned rows. Other calls need the registers of more
+            warps.
     """
     backend, version = ("cuda", 90) if INTERPRETED else architecture()
     if backend == "hip":
@@ -190,7 +190,7 @@ def candidate_plan(problem: Problem, kept: int, group: int) -> dict[str, Any]:
         "BLOCK_COL": columns,
         "PRECISION": product_precision(),
         **tiling(kept == 16 and not masked and channels % 16 == 0),
-        "maxnreg": 255,  # or ptxas spills a few bytes for the sake of one more block
+        "maxnreg": 255,  # otherwise ptxas spills a few bytes to fit one more block
     }
 
 

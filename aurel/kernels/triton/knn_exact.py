@@ -3,6 +3,10 @@
 A program owns BLOCK_ROW nodes of one graph. Up to WHOLE_GRAPH sources it has all scores in one
 tile and chooses K times; beyond, it goes over tiles of columns and keeps a sorted list of the best
 packed keys. No (N, M) array reaches memory.
+
+Device functions take pointers as tuples: `tiles`, to channel tiles and sums of squares of nodes and
+of sources, and `masks`, to bias, mask and mask of the sources. `sizes` are N, M, C and the step of
+the bias from one graph to the next.
 """
 
 from __future__ import annotations
@@ -44,12 +48,7 @@ def column_tile(
 ):
     """Return scores [rows, WIDTH] with a tile of columns, and which of these a row may choose.
 
-    Args:
-        tiles: pointers to channel tiles and sums of squares, of the rows and of the graph.
-        masks: pointers to bias, mask and mask of the sources of the graph.
-        sizes: N, M and C.
-        o_row: the rows.
-        i_tile: number of the tile.
+    The pointers are at the rows, and at one graph; `sizes` are N, M and C.
     """
     row_ptr, row_square_ptr, tile_ptr, square_ptr = tiles
     bias_ptr, mask_ptr, source_mask_ptr = masks
@@ -113,16 +112,7 @@ def nearest(
     WIDTH: tl.constexpr,
     BLOCK_ROW: tl.constexpr,
 ):
-    """Return the RANKS nearest [BLOCK_ROW, BLOCK_K] of the rows from row0 on of graph i_batch.
-
-    Args:
-        tiles: pointers to channel tiles and sums of squares, of nodes and of sources.
-        masks: pointers to bias, mask and mask of the sources.
-        sizes: N, M, C and the step of the bias from one graph to the next.
-        i_batch: number of the graph.
-        row0: the first row.
-        count: only so many tiles of columns, from the first on, are read.
-    """
+    """Return the RANKS nearest [BLOCK_ROW, BLOCK_K] among the first `count` tiles of columns."""
     tiles, masks = pointers_of(tiles, masks, sizes, i_batch, row0, ROW_WIDTH, WIDTH)
     sizes = (sizes[0], sizes[1], sizes[2])
     o_row = row0 + tl.arange(0, BLOCK_ROW)
@@ -259,7 +249,7 @@ def plan(problem: Problem) -> dict[str, Any]:
         "WIDTH": width,
         "BLOCK_ROW": 16,  # a graph of 41 nodes spreads over three multiprocessors
         "num_warps": 4,
-        # Left to itself, ptxas spills a few bytes for the sake of one more block.
+        # Without a limit, ptxas spills a few bytes to fit one more block.
         "maxnreg": 128,
     }
 
@@ -269,7 +259,7 @@ def tiles_of(problem: Problem, flags: Tensor | None = None) -> tuple[Tensor, ...
     rows = channel_tiles(problem.x, problem.metric, flags)
     if problem.own:
         return (*rows, *rows)
-    # the flags are those of the nodes that choose, of the same graphs
+    # flags are those of nodes: sources are read in the same graphs
     return (*rows, *channel_tiles(problem.sources, problem.metric, flags))
 
 
@@ -277,7 +267,7 @@ def exact_neighbors(problem: Problem, neighbors: Tensor, flags: Tensor | None = 
     """Write the neighbors, (B, N, K).
 
     Args:
-        problem: which nodes choose among which.
+        problem: nodes, sources and options.
         neighbors: (B, N, K) int64, written.
         flags: (B, N) int8; only blocks of rows with a flag are written. None: all are.
     """

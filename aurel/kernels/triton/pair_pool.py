@@ -6,7 +6,7 @@ source j, with a_d the D rows of A_ij = softmax(L_j R_i^T):
 written to mean (B, N, N, D) and scatter (B, N, N). Rows come sixteen at a time, before their mean
 is known, so deviations are taken from c, the mean of the first sixteen, and corrected:
     s_ij = sum_d (a_d - c) G_i (a_d - c)^T - D (w_ij - c) G_i (w_ij - c)^T.
-c lies among the rows: what is taken away is never large against what is left.
+c lies among the rows, so the correction is never large compared with the result.
 
 Backward, from v = dL/dw and u = dL/ds, with X the rows a_d - w_ij:
     dA = v / D + u X (G_i + G_i^T), dS = A * (dA - rowsum(A * dA)),
@@ -97,8 +97,8 @@ def backward(
     """Return the gradients of query, key and gram, the last one empty without `gram`.
 
     Args:
-        grad_mean: (B, N, N, D), float32, like the rest.
-        grad_scatter: (B, N, N), unread without `gram`.
+        grad_mean: (B, N, N, D), float32, as all tensors.
+        grad_scatter: (B, N, N), not read without `gram`.
         mean: (B, N, N, D), of `forward`.
         query: (B, N, D, E).
         key: (B, N, D, E).
@@ -109,12 +109,14 @@ def backward(
         return pair_pool_large.backward(grad_mean, grad_scatter, mean, query, key, gram)
     of_targets = plan(tokens, width, block_row=16, num_warps=4)
     of_sources = plan(tokens, width, block_row=32, num_warps=8)
-    both = key
+    symmetric = key
     if gram is not None:
-        # Read for every pair, and faster without ragged rows.
-        both = gram.new_zeros((batch, nodes, *[of_targets["BLOCK_D"]] * 2))
-        torch.add(gram, gram.mT, out=both[..., :tokens, :tokens])
-    inputs = [tensor.contiguous() for tensor in (grad_mean, grad_scatter, mean, query, key, both)]
+        # It is read for every pair, which is faster if rows are aligned.
+        symmetric = gram.new_zeros((batch, nodes, *[of_targets["BLOCK_D"]] * 2))
+        torch.add(gram, gram.mT, out=symmetric[..., :tokens, :tokens])
+    inputs = [
+        tensor.contiguous() for tensor in (grad_mean, grad_scatter, mean, query, key, symmetric)
+    ]
     grad_query, grad_key = query.new_empty(query.shape), key.new_empty(key.shape)
     grad_gram = query.new_empty((0,) if gram is None else gram.shape)
     sizes = {"D": tokens, "E": width, "GRAM": gram is not None}

@@ -1,14 +1,14 @@
 """`pair_pool` of more tokens than fit into a tile: the equations are those of that module.
 
-Attention is made tile by tile, again in every kernel, from two numbers a row: its largest score
-and its sum of exponentials. A third pass over the columns of X is the price of never holding a row:
-X G is a sum over tiles of X.
+Every kernel computes the attention again, tile by tile, from two numbers a row: its largest score
+and its sum of exponentials. Since no row is held as a whole, X G takes another pass over the
+columns of X, of which it sums the tiles.
 
 Forward, two launches, three with Gram matrices: the statistics (B, N, N, D), by rows; then the mean
-over rows, by columns; then, deviations being known now, the scatter, by pairs.
+over rows, by columns; then the scatter, which needs that mean, by pairs.
 
 Backward, three launches, four with Gram matrices: the statistics and rowsum(A * dA), by rows; dR;
-dL; dG. A program owns what it writes and adds up in a fixed order, without atomics: each run gives
+dL; dG. A program owns its outputs and sums in a fixed order, without atomics, so every run gives
 the same bits.
 """
 
@@ -37,7 +37,7 @@ from aurel.kernels.triton.pair_pool_large_forward import (
 from aurel.kernels.triton.precision import wide_products
 from aurel.kernels.triton.sizes import power_of_two
 
-# NVIDIA's assembler spills before it has used all registers, unless it is given their number.
+# With `maxnreg`, NVIDIA's assembler uses all registers before it spills.
 OPTIONS: dict[str, Any] = {
     "BLOCK_ROW": 16,
     "BLOCK_D": 64,
@@ -86,9 +86,10 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of query, key and gram, as `pair_pool.backward` does."""
     batch, nodes, tokens, width = query.shape
-    both = key if gram is None else gram + gram.mT
-    inputs = [tensor.contiguous() for tensor in (grad_mean, grad_scatter, mean, query, key, both)]
-    grad_mean, grad_scatter, mean, query, key, both = inputs
+    symmetric = key if gram is None else gram + gram.mT
+    tensors = (grad_mean, grad_scatter, mean, query, key, symmetric)
+    inputs = [tensor.contiguous() for tensor in tensors]
+    grad_mean, grad_scatter, mean, query, key, _ = inputs
     statistics = query.new_empty((3, *mean.shape))
     grad_query, grad_key = torch.empty_like(query), torch.empty_like(key)
     grad_gram = query.new_empty((0,) if gram is None else gram.shape)
@@ -107,8 +108,8 @@ def backward(
         grid = (batch * nodes, blocks, strips)
         launch(kernel, grid, *inputs, statistics, grad, *sizes, **strip_options)
     if gram is not None:
-        given = (grad_scatter, mean, query, key, statistics, grad_gram)
-        launch(gram_kernel, (batch * nodes, columns, columns), *given, *sizes, **options)
+        tensors = (grad_scatter, mean, query, key, statistics, grad_gram)
+        launch(gram_kernel, (batch * nodes, columns, columns), *tensors, *sizes, **options)
     return grad_query, grad_key, grad_gram
 
 

@@ -18,7 +18,7 @@ def matrix_tile(ptr, o_row, o_col, rows: tl.constexpr, columns: tl.constexpr):
 
 @triton.jit
 def square_tile(ptr, i_matrix, BLOCK_D: tl.constexpr):
-    """Return one of many matrices that fill a tile each."""
+    """Return one of many matrices of the size of a tile."""
     o_d = tl.arange(0, BLOCK_D)
     return tl.load(ptr + (i_matrix * BLOCK_D + o_d[:, None]) * BLOCK_D + o_d[None, :])
 
@@ -55,7 +55,7 @@ def row_statistics(
     BLOCK_E: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Return the largest score of each row o_d and the sum of exponentials of the rest to it."""
+    """Return the largest score of each row o_d, and the sum of exponentials of scores less it."""
     b_max = tl.full((o_d.shape[0],), -float("inf"), tl.float32)
     b_sum = tl.zeros((o_d.shape[0],), tl.float32)
     for p0 in range(0, D, BLOCK_D):
@@ -108,7 +108,7 @@ def attend(
     BLOCK_E: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Return rows o_d of the attention, zero outside; the tiles will do where E is one strip."""
+    """Return rows o_d of the attention, zero outside; the pointers are read if E > BLOCK_E."""
     if E <= BLOCK_E:
         b_score = tl.dot(b_query, tl.trans(b_key), input_precision=PRECISION)
     else:
@@ -121,7 +121,7 @@ def attend(
 
 @triton.jit
 def pair_of(i_pair, N):
-    """Return where target and source of a pair stand among all nodes."""
+    """Return the indices of target and source of a pair among the nodes of all graphs."""
     i_target = i_pair // N
     return i_target, i_target // N * N + i_pair % N
 

@@ -11,8 +11,8 @@ of other rows enter, so graphs have at most WHOLE_GRAPH nodes. `tie_kernel` writ
 the bits of one word, `average_kernel` weighs the values. Saved: the normalized adjacency W,
 (B, N, N) float32. Backward: grad_values = W^T grad.
 
-Where a weight is 0, whatever stands at the other node, NaN included, has no effect. No gradient
-flows to x: a choice has none.
+Where a weight is 0, the value of the source has no effect, even NaN. No gradient flows to x: a
+choice has none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from aurel.kernels.triton.knn_aggregate import knn_aggregate
 from aurel.kernels.triton.knn_exact import column_tile, plan, store_neighbors, tiles_of
 from aurel.kernels.triton.knn_graph import example
-from aurel.kernels.triton.knn_problem import problem
+from aurel.kernels.triton.knn_problem import problem_of
 from aurel.kernels.triton.launch import launch
 from aurel.kernels.triton.scatter import scatter
 from aurel.kernels.triton.selection import select_nearest
@@ -37,7 +37,7 @@ from aurel.kernels.triton.sizes import power_of_two
 
 @triton.jit
 def contribution(row_ptr, o_c, C):
-    """Return one node's values [BLOCK_C], NaN where not finite, as a product would spread them."""
+    """Return one node's values [BLOCK_C], NaN where not finite, as in a product of matrices."""
     b_x = tl.load(row_ptr + o_c, mask=o_c < C, other=0.0).to(tl.float32)
     return tl.where(tl.abs(b_x) < float("inf"), b_x, float("nan"))
 
@@ -184,7 +184,7 @@ def all_ties_backward_kernel(
 def forward(
     x: Tensor, values: Tensor, mask: Tensor | None, k: int, metric: str, ties: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the aggregate (B, N, C'), the neighbors (B, N, K) int64, and what backward needs.
+    """Return the aggregate (B, N, C'), the neighbors (B, N, K) int64, and the saved weights.
 
     Args:
         x: node features that are compared, (B, N, C), float32, float16 or bfloat16.
@@ -192,24 +192,24 @@ def forward(
         mask: (B, N) bool, True where the node exists, or None.
         k: number of neighbors.
         metric: "dot", "cosine", "l1" or "l2".
-        ties: "exact" or "all"; the third result is (B, N, N) float32 for "all" and empty otherwise.
+        ties: "exact" or "all"; the weights are (B, N, N) float32 for "all" and empty otherwise.
     """
-    stated = problem(x, None, None, mask, None, k, metric, True, 1)
+    problem = problem_of(x, None, None, mask, None, k, metric, True, 1)
     values = values.contiguous()
     if ties == "exact":
-        out, neighbors, _ = knn_aggregate(stated, values, "mean")
+        out, neighbors, _ = knn_aggregate(problem, values, "mean")
         return out, neighbors, x.new_empty(0, dtype=torch.float32)
     batch, nodes, channels = values.shape
-    neighbors = stated.empty_neighbors()
+    neighbors = problem.empty_neighbors()
     words = x.new_empty((batch, nodes), dtype=torch.int64)
     weights = x.new_empty((batch, nodes, nodes), dtype=torch.float32)
     out = torch.empty_like(values)
-    options = plan(stated)
+    options = plan(problem)
     launch(
         tie_kernel,
         (batch, triton.cdiv(nodes, options["BLOCK_ROW"])),
-        *tiles_of(stated),
-        *stated.tensors(),
+        *tiles_of(problem),
+        *problem.tensors(),
         neighbors,
         words,
         nodes,
