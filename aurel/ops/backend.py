@@ -127,8 +127,8 @@ _TRANSFORMED = (
 def is_transformed() -> bool:
     """Return whether a `torch.func` transform or a level of forward-mode derivatives is active.
 
-    While torch.compile traces, only forward-mode derivatives can be asked for; in the other
-    transforms it differentiates the operators correctly.
+    While torch.compile traces, only forward-mode derivatives are detected; it handles operators
+    in the other transforms correctly.
     """
     if forward_ad._current_level >= 0:
         return True
