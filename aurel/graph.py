@@ -1,4 +1,4 @@
-"""The graph that a relation layer built, in a form that can be looked at."""
+"""The graph that a relation layer built, for inspection and for other libraries."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class RelationGraph:
     r"""A batch of directed graphs over the same number of nodes.
 
-    An edge j -> i means that node i listens to node j.
+    An edge j -> i carries the message of source j to target i.
 
     Args:
-        neighbors: :math:`(B, N, K)` int64, the nodes that node i listens to, nearest first;
-            -1 marks an empty slot. None for a dense graph.
-        weights: edge weights, :math:`(B, N, K)` beside `neighbors` or :math:`(B, N, N)` for a
-            dense graph, row i holding the weights with which i listens. None means 1 an edge.
+        neighbors: :math:`(B, N, K)` int64, the sources of target i, nearest first; -1 marks an
+            empty slot. None for a dense graph.
+        weights: edge weights, :math:`(B, N, K)` with `neighbors` or :math:`(B, N, N)` for a dense
+            graph; row i holds those of the edges to target i. None means 1 for each edge.
         edge_features: :math:`(B, N, N, E)` or None.
     """
 
@@ -34,10 +34,10 @@ class RelationGraph:
 
     def __post_init__(self) -> None:
         if self.neighbors is None and self.weights is None and self.edge_features is None:
-            raise ValueError("a RelationGraph needs neighbors, weights or edge_features")
+            raise ValueError("neighbors, weights or edge_features must be given, got None for all")
 
     def adjacency(self) -> Tensor:
-        """Return the dense weighted adjacency, (B, N, N); row i holds what node i listens to."""
+        """Return the dense weighted adjacency, (B, N, N): [b, i, j] weighs edge j -> i."""
         if self.neighbors is None:
             if self.weights is not None:
                 return self.weights
@@ -48,13 +48,13 @@ class RelationGraph:
         return self._dense(self.weights)
 
     def edges(self) -> Tensor:
-        """Return which edges there are, bool (B, N, N); an edge to a neighbour may weigh 0."""
+        """Return which edges exist, bool (B, N, N); an edge from a neighbor may have weight 0."""
         if self.neighbors is None:
             return self.adjacency() != 0
         return self._dense(torch.ones_like(self.neighbors)) > 0
 
     def _dense(self, values: Tensor) -> Tensor:
-        """Return (B, N, N) with the (B, N, K) `values` at the neighbours."""
+        """Return (B, N, N) with the (B, N, K) `values` at the neighbors, 0 elsewhere."""
         assert self.neighbors is not None
         batch, nodes, _ = self.neighbors.shape
         present = values.where(self.neighbors >= 0, 0)
@@ -104,7 +104,7 @@ class RelationGraph:
                 data.edge_attr = self.edge_features[index][target, source]
             graphs.append(data)
         if not graphs:
-            raise ValueError("a Batch must hold a graph, got B = 0")
+            raise ValueError("B must be 1 or more for a Batch, got 0")
         return Batch.from_data_list(graphs)
 
 

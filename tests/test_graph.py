@@ -10,13 +10,13 @@ import torch
 
 from aurel.graph import RelationGraph
 
-# Node 0 listens to 1 and 2, node 1 to itself, node 2 to nobody.
+# Node 0 has edges from 1 and 2, node 1 from itself, node 2 from none.
 NEIGHBORS = torch.tensor([[[1, 2], [1, -1], [-1, -1]]])
 WEIGHTS = torch.tensor([[[0.5, 0.25], [2.0, torch.nan], [torch.nan, torch.inf]]])
 DENSE = torch.tensor([[[0.0, 0.5, 0.25], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0]]])
 
 
-def test_adjacency_of_a_neighbour_list() -> None:
+def test_adjacency_of_a_neighbor_list() -> None:
     assert torch.equal(RelationGraph(NEIGHBORS).adjacency(), (DENSE > 0).float())
     assert torch.equal(RelationGraph(NEIGHBORS, WEIGHTS).adjacency(), DENSE)
     assert RelationGraph(NEIGHBORS, WEIGHTS.double()).adjacency().dtype == torch.float64
@@ -46,7 +46,7 @@ def test_adjacency_carries_gradients() -> None:
     assert torch.equal(weights.grad, (NEIGHBORS >= 0).float())
 
 
-def test_a_neighbour_of_weight_zero_is_still_a_neighbour() -> None:
+def test_a_neighbor_of_weight_zero_is_still_a_neighbor() -> None:
     pytest.importorskip("networkx")
     graph = RelationGraph(NEIGHBORS, torch.zeros(1, 3, 2))
     assert torch.equal(graph.edges(), DENSE > 0)
@@ -54,8 +54,10 @@ def test_a_neighbour_of_weight_zero_is_still_a_neighbour() -> None:
     assert graph.to_networkx().number_of_edges() == 3
 
 
-def test_an_empty_graph_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs neighbors, weights or edge_features"):
+def test_a_graph_without_edges_of_any_kind_is_rejected() -> None:
+    with pytest.raises(
+        ValueError, match="^neighbors, weights or edge_features must be given, got None"
+    ):
         RelationGraph()
 
 
@@ -80,7 +82,7 @@ def test_networkx_picks_the_sample_and_checks_names() -> None:
 
 def test_no_graphs_are_no_pyg_batch() -> None:
     pytest.importorskip("torch_geometric")
-    with pytest.raises(ValueError, match="a Batch must hold a graph, got B = 0"):
+    with pytest.raises(ValueError, match="^B must be 1 or more for a Batch, got 0$"):
         RelationGraph(weights=torch.zeros(0, 3, 3)).to_pyg()
 
 

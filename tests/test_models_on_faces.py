@@ -25,9 +25,9 @@ def _import_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def relation_layer(model: nn.Module) -> Any:
-    from model_ablations import DeafGatedEdges
+    from model_ablations import IsolatedGatedEdges
 
-    kinds = (CrossRegionGAT, DeafGatedEdges, GatedEdgeGCN, SelfAdjustingGCN, TopKGraphConv)
+    kinds = (CrossRegionGAT, IsolatedGatedEdges, GatedEdgeGCN, SelfAdjustingGCN, TopKGraphConv)
     (layer,) = (module for module in model.modules() if isinstance(module, kinds))
     return layer.double().eval()
 
@@ -72,7 +72,7 @@ def test_without_relations_no_node_depends_on_another(name: str) -> None:
 
 @pytest.mark.parametrize("residual", ["inside", "outside"])
 def test_gated_edges_without_relations_are_the_layer_on_graphs_of_one_node(residual: Any) -> None:
-    from model_ablations import DeafGatedEdges
+    from model_ablations import IsolatedGatedEdges
 
     torch.manual_seed(0)
     batch, count, width = 5, 7, 8
@@ -83,7 +83,7 @@ def test_gated_edges_without_relations_are_the_layer_on_graphs_of_one_node(resid
     copies = [part.repeat_interleave(count, 0) for part in (nodes, edges)]
     out = layer(*copies, mask=mask)[0]
     out = out.view(batch, count, count, width).diagonal(dim1=1, dim2=2).transpose(1, 2)
-    torch.testing.assert_close(DeafGatedEdges(layer)(nodes, edges)[0], out, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(IsolatedGatedEdges(layer)(nodes, edges)[0], out, atol=1e-5, rtol=1e-5)
 
 
 def test_rows_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

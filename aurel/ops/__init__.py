@@ -1,7 +1,7 @@
-"""Functions of tensors: graphs of nearest neighbours, aggregation, attention.
+"""Functions of tensors: graphs of nearest neighbors, aggregation, attention.
 
-Each op has one definition in plain torch (`<op>_reference` in the module of its name), a fast path
-for the CPU, and a place for a Triton kernel behind the same `torch.library` operator.
+Each op has one definition in plain torch (`<op>_reference` in the module of its name), a faster
+path in plain torch, and kernels for a CPU and a GPU behind the same `torch.library` operator.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks that all ops share: the error names the argument, the value it got and the valid ones."""
+"""Checks that all ops share: errors name the argument, the valid values and the value it got."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_bool(name: str, value: Any) -> None:
 
 
 def check_integer(name: str, value: Any) -> None:
-    """Raise TypeError unless `value` is an int, which a bool is not and a symbolic int is."""
+    """Raise TypeError unless `value` is an int or a symbolic int; a bool is neither."""
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{name} must be an int, got {value!r}")
 
@@ -41,7 +41,7 @@ def check_number(name: str, value: Any) -> None:
 
 
 def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
-    """Raise TypeError unless `tensor` is a tensor, ValueError unless it has these dimensions.
+    """Raise TypeError unless `tensor` is a tensor, and ValueError unless it has this shape.
 
     Args:
         name: the argument's name, for the message.
@@ -58,8 +58,8 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
             if dim in sizes and size != sizes[dim]:
                 fits = False
     if not fits:
-        wanted = ", ".join(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in names)
-        raise ValueError(f"{name} must have shape ({wanted}), got {tuple(tensor.shape)}")
+        expected = ", ".join(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in names)
+        raise ValueError(f"{name} must have shape ({expected}), got {tuple(tensor.shape)}")
 
 
 def check_floating(name: str, tensor: Tensor) -> None:
@@ -76,7 +76,7 @@ def check_nodes(name: str, x: Tensor) -> None:
 
 
 def check_mask(mask: Tensor | None, x: Tensor, name: str = "mask") -> None:
-    """Raise ValueError unless `mask` is None or a bool (B, N) tensor beside `x` (B, N, ...)."""
+    """Raise ValueError unless `mask` is None or a bool (B, N) tensor for `x` (B, N, ...)."""
     if mask is None:
         return
     check_shape(name, mask, "B N", B=x.shape[0], N=x.shape[1])
@@ -95,8 +95,8 @@ def check_k(k: int, nodes: int, loop: bool = True, dilation: int = 1) -> None:
     """Raise an error unless a node has `k * dilation` candidates among `nodes` nodes.
 
     Raises:
-        TypeError: an argument is no int.
-        ValueError: there are too few candidates: the node itself is none without `loop`.
+        TypeError: an argument is not an int.
+        ValueError: there are too few candidates; without `loop` the node itself is not one.
     """
     check_integer("k", k)
     check_integer("dilation", dilation)

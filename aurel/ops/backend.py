@@ -1,4 +1,4 @@
-"""Which implementation serves an op: its argument, then `use_backend`, then AUREL_BACKEND."""
+"""The implementation of an op: by its argument, then `use_backend`, then AUREL_BACKEND."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_RAGGED = "serves ragged graphs and is not available for dense tensors"
 
 
 def check_backend(backend: str, name: str = "backend") -> str:
-    """Return `backend` if it is a known name; ValueError, which calls it `name`, otherwise."""
+    """Return `backend`; raise ValueError, which calls it `name`, unless it is a known backend."""
     if backend not in BACKENDS:
         raise ValueError(f"{name} must be one of {', '.join(BACKENDS)}, got {backend!r}")
     return backend
@@ -48,7 +48,7 @@ _default = _Default()
 def use_backend(backend: Backend) -> Iterator[None]:
     """Make `backend` the default of every op inside the `with` block, in this thread.
 
-    A function that torch.compile traces meanwhile in another thread takes it, too.
+    A function that torch.compile traces meanwhile in another thread uses it, too.
 
     Args:
         backend: "auto" (the fastest that can serve a call), "definition" (the equation in plain
@@ -59,12 +59,12 @@ def use_backend(backend: Backend) -> Iterator[None]:
         ValueError: `backend` is none of these.
     """
     global _traced
-    previous, before = _default.backend, _traced
+    previous, previous_traced = _default.backend, _traced
     _default.backend = _traced = check_backend(backend)
     try:
         yield
     finally:
-        _default.backend, _traced = previous, before
+        _default.backend, _traced = previous, previous_traced
 
 
 def requested_backend(backend: str) -> str:
@@ -97,25 +97,25 @@ def resolve_backend(
     Raises:
         ValueError: an explicit backend cannot serve the call; the message gives the reason.
     """
-    wanted = requested_backend(backend)
-    if wanted in ("definition", "torch"):
-        if wanted == "torch" and is_transformed():
+    requested = requested_backend(backend)
+    if requested in ("definition", "torch"):
+        if requested == "torch" and is_transformed():
             raise ValueError(f"{op}: backend='torch' {_TRANSFORMED}")
-        return wanted
-    if wanted == "auto":
+        return requested
+    if requested == "auto":
         if is_transformed():
             return "definition"
         return _fastest(op, tensors, sizes)
     obstacle = _TRANSFORMED if is_transformed() else None
-    if wanted == "triton":
+    if requested == "triton":
         obstacle = obstacle or triton_obstacle(tensors, sizes)
-    elif wanted == "numba":
+    elif requested == "numba":
         obstacle = obstacle or numba_obstacle(tensors)
     else:
         obstacle = obstacle or (NOT_RAGGED if pyg is None else pyg())
     if obstacle is not None:
-        raise ValueError(f"{op}: backend={wanted!r} cannot serve this call: {obstacle}")
-    return wanted
+        raise ValueError(f"{op}: backend={requested!r} cannot serve this call: {obstacle}")
+    return requested
 
 
 _TRANSFORMED = (
@@ -127,8 +127,8 @@ _TRANSFORMED = (
 def is_transformed() -> bool:
     """Return whether a `torch.func` transform or a level of forward-mode derivatives is active.
 
-    torch.compile, which cannot trace the question, sees forward-mode derivatives alone; what it
-    makes of an operator in the other transforms is right.
+    While torch.compile traces, only forward-mode derivatives are detected; it handles operators
+    in the other transforms correctly.
     """
     if forward_ad._current_level >= 0:
         return True
@@ -151,7 +151,7 @@ def _fastest(op: str, tensors: tuple[Tensor, ...], sizes: Callable[[], str | Non
 
 
 def _report_once(op: str, reason: str) -> None:
-    # A compiled program says nothing: a warning would break its graph.
+    # No warning while torch.compile traces: it would break the graph.
     if not torch.compiler.is_compiling() and (op, reason) not in _reported:
         _reported.add((op, reason))
         warnings.warn(f"{op} runs without its Triton kernel: {reason}", stacklevel=4)

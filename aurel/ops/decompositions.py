@@ -1,4 +1,4 @@
-"""The operators in plain torch, for exporters that know no operators but torch's own."""
+"""The operators in plain torch, for exporters that accept only torch's own operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Scores between nodes and the nodes they choose from: the smaller the score, the nearer the node.
+r"""Scores of pairs of a node and a source: the smaller the score, the nearer the source.
 
 ========  =============================================================
 l2        :math:`\sum_c (s_{jc} - x_{ic})^2`
@@ -7,8 +7,8 @@ cosine    :math:`1 - x_i \cdot s_j / (|x_i| |s_j|)`, 1 where a norm is 0
 dot       :math:`-x_i \cdot s_j`
 ========  =============================================================
 
-Each is one reduction over the channels of a pair, so equal nodes have equal scores wherever they
-stand; a product of matrices does not promise that.
+Each is one reduction over the channels of a pair, so equal nodes have equal scores at whatever
+index; a product of matrices does not guarantee that.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aurel.ops.precision import wide_dtype
+
 METRICS = ("l2", "l1", "cosine", "dot")
 
 _BLOCK = 2**20  # differences computed at a time
 
-_SMALLEST = 1e-30  # below the squared norm of any scaled node but zero
+_SMALLEST = 1e-30  # less than the squared norm of any scaled node other than zero
 
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Return `x` in float32, or unchanged if it is wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.to(wide_dtype(x))
 
 
 def pairwise_scores_reference(
@@ -33,13 +35,13 @@ def pairwise_scores_reference(
 ) -> Tensor:
     """Return the scores of the table above, plus `bias`, in at least float32.
 
-    Without a bias, those of the cosine are -cos |cos| |x_i|^2, which order as the distance does
-    and are rounded once: equal cosines of integer-valued features stay equal.
+    Without a bias, those of the cosine are -cos |cos| |x_i|^2, which have the order of the
+    distance and are rounded once: equal cosines of integer-valued features stay equal.
 
     Args:
         x: nodes, (B, N, C).
         metric: "l2", "l1", "cosine" or "dot".
-        sources: nodes to choose from, (B, M, C); None for `x` itself.
+        sources: candidates, (B, M, C); None for `x` itself.
         bias: (N, M) or (B, N, M), or None.
 
     Returns:
@@ -64,7 +66,7 @@ def pairwise_scores_reference(
 def pairwise_scores(
     x: Tensor, metric: str, sources: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor:
-    """Return what `pairwise_scores_reference` does, a block of rows at a time."""
+    """Return the scores of `pairwise_scores_reference`, computed a block of rows at a time."""
     sources = x if sources is None else sources
     batch, nodes, channels = x.shape
     step = max(1, _BLOCK // max(1, batch * sources.shape[1] * channels))
@@ -134,7 +136,7 @@ def _cosine_or_dot(
         ordered = -products * products.abs() / source_squares
         return ordered.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
     squares = x.square().sum(-1).clamp_min(_SMALLEST)[:, :, None]
-    # The root of the product would be that of zero where both nodes are zero.
+    # Two roots: the product of the squares of two zero nodes would underflow to zero.
     return 1 - products / (squares.sqrt() * source_squares.sqrt())
 
 
@@ -145,5 +147,5 @@ def _scaled(x: Tensor) -> Tensor:
         return x
     largest = x.abs().amax(-1, keepdim=True)
     exponent = torch.frexp(largest.nan_to_num(1.0, 1.0, 1.0)).exponent
-    half = exponent // 2  # twice, since 2 ** -exponent may overflow
+    half = exponent // 2  # in two steps, since 2 ** -exponent may overflow
     return torch.ldexp(torch.ldexp(x, -half), half - exponent)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from aurel.kernels.triton.sizes import gate_obstacle
@@ -20,12 +18,18 @@ from aurel.ops.arguments import (
     promote,
 )
 from aurel.ops.backend import Backend, resolve_backend
-from aurel.ops.image_blocks import image_blocks
+from aurel.ops.edge_update_blocks import (
+    absent_pairs,
+    batch_statistics,
+    blocks_of,
+    images_of_pairs,
+    normalized,
+    updates,
+    zero_absent,
+)
+from aurel.ops.masks import pair_mask
+from aurel.ops.precision import wide_dtype
 from aurel.ops.registration import Gradient, gradients_of_definition, operator
-
-# Values computed at a time: on a CPU what stays in cache, elsewhere what keeps the device busy.
-_CPU_BLOCK = 2**18
-_DEVICE_BLOCK = 2**26
 
 
 def edge_update_reference(
@@ -40,12 +44,12 @@ def edge_update_reference(
     eps: float = 1e-5,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Define `edge_update` in plain torch, for edges of one dtype."""
-    dtype = torch.promote_types(edges.dtype, torch.float32)
+    """Compute `edge_update` by its definition in plain torch, for tensors of one dtype."""
+    dtype = wide_dtype(edges)
     update = projected.to(dtype) + target.to(dtype).unsqueeze(2) + source.to(dtype).unsqueeze(1)
     present = torch.ones_like(update, dtype=torch.bool)
     if mask is not None:
-        present = present & (mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(3)
+        present = present & pair_mask(mask).unsqueeze(3)
     update = update.where(present, 0.0)
     if statistics is None:
         count = present.sum((0, 3)).clamp_min(1)
@@ -93,12 +97,12 @@ def edge_update(
         statistics: :math:`\mu` and :math:`\sigma^2`, (N, N) each, constants; None for those of
             this batch.
         eps: :math:`\epsilon`.
-        mask: (B, N) bool, True where the node exists; absent pairs enter no statistic and get
-            zeros, whatever is stored there.
+        mask: (B, N) bool, True where the node exists; absent pairs do not count in the statistics
+            and get zeros, whatever is stored there.
         backend: see `aurel.use_backend`.
 
     Returns:
-        :math:`e'`, (B, N, N, C), in the common dtype of edges and rest, and :math:`\mu` and
+        :math:`e'`, (B, N, N, C), in the common dtype of the tensors (B, ...), and :math:`\mu` and
         :math:`\sigma^2`, (N, N), without a gradient; zero for a pair that no image has.
 
     Raises:
@@ -108,34 +112,19 @@ def edge_update(
     Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU), with the normalization over
     :math:`N^2` channels of their code.
     """
-    check_tensor("edges", edges)
-    check_shape("edges", edges, "B N N C", N=edges.shape[1] if edges.ndim > 1 else 0)
-    batch, nodes, _, channels = edges.shape
-    check_shape("projected", projected, "B N N C", B=batch, N=nodes, C=channels)
-    for name, ends in (("target", target), ("source", source)):
-        check_shape(name, ends, "B N C", B=batch, N=nodes, C=channels)
-    mean = var = None
-    pairs = {"weight": weight, "bias": bias}
-    if statistics is not None:
-        if not isinstance(statistics, tuple) or len(statistics) != 2:
-            raise TypeError(f"statistics must be a pair of tensors or None, got {statistics!r}")
-        mean, var = statistics
-        pairs |= {"mean": mean, "var": var}
-    for name, tensor in pairs.items():
-        check_shape(name, tensor, "N N", N=nodes)
-    rest = {"edges": edges, "projected": projected, "target": target, "source": source}
-    for name, tensor in (rest | pairs).items():
-        check_floating(name, tensor)
-        check_device(name, tensor, edges)
+    _check_arguments(edges, projected, target, source, weight, bias, statistics)
     check_mask(mask, target)
     check_number("eps", eps)
+    mean, var = (None, None) if statistics is None else statistics
     projected, target, source = promote(projected, target, source)
     edges = edges.to(torch.promote_types(edges.dtype, projected.dtype))
-    wide = torch.promote_types(edges.dtype, torch.float32)
+    wide = wide_dtype(edges)
     weight, bias = weight.to(wide), bias.to(wide)
     if mean is not None and var is not None:
         mean, var = mean.detach().to(wide), var.detach().to(wide)
-    impl = resolve_backend("edge_update", backend, (edges, projected), lambda: gate_obstacle(nodes))
+    impl = resolve_backend(
+        "edge_update", backend, (edges, projected), lambda: gate_obstacle(edges.shape[1])
+    )
     out, batch_mean, batch_var = _edge_update(
         edges, projected, target, source, weight, bias, mean, var, mask, float(eps), impl
     )
@@ -144,71 +133,33 @@ def edge_update(
     return out, mean, var
 
 
-def _blocks(edges: Tensor) -> Iterator[slice]:
-    """Yield the images of one block."""
-    budget = _CPU_BLOCK if edges.device.type == "cpu" else _DEVICE_BLOCK
-    return image_blocks(edges, budget)
-
-
-def _absent(mask: Tensor | None) -> Tensor | None:
-    """Return which pairs do not exist, (B, N, N, 1)."""
-    return None if mask is None else ~(mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(3)
-
-
-def _silence(x: Tensor, absent: Tensor | None, block: slice) -> Tensor:
-    """Fill x, of a block, with zeros where a pair is absent."""
-    return x if absent is None else x.masked_fill_(absent[block], 0.0)
-
-
-def _images(batch: int, absent: Tensor | None) -> Tensor | int:
-    """Return how many images have each pair, (N, N) or one number; 1 where none has."""
-    return max(1, batch) if absent is None else (~absent.squeeze(3)).sum(0).clamp_min_(1)
-
-
-def _joined(
-    means: Tensor, norms: Tensor, channels: int, absent: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return mean and variance from means, and norms of deviations from them, of the images."""
-    images = _images(len(means), absent)
-    mean = means.sum(0) / images
-    gaps = means - mean
-    if absent is not None:
-        gaps.masked_fill_(absent.squeeze(3), 0.0)
-    var = torch.add(norms.square(), gaps.square_(), alpha=channels).sum(0)
-    return mean, var / (images * channels)
-
-
-def _normalized(
-    update: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float
-) -> Tensor:
-    """Return what the ReLU takes, in one pass."""
-    mean, var, weight, bias = (each.flatten() for each in (mean, var, weight, bias))
-    new = F.batch_norm(update.flatten(1, 2), mean, var, weight, bias, eps=eps)
-    return new.view(update.shape)
-
-
-def _updates(
-    projected: Tensor, target: Tensor, source: Tensor, wide: torch.dtype, absent: Tensor | None
-) -> Callable[[slice], Tensor]:
-    """Return a function that computes u of a block, zero where a pair is absent."""
-
-    def update(block: slice) -> Tensor:
-        out = projected[block].to(wide) + target[block].unsqueeze(2)
-        return _silence(out.add_(source[block].unsqueeze(1)), absent, block)
-
-    return update
-
-
-def _batch_statistics(
-    edges: Tensor, update: Callable[[slice], Tensor], weight: Tensor, absent: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance of u over images and channels, (N, N) each."""
-    means, norms = weight.new_empty((2, *edges.shape[:3]))
-    for block in _blocks(edges):
-        values = update(block)
-        torch.mean(values, 3, out=means[block])
-        torch.linalg.vector_norm(values - means[block].unsqueeze(3), dim=3, out=norms[block])
-    return _joined(means, norms, edges.shape[3], absent)
+def _check_arguments(
+    edges: Tensor,
+    projected: Tensor,
+    target: Tensor,
+    source: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    statistics: tuple[Tensor, Tensor] | None,
+) -> None:
+    """Raise ValueError or TypeError unless these tensors fit together."""
+    check_tensor("edges", edges)
+    check_shape("edges", edges, "B N N C", N=edges.shape[1] if edges.ndim > 1 else 0)
+    batch, nodes, _, channels = edges.shape
+    check_shape("projected", projected, "B N N C", B=batch, N=nodes, C=channels)
+    for name, ends in (("target", target), ("source", source)):
+        check_shape(name, ends, "B N C", B=batch, N=nodes, C=channels)
+    pairs = {"weight": weight, "bias": bias}
+    if statistics is not None:
+        if not isinstance(statistics, tuple) or len(statistics) != 2:
+            raise TypeError(f"statistics must be a pair of tensors or None, got {statistics!r}")
+        pairs |= {"mean": statistics[0], "var": statistics[1]}
+    for name, tensor in pairs.items():
+        check_shape(name, tensor, "N N", N=nodes)
+    rest = {"edges": edges, "projected": projected, "target": target, "source": source}
+    for name, tensor in (rest | pairs).items():
+        check_floating(name, tensor)
+        check_device(name, tensor, edges)
 
 
 def _shapes(call: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -218,9 +169,9 @@ def _shapes(call: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _define(call: Any) -> tuple[Tensor, Tensor, Tensor]:
-    given = (call.edges, call.projected, call.target, call.source, call.weight, call.bias)
+    inputs = (call.edges, call.projected, call.target, call.source, call.weight, call.bias)
     statistics = None if call.mean is None else (call.mean, call.var)
-    new, mean, var = edge_update_reference(*given, statistics, eps=call.eps, mask=call.mask)
+    new, mean, var = edge_update_reference(*inputs, statistics, eps=call.eps, mask=call.mask)
     if statistics is None:
         return new, mean, var
     return new, mean.new_empty(0), mean.new_empty(0)
@@ -250,15 +201,15 @@ def _edge_update_backward(
     if projected.numel() == 0:  # torch's batch normalization would divide by it
         zeros = [torch.zeros_like(each) for each in (*inputs, weight, bias)]
         return zeros[0], zeros[1], zeros[2], zeros[3], zeros[4]
-    absent = _absent(mask)
-    compute = _updates(*inputs, weight.dtype, absent)
+    absent = absent_pairs(mask)
+    compute = updates(*inputs, weight.dtype, absent)
     update, grad_new = weight.new_empty((2, *projected.shape))
-    for block in _blocks(projected):
+    for block in blocks_of(projected):
         update[block] = compute(block)
-        new = _normalized(update[block], weight, bias, mean, var, eps)
+        new = normalized(update[block], weight, bias, mean, var, eps)
         grad = grad_out[block].to(weight.dtype)
-        _silence(grad_new[block].copy_(grad.where(new > 0, 0.0)), absent, block)
-    # Where all images have all pairs, torch has the gradient through the statistics.
+        zero_absent(grad_new[block].copy_(grad.where(new > 0, 0.0)), absent, block)
+    # torch computes the gradient through the statistics where every image has every pair.
     rstd = (var + eps).rsqrt_()
     grad, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
         grad_new.flatten(1, 2),
@@ -272,13 +223,13 @@ def _edge_update_backward(
     grad = grad.view(update.shape)
     grad_weight, grad_bias = grad_weight.view(weight.shape), grad_bias.view(weight.shape)
     if not given and absent is not None:
-        share = weight * rstd / (_images(len(update), absent) * update.shape[3])
+        share = weight * rstd / (images_of_pairs(len(update), absent) * update.shape[3])
         through = share * grad_weight, share * grad_bias, mean, var, eps
-        for block in _blocks(update):
-            grad[block].sub_(_normalized(update[block], *through))
-            _silence(grad[block], absent, block)
+        for block in blocks_of(update):
+            grad[block].sub_(normalized(update[block], *through))
+            zero_absent(grad[block], absent, block)
     grads = (grad, grad.sum(2), grad.sum(1))
-    narrow = [each.to(of.dtype) for each, of in zip(grads, inputs, strict=True)]
+    narrow = [each.to(like.dtype) for each, like in zip(grads, inputs, strict=True)]
     return narrow[0], narrow[1], narrow[2], grad_weight, grad_bias
 
 
@@ -296,7 +247,7 @@ def _backward(ctx: Any, grad_out: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     return _gradient_of_edges(grad_out, saved[-1]), *grads, *(None,) * 5
 
 
-def _twice(ctx: Any, grad_out: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward_in_torch(ctx: Any, grad_out: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     *inputs, mean, var, mask = ctx.saved_tensors
     statistics = (mean, var) if ctx.given else None
 
@@ -309,17 +260,17 @@ def _twice(ctx: Any, grad_out: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
 
 
 def _gradient_of_edges(grad_out: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the part of the gradient that passes by the update."""
+    """Return the gradient of the edges: that of the new edges, zero where a pair is absent."""
     if mask is None:
         return grad_out
-    return grad_out.where((mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(3), 0.0)
+    return grad_out.where(pair_mask(mask).unsqueeze(3), 0.0)
 
 
 @operator(
     shapes=_shapes,
     definition=_define,
     flops=None,
-    gradient=Gradient(_save, _backward, _twice),
+    gradient=Gradient(_save, _backward, _backward_in_torch),
 )
 def _edge_update(
     edges: Tensor,
@@ -337,13 +288,13 @@ def _edge_update(
     if edges.numel() == 0:
         pairs = weight.shape if mean is None else (0,)
         return edges.clone(), weight.new_zeros(pairs), weight.new_zeros(pairs)
-    absent = _absent(mask)
-    update = _updates(projected, target, source, weight.dtype, absent)
+    absent = absent_pairs(mask)
+    update = updates(projected, target, source, weight.dtype, absent)
     statistics = weight.new_empty(0), weight.new_empty(0)
     if mean is None or var is None:
-        mean, var = statistics = _batch_statistics(edges, update, weight, absent)
+        mean, var = statistics = batch_statistics(edges, update, weight, absent)
     out = edges.new_empty(edges.shape)
-    for block in _blocks(edges):
-        new = _normalized(update(block), weight, bias, mean, var, eps).relu_()
-        _silence(torch.add(new, edges[block], out=out[block]), absent, block)
+    for block in blocks_of(edges):
+        new = normalized(update(block), weight, bias, mean, var, eps).relu_()
+        zero_absent(torch.add(new, edges[block], out=out[block]), absent, block)
     return out, *statistics

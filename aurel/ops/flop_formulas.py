@@ -1,4 +1,4 @@
-"""FLOPs of the matrix products inside our operators, for `torch.utils.flop_counter`."""
+"""FLOPs of the matrix products inside the operators, for `torch.utils.flop_counter`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def flop_formulas() -> dict[Any, Callable[..., int]]:
     """Return the floating-point operations of each operator that has any, by operator.
 
     A `FlopCounterMode` does not look into custom operators: pass these as its `custom_mapping`.
-    Forward passes, two operations a multiply-add; operations outside products of matrices (and of
-    all pairs of nodes) count for nothing, as in torch's own formulas.
+    Only forward passes are counted, with two operations a multiply-add; operations outside
+    products of matrices (and of all pairs of nodes) are not, as in torch's own formulas.
     """
     return {
         each.op.overloadpacket: each.flops for each in OPERATORS.values() if each.flops is not None

@@ -1,4 +1,4 @@
-"""Sum of the other nodes' values, gated channel by channel by the edge to each of them."""
+"""Sum of the values of all nodes, gated channel by channel by the edge from each of them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from aurel.kernels.triton.sizes import gate_obstacle
 from aurel.ops.arguments import check_device, check_floating, check_mask, check_shape, promote
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.image_blocks import image_blocks
+from aurel.ops.masks import pair_mask
+from aurel.ops.precision import wide_dtype
 from aurel.ops.registration import Gradient, gradients_of_definition, operator
 
-_BLOCK = 2**17  # edge features a pass on a CPU: its scratch stays in the cache
+_BLOCK = 2**17  # edge features computed at a time on a CPU: as many as fit in the cache
 
 
 def gated_edge_aggregate_reference(
     edge: Tensor, values: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Define `gated_edge_aggregate` in plain torch."""
-    dtype = torch.promote_types(values.dtype, torch.float32)
+    """Compute `gated_edge_aggregate` by its definition in plain torch."""
+    dtype = wide_dtype(values)
     if mask is not None:  # before the sigmoid, whose gradient of NaN is NaN
-        edge = edge.where((mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(-1), 0.0)
+        edge = edge.where(pair_mask(mask).unsqueeze(-1), 0.0)
     gate, values_of_pairs = edge.to(dtype).sigmoid(), values.to(dtype).unsqueeze(1)
     if mask is not None:
         gate = gate.masked_fill(~mask[:, None, :, None], -torch.inf)
@@ -48,7 +50,7 @@ def gated_edge_aggregate(
     Args:
         edge: :math:`e`, (B, N, N, C), the target i before the source j.
         values: :math:`v`, (B, N, C), of the sources.
-        mask: (B, N) bool, True where the node exists; absent nodes are no sources, and get zeros.
+        mask: (B, N) bool, True where the node exists; absent nodes are not sources, and get zeros.
         backend: see `aurel.use_backend`.
 
     Returns:
@@ -58,8 +60,8 @@ def gated_edge_aggregate(
         ValueError: an argument has the wrong shape, dtype or value.
         TypeError: an argument has the wrong type.
 
-    Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU). Their code divides the sum by N
-    once more, which is left to the caller.
+    Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU). The authors' code also divides the
+    sum by N, which is left to the caller.
     """
     check_shape("values", values, "B N C")
     batch, nodes, channels = values.shape
@@ -75,24 +77,24 @@ def gated_edge_aggregate(
 
 
 def _blocks(edge: Tensor, mask: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
-    """Yield blocks of images, with their masks: on a CPU what stays in cache, elsewhere all."""
+    """Yield blocks of images and their masks: on a CPU what fits in the cache, elsewhere all."""
     for block in image_blocks(edge, _BLOCK if edge.device.type == "cpu" else edge.numel()):
         yield block, None if mask is None else mask[block]
 
 
 def _exp_gate(gate: Tensor, mask: Tensor | None) -> Tensor:
-    """Return exp(gate), zero at absent sources; a sigmoid needs no shift by its maximum."""
+    """Return exp(gate), zero for absent sources; a sigmoid is too small to overflow."""
     weights = gate.exp()
     return weights if mask is None else weights.mul_(mask[:, None, :, None])
 
 
 def _total(weights: Tensor) -> Tensor:
-    """Return the sum over sources; it is below 1 only where there is no source at all."""
+    """Return the sum over sources, or 1 where there is none: every other sum is larger."""
     return weights.sum(2).clamp_min_(1.0)
 
 
-def _silence(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return nodes, (B, N, C), with zeros where they are absent."""
+def _zero_absent(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return x, (B, N, C), with zeros where a node is absent."""
     return x if mask is None else x.where(mask.unsqueeze(-1), 0.0)
 
 
@@ -101,7 +103,7 @@ def _gates(edge: Tensor, mask: Tensor | None) -> Tensor:
     gate = edge.sigmoid()
     if mask is None:
         return gate
-    return gate.masked_fill_(~(mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(-1), 0.0)
+    return gate.masked_fill_(~pair_mask(mask).unsqueeze(-1), 0.0)
 
 
 @operator(
@@ -116,15 +118,15 @@ def _gates(edge: Tensor, mask: Tensor | None) -> Tensor:
 def _gated_edge_aggregate_backward(
     grad_out: Tensor, edge: Tensor, values: Tensor, mask: Tensor | None, impl: str
 ) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(values.dtype, torch.float32)
+    dtype = wide_dtype(values)
     grad_edge, grad_values = edge.new_empty(edge.shape), values.new_empty(values.shape)
-    for block, part in _blocks(edge, mask):
-        gate = _gates(edge[block].to(dtype), part)
-        weights = _exp_gate(gate, part)
+    for block, block_mask in _blocks(edge, mask):
+        gate = _gates(edge[block].to(dtype), block_mask)
+        weights = _exp_gate(gate, block_mask)
         weights.div_(_total(weights).unsqueeze(2))
-        grad = weights * _silence(grad_out[block].to(dtype), part).unsqueeze(2)
+        grad = weights * _zero_absent(grad_out[block].to(dtype), block_mask).unsqueeze(2)
         grad_values[block] = grad.sum(1)
-        sources = _silence(values[block].to(dtype), part).unsqueeze(1)
+        sources = _zero_absent(values[block].to(dtype), block_mask).unsqueeze(1)
         out = weights.mul_(sources).sum(2, keepdim=True)
         grad.mul_(torch.sub(sources, out, out=weights))
         grad_edge[block] = torch.ops.aten.sigmoid_backward(grad, gate)
@@ -139,7 +141,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     return *_gated_edge_aggregate_backward(grad_out, *ctx.saved_tensors, ctx.impl), None, None
 
 
-def _twice(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+def _backward_in_torch(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     edge, values, mask = ctx.saved_tensors
     grads = gradients_of_definition(
         lambda edge, values: (gated_edge_aggregate_reference(edge, values, mask),),
@@ -153,14 +155,14 @@ def _twice(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     shapes=lambda call: call.values.new_empty(call.values.shape),
     definition=lambda call: gated_edge_aggregate_reference(call.edge, call.values, call.mask),
     flops=None,
-    gradient=Gradient(_save, _backward, _twice),
+    gradient=Gradient(_save, _backward, _backward_in_torch),
 )
 def _gated_edge_aggregate(edge: Tensor, values: Tensor, mask: Tensor | None, impl: str) -> Tensor:
-    dtype = torch.promote_types(values.dtype, torch.float32)
+    dtype = wide_dtype(values)
     out = values.new_empty(values.shape)
-    for block, part in _blocks(edge, mask):
-        weights = _exp_gate(_gates(edge[block].to(dtype), part), part)
+    for block, block_mask in _blocks(edge, mask):
+        weights = _exp_gate(_gates(edge[block].to(dtype), block_mask), block_mask)
         total = _total(weights)
-        weights.mul_(_silence(values[block].to(dtype), part).unsqueeze(1))
-        out[block] = _silence(weights.sum(2).div_(total), part)
+        weights.mul_(_zero_absent(values[block].to(dtype), block_mask).unsqueeze(1))
+        out[block] = _zero_absent(weights.sum(2).div_(total), block_mask)
     return out

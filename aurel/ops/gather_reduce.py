@@ -1,8 +1,8 @@
 """Reductions over neighbor lists in plain torch that never form the (B, N, K, C) gather.
 
 That gather is most of the cost of the definition. Here the nodes of a batch are rows of one matrix,
-and K selections of rows are folded into the result one after the other. Slots that name no node
-point to a last row that changes no result.
+and K selections of rows are reduced one after the other. Empty slots point to an additional last
+row, which changes no result.
 """
 
 from __future__ import annotations
@@ -11,20 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aurel.kernels.winners import winner_dtype
 from aurel.ops.distances import at_least_float32
 
 
-def winner_dtype(nodes: int) -> torch.dtype:
-    """Return the smallest dtype that holds the number of any of `nodes` nodes."""
-    if nodes <= 256:
-        return torch.uint8
-    return torch.int16 if nodes <= 32_767 else torch.int32
-
-
 def max_over_neighbors(x: Tensor, neighbors: Tensor, keep_winner: bool) -> tuple[Tensor, Tensor]:
-    """Return the maxima, (B, N, C), and the nodes that attain them (none unless `keep_winner`).
+    """Return the maxima, (B, N, C), and the nodes that attain them (empty unless `keep_winner`).
 
-    The first slot wins ties. A row without neighbors has maximum 0 and winner 0.
+    Of equal values the first slot wins. A row without neighbors has maximum 0 and winner 0.
 
     Args:
         x: (B, M, C).
@@ -42,16 +36,16 @@ def max_over_neighbors(x: Tensor, neighbors: Tensor, keep_winner: bool) -> tuple
             torch.maximum(best, rows.index_select(0, slot), out=best)
     else:
         node = neighbors.clamp_min(0).to(winner.dtype).flatten(0, 1)
-        won = winner.flatten(0, 1).copy_(node[:, :1].expand(-1, channels))
-        none_yet = slots[0] == batch * nodes
+        winner_rows = winner.flatten(0, 1).copy_(node[:, :1].expand(-1, channels))
+        still_empty = slots[0] == batch * nodes
         for j in range(1, len(slots)):
             candidate = rows.index_select(0, slots[j])
             larger = candidate > best
             # A first neighbor of -inf wins over an empty slot.
-            larger |= (none_yet & (slots[j] < batch * nodes))[:, None]
-            none_yet &= slots[j] == batch * nodes
+            larger |= (still_empty & (slots[j] < batch * nodes))[:, None]
+            still_empty &= slots[j] == batch * nodes
             torch.maximum(best, candidate, out=best)
-            won.copy_(torch.where(larger, node[:, j, None], won))
+            winner_rows.copy_(torch.where(larger, node[:, j, None], winner_rows))
     out = best.view(shape)
     return out.masked_fill_(without_neighbors(neighbors), 0), winner
 
@@ -65,7 +59,7 @@ def add_to_winner(total: Tensor, grad: Tensor, neighbors: Tensor, winner: Tensor
 
 
 def without_neighbors(neighbors: Tensor) -> Tensor:
-    """Return which rows of (B, N, K) lists are empty, (B, N, 1)."""
+    """Return which lists, (B, N, K), have empty slots only, (B, N, 1)."""
     return (neighbors < 0).all(2, keepdim=True)
 
 
@@ -105,7 +99,7 @@ def degrees(neighbors: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor, fill: float) -> Tensor:
-    """Return all nodes of the batch as rows, and a last one that empty slots point to."""
+    """Return all nodes of the batch as rows, and a last row of `fill` for empty slots."""
     rows = x.flatten(0, 1)
     return torch.cat((rows, rows.new_full((1, rows.shape[1]), fill)))
 

@@ -20,6 +20,7 @@ from aurel.ops.arguments import (
     promote,
 )
 from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.precision import wide_dtype
 from aurel.ops.registration import Gradient, gradients_of_definition, operator
 
 
@@ -30,8 +31,8 @@ def graph_attention_reference(
     adjacency: Tensor,
     negative_slope: float = 0.2,
 ) -> tuple[Tensor, Tensor]:
-    """Define `graph_attention` in plain torch; edges are summed one by one."""
-    dtype = torch.promote_types(values.dtype, torch.float32)
+    """Compute `graph_attention` by its definition in plain torch, a sum over edges."""
+    dtype = wide_dtype(values)
     connected = _per_head(adjacency)
     weights = _weights(_pairs(target_score, source_score, dtype), connected, negative_slope)
     messages = weights.unsqueeze(-1) * values.to(dtype).unsqueeze(2)
@@ -82,9 +83,9 @@ def graph_attention(
             \mathrm{LeakyReLU}(t_i + s_j), \qquad
         y_i = \sum_{j \in \mathcal N(i)} \alpha_{ij} z_j
 
-    A node with no neighbor gets zeros. A value that is not finite reaches only nodes with
-    an edge from it: infinities as the sum of terms has them. Scores and softmax are computed in
-    float32 at least. The backward pass computes the weights again.
+    A node with no neighbor gets zeros. A value that is not finite reaches only the targets of its
+    edges, as in a sum over edges. Scores and softmax are computed in float32 at least. The
+    backward pass computes the weights again.
 
     Args:
         values: :math:`z`, (B, H, N, C), for H heads.
@@ -93,7 +94,7 @@ def graph_attention(
         adjacency: (N, N) or (B, N, N); bool, or a number where > 0 is an edge. Row i holds
             the sources of node i. No gradient flows into it.
         negative_slope: of the leaky ReLU.
-        return_weights: False gives None for the weights; a kernel then never writes them.
+        return_weights: if False, the weights are None, and kernels do not write them.
         backend: see `aurel.use_backend`.
 
     Returns:
@@ -104,8 +105,27 @@ def graph_attention(
         ValueError: an argument has the wrong shape, dtype or value.
         TypeError: an argument has the wrong type.
     """
+    _check_arguments(values, target_score, source_score, adjacency)
+    check_number("negative_slope", negative_slope)
+    check_bool("return_weights", return_weights)
+    nodes, channels = values.shape[2:]
+    tensors = promote(values, target_score, source_score)
+    impl = resolve_backend(
+        "graph_attention", backend, tensors, lambda: attention_obstacle(nodes, channels)
+    )
+    connected = adjacency if adjacency.dtype == torch.bool else adjacency > 0
+    out, weights = _graph_attention(
+        *tensors, connected, float(negative_slope), return_weights, impl
+    )
+    return out, weights if return_weights else None
+
+
+def _check_arguments(
+    values: Tensor, target_score: Tensor, source_score: Tensor, adjacency: Tensor
+) -> None:
+    """Raise ValueError or TypeError unless these tensors fit together."""
     check_shape("values", values, "B H N C")
-    batch, heads, nodes, channels = values.shape
+    batch, heads, nodes, _ = values.shape
     check_floating("values", values)
     for name, score in (("target_score", target_score), ("source_score", source_score)):
         check_shape(name, score, "B H N", B=batch, H=heads, N=nodes)
@@ -117,17 +137,6 @@ def graph_attention(
     else:
         check_shape("adjacency", adjacency, "B N N", B=batch, N=nodes)
     check_device("adjacency", adjacency, values)
-    check_number("negative_slope", negative_slope)
-    check_bool("return_weights", return_weights)
-    tensors = promote(values, target_score, source_score)
-    impl = resolve_backend(
-        "graph_attention", backend, tensors, lambda: attention_obstacle(nodes, channels)
-    )
-    connected = adjacency if adjacency.dtype == torch.bool else adjacency > 0
-    out, weights = _graph_attention(
-        *tensors, connected, float(negative_slope), return_weights, impl
-    )
-    return out, weights if return_weights else None
 
 
 def _per_head(adjacency: Tensor) -> Tensor:
@@ -142,14 +151,14 @@ def _pairs(target_score: Tensor, source_score: Tensor, dtype: torch.dtype) -> Te
 
 
 def _weights(pairs: Tensor, connected: Tensor, negative_slope: float) -> Tensor:
-    """Return the softmax over sources of the leaky `pairs`."""
+    """Return the softmax over sources of the leaky ReLU of `pairs`, 0 without an edge."""
     scores = F.leaky_relu(pairs, negative_slope).masked_fill(~connected, -torch.inf)
     # A row without edges is NaN after the softmax; the second mask makes it zero.
     return scores.softmax(-1).masked_fill(~connected, 0.0)
 
 
 def _weighted_sum(weights: Tensor, connected: Tensor, values: Tensor) -> Tensor:
-    """Return weights @ values over edges alone, with infinities and NaN as a sum of terms has them.
+    """Return weights @ values with the infinities and NaN of a sum over edges alone.
 
     Args:
         weights: (B, H, N, N), 0 without an edge.
@@ -157,18 +166,18 @@ def _weighted_sum(weights: Tensor, connected: Tensor, values: Tensor) -> Tensor:
         values: (B, H, N, C).
     """
     out = weights @ values
-    # Only on a CPU is it cheap to look whether all is finite.
+    # Only on a CPU is it cheap to test whether all values are finite.
     if out.device.type == "cpu" and isfinite(out.sum()):
         return out
     dtype = values.dtype
     finite = weights @ values.where(values.isfinite(), 0.0)
     positive = (weights > 0).to(dtype)
-    up = positive @ (values == torch.inf).to(dtype) > 0
-    down = positive @ (values == -torch.inf).to(dtype) > 0
+    plus = positive @ (values == torch.inf).to(dtype) > 0
+    minus = positive @ (values == -torch.inf).to(dtype) > 0
     zero = (connected & ~(weights > 0)).to(dtype)
-    lost = connected.to(dtype) @ values.isnan().to(dtype) + zero @ values.isinf().to(dtype)
-    total = finite.masked_fill(up, torch.inf).masked_fill(down, -torch.inf)
-    return total.masked_fill((up & down) | (lost > 0) | finite.isnan(), torch.nan)
+    undefined = connected.to(dtype) @ values.isnan().to(dtype) + zero @ values.isinf().to(dtype)
+    total = finite.masked_fill(plus, torch.inf).masked_fill(minus, -torch.inf)
+    return total.masked_fill((plus & minus) | (undefined > 0) | finite.isnan(), torch.nan)
 
 
 def _shapes(call: Any) -> tuple[Tensor, Tensor]:
@@ -208,7 +217,7 @@ def _graph_attention_backward(
     negative_slope: float,
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = torch.promote_types(values.dtype, torch.float32)
+    dtype = wide_dtype(values)
     connected = _per_head(adjacency)
     pairs = _pairs(target_score, source_score, dtype)
     weights = _weights(pairs, connected, negative_slope)
@@ -243,7 +252,7 @@ def _backward(
     return *grads, None, None, None, None
 
 
-def _twice(
+def _backward_in_torch(
     ctx: Any, grad_out: Tensor | None, grad_weights: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     *inputs, adjacency = ctx.saved_tensors
@@ -259,7 +268,7 @@ def _twice(
     shapes=_shapes,
     definition=_define,
     flops=_count_flops,
-    gradient=Gradient(_save, _backward, _twice),
+    gradient=Gradient(_save, _backward, _backward_in_torch),
 )
 def _graph_attention(
     values: Tensor,
@@ -270,7 +279,7 @@ def _graph_attention(
     return_weights: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(values.dtype, torch.float32)
+    dtype = wide_dtype(values)
     connected = _per_head(adjacency)
     weights = _weights(_pairs(target_score, source_score, dtype), connected, negative_slope)
     out = _weighted_sum(weights, connected, values.to(dtype)).to(values.dtype)

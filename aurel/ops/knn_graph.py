@@ -37,7 +37,7 @@ def knn_graph_reference(
     bias: Tensor | None = None,
     dilation: int = 1,
 ) -> Tensor:
-    """Define `knn_graph`: a stable sort of all pairwise scores, cut after K."""
+    """Compute `knn_graph` by its definition: the first K of a stable sort of all scores."""
     if sources is None:
         source_mask = mask
     else:
@@ -64,22 +64,22 @@ def knn_graph(
 
     .. math:: \mathcal{N}(i) = \operatorname{arg\,min}_j^{(k)} \; d(x_i, s_j) + b_{ij}
 
-    Exactly `k` neighbors, nearest first, ties to the lowest index. Distances are taken in
-    float32 at least, by one reduction over the channels of a pair; one that is NaN counts as
-    infinite, so that a node with NaN is chosen only when no other is left. No gradient flows
-    through the choice.
+    Exactly `k` neighbors, nearest first, ties to the lowest index. Distances are computed in
+    float32 at least, by one reduction over the channels of a pair; NaN counts as infinity, so that
+    a node with NaN is chosen only when no other is left. No gradient flows through the choice.
 
     Args:
         x: node features, (B, N, C), floating point.
         k: number of neighbors, 1..M (1..M-1 without `loop`), M being N without `sources`.
         metric: "l2" (squared distances, where a bias is added), "l1", "cosine" (distance 1 - cos)
             or "dot" (the largest products).
-        loop: a node may choose itself. Must be True with `sources`.
-        mask: (B, N) bool, True where the node exists. Absent nodes neither choose nor are chosen.
-        sources: features s of the nodes to choose from, (B, M, C); None for x itself.
+        loop: a node may be its own neighbor. Must be True with `sources`.
+        mask: (B, N) bool, True where the node exists. Absent nodes neither have neighbors nor are
+            neighbors.
+        sources: features s of the candidates, (B, M, C); None for x itself.
         source_mask: (B, M) bool, True where the source exists; with `sources` only.
         bias: b, (N, M) or (B, N, M), added to the distances; no gradient flows to it.
-        dilation: d, to choose of the k * d nearest every d-th, from the nearest on.
+        dilation: d; of the k * d nearest every d-th is taken, from the nearest on.
         backend: see `aurel.use_backend`.
 
     Returns:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aurel.kernels.winners import winner_dtype
 from aurel.ops.arguments import promote
 from aurel.ops.backend import Backend
 from aurel.ops.distances import at_least_float32
 from aurel.ops.gather_reduce import (
     add_to_winner,
     max_over_neighbors,
-    winner_dtype,
     without_neighbors,
 )
 from aurel.ops.knn_graph import (
@@ -40,7 +40,7 @@ def knn_max_relative_reference(
     bias: Tensor | None = None,
     dilation: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Define `knn_max_relative`: choose, take the maximum, subtract the node."""
+    """Compute `knn_max_relative` by its definition: a choice, a maximum, a difference."""
     neighbors = knn_graph_reference(
         x,
         k,
@@ -74,7 +74,7 @@ def knn_max_relative(
     dilation: int = 1,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
-    r"""Return how far the `k` nearest nodes reach above every node, channel by channel.
+    r"""Return the maximum of the `k` nearest nodes less the node, channel by channel.
 
     .. math:: y_i = \max_{j \in \mathcal{N}(i)} (s_j - x_i)
 
@@ -86,12 +86,12 @@ def knn_max_relative(
         x: node features, (B, N, C), floating point.
         k: number of neighbors, 1..M (1..M-1 without `loop`), M being N without `sources`.
         metric: "l2", "l1", "cosine" or "dot", as in `knn_graph`.
-        loop: a node may choose itself. Must be True with `sources`.
+        loop: a node may be its own neighbor. Must be True with `sources`.
         mask: (B, N) bool, True where the node exists.
-        sources: features s of the nodes to choose from, (B, M, C); None for x itself.
+        sources: features s of the candidates, (B, M, C); None for x itself.
         source_mask: (B, M) bool, True where the source exists; with `sources` only.
         bias: (N, M) or (B, N, M), added to the distances; no gradient flows to it.
-        dilation: d, to choose of the k * d nearest every d-th, from the nearest on.
+        dilation: d; of the k * d nearest every d-th is taken, from the nearest on.
         backend: see `aurel.use_backend`.
 
     Returns:
@@ -107,8 +107,8 @@ def knn_max_relative(
         x, sources = promote(x, sources)
     impl = knn_backend("knn_max_relative", backend, x, sources, k, dilation)
     bias = None if bias is None else bias.detach()
-    needed = x.requires_grad or (sources is not None and sources.requires_grad)
-    keep_winner = torch.is_grad_enabled() and needed
+    requires_grad = x.requires_grad or (sources is not None and sources.requires_grad)
+    keep_winner = torch.is_grad_enabled() and requires_grad
     out, neighbors, _ = _knn_max_relative(
         x, sources, bias, mask, source_mask, k, metric, loop, dilation, keep_winner, impl
     )
@@ -146,7 +146,7 @@ def _knn_max_relative_backward(
 def _gradients(
     grad: Tensor, neighbors: Tensor, winner: Tensor, nodes: int, own: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of nodes and sources; those of the sources among the first if `own`."""
+    """Return the gradients of nodes and of sources; if `own`, the first is the sum of both."""
     grad_x = -grad.masked_fill(without_neighbors(neighbors), 0)
     if own:
         return add_to_winner(grad_x, grad, neighbors, winner), grad.new_empty(0)
@@ -167,7 +167,7 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None,
     return grad_x, None if ctx.own else grad_sources, *(None,) * 9
 
 
-def _twice(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward_in_torch(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     neighbors, winner = ctx.saved_tensors
     grad_x, grad_sources = _gradients(grad, neighbors, winner, ctx.nodes, ctx.own)
     return grad_x, None if ctx.own else grad_sources, *(None,) * 9
@@ -177,7 +177,7 @@ def _twice(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ..
     shapes=_shapes,
     definition=_define,
     flops=count_knn_flops,
-    gradient=Gradient(_save, _backward, _twice),
+    gradient=Gradient(_save, _backward, _backward_in_torch),
 )
 def _knn_max_relative(
     x: Tensor,

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aurel.kernels.triton.sizes import graph_obstacle
+from aurel.kernels.winners import winner_dtype
 from aurel.ops.arguments import check_choice, check_device, check_nodes, check_shape
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.distances import at_least_float32
@@ -17,7 +18,6 @@ from aurel.ops.gather_reduce import (
     max_over_neighbors,
     sum_over_neighbors,
     sum_over_neighbors_backward,
-    winner_dtype,
 )
 from aurel.ops.pyg_support import check_finite, pyg_obstacle, reduce_segments
 from aurel.ops.registration import Gradient, operator
@@ -27,10 +27,10 @@ REDUCTIONS = ("max", "mean", "sum")
 
 
 def neighbor_aggregate_reference(x: Tensor, neighbors: Tensor, reduce: Reduce = "max") -> Tensor:
-    """Define `neighbor_aggregate`: gather (B, N, K, C), then reduce over K."""
+    """Compute `neighbor_aggregate` by its definition: gather (B, N, K, C), reduce over K."""
     samples = torch.arange(x.shape[0], device=x.device)[:, None, None]
     empty = (neighbors < 0)[..., None]
-    # Empty slots hold a last row of zeros.
+    # Empty slots get an additional last row, of zeros.
     gathered = F.pad(x, (0, 0, 0, 1))[samples, neighbors.where(neighbors >= 0, x.shape[1])]
     if reduce == "max":
         slot = gathered.detach().masked_fill(empty, -torch.inf).argmax(2, keepdim=True)
@@ -52,7 +52,7 @@ def neighbor_aggregate(
     The gradient of a maximum goes to the first (nearest) neighbor that attains it.
 
     Args:
-        x: features of the nodes that are listed, (B, M, C), floating point.
+        x: features of the sources, (B, M, C), floating point.
         neighbors: (B, N, K) int64, K >= 1, rows of x, as `knn_graph` gives; -1 is an empty slot.
         reduce: "max", "mean" or "sum".
         backend: see `aurel.use_backend`. "pyg" is torch-scatter: finite float32 and float64.
@@ -87,9 +87,9 @@ def neighbor_aggregate(
 
 
 def check_indices(neighbors: Tensor, nodes: int) -> None:
-    """Raise ValueError if a list on a CPU names a node that does not exist.
+    """Raise ValueError if neighbors on a CPU are out of range.
 
-    To look at the values would stall another device.
+    On other devices they are not checked: reading values would wait for the device.
     """
     if neighbors.device.type == "cpu" and neighbors.numel() > 0:
         least, most = (int(bound) for bound in neighbors.aminmax())
@@ -99,8 +99,8 @@ def check_indices(neighbors: Tensor, nodes: int) -> None:
 
 def _shapes(call: Any) -> tuple[Tensor, Tensor]:
     shape = (*call.neighbors.shape[:2], call.x.shape[2])
-    kept = shape if call.keep_winner and call.reduce == "max" else (0,)
-    winner = call.x.new_empty(kept, dtype=winner_dtype(call.x.shape[1]))
+    winner_shape = shape if call.keep_winner and call.reduce == "max" else (0,)
+    winner = call.x.new_empty(winner_shape, dtype=winner_dtype(call.x.shape[1]))
     return call.x.new_empty(shape), winner
 
 
@@ -136,7 +136,7 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, 
     return grad_x, None, None, None, None
 
 
-def _twice(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward_in_torch(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
     neighbors, winner = ctx.saved_tensors
     if ctx.reduce == "max":
         total = grad.new_zeros(grad.shape[0], ctx.nodes, grad.shape[2])
@@ -150,7 +150,7 @@ def _twice(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...
     shapes=_shapes,
     definition=_define,
     flops=None,
-    gradient=Gradient(_save, _backward, _twice),
+    gradient=Gradient(_save, _backward, _backward_in_torch),
     check=lambda call: check_indices(call.neighbors, call.x.shape[1]),
 )
 def _neighbor_aggregate(

@@ -1,4 +1,4 @@
-"""Whether the CPU kernels, which numba compiles, can serve a call: one answer for all ops."""
+"""Whether the CPU kernels, which numba compiles, can serve a call of any op."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
-# Why there are no CPU kernels in this environment, or None.
+# The reason why there are no CPU kernels in this environment, or None.
 MISSING = None if find_spec("numba") else "numba is not installed: pip install 'aurel-au[cpu]'"
 
 

@@ -1,4 +1,4 @@
-"""Attention between the tokens of every pair of nodes, of which only two moments are kept."""
+"""Two moments of the attention between the tokens of every pair of nodes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import Tensor
 from aurel.kernels.triton.sizes import pair_obstacle
 from aurel.ops.arguments import check_device, check_floating, check_shape
 from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.precision import wide_dtype
 from aurel.ops.registration import Gradient, gradients_of_definition, operator
 
-# Attention weights computed at a time: on a CPU what stays in cache, elsewhere what keeps the
-# device busy.
+# Attention weights computed at a time: on a CPU as many as fit in the cache, elsewhere enough to
+# keep the device busy.
 _CPU_BLOCK = 2**18
 _DEVICE_BLOCK = 2**26
 
@@ -22,8 +23,8 @@ _DEVICE_BLOCK = 2**26
 def pair_pool_reference(
     query: Tensor, key: Tensor, gram: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Define `pair_pool` in plain torch; holds (B, N, N, D, D)."""
-    dtype = torch.promote_types(query.dtype, torch.float32)
+    """Compute `pair_pool` by its definition in plain torch; holds (B, N, N, D, D)."""
+    dtype = wide_dtype(query)
     scores = torch.einsum("bjde,bipe->bijdp", query.to(dtype), key.to(dtype))
     attention = scores.softmax(-1)
     mean = attention.mean(3)
@@ -52,7 +53,7 @@ def pair_pool(
     Args:
         query: :math:`L`, (B, N, D, E), of the source nodes j, scaled already.
         key: :math:`R`, (B, N, D, E), of the target nodes i.
-        gram: :math:`G`, (B, N, D, D), or None where the scatter is not wanted. Values centered over
+        gram: :math:`G`, (B, N, D, D), or None if the scatter is not needed. Values centered over
             tokens give the same scatter with less rounding.
         backend: see `aurel.use_backend`.
 
@@ -69,12 +70,11 @@ def pair_pool(
     check_shape("key", key, "B N D E", B=batch, N=nodes, D=tokens, E=width)
     if gram is not None:
         check_shape("gram", gram, "B N D D", B=batch, N=nodes, D=tokens)
-    given = {"query": query, "key": key} | ({} if gram is None else {"gram": gram})
-    dtype = torch.float32
-    for name, tensor in given.items():
+    tensors = {"query": query, "key": key} | ({} if gram is None else {"gram": gram})
+    for name, tensor in tensors.items():
         check_floating(name, tensor)
         check_device(name, tensor, query)
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    dtype = wide_dtype(*tensors.values())
     query, key = query.to(dtype), key.to(dtype)
     gram = None if gram is None else gram.to(dtype)
     impl = resolve_backend("pair_pool", backend, (query,), lambda: pair_obstacle(tokens))
@@ -83,12 +83,12 @@ def pair_pool(
 
 
 def _blocks(query: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield the images and target nodes of one block: whole images, or part of one."""
+    """Yield blocks of images and of target nodes: whole images, or part of one."""
     batch, nodes, tokens, _ = query.shape
     budget = _CPU_BLOCK if query.device.type == "cpu" else _DEVICE_BLOCK
     image = max(1, nodes * nodes * tokens * tokens)
     images = max(1, budget // image)
-    # An image that does not fit is cut into even parts.
+    # An image larger than the budget is cut into parts of about the same size.
     targets = max(1, -(-nodes // -(-image // budget)))
     for first in range(0, batch, images):
         for target in range(0, nodes, targets):
@@ -142,8 +142,8 @@ def _moments_backward(
             weighted = deviation * grad_scatter[images, targets, :, None, None]
             weighted, deviation = weighted.flatten(2, 3), deviation.flatten(2, 3)
             grad_gram[images, targets] = weighted.mT @ deviation
-            both = gram[images, targets] + gram[images, targets].mT
-            grad = (weighted @ both).view_as(attention).add_(grad)
+            symmetric = gram[images, targets] + gram[images, targets].mT
+            grad = (weighted @ symmetric).view_as(attention).add_(grad)
         grad = torch.ops.aten._softmax_backward_data(grad, attention, -1, attention.dtype)
         grad = grad.flatten(2, 3)
         rows = query[images].flatten(1, 2)
@@ -212,7 +212,7 @@ def _backward(
     return grad_query, grad_key, None if gram is None else grad_gram, None
 
 
-def _twice(
+def _backward_in_torch(
     ctx: Any, grad_mean: Tensor | None, grad_scatter: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors[1:]
@@ -225,7 +225,7 @@ def _twice(
     shapes=_shapes,
     definition=_define,
     flops=_count_flops,
-    gradient=Gradient(_save, _backward, _twice),
+    gradient=Gradient(_save, _backward, _backward_in_torch),
 )
 def _pair_pool(query: Tensor, key: Tensor, gram: Tensor | None, impl: str) -> tuple[Tensor, Tensor]:
     return _moments(query, key, gram)

@@ -14,15 +14,16 @@ from aurel.ops.arguments import (
     promote,
 )
 from aurel.ops.backend import Backend
+from aurel.ops.masks import pair_mask
 from aurel.ops.pair_pool import pair_pool
-from aurel.ops.precision import without_autocast
+from aurel.ops.precision import wide_dtype, without_autocast
 
 
 def pairwise_cross_attention_reference(
     query: Tensor, key: Tensor, value: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Define `pairwise_cross_attention` in plain torch; holds (B, N, N, D, C)."""
-    dtype = torch.promote_types(value.dtype, torch.float32)
+    """Compute `pairwise_cross_attention` by its definition; holds (B, N, N, D, C)."""
+    dtype = wide_dtype(value)
     scores = torch.einsum("bjde,bipe->bijdp", query.to(dtype), key.to(dtype)) * scale
     attended = torch.einsum("bijdp,bipc->bijdc", scores.softmax(-1), value.to(dtype))
     return attended.mean(3).to(value.dtype), attended.square().sum((3, 4))
@@ -44,7 +45,7 @@ def pairwise_cross_attention(
         m_{ij} = \tfrac1D \mathbf 1^\top A_{ij} V_i, \qquad
         q_{ij} = \lVert A_{ij} V_i \rVert_F^2
 
-    Neither :math:`A` nor :math:`A V` is ever held for all pairs, in the forward or backward pass:
+    Neither :math:`A` nor :math:`A V` is held for all pairs, in the forward or backward pass:
     :math:`q_{ij}` is the trace of :math:`A_{ij} V_i V_i^\top A_{ij}^\top`. To normalize
     :math:`A V` by mean and variance without rounding away the variance, use `pair_pool`.
 
@@ -68,17 +69,10 @@ def pairwise_cross_attention(
     Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU): attention between the features of
     two AUs, and the moments that the normalization behind it needs.
     """
-    check_shape("query", query, "B N D E")
-    batch, nodes, tokens, width = query.shape
-    check_shape("key", key, "B N D E", B=batch, N=nodes, D=tokens, E=width)
-    check_shape("value", value, "B N D C", B=batch, N=nodes, D=tokens)
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        check_floating(name, tensor)
-        check_device(name, tensor, query)
-    check_mask(mask, query)
+    _check_arguments(query, key, value, mask)
     check_number("scale", scale)
     query, key, value = promote(query, key, value)
-    dtype = torch.promote_types(value.dtype, torch.float32)
+    dtype = wide_dtype(value)
     with without_autocast(query):
         wide = [tensor.to(dtype) for tensor in (query, key, value)]
         if mask is not None:
@@ -89,9 +83,21 @@ def pairwise_cross_attention(
         weights, scatter = pair_pool(wide_query * scale, wide_key, gram, backend=backend)
         assert scatter is not None
         mean = weights @ wide_value
-        second_moment = scatter + tokens * mean.square().sum(-1)
+        second_moment = scatter + query.shape[2] * mean.square().sum(-1)
         if mask is not None:
-            pair = mask.unsqueeze(2) & mask.unsqueeze(1)
+            pair = pair_mask(mask)
             mean = mean.where(pair.unsqueeze(3), 0.0)
             second_moment = second_moment.where(pair, 0.0)
     return mean.to(value.dtype), second_moment
+
+
+def _check_arguments(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> None:
+    """Raise ValueError or TypeError unless these tensors fit together."""
+    check_shape("query", query, "B N D E")
+    batch, nodes, tokens, width = query.shape
+    check_shape("key", key, "B N D E", B=batch, N=nodes, D=tokens, E=width)
+    check_shape("value", value, "B N D C", B=batch, N=nodes, D=tokens)
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        check_floating(name, tensor)
+        check_device(name, tensor, query)
+    check_mask(mask, query)

@@ -1,4 +1,4 @@
-"""Blocks in which autocast is off."""
+"""Precision of computations: blocks without autocast, and the dtype that ops compute in."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def without_autocast(x: Tensor | str) -> AbstractContextManager[object]:
     if device_type == "meta" or not torch.is_autocast_enabled(device_type):
         return _UNCHANGED
     return torch.autocast(device_type, enabled=False)
+
+
+def wide_dtype(*tensors: Tensor) -> torch.dtype:
+    """Return the common dtype of tensors, float32 at least."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype

@@ -1,7 +1,7 @@
 """The "pyg" backend: torch-cluster and torch-scatter, for graphs without padding.
 
-Both are imported where they are used. They know no NaN, and of points at equal distances
-torch-cluster keeps any: here such calls are refused, and such ties are settled.
+Both are imported where they are used. Neither handles NaN: such calls are rejected. Of points at
+equal distances torch-cluster keeps any: such ties are broken here.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def pyg_obstacle(x: Tensor, package: str) -> str | None:
 
 
 def check_finite(op: str, x: Tensor) -> None:
-    """Raise ValueError unless `x` is finite everywhere: the packages lose track of NaN."""
+    """Raise ValueError unless `x` is finite everywhere: the packages do not handle NaN."""
     if not bool(x.isfinite().all()):
         raise ValueError(f"{op}: backend='pyg' serves finite features, got NaN or infinities")
 
 
 def reduce_segments(x: Tensor, neighbors: Tensor, reduce: str) -> tuple[Tensor, Tensor]:
-    """Reduce the nodes that each list names, by torch-scatter.
+    """Reduce the nodes of each list, by torch-scatter.
 
     Args:
         x: (B, N, C), finite.
@@ -48,7 +48,7 @@ def reduce_segments(x: Tensor, neighbors: Tensor, reduce: str) -> tuple[Tensor, 
     listed = neighbors >= 0
     sample, node, slot = listed.nonzero(as_tuple=True)
     winner = neighbors.new_zeros(x.shape if reduce == "max" else 0)
-    if len(slot) == 0 or x.shape[2] == 0:  # of which torch-scatter returns unset memory
+    if len(slot) == 0 or x.shape[2] == 0:  # torch-scatter would return uninitialized memory
         return torch.zeros_like(x), winner
     gathered = x[sample, neighbors[sample, node, slot]]
     ends = F.pad(listed.sum(2).flatten().cumsum(0), (1, 0))
@@ -59,16 +59,16 @@ def reduce_segments(x: Tensor, neighbors: Tensor, reduce: str) -> tuple[Tensor, 
 
 
 def nearest_in_graphs(x: Tensor, batch: Tensor, k: int, loop: bool) -> Tensor:
-    """Choose the nearest nodes by Euclidean distance, by torch-cluster.
+    """Return the nearest nodes by Euclidean distance, by torch-cluster.
 
-    Asks for more than `k`, and for ever more while the last of them ties with the k-th, since
-    torch-cluster keeps any of those that tie.
+    Of nodes that tie, torch-cluster keeps any. So more than `k` neighbors are requested, and twice
+    as many again while the last of them ties with the k-th.
 
     Args:
         x: (M, C), finite.
         batch: (M,) int64, the graph of each node, ascending.
         k: number of neighbors.
-        loop: a node may choose itself.
+        loop: a node may be its own neighbor.
 
     Returns:
         (M, K) nodes, nearest first, ties to the lowest index, -1 in empty slots.
@@ -78,16 +78,16 @@ def nearest_in_graphs(x: Tensor, batch: Tensor, k: int, loop: bool) -> Tensor:
     lists = batch.new_full((len(x), k), -1)
     if len(x) == 0:
         return lists
-    if x.shape[1] == 0:  # torch-cluster builds no tree of nothing
+    if x.shape[1] == 0:  # torch-cluster cannot build a tree without channels
         x = x.new_zeros(len(x), 1)
     sizes = batch.bincount()[batch]
-    wanted = k + (not loop)
-    settled = False
-    while not settled:
-        wanted = 2 * wanted
-        source, target = knn_graph(x, wanted, batch, loop=True)
+    requested = k + (not loop)
+    unambiguous = False
+    while not unambiguous:
+        requested = 2 * requested
+        source, target = knn_graph(x, requested, batch, loop=True)
         scores = (x[source] - x[target]).square().sum(1)
-        complete = sizes <= wanted
+        complete = sizes <= requested
         farthest = scores.new_zeros(len(x)).scatter_reduce(0, target, scores, "amax")
         if not loop:
             others = source != target
@@ -97,13 +97,13 @@ def nearest_in_graphs(x: Tensor, batch: Tensor, k: int, loop: bool) -> Tensor:
         rank = torch.arange(len(target), device=x.device) - (degree.cumsum(0) - degree)[target]
         near = rank < k
         last = scores.new_zeros(len(x)).scatter_reduce(0, target[near], scores[near], "amax")
-        settled = bool((complete | (last < farthest)).all())
+        unambiguous = bool((complete | (last < farthest)).all())
     lists[target[near], rank[near]] = source[near]
     return lists
 
 
 def _in_order(source: Tensor, target: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sort edges by target, then score, then source."""
+    """Return edges sorted by target, then score, then source."""
     order = source.argsort()
     for key in (scores, target):
         order = order[key[order].argsort(stable=True)]

@@ -20,7 +20,7 @@ def ragged_neighbor_aggregate(
     The gradient of a maximum goes to the first (nearest) neighbor that attains it.
 
     Args:
-        x: features of the nodes that are listed, (Q, C), floating point.
+        x: features of the sources, (Q, C), floating point.
         neighbors: (P, K) int64, rows of x, as `ragged_knn_graph` gives; -1 marks an empty slot.
         reduce: "max", "mean" or "sum".
         backend: see `aurel.use_backend`. "pyg" is torch-scatter: finite float32 and float64.
@@ -48,7 +48,7 @@ def ragged_knn_max_relative(
     source_batch: Tensor | None = None,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
-    r"""Return how far the `k` nearest nodes of its graph reach above every node.
+    r"""Return the maximum of the `k` nearest nodes of the same graph less the node.
 
     .. math:: y_i = \max_{j \in \mathcal{N}(i)} (s_j - x_i)
 
@@ -59,8 +59,8 @@ def ragged_knn_max_relative(
         batch: (P,) int64, the graph of each node, sorted.
         k: number of neighbors, 1 or more.
         metric: "l2", "l1", "cosine" or "dot", as in `knn_graph`.
-        loop: a node may choose itself. Must be True with `sources`.
-        sources: features s of the nodes to choose from, (Q, C); None for x itself.
+        loop: a node may be its own neighbor. Must be True with `sources`.
+        sources: features s of the candidates, (Q, C); None for x itself.
         source_batch: (Q,) int64, the graph of each source, sorted; with `sources` only.
         backend: as in `ragged_knn_graph` and `ragged_neighbor_aggregate`.
 

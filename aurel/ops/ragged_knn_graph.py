@@ -35,7 +35,7 @@ def ragged_knn_graph_reference(
     sources: Tensor | None = None,
     source_batch: Tensor | None = None,
 ) -> Tensor:
-    """Define `ragged_knn_graph`: `knn_graph_reference` of one graph after the other."""
+    """Compute `ragged_knn_graph` by its definition: `knn_graph_reference`, graph by graph."""
     if sources is None or source_batch is None:
         sources, source_batch = x, batch
     lists = [batch.new_empty(0, k)]
@@ -71,11 +71,11 @@ def ragged_knn_graph(
 
     Args:
         x: node features, (P, C), floating point.
-        batch: (P,) int64, the graph of each node, sorted. Numbers may be left out.
+        batch: (P,) int64, the graph of each node, sorted. Numbers may be skipped.
         k: number of neighbors, 1 or more.
         metric: "l2", "l1", "cosine" or "dot", as in `knn_graph`.
-        loop: a node may choose itself. Must be True with `sources`.
-        sources: features s of the nodes to choose from, (Q, C); None for x itself.
+        loop: a node may be its own neighbor. Must be True with `sources`.
+        sources: features s of the candidates, (Q, C); None for x itself.
         source_batch: (Q,) int64, the graph of each source, sorted; with `sources` only.
         backend: see `aurel.use_backend`. "pyg" is torch-cluster: "l2" of finite float32 and
             float64 without `sources`, the same neighbors up to the rounding of distances.
@@ -87,6 +87,32 @@ def ragged_knn_graph(
         ValueError: an argument has the wrong shape, dtype or value.
         TypeError: an argument has the wrong type.
     """
+    _check_arguments(x, batch, k, metric, loop, sources, source_batch)
+    if sources is not None:
+        x, sources = promote(x, sources.detach())
+    impl = resolve_backend(
+        "ragged_knn_graph",
+        backend,
+        (x,),
+        lambda: graph_obstacle(1, x.shape[1], k),
+        lambda: _pyg_obstacle(x, metric, sources),
+    )
+    neighbors: Tensor = _ragged_knn_graph(
+        x.detach(), batch, sources, source_batch, k, metric, loop, impl
+    )
+    return neighbors
+
+
+def _check_arguments(
+    x: Tensor,
+    batch: Tensor,
+    k: int,
+    metric: str,
+    loop: bool,
+    sources: Tensor | None,
+    source_batch: Tensor | None,
+) -> None:
+    """Raise ValueError or TypeError unless these are arguments of the op."""
     check_shape("x", x, "P C")
     check_floating("x", x)
     check_batch(batch, x)
@@ -105,22 +131,10 @@ def ragged_knn_graph(
         check_batch(source_batch, sources, "source_batch")
         if not loop:
             raise ValueError("loop must be True with sources, got False")
-        x, sources = promote(x, sources.detach())
-    impl = resolve_backend(
-        "ragged_knn_graph",
-        backend,
-        (x,),
-        lambda: graph_obstacle(1, x.shape[1], k),
-        lambda: _pyg_obstacle(x, metric, sources),
-    )
-    neighbors: Tensor = _ragged_knn_graph(
-        x.detach(), batch, sources, source_batch, k, metric, loop, impl
-    )
-    return neighbors
 
 
 def check_batch(batch: Tensor, x: Tensor, name: str = "batch") -> None:
-    """Raise ValueError unless `batch` is int64 (P,) beside `x` (P, ...)."""
+    """Raise ValueError unless `batch` is int64 (P,), for `x` (P, ...)."""
     check_shape(name, batch, "P", P=x.shape[0])
     if batch.dtype != torch.int64:
         raise ValueError(f"{name} must be int64 (the graph of each node), got {batch.dtype}")
@@ -141,7 +155,7 @@ def _pyg_obstacle(x: Tensor, metric: str, sources: Tensor | None) -> str | None:
     if metric != "l2":
         return f"torch-cluster measures l2 distances alone, got metric={metric!r}"
     if sources is not None:
-        return "it serves graphs without sources of their own"
+        return "torch-cluster is not used with sources"
     return pyg_obstacle(x, "torch_cluster")
 
 
@@ -199,7 +213,7 @@ def _nearest_by_width(
     loop: bool,
     impl: str,
 ) -> Tensor:
-    """Serve graphs of about the same size as one masked batch, padded to powers of two."""
+    """Return the neighbors, by one padded batch for all graphs of about the same size."""
     lists = batch.new_full((len(x), k), -1)
     if len(sources) == 0:
         return lists
@@ -207,7 +221,7 @@ def _nearest_by_width(
     own = sources is x
     source_widths = _power_of_two(source_sizes.clamp_min(k + (not loop)))
     widths = source_widths if own else _power_of_two(sizes)
-    # A kernel may decline the size of one graph and not of another.
+    # A kernel may serve the size of one graph and not that of another.
     backend = cast(Backend, "auto" if x.is_cuda and impl == "triton" else impl)
     for width, source_width in torch.stack((widths, source_widths), 1).unique(dim=0).tolist():
         graphs = (widths == width) & (source_widths == source_width)
@@ -229,7 +243,7 @@ def _nearest_by_width(
 
 
 def _runs(batch: Tensor, source_batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return first node and size of each graph, and first source and number of sources."""
+    """Return, for each graph, first node, number of nodes, first source and number of sources."""
     numbers, sizes = batch.unique_consecutive(return_counts=True)
     first = sizes.cumsum(0) - sizes
     source_first = torch.searchsorted(source_batch, numbers)
@@ -242,7 +256,7 @@ def _power_of_two(sizes: Tensor) -> Tensor:
 
 
 def _padded(first: Tensor, sizes: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return the rows of each graph in `width` places, 0 in those that are left, and the mask."""
+    """Return the rows of each graph, padded with 0 to `width`, and the mask of those."""
     place = torch.arange(width, device=first.device)
     mask = place < sizes[:, None]
     return (first[:, None] + place).where(mask, 0), mask

@@ -1,9 +1,9 @@
 """One declaration makes an operator: schema, shapes, kernels, gradient, export, FLOP count.
 
-An operator has two callers. A program that is captured (`torch.compile`, `torch.export`, any
-dispatch mode, such as a FLOP counter) sees the `torch.library` operator ``aurel::<name>``. An eager
-call skips it: an `autograd.Function`, or nothing at all, around the same implementation, which
-costs a fraction of the host time.
+An operator is called in two ways. A program that is captured (`torch.compile`, `torch.export`, any
+dispatch mode, such as a FLOP counter) calls the `torch.library` operator ``aurel::<name>``. Eager
+calls skip it: an `autograd.Function`, or nothing at all, around the same implementation takes a
+fraction of the host time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGES = {"triton": "aurel.kernels.triton", "numba": "aurel.kernels.cpu"}
 Rule = Callable[[Any], Any]
 
 OPERATORS: dict[str, Operator] = {}
-"""Every operator that was declared, by name."""
+"""All declared operators, by name."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Gradient:
     """The derivative of an operator.
 
     Attributes:
-        save: keeps on the context what `backward` reads; takes context, call and outputs.
+        save: saves on the context what `backward` reads; takes context, call and outputs.
         backward: gradients of all arguments, from the context and the gradients of the outputs,
             of which those of unused outputs are None.
-        twice: the same in plain torch, which can be differentiated again.
+        backward_in_torch: the same in plain torch, for gradients of gradients.
     """
 
     save: Callable[[Any, Any, Any], None]
     backward: Callable[..., tuple[Any, ...]]
-    twice: Callable[..., tuple[Any, ...]]
+    backward_in_torch: Callable[..., tuple[Any, ...]]
 
 
 class Call:
@@ -54,11 +54,11 @@ class Call:
             setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"there is no argument {name!r}")
+        raise AttributeError(f"argument must be one of {', '.join(vars(self))}, got {name!r}")
 
 
 class Operator:
-    """An operator and the short way to it; see `operator`."""
+    """A declared operator, and its eager path; see `operator`."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Operator:
         return lambda *args, out_shape=None, **_: bound(*args)
 
     def __call__(self, *args: Any) -> Any:
-        """Compute the outputs; the last argument names the backend."""
+        """Return the outputs; the last argument names the backend."""
         if args[-1] == "definition" and self.definition is not None:
             return self.define(*args)
         if torch.compiler.is_compiling() or _is_captured(args):
@@ -105,7 +105,7 @@ class Operator:
         return self.run(*args)
 
     def define(self, *args: Any) -> Any:
-        """Compute the outputs by the definition, which autograd and transforms see into."""
+        """Return the outputs by the definition, which autograd and transforms differentiate."""
         assert self.definition is not None
         traced = torch.compiler.is_compiling() or _is_captured(args) or is_transformed()
         if self.check is not None and not traced:
@@ -114,7 +114,7 @@ class Operator:
             return self.definition(*args)
 
     def run(self, *args: Any) -> Any:
-        """Compute the outputs by the backend that the last argument names."""
+        """Return the outputs by the backend that the last argument names."""
         impl = args[-1]
         if self.check is not None:
             self.check(*args)
@@ -124,7 +124,7 @@ class Operator:
             return self.function(*args)
 
     def save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep on `ctx` what the gradient needs."""
+        """Save on `ctx` what the gradient needs."""
         assert self.gradient is not None
         ctx.set_materialize_grads(False)
         ctx.impl = inputs[-1]
@@ -136,12 +136,12 @@ class Operator:
         if all(grad is None for grad in grads):
             return (None,) * len(self.parameters)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return self.gradient.twice(ctx, *grads)
+            return self.gradient.backward_in_torch(ctx, *grads)
         return self.gradient.backward(ctx, *grads)
 
     @cached_property
     def eager(self) -> type[torch.autograd.Function]:
-        """The function that eager calls with a gradient apply."""
+        """The autograd function of eager calls that need a gradient."""
         operator = self
 
         class Eager(torch.autograd.Function):
@@ -168,19 +168,19 @@ def operator(
     gradient: Gradient | None,
     check: Rule | None = None,
 ) -> Callable[[Callable[..., Any]], Operator]:
-    """Declare the operator ``aurel::<function>``; the function is its path in plain torch.
+    """Declare the operator ``aurel::<function>``, whose path in plain torch the function is.
 
     The rules take a `Call`.
 
     Args:
         shapes: empty outputs of a call.
-        definition: outputs of a call in plain torch, for backend "definition" and for export. What
-            is only kept for a gradient is left empty. None for the operator of a gradient.
-        flops: operations in matrix products; the call holds shapes in place of tensors. None
-            where there are none.
-        kernels: backends with kernels: ``forward`` (``backward`` for an operator of that ending) of
-            the module with the operator's name takes the arguments but the last.
-        gradient: its derivative, or None.
+        definition: outputs of a call in plain torch, for backend "definition" and for export.
+            Outputs that only a gradient needs are empty. None for the operator of a gradient.
+        flops: number of operations in matrix products; the call holds shapes in place of tensors.
+            None if there are none.
+        kernels: backends with kernels. Function ``forward`` (``backward`` for an operator of that
+            ending) of the module with the operator's name takes all arguments but the last.
+        gradient: derivative of the operator, or None.
         check: raises ValueError for values, not shapes, that no backend serves.
     """
 
@@ -214,29 +214,29 @@ def gradients_of_definition(
         inputs: saved inputs of an operator.
         grads: gradients of the outputs; None where an output was not used.
     """
-    # Views: so that an input that was computed from another keeps its own gradient.
+    # Views, so that an input that was computed from another one gets a gradient of its own.
     copies = [
         each.view_as(each) if each is not None and each.requires_grad else each for each in inputs
     ]
     outputs = definition(*copies)
     used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if grad is not None]
-    wanted = [each for each in copies if each is not None and each.requires_grad]
-    found = iter(
+    leaves = [each for each in copies if each is not None and each.requires_grad]
+    gradients = iter(
         torch.autograd.grad(
             [out for out, _ in used],
-            wanted,
+            leaves,
             [grad for _, grad in used],
             create_graph=True,
             allow_unused=True,
         )
     )
     return tuple(
-        next(found) if each is not None and each.requires_grad else None for each in copies
+        next(gradients) if each is not None and each.requires_grad else None for each in copies
     )
 
 
 def _is_captured(args: Sequence[Any]) -> bool:
-    """Return whether a dispatch mode or a tensor subclass must see the call."""
+    """Return whether a dispatch mode or a tensor subclass must intercept the call."""
     if torch._C._len_torch_dispatch_stack() > 0:
         return True
     for arg in args:

@@ -13,13 +13,13 @@ _BLOCK = 2**20  # differences computed at a time
 def exclude(
     scores: Tensor, loop: bool, mask: Tensor | None, source_mask: Tensor | None = None
 ) -> Tensor:
-    """Return (B, N, M) `scores` with NaN where node i cannot choose source j.
+    """Return (B, N, M) `scores` with NaN where source j cannot be a neighbor of node i.
 
-    That is: an absent j, any j for an absent i, and i itself without `loop`.
+    That is where either is absent and, without `loop`, where j is i.
 
     Args:
         scores: of all pairs.
-        loop: a node may choose itself.
+        loop: a node may be its own neighbor.
         mask: (B, N) bool, which nodes exist.
         source_mask: (B, M) bool, which sources exist.
     """
@@ -36,7 +36,7 @@ def exclude(
 def select_nearest_reference(scores: Tensor, k: int, dilation: int = 1) -> Tensor:
     """Return the indices of each row's `k` smallest scores, (B, N, K), -1 where the score is NaN.
 
-    With a `dilation` d, of the k * d smallest every d-th, from the smallest on.
+    With a `dilation` d, of the k * d smallest every d-th is taken, from the smallest on.
     """
     values, indices = scores.sort(dim=-1, stable=True)
     return indices.masked_fill(values.isnan(), -1)[..., : k * dilation : dilation].contiguous()
@@ -53,10 +53,11 @@ def select_nearest(
     loop: bool,
     dilation: int,
 ) -> Tensor:
-    """Return the nearest sources of every node, (B, N, K), as a sort of exact scores gives them.
+    """Return the nearest sources of every node, (B, N, K), the same as by a sort of exact scores.
 
-    On a CPU by approximate scores, and by exact ones for a row in which these come too close. (To
-    find such rows would stall another device.) Arguments as for `aurel.ops.knn_graph`.
+    On a CPU, approximate scores are used, and exact ones for rows in which those are too close to
+    each other. (On other devices, finding such rows would wait for the device.) Arguments as for
+    `aurel.ops.knn_graph`.
     """
     if x.device.type != "cpu" or metric == "l1" or 0 in x.shape:
         scores = pairwise_scores(x, metric, sources, bias)

@@ -30,7 +30,7 @@ def topk_aggregate_reference(
     ties: Ties = "exact",
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Define `topk_aggregate`: a mean, or a product with the normalized adjacency."""
+    """Compute `topk_aggregate` by its definition: a mean, or a product with the adjacency."""
     neighbors = knn_graph_reference(x, k, metric, mask=mask)
     if ties == "exact":
         return neighbor_aggregate_reference(values, neighbors, "mean"), neighbors
@@ -60,7 +60,7 @@ def topk_aggregate(
     loops, so that Y is the mean over the `k` neighbors. With ``ties="all"`` it holds every j
     whose score is no worse than the `k`-th best, and the degrees on both sides are row sums:
     the code that the authors of ME-GraphAU (Luo et al., IJCAI 2022, section 3.1) released.
-    A node itself competes like any other. No gradient flows to `x`.
+    The node itself is a candidate, too. No gradient flows to `x`.
 
     Args:
         x: node features that are compared, (B, N, C), floating point.
@@ -111,12 +111,12 @@ def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
     values = at_least_float32(values).to(weights.dtype)
     total = torch.bmm(weights, values.where(values.isfinite(), 0.0))
 
-    def reached(flags: Tensor) -> Tensor:
-        return torch.bmm(weights, flags.to(weights.dtype)) > 0
+    def reached_by(special: Tensor) -> Tensor:
+        return torch.bmm(weights, special.to(weights.dtype)) > 0
 
-    up, down = reached(values == torch.inf), reached(values == -torch.inf)
-    total = total.masked_fill(up, torch.inf).masked_fill(down, -torch.inf)
-    return total.masked_fill(reached(values.isnan()) | (up & down), torch.nan)
+    plus, minus = reached_by(values == torch.inf), reached_by(values == -torch.inf)
+    total = total.masked_fill(plus, torch.inf).masked_fill(minus, -torch.inf)
+    return total.masked_fill(reached_by(values.isnan()) | (plus & minus), torch.nan)
 
 
 def _shapes(call: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,7 +167,7 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None,
     return None, grad_values, *(None,) * 5
 
 
-def _twice(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward_in_torch(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     neighbors, weights = ctx.saved_tensors
     if ctx.ties == "exact":
         grad_values = sum_over_neighbors_backward(grad, neighbors, grad.shape[1], mean=True)
@@ -180,7 +180,7 @@ def _twice(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ..
     shapes=_shapes,
     definition=_define,
     flops=_count_flops,
-    gradient=Gradient(_save, _backward, _twice),
+    gradient=Gradient(_save, _backward, _backward_in_torch),
 )
 def _topk_aggregate(
     x: Tensor, values: Tensor, mask: Tensor | None, k: int, metric: str, ties: str, impl: str

@@ -1,4 +1,4 @@
-"""Whether the Triton kernels can serve a call: one answer for all ops."""
+"""Whether the Triton kernels can serve a call of any op."""
 
 from __future__ import annotations
 

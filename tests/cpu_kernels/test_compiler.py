@@ -1,4 +1,4 @@
-"""Compiled kernels on disk: found again, made anew after a change, and not needed."""
+"""Compiled kernels on disk: loaded again, compiled anew after a change, and optional."""
 
 from __future__ import annotations
 

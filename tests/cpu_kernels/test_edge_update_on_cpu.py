@@ -85,15 +85,15 @@ def check(
     assert out.dtype == rest[0].dtype
     assert_close(out, want.detach())
     if given is None:
-        for ours, theirs in zip(statistics, moments, strict=True):
-            assert_close(ours, theirs.detach())
+        for got, reference in zip(statistics, moments, strict=True):
+            assert_close(got, reference.detach())
     else:
         assert all(each.shape == (0,) for each in statistics)
     cotangent = grad.double().where(pairs, 0.0)
     expected = torch.autograd.grad(want, leaves[1:], cotangent, materialize_grads=True)
-    for x, ours, theirs in zip(rest[1:], gradients, expected, strict=True):
-        assert ours.dtype == x.dtype
-        assert_close(ours, theirs)
+    for x, got, reference in zip(rest[1:], gradients, expected, strict=True):
+        assert got.dtype == x.dtype
+        assert_close(got, reference)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -109,7 +109,7 @@ def test_given_statistics(masked: bool) -> None:
     check(inputs, mask, (torch.randn(4, 4), torch.rand(4, 4) + 0.1))
 
 
-def test_absent_pairs_take_no_part_whatever_is_stored_there() -> None:
+def test_absent_pairs_have_no_effect_whatever_is_stored_there() -> None:
     inputs = problem(4, 5, 20, torch.float32)
     mask = torch.rand(4, 5) < 0.6
     mask[:, 3] = False

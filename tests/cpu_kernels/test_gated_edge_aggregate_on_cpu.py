@@ -23,7 +23,7 @@ def problem(batch: int, nodes: int, channels: int, dtype: torch.dtype) -> list[T
 
 
 def oracle(edge: Any, values: Any, grad: Any, mask: Any = None) -> tuple[Any, Any, Any]:
-    """Output and gradients of edges and values, target after target, over what is present."""
+    """Return output and gradients of edges and values, target by target, over the valid nodes."""
     out, grad_edge, grad_values = np.zeros_like(values), np.zeros_like(edge), np.zeros_like(values)
     for image in range(len(values)):
         present = np.arange(values.shape[1]) if mask is None else np.flatnonzero(mask[image])
@@ -44,12 +44,12 @@ def test_output_and_gradients(size: tuple[int, int, int], dtype: torch.dtype) ->
     edge, values, grad = problem(*size, dtype)
     want = oracle(*wide(edge, values, grad))
     got = (kernels.forward(edge, values, None), *kernels.backward(grad, edge, values, None))
-    for ours, theirs in zip(got, want, strict=True):
-        assert ours.dtype == dtype
-        assert_close(ours, theirs)
+    for value, expected in zip(got, want, strict=True):
+        assert value.dtype == dtype
+        assert_close(value, expected)
 
 
-def test_absent_nodes_take_no_part_whatever_is_stored_there() -> None:
+def test_absent_nodes_have_no_effect_whatever_is_stored_there() -> None:
     edge, values, grad = problem(4, 6, 20, torch.float32)
     mask = torch.rand(4, 6) < 0.6
     mask[0], mask[1] = False, True
@@ -61,8 +61,8 @@ def test_absent_nodes_take_no_part_whatever_is_stored_there() -> None:
         grad.where(mask.unsqueeze(-1), torch.nan),
     )
     got = (kernels.forward(edge, values, mask), *kernels.backward(grad, edge, values, mask))
-    for ours, theirs in zip(got, want, strict=True):
-        assert_close(ours, theirs)
+    for value, expected in zip(got, want, strict=True):
+        assert_close(value, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -73,8 +73,8 @@ def test_large_and_infinite_edges_have_a_closed_or_an_open_gate(dtype: torch.dty
     with np.errstate(over="ignore"):
         want = oracle(*wide(edge, values, grad))
     got = (kernels.forward(edge, values, None), *kernels.backward(grad, edge, values, None))
-    for ours, theirs in zip(got, want, strict=True):
-        assert_close(ours, theirs)
+    for value, expected in zip(got, want, strict=True):
+        assert_close(value, expected)
 
 
 def test_nan_reaches_the_target_and_channel_of_its_edge_only() -> None:
@@ -100,8 +100,8 @@ def test_strided_inputs() -> None:
     edge, values, grad = (strided(x) for x in inputs)
     want = oracle(*wide(*inputs))
     got = (kernels.forward(edge, values, None), *kernels.backward(grad, edge, values, None))
-    for ours, theirs in zip(got, want, strict=True):
-        assert_close(ours, theirs)
+    for value, expected in zip(got, want, strict=True):
+        assert_close(value, expected)
 
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:

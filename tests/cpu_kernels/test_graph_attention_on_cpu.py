@@ -1,4 +1,4 @@
-"""graph_attention on a CPU: the formula, its gradients, what is not finite, graphs, sizes."""
+"""graph_attention on a CPU: the formula, its gradients, NaN and infinities, graphs, sizes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def random_edges(*shape: int) -> Tensor:
 
 
 def oracle(values: Any, target: Any, source: Any, adjacency: Any) -> tuple[Any, Any]:
-    """Output and weights, edge by edge."""
+    """Return output and weights, edge by edge."""
     batch, heads, nodes, _ = values.shape
     out, weights = np.zeros_like(values), np.zeros((batch, heads, nodes, nodes))
     for b, h, i in np.ndindex(batch, heads, nodes):
@@ -53,7 +53,7 @@ def oracle(values: Any, target: Any, source: Any, adjacency: Any) -> tuple[Any, 
 
 
 def definition(values: Tensor, target: Tensor, source: Tensor, adjacency: Tensor) -> Any:
-    """Output and weights, differentiable, where each row has an edge or is all zero."""
+    """Return output and weights, differentiable; rows without an edge are zero."""
     pairs = torch.nn.functional.leaky_relu(target.unsqueeze(3) + source.unsqueeze(2), SLOPE)
     edges = adjacency if adjacency.dim() == 2 else adjacency.unsqueeze(1)
     weights = pairs.exp() * edges
@@ -70,9 +70,9 @@ def test_output_and_gradients(
     inputs, grad, grad_weights = problem(*size, dtype)
     adjacency = random_edges(*(() if shared else size[:1]), size[2], size[2])
     got = kernels.forward(*inputs, adjacency, SLOPE, True)
-    for ours, theirs in zip(got, oracle(*wide(*inputs, adjacency)), strict=True):
-        assert ours.dtype == dtype
-        assert_close(ours, theirs)
+    for value, expected in zip(got, oracle(*wide(*inputs, adjacency)), strict=True):
+        assert value.dtype == dtype
+        assert_close(value, expected)
     leaves = [x.double().requires_grad_() for x in inputs]
     outputs = definition(*leaves, adjacency)
     for used in ((grad, grad_weights), (grad, None), (None, grad_weights)):
@@ -80,12 +80,12 @@ def test_output_and_gradients(
         loss = sum((out * g).sum() for out, g in zip(outputs, cotangents, strict=True))
         want = torch.autograd.grad(loss, leaves, retain_graph=True)
         gradients = kernels.backward(*used, *inputs, adjacency, SLOPE)
-        for ours, theirs in zip(gradients, want, strict=True):
-            assert ours.dtype == dtype
-            assert_close(ours, theirs)
+        for value, expected in zip(gradients, want, strict=True):
+            assert value.dtype == dtype
+            assert_close(value, expected)
 
 
-def test_weights_are_not_written_unless_wanted() -> None:
+def test_weights_are_not_written_unless_requested() -> None:
     inputs, _, _ = problem(2, 2, 5, 6, torch.float32)
     adjacency = random_edges(2, 5, 5)
     out, weights = kernels.forward(*inputs, adjacency, SLOPE, False)
@@ -127,8 +127,8 @@ def test_scores_that_are_not_finite(score: float) -> None:
     inputs[2][0, 0, 2] = score
     with np.errstate(invalid="ignore"):
         want = oracle(*wide(*inputs, adjacency))
-    for ours, theirs in zip(kernels.forward(*inputs, adjacency, SLOPE, True), want, strict=True):
-        assert_close(ours, theirs)
+    for got, expected in zip(kernels.forward(*inputs, adjacency, SLOPE, True), want, strict=True):
+        assert_close(got, expected)
 
 
 def test_scores_far_apart_do_not_overflow() -> None:
@@ -136,12 +136,12 @@ def test_scores_far_apart_do_not_overflow() -> None:
     inputs[1] *= 1000
     inputs[2] *= 1000
     adjacency = random_edges(1, 6, 6)
-    for ours, theirs in zip(
+    for got, want in zip(
         kernels.forward(*inputs, adjacency, SLOPE, True),
         oracle(*wide(*inputs, adjacency)),
         strict=True,
     ):
-        assert_close(ours, theirs)
+        assert_close(got, want)
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4), (2, 0, 3, 4), (2, 1, 0, 4), (2, 2, 3, 0)])
@@ -162,12 +162,12 @@ def test_strided_inputs() -> None:
     gradients = kernels.backward(grad, None, *inputs, adjacency, SLOPE)
     moved = [strided(x) for x in inputs]
     turned = adjacency.mT.contiguous().mT
-    for ours, theirs in zip(kernels.forward(*moved, turned, SLOPE, True), want, strict=True):
-        assert torch.equal(ours, theirs)
-    for ours, theirs in zip(
+    for got, expected in zip(kernels.forward(*moved, turned, SLOPE, True), want, strict=True):
+        assert torch.equal(got, expected)
+    for got, expected in zip(
         kernels.backward(strided(grad), None, *moved, turned, SLOPE), gradients, strict=True
     ):
-        assert torch.equal(ours, theirs)
+        assert torch.equal(got, expected)
 
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def problem(
 
 
 def oracle(query: Any, key: Any, gram: Any) -> tuple[Any, Any]:
-    """Mean and scatter, pair by pair."""
+    """Return mean and scatter, pair by pair."""
     batch, nodes, tokens, _ = query.shape
     mean, scatter = np.zeros((batch, nodes, nodes, tokens)), np.zeros((batch, nodes, nodes))
     for b, i, j in np.ndindex(batch, nodes, nodes):
@@ -67,13 +67,13 @@ def gradients(
 
 def check(inputs: list[Tensor]) -> None:
     mean, scatter = kernels.forward(*inputs)
-    for ours, theirs in zip((mean, scatter), oracle(*wide(*inputs)), strict=True):
-        assert_close(ours, theirs)
+    for value, want in zip((mean, scatter), oracle(*wide(*inputs)), strict=True):
+        assert_close(value, want)
     grad_mean, grad_scatter = torch.randn_like(mean), torch.randn_like(scatter)
     got = kernels.backward(grad_mean, grad_scatter, mean, *inputs)
-    for ours, theirs in zip(got, gradients(inputs, grad_mean, grad_scatter), strict=True):
-        assert ours.dtype == inputs[0].dtype
-        assert_close(ours, theirs)
+    for value, want in zip(got, gradients(inputs, grad_mean, grad_scatter), strict=True):
+        assert value.dtype == inputs[0].dtype
+        assert_close(value, want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -91,8 +91,8 @@ def test_without_a_gram(size: tuple[int, int, int, int]) -> None:
     grad = torch.randn_like(mean)
     *got, grad_gram = kernels.backward(grad, scatter, mean, query, key, None)
     assert grad_gram.shape == (0,)
-    for ours, theirs in zip(got, gradients([query, key], grad, None), strict=True):
-        assert_close(ours, theirs)
+    for value, want in zip(got, gradients([query, key], grad, None), strict=True):
+        assert_close(value, want)
 
 
 def test_sources_in_several_groups(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +109,8 @@ def test_rows_that_would_share_a_cache_set() -> None:
 def test_scores_far_apart_do_not_overflow() -> None:
     query, key, gram = problem(1, 3, 6, 5)
     inputs = [200 * query, key, gram]
-    for ours, theirs in zip(kernels.forward(*inputs), oracle(*wide(*inputs)), strict=True):
-        torch.testing.assert_close(ours.double(), torch.as_tensor(theirs), rtol=1e-3, atol=1e-4)
+    for got, want in zip(kernels.forward(*inputs), oracle(*wide(*inputs)), strict=True):
+        torch.testing.assert_close(got.double(), torch.as_tensor(want), rtol=1e-3, atol=1e-4)
 
 
 def test_nan_reaches_the_pairs_of_its_node_only() -> None:

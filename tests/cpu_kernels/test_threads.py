@@ -1,4 +1,4 @@
-"""Work shared among threads: the same bits, whoever calls, in whatever process."""
+"""Work shared among threads: the same bits for any caller, in any process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def graphs() -> Tensor:
 
 
 def run_all(x: Tensor) -> list[Tensor]:
-    """Outputs and gradients of the ops that choose neighbors."""
+    """Return outputs and gradients of the ops that choose neighbors."""
     x = x.clone().requires_grad_()
     out, neighbors = knn_max_relative(x, 4, backend="numba")
     mean = neighbor_aggregate(x, neighbors, "mean", backend="numba")
@@ -62,7 +62,7 @@ in_both = pytest.mark.parametrize("team", ["OpenMP", "Python"])
 
 
 def in_team(team: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all work be shared, by the threads of the OpenMP library of torch or by Python's."""
+    """Share all work, among threads of the OpenMP library of torch or of Python."""
     monkeypatch.setattr(threads, "_WORTH", 1)
     if team == "Python":
         monkeypatch.setattr(threads, "_team", lambda process: 0)

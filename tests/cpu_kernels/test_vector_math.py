@@ -48,7 +48,7 @@ def test_exp_is_within_two_units_of_the_last_place(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_exp_of_what_is_special(dtype: Any) -> None:
+def test_exp_of_special_values(dtype: Any) -> None:
     x = np.array([0.0, -0.0, -np.inf, np.nan, -1e6, np.finfo(dtype).min], dtype)
     got = np.empty_like(x)
     apply_exp(x, got)
@@ -67,7 +67,7 @@ def test_gate(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_gate_of_what_is_special(dtype: Any) -> None:
+def test_gate_of_special_values(dtype: Any) -> None:
     x = np.array([np.inf, 1e6, -np.inf, -1e6, np.nan], dtype)
     gate, weight = np.empty_like(x), np.empty_like(x)
     apply_gate(x, gate, weight)

@@ -44,6 +44,6 @@ def check(
     got = outputs_and_gradients(triton, inputs, cotangents)
     rounded = [w.to(out.dtype) for w, out in zip(cotangents, got, strict=False)]
     want = outputs_and_gradients(reference, [tensor.double() for tensor in inputs], rounded)
-    for ours, theirs in zip(got, want, strict=True):
-        assert ours.is_contiguous()
-        assert_agree(ours, theirs)
+    for value, expected in zip(got, want, strict=True):
+        assert value.is_contiguous()
+        assert_agree(value, expected)

@@ -1,4 +1,4 @@
-"""Cases of `test_launch.py`: prints each name with "ok", or with what is wrong."""
+"""Cases of `test_launch.py`: prints each name with "ok" or an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def copy_kernel(in_ptr, out_ptr, N, scale, BLOCK: tl.constexpr, TWICE: tl.conste
 
 
 class Counted:
-    """The kernel, counting the launches that go through Triton."""
+    """A kernel that counts the launches that go through Triton."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -44,7 +44,7 @@ OPTIONS = {"BLOCK": 32, "num_warps": 1}
 
 
 def go(kernel: Any, *args: Any, grid: tuple[int, ...] = (2,), **meta: Any) -> tuple[Any, ...]:
-    """Launch and return what the driver got."""
+    """Launch, and return the arguments that the driver received."""
     driver.launches.clear()
     launch(kernel, grid, *(args or (X, OUT, 40, 0.5)), **{**OPTIONS, **meta})
     (got,) = driver.launches
@@ -117,7 +117,7 @@ def specializes() -> None:
     assert kernel.calls == len(calls), "values that are not specialized for share a kernel"
 
 
-def tells_constants_apart() -> None:
+def distinguishes_constants() -> None:
     kernel = Counted()
     metas: list[dict[str, Any]] = [{}, {"BLOCK": 64}, {"num_warps": 2}, {"TWICE": True}]
     metas.append({"num_stages": 1})
@@ -133,7 +133,7 @@ def tells_constants_apart() -> None:
     assert kernel.calls == len(metas)
 
 
-def tells_devices_apart() -> None:
+def distinguishes_devices() -> None:
     kernel = Counted()
     other = IdleDriver("sm_80")
     go(kernel)
@@ -200,14 +200,14 @@ def compiles_only() -> None:
 CASES = {
     "a second launch skips Triton": skips_triton,
     "a direct launch passes what Triton passes": passes_the_same,
-    "one grid is as good as another": any_grid,
+    "the grid may change": any_grid,
     "an empty grid launches nothing": empty_grid,
     "each specialization has a kernel of its own": specializes,
-    "constants and options are told apart": tells_constants_apart,
-    "each device has kernels of its own": tells_devices_apart,
+    "launches with different constants and options differ": distinguishes_constants,
+    "each device has kernels of its own": distinguishes_devices,
     "constants given by position are not cached": constants_by_position,
     "a profiler is called": calls_profilers,
-    "compile_only runs nothing and is not disturbed by the cache": compiles_only,
+    "compile_only runs nothing, whatever is in the cache": compiles_only,
 }
 
 

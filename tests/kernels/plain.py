@@ -26,12 +26,12 @@ QUIET = [
 
 
 def array(x: Tensor) -> Array:
-    """The values of a tensor in float64."""
+    """Return the values of a tensor as a float64 array."""
     return x.detach().cpu().double().numpy()
 
 
 def scaled(x: Array) -> Array:
-    """Nodes times a power of two that brings their largest channel into [1, 2); zero stays zero."""
+    """Return nodes times a power of two, by which their largest channel lies in [1, 2), or is 0."""
     largest = np.abs(x).max(-1, keepdims=True, initial=0)
     exponent = np.frexp(np.where(np.isfinite(largest), largest, 1))[1] - 1
     return np.ldexp(x, -exponent)
@@ -40,7 +40,7 @@ def scaled(x: Array) -> Array:
 def scores(
     x: Tensor, metric: str, sources: Tensor | None = None, bias: Tensor | None = None
 ) -> Array:
-    """(B, N, M), the smaller the nearer; +inf for a node that is not finite."""
+    """Return scores (B, N, M), the smaller the nearer; +inf for a node that is not finite."""
     with np.errstate(all="ignore"):
         nodes = array(x)
         others = nodes if sources is None else array(sources)
@@ -70,7 +70,7 @@ def scores(
 def free(
     shape: tuple[int, ...], loop: bool, mask: Tensor | None, source_mask: Tensor | None
 ) -> Array:
-    """(B, N, M) bool: which sources a node may choose."""
+    """Return which sources may be neighbors of a node, (B, N, M) bool."""
     out = np.ones(shape, bool)
     if mask is not None:
         out &= mask.cpu().numpy()[:, :, None]
@@ -92,7 +92,7 @@ def neighbors(
     bias: Tensor | None = None,
     dilation: int = 1,
 ) -> Tensor:
-    """(B, N, K): a stable sort, node by node."""
+    """Return the neighbors (B, N, K) by a stable sort, node by node."""
     score = scores(x, metric, sources, bias)
     allowed = free(score.shape, loop, mask, mask if sources is None else source_mask)
     out = np.full((*x.shape[:2], k), -1)
@@ -105,7 +105,7 @@ def neighbors(
 
 
 def aggregate(values: Tensor, lists: Tensor, reduce: str) -> tuple[Array, Array]:
-    """Reduction (B, N, C), and the winners of a maximum (else 0); what is out of range is empty."""
+    """Return the reduction (B, N, C) and the winners of a maximum; slots out of range are empty."""
     rows, listed = array(values), lists.cpu().numpy()
     out = np.zeros((*listed.shape[:2], rows.shape[2]))
     winner = np.zeros(out.shape, np.int64)
@@ -127,7 +127,7 @@ def aggregate(values: Tensor, lists: Tensor, reduce: str) -> tuple[Array, Array]
 def aggregate_backward(
     grad: Tensor, lists: Tensor, winner: Array, nodes: int, reduce: str
 ) -> Array:
-    """The gradient of `aggregate`, (B, M, C)."""
+    """Return the gradient of `aggregate`, (B, M, C)."""
     rows, listed = array(grad), lists.cpu().numpy()
     out = np.zeros((rows.shape[0], nodes, rows.shape[2]))
     channels = np.arange(rows.shape[2])
@@ -141,7 +141,7 @@ def aggregate_backward(
 
 
 def all_ties(x: Tensor, values: Tensor, k: int, metric: str, mask: Tensor | None) -> Array:
-    """The normalized adjacency (B, N, N) of all whose score is no worse than the K-th best's."""
+    """Return the normalized adjacency (B, N, N) of all scores no worse than the K-th best."""
     score = scores(x, metric)
     allowed = free(score.shape, True, mask, mask)
     out = np.zeros(score.shape)
@@ -156,7 +156,7 @@ def all_ties(x: Tensor, values: Tensor, k: int, metric: str, mask: Tensor | None
 
 
 def integers(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """Small integers: their distances are exact in any order of summation, and often tie."""
+    """Return small integers: distances are exact in any order of summation, and often tie."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(-3, 4, shape, generator=generator).to(DEVICE, dtype)
 
@@ -184,7 +184,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn, most_nodes: int = 20, metrics: tuple[str, ...] = METRICS) -> Case:
-    """A choice among integer-valued features, in any layout of memory, with any option.
+    """Generate a choice among integer-valued features, in any layout of memory, with any option.
 
     The cosine has no bias here: with one, its scores are rounded twice, and equal ones can differ.
     """
@@ -223,15 +223,15 @@ def cases(draw: st.DrawFn, most_nodes: int = 20, metrics: tuple[str, ...] = METR
 
 
 def case(x: Tensor, k: int, metric: str = "l2", **options: Any) -> Case:
-    """A choice with the options that are given, and none of the others."""
+    """Return a choice with these options, and defaults for the others."""
     rest = dict.fromkeys(("sources", "bias", "mask", "source_mask"))
     return Case(x=x, k=k, metric=metric, **{**rest, "loop": True, "dilation": 1, **options})
 
 
-def assert_nearest(got: Tensor, wanted: Case, rtol: float = 1e-5) -> None:
+def assert_nearest(got: Tensor, choice: Case, rtol: float = 1e-5) -> None:
     """Assert that the neighbors are as near as the nearest are, rank by rank, but for rounding."""
-    score = scores(wanted.x, wanted.metric, wanted.sources, wanted.bias)
-    chosen, want = got.cpu(), wanted.neighbors()
+    score = scores(choice.x, choice.metric, choice.sources, choice.bias)
+    chosen, want = got.cpu(), choice.neighbors()
     assert torch.equal(chosen < 0, want < 0)
     assert all(len({*row}) == len(row) for row in chosen[(chosen >= 0).all(2)].tolist())
     near = np.take_along_axis(score, chosen.clamp_min(0).numpy(), 2)

@@ -89,9 +89,9 @@ def edge_sums(weights: Tensor, connected: Tensor, values: Tensor) -> np.ndarray:
     return out
 
 
-def small_tiles(patch: pytest.MonkeyPatch, wanted: bool) -> None:
-    """Let few nodes count as many."""
-    if wanted:
+def small_tiles(patch: pytest.MonkeyPatch, small: bool) -> None:
+    """Serve graphs of any size by the kernels for large ones."""
+    if small:
         patch.setattr(kernels, "whole_graph", lambda: 0)
 
 
@@ -134,8 +134,8 @@ def test_heads_split_off_the_channels_are_read_in_place(
     monkeypatch.undo()
     leaves = [each.double().clone().requires_grad_() for each in (values, target, source)]
     want, _ = graph_attention_reference(*leaves, adjacency)
-    wanted = torch.autograd.grad(want, leaves, grad.double())
-    for got, exact in zip((out, *grads), (want.detach(), *wanted), strict=True):
+    expected = torch.autograd.grad(want, leaves, grad.double())
+    for got, exact in zip((out, *grads), (want.detach(), *expected), strict=True):
         assert got.is_contiguous()
         torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-5)
 
@@ -147,7 +147,7 @@ def test_outputs_that_were_not_used(
 ) -> None:
     small_tiles(monkeypatch, tiled)
     inputs, adjacency, cotangents = problem(2, 2, 18, 9)
-    given = [grad if wanted else None for grad, wanted in zip(cotangents, used, strict=True)]
+    given = [grad if is_used else None for grad, is_used in zip(cotangents, used, strict=True)]
     got = kernels.backward(*given, *inputs, adjacency, 0.2)
     leaves = [each.double().requires_grad_() for each in inputs]
     outputs = graph_attention_reference(*leaves, adjacency)
@@ -159,14 +159,12 @@ def test_outputs_that_were_not_used(
         allow_unused=True,
         materialize_grads=True,
     )
-    for ours, theirs in zip(got, want, strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+    for value, expected in zip(got, want, strict=True):
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @tiled_or_not
-def test_infinities_go_along_edges_as_in_a_sum(
-    tiled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_infinities_follow_edges_as_in_a_sum(tiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     small_tiles(monkeypatch, tiled)
     (values, target, source), adjacency, _ = problem(1, 1, 18, 5)
     adjacency = adjacency[0]
@@ -193,10 +191,10 @@ def test_large_scores_do_not_overflow() -> None:
 
 
 @tiled_or_not
-@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+@pytest.mark.parametrize("bad_value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("where", ["values", "scores", "gradient"])
 def test_a_value_that_is_not_finite_stays_with_its_edges(
-    where: str, poison: float, tiled: bool, monkeypatch: pytest.MonkeyPatch
+    where: str, bad_value: float, tiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_tiles(monkeypatch, tiled)
     inputs, _, (grad, grad_weights) = problem(2, 1, 18, 5)
@@ -213,22 +211,22 @@ def test_a_value_that_is_not_finite_stays_with_its_edges(
     values, target, source = (tensor.clone() for tensor in inputs)
     grad = grad.clone()
     if where == "values":
-        values[0, :, 4, 2] = poison
+        values[0, :, 4, 2] = bad_value
     elif where == "scores":
-        source[0, :, 4] = target[0, :, 4] = poison
+        source[0, :, 4] = target[0, :, 4] = bad_value
     else:
-        grad[0, :, 17, 2] = poison
+        grad[0, :, 17, 2] = bad_value
     broken = run(values, target, source, grad)
-    # Hit are 4 itself and the targets of its edges; backward from 17, only 17 and 4.
-    spared = [i for i in range(18) if i not in (1, 4, 17)]
+    # Node 4 and the targets of its edges are reached; backward from 17, only 17 and 4.
+    others = [i for i in range(18) if i not in (1, 4, 17)]
     for before, after in zip(clean, broken, strict=True):
         assert torch.equal(after[1], before[1])
-        assert torch.equal(after[0][:, spared], before[0][:, spared])
-    hit = {"values": 0, "scores": 0, "gradient": 2}[where]
-    assert not broken[hit][0][:, 4].isfinite().all(-1).any()
+        assert torch.equal(after[0][:, others], before[0][:, others])
+    index = {"values": 0, "scores": 0, "gradient": 2}[where]
+    assert not broken[index][0][:, 4].isfinite().all(-1).any()
 
 
-def test_nothing_to_do() -> None:
+def test_empty_inputs() -> None:
     for shape in ((0, 2, 4, 3), (2, 0, 4, 3), (2, 2, 0, 3), (2, 2, 4, 0), (1, 1, 70, 0)):
         inputs = [torch.randn(s, device=DEVICE) for s in (shape, shape[:3], shape[:3])]
         adjacency = torch.ones(shape[2], shape[2], dtype=torch.bool, device=DEVICE)
@@ -239,13 +237,13 @@ def test_nothing_to_do() -> None:
         assert [grad.shape for grad in grads] == [each.shape for each in inputs]
 
 
-def test_weights_take_no_memory_unless_wanted() -> None:
+def test_weights_take_no_memory_unless_requested() -> None:
     inputs, adjacency, _ = problem(2, 2, 5, 3)
     assert kernels.forward(*inputs, adjacency, 0.2, False)[1].numel() == 0
     assert kernels.forward(*inputs, adjacency, 0.2, True)[1].shape == (2, 2, 5, 5)
 
 
-def test_cross_region_gat_runs_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cross_region_gat_uses_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     launched = []
 
     def launch(kernel: Any, *args: Any, **meta: Any) -> None:

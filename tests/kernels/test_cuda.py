@@ -65,7 +65,7 @@ def pair_tiles(x: Tensor) -> Tensor:
 
 
 def pooled(tokens: Tensor) -> Tensor:
-    """One number a pair; halves that are small integers lose nothing on the way to the op."""
+    """Return one number a pair; halves that are small integers are exact up to the op."""
     level = tokens.sum(-1) / 16
     gram = level.unsqueeze(-1) * level.unsqueeze(-2)
     weights, scatter = pair_pool(tokens / 8, tokens, gram)
@@ -79,7 +79,7 @@ def gated(x: Tensor) -> Tensor:
 
 
 def updated(x: Tensor) -> Tensor:
-    """Sums of integers are exact in half precision too; no value lies in the corner of the ReLU."""
+    """Update edges: sums of integers are exact in halves, and no value is at the ReLU's kink."""
     edges = x.unsqueeze(1).expand(-1, x.shape[1], -1, -1)
     position = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
     weight = 1 + (position[:, None] - position).cos() / 2
@@ -102,7 +102,7 @@ op_cases = pytest.mark.parametrize("op", OPS, ids=lambda op: op.__name__)
 
 
 def nodes(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Integer-valued features: exact in any order of summation."""
+    """Return integer-valued features: exact in any order of summation."""
     return torch.randint(-3, 4, shape, device="cuda", dtype=torch.int8).to(dtype)
 
 
@@ -234,7 +234,7 @@ def test_autocast(op: Callable[[Tensor], Tensor]) -> None:
 
 
 @op_cases
-def test_tf32_does_not_choose(op: Callable[[Tensor], Tensor]) -> None:
+def test_tf32_changes_no_result(op: Callable[[Tensor], Tensor]) -> None:
     x = 100 + torch.randn(8, 41, 128, device="cuda")
     want = step(op, x)
     before = torch.get_float32_matmul_precision()
@@ -324,7 +324,7 @@ def test_edge_ops_equal_torch(shape: tuple[int, int, int], masked: bool, given: 
     statistics = (bias, weight + 0.5) if given else None
     mask = torch.rand(batch, count, device="cuda") < 0.8 if masked else None
     leaves = [edges, projected, target, source, weight + 0.5, bias]
-    # The two may round a value at the corner of the ReLU to different sides of it.
+    # The two may round a value at the kink of the ReLU to different sides of it.
     flat = [torch.zeros_like(edges), *leaves[1:]]
     signs = [
         edge_update(*flat, statistics, mask=mask, backend=backend)[0] > 0
@@ -349,7 +349,7 @@ def test_triton_is_the_default() -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         knn_max_relative(x, 4)
         torch.cuda.synchronize()
-    # Kernels of torch and its libraries have mangled names.
+    # Names of kernels of torch and its libraries are mangled.
     names = [event.name for event in profile.events()]
     assert any(re.match("[a-z][a-z0-9_]*_kernel", name) for name in names)
 

@@ -32,7 +32,7 @@ triton = functools.partial(edge_update, backend="triton")
 def problem(
     batch: int, nodes: int, channels: int, dtype: torch.dtype = torch.float32
 ) -> tuple[list[Tensor], Tensor]:
-    """Edges, projection, targets, sources, weight and bias; and a cotangent."""
+    """Return edges, projected edges, targets, sources, weight and bias; and a cotangent."""
     edges, projected, grad = torch.randn(3, batch, nodes, nodes, channels, device=DEVICE)
     target, source = torch.randn(2, batch, nodes, channels, device=DEVICE)
     weight, bias = torch.randn(2, nodes, nodes, device=DEVICE)
@@ -51,7 +51,7 @@ def compare(
     statistics: tuple[Tensor, Tensor] | None = None,
     mask: Tensor | None = None,
 ) -> None:
-    """New edges and gradients against the definition; values at a ReLU's corner are kept away."""
+    """Compare new edges and gradients with the definition, without values near the ReLU's kink."""
     wide = None if statistics is None else tuple(each.double() for each in statistics)
     exact = edge_update_reference(*(each.double() for each in tensors), wide, mask=mask)
     update = (exact[0] - tensors[0].double()).abs()
@@ -132,7 +132,7 @@ def test_edges_of_another_dtype_than_the_rest() -> None:
     assert_agree(mean, want[1])
 
 
-def test_a_large_common_value_costs_the_variance_no_digits() -> None:
+def test_a_large_common_value_does_not_cost_the_variance_digits() -> None:
     tensors, _ = problem(16, 3, 70)
     tensors[1] += 1000
     _, mean, var = triton(*tensors)
@@ -152,7 +152,7 @@ def test_absent_pairs_are_not_read_and_get_zeros(known: bool) -> None:
     wide = None if statistics is None else tuple(each.double() for each in statistics)
     leaves = [each.double().requires_grad_() for each in clean]
     want = edge_update_reference(*leaves, wide, mask=mask)
-    wanted = torch.autograd.grad(want[0], leaves[1:], grad.double())
+    want_grads = torch.autograd.grad(want[0], leaves[1:], grad.double())
     for each in (*tensors[:2], grad):
         each[absent] = torch.nan
     for each in tensors[2:4]:
@@ -168,8 +168,8 @@ def test_absent_pairs_are_not_read_and_get_zeros(known: bool) -> None:
         assert_agree(var, want[2])
     used = statistics or (mean, var)
     grads = kernels.backward(grad, *tensors[1:], *used, mask, 1e-5, known)
-    for ours, theirs in zip(grads, wanted, strict=True):
-        assert_agree(ours, theirs)
+    for got, expected in zip(grads, want_grads, strict=True):
+        assert_agree(got, expected)
     assert not grads[0][absent].any()
 
 
@@ -200,7 +200,7 @@ def test_opcheck(known: bool) -> None:
     opcheck(_edge_update.op, (*leaves, *given, mask, 1e-5, "triton"))
 
 
-def test_nothing_to_do() -> None:
+def test_empty_inputs() -> None:
     for shape in ((0, 3, 4), (2, 0, 4), (2, 3, 0)):
         tensors, grad = problem(*shape)
         leaves = [tensor.requires_grad_() for tensor in tensors]
@@ -228,8 +228,8 @@ def test_a_layer_gives_the_same_on_both_paths(training: bool) -> None:
         own = deepcopy(layer)
         with use_backend(backend):
             outs = own(x, edges)
-        wanted = [x, edges, *own.parameters()]
-        grads = torch.autograd.grad([out.square().sum() for out in outs], wanted)
+        inputs = [x, edges, *own.parameters()]
+        grads = torch.autograd.grad([out.square().sum() for out in outs], inputs)
         results.append([*outs, *grads, *own.buffers()])
     for got, want in zip(*results, strict=True):
         torch.testing.assert_close(

@@ -28,7 +28,7 @@ triton = functools.partial(gated_edge_aggregate, backend="triton")
 def problem(
     batch: int, nodes: int, channels: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Edges, values and the gradient of the output."""
+    """Return edges, values and the gradient of the output."""
     edge = 3 * torch.randn(batch, nodes, nodes, channels, device=DEVICE)
     values, grad = torch.randn(2, batch, nodes, channels, device=DEVICE)
     return edge.to(dtype), values.to(dtype), grad.to(dtype)
@@ -37,15 +37,15 @@ def problem(
 def valid_only(
     edge: Tensor, values: Tensor, grad: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Output and gradients of edges and values in float64; graphs of valid nodes, one by one."""
+    """Return output and gradients in float64, from graphs of the valid nodes, one by one."""
     edge, values = (each.double().requires_grad_() for each in (edge, values))
     out = torch.zeros_like(values)
     for b, graph in enumerate(edge):
-        there = (
+        valid = (
             torch.arange(edge.shape[1], device=DEVICE) if mask is None else mask[b].nonzero()[:, 0]
         )
-        weights = graph[there][:, there].sigmoid().softmax(1)
-        out[b, there] = (weights * values[b, there]).sum(1)
+        weights = graph[valid][:, valid].sigmoid().softmax(1)
+        out[b, valid] = (weights * values[b, valid]).sum(1)
     grad = grad.double() if mask is None else grad.double().where(mask[..., None], 0.0)
     return out.detach(), *torch.autograd.grad(out, (edge, values), grad)
 
@@ -59,9 +59,9 @@ def fill_absent(edge: Tensor, values: Tensor, grad: Tensor, mask: Tensor) -> Non
 def check(edge: Tensor, values: Tensor, grad: Tensor, mask: Tensor | None = None) -> None:
     got = kernels.forward(edge, values, mask), *kernels.backward(grad, edge, values, mask)
     want = valid_only(edge, values, grad, mask)
-    for ours, theirs, like in zip(got, want, (values, edge, values), strict=True):
-        assert ours.is_contiguous() and ours.dtype == like.dtype
-        assert_agree(ours, theirs)
+    for value, expected, like in zip(got, want, (values, edge, values), strict=True):
+        assert value.is_contiguous() and value.dtype == like.dtype
+        assert_agree(value, expected)
 
 
 @settings(max_examples=12, deadline=None)
@@ -91,7 +91,7 @@ def test_several_strips(channels: int) -> None:
     check(*problem(1, 3, channels))
 
 
-def test_a_number_of_sources_that_no_step_of_the_walk_divides() -> None:
+def test_a_number_of_sources_that_unrolled_loops_do_not_divide() -> None:
     tensors = problem(1, 17, 3)
     mask = torch.arange(17, device=DEVICE)[None] % 5 != 1
     fill_absent(*tensors, mask)
@@ -102,8 +102,8 @@ def test_a_number_of_sources_that_no_step_of_the_walk_divides() -> None:
 def test_gradients_of_larger_graphs(nodes: int) -> None:
     edge, values, grad = problem(1, nodes, 3)
     _, *want = valid_only(edge, values, grad, None)
-    for ours, theirs in zip(kernels.backward(grad, edge, values, None), want, strict=True):
-        assert_agree(ours, theirs)
+    for got, expected in zip(kernels.backward(grad, edge, values, None), want, strict=True):
+        assert_agree(got, expected)
 
 
 def test_edges_and_values_of_different_dtypes() -> None:
@@ -154,7 +154,7 @@ def test_opcheck(masked: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0)])
-def test_nothing_to_do(shape: tuple[int, int, int]) -> None:
+def test_empty_inputs(shape: tuple[int, int, int]) -> None:
     edge, values, grad = problem(*shape)
     assert kernels.forward(edge, values, None).shape == shape
     grads = kernels.backward(grad, edge, values, None)

@@ -32,21 +32,21 @@ TIES = ("exact", "all")
 SLACK = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
-def check_max_relative(wanted: Case) -> None:
-    """Integers: every number but a rounded sum of gradients is exact."""
-    x, own = wanted.x, wanted.sources is None
-    sources = x if own else wanted.sources
-    lists = wanted.neighbors()
-    some = (lists >= 0).any(2, keepdim=True).numpy()
+def check_max_relative(choice: Case) -> None:
+    """Compare with the definition; with integers every number but a sum of gradients is exact."""
+    x, own = choice.x, choice.sources is None
+    sources = x if own else choice.sources
+    lists = choice.neighbors()
+    nonempty = (lists >= 0).any(2, keepdim=True).numpy()
     best, want_winner = aggregate(sources, lists, "max")
-    out, neighbors, winner = kernels.forward(*wanted.arguments(), keep_winner=True)
+    out, neighbors, winner = kernels.forward(*choice.arguments(), keep_winner=True)
     assert torch.equal(neighbors.cpu(), lists) and out.dtype == x.dtype
-    assert np.array_equal(array(out), np.where(some, best - array(x), 0))
+    assert np.array_equal(array(out), np.where(nonempty, best - array(x), 0))
     assert winner.dtype == torch.uint8 and np.array_equal(array(winner), want_winner)
     grad = integers(*x.shape, dtype=x.dtype, seed=7)
     nodes = sources.shape[1]
     grad_x, grad_sources = kernels.backward(grad, neighbors, winner, nodes, own)
-    want_x = np.where(some, -array(grad), 0)
+    want_x = np.where(nonempty, -array(grad), 0)
     want_sources = aggregate_backward(grad, lists, want_winner, nodes, "max")
     assert grad_x.dtype == grad_sources.dtype == x.dtype
     if own:
@@ -60,8 +60,8 @@ def check_max_relative(wanted: Case) -> None:
 def check_topk(
     x: Tensor, values: Tensor, k: int, metric: str, ties: str, mask: Tensor | None = None
 ) -> None:
-    wanted = case(x, k, metric, mask=mask)
-    lists = wanted.neighbors()
+    choice = case(x, k, metric, mask=mask)
+    lists = choice.neighbors()
     out, neighbors, weights = topk_aggregate.forward(x, values, mask, k, metric, ties)
     assert torch.equal(neighbors.cpu(), lists) and out.dtype == values.dtype
     grad = integers(*values.shape, dtype=values.dtype, seed=7)
@@ -82,18 +82,18 @@ def check_topk(
 
 @settings(max_examples=15, deadline=None)
 @given(cases(most_nodes=16))
-def test_max_relative_equals_the_definition(wanted: Case) -> None:
-    check_max_relative(wanted)
+def test_max_relative_equals_the_definition(choice: Case) -> None:
+    check_max_relative(choice)
 
 
 @settings(max_examples=15, deadline=None)
 @given(cases(most_nodes=16), st.sampled_from(TIES), st.sampled_from(DTYPES), st.integers(1, 70))
 def test_topk_equals_the_definition(
-    wanted: Case, ties: str, dtype: torch.dtype, channels: int
+    choice: Case, ties: str, dtype: torch.dtype, channels: int
 ) -> None:
-    values = integers(*wanted.x.shape[:2], channels, dtype=dtype, seed=wanted.k)
-    k = min(wanted.k, wanted.x.shape[1])
-    check_topk(wanted.x, values, k, wanted.metric, ties, wanted.mask)
+    values = integers(*choice.x.shape[:2], channels, dtype=dtype, seed=choice.k)
+    k = min(choice.k, choice.x.shape[1])
+    check_topk(choice.x, values, k, choice.metric, ties, choice.mask)
 
 
 @pytest.mark.parametrize("nodes", [1, 41])
@@ -144,7 +144,7 @@ def test_a_value_of_nan_reaches_the_rows_that_list_it(ties: str) -> None:
     assert torch.equal(grad_values[0, :, 0].isnan(), listed)
 
 
-def test_an_absent_node_neither_gives_nor_gets() -> None:
+def test_an_absent_node_has_no_effect_and_gets_zeros() -> None:
     mask = torch.tensor([[True, False, True, True, False]], device=DEVICE)
     x = integers(1, 5, 3).masked_fill(~mask[..., None], torch.nan)
     out, lists, winner = kernels.forward(*case(x, 2, mask=mask).arguments(), keep_winner=True)
@@ -159,15 +159,15 @@ def test_an_absent_node_neither_gives_nor_gets() -> None:
 
 
 def test_the_winner_is_kept_for_gradients_only() -> None:
-    wanted = case(integers(2, 5, 3), 3)
-    assert kernels.forward(*wanted.arguments(), keep_winner=False)[2].shape == (0,)
+    choice = case(integers(2, 5, 3), 3)
+    assert kernels.forward(*choice.arguments(), keep_winner=False)[2].shape == (0,)
     empty = case(integers(0, 5, 3), 3)
     out, lists, winner = kernels.forward(*empty.arguments(), keep_winner=True)
     assert winner.shape == out.shape == (0, 5, 3) and lists.shape == (0, 5, 3)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_fused_and_single_kernels_choose_alike(metric: str) -> None:
-    wanted = case(torch.randn(2, 12, 20, device=DEVICE), 4, metric)
-    lists = knn_graph.forward(*wanted.arguments())
-    assert torch.equal(kernels.forward(*wanted.arguments(), keep_winner=True)[1], lists)
+def test_fused_and_single_kernels_give_equal_neighbors(metric: str) -> None:
+    choice = case(torch.randn(2, 12, 20, device=DEVICE), 4, metric)
+    lists = knn_graph.forward(*choice.arguments())
+    assert torch.equal(kernels.forward(*choice.arguments(), keep_winner=True)[1], lists)

@@ -22,16 +22,16 @@ from aurel.kernels.triton import knn_graph
 pytestmark = QUIET
 
 
-def check(wanted: Case) -> None:
-    got = knn_graph.forward(*wanted.arguments())
-    assert got.dtype == torch.int64 and got.device == wanted.x.device and got.is_contiguous()
-    assert torch.equal(got.cpu(), wanted.neighbors())
+def check(choice: Case) -> None:
+    got = knn_graph.forward(*choice.arguments())
+    assert got.dtype == torch.int64 and got.device == choice.x.device and got.is_contiguous()
+    assert torch.equal(got.cpu(), choice.neighbors())
 
 
 @settings(max_examples=40, deadline=None)
 @given(cases())
-def test_equals_the_definition(wanted: Case) -> None:
-    check(wanted)
+def test_equals_the_definition(choice: Case) -> None:
+    check(choice)
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 12, 17, 41, 64])
@@ -70,8 +70,8 @@ def test_features_of_an_absent_node_have_no_effect(metric: str) -> None:
     x = integers(2, 9, 5)
     mask = torch.ones(2, 9, dtype=torch.bool, device=DEVICE)
     mask[:, ::3] = False
-    spoiled = x.masked_fill(~mask[..., None], torch.nan)
-    check(case(spoiled, 4, metric, mask=mask))
+    with_nan = x.masked_fill(~mask[..., None], torch.nan)
+    check(case(with_nan, 4, metric, mask=mask))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -104,22 +104,22 @@ def test_signed_zeros_tie() -> None:
 def test_two_clusters_far_apart(distance: float) -> None:
     x = torch.randn(1, 40, 33, device=DEVICE)
     x[:, 20:] += distance
-    wanted = case(x, 9)
-    assert_nearest(knn_graph.forward(*wanted.arguments()), wanted)
+    choice = case(x, 9)
+    assert_nearest(knn_graph.forward(*choice.arguments()), choice)
 
 
 def test_one_outlier_far_from_the_origin() -> None:
     x = 1000 + torch.randn(1, 20, 33, device=DEVICE)
     x[:, 0] = 0
-    wanted = case(x, 5)
-    assert_nearest(knn_graph.forward(*wanted.arguments()), wanted)
+    choice = case(x, 5)
+    assert_nearest(knn_graph.forward(*choice.arguments()), choice)
 
 
 @pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-12, 1.0, 1e12, 1e30])
 def test_cosines_of_nodes_of_any_norm(size: float) -> None:
     x = torch.randn(1, 12, 16, dtype=torch.float64, device=DEVICE).mul(size).float()
-    wanted = case(x, 4, "cosine")
-    assert_nearest(knn_graph.forward(*wanted.arguments()), wanted, rtol=1e-4)
+    choice = case(x, 4, "cosine")
+    assert_nearest(knn_graph.forward(*choice.arguments()), choice, rtol=1e-4)
     mixed = case(integers(1, 12, 5) * torch.tensor([1.0, 2.0**90, 2.0**-90]).repeat(4)[:, None], 12)
     mixed.metric = "cosine"
     check(mixed)
@@ -127,9 +127,9 @@ def test_cosines_of_nodes_of_any_norm(size: float) -> None:
 
 def test_cosine_distance_with_a_bias() -> None:
     bias = torch.randn(2, 12, 12, device=DEVICE)
-    wanted = case(torch.randn(2, 12, 16, device=DEVICE) * 1e20, 4, "cosine", bias=bias)
-    got = knn_graph.forward(*wanted.arguments())
-    assert torch.equal(got.cpu(), wanted.neighbors())
+    choice = case(torch.randn(2, 12, 16, device=DEVICE) * 1e20, 4, "cosine", bias=bias)
+    got = knn_graph.forward(*choice.arguments())
+    assert torch.equal(got.cpu(), choice.neighbors())
 
 
 def test_empty_batch_and_no_channels() -> None:

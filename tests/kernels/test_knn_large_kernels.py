@@ -1,4 +1,4 @@
-"""knn kernels on graphs of more nodes than one tile: lists that run, candidates, exact rows."""
+"""knn kernels on graphs of more nodes than one tile: running lists, candidates, exact rows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aurel.kernels.triton import channel_tiles, knn_candidates, knn_exact, knn_g
 pytestmark = QUIET
 
 
-def check(wanted: Case) -> None:
-    assert torch.equal(knn_graph.forward(*wanted.arguments()).cpu(), wanted.neighbors())
+def check(choice: Case) -> None:
+    assert torch.equal(knn_graph.forward(*choice.arguments()).cpu(), choice.neighbors())
 
 
-def exact_rows(wanted: Case, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+def exact_rows(choice: Case, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """Check a choice by candidates; return which rows were chosen again from all pairs."""
     flags: list[Tensor] = []
     original = knn_candidates.exact_neighbors
@@ -27,26 +27,26 @@ def exact_rows(wanted: Case, monkeypatch: pytest.MonkeyPatch) -> Tensor:
         original(problem, neighbors, given_flags)
 
     monkeypatch.setattr(knn_candidates, "exact_neighbors", exact_neighbors)
-    assert_nearest(knn_graph.forward(*wanted.arguments()), wanted)
+    assert_nearest(knn_graph.forward(*choice.arguments()), choice)
     return flags[0] != 0
 
 
 @settings(max_examples=15, deadline=None)
 @given(cases(most_nodes=40))
-def test_small_tiles_equal_the_definition(wanted: Case) -> None:
-    assume(wanted.k * wanted.dilation <= 16)
+def test_small_tiles_equal_the_definition(choice: Case) -> None:
+    assume(choice.k * choice.dilation <= 16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(channel_tiles, "WHOLE_GRAPH", 16)
         patch.setattr(knn_exact, "WHOLE_GRAPH", 16)
-        check(wanted)
+        check(choice)
 
 
 @settings(max_examples=15, deadline=None)
 @given(cases(most_nodes=20, metrics=("l2",)))
-def test_candidates_equal_the_definition(wanted: Case) -> None:
+def test_candidates_equal_the_definition(choice: Case) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(knn_graph, "WHOLE_GRAPH", 0)
-        check(wanted)
+        check(choice)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -71,7 +71,7 @@ def test_lists_of_any_length(nodes: int, k: int) -> None:
 def test_sources_bias_masks_and_dilation() -> None:
     generator = torch.Generator().manual_seed(0)
     present = torch.rand(1, 100, generator=generator).to(DEVICE) < 0.7
-    wanted = case(
+    choice = case(
         torch.randn(1, 20, 7, device=DEVICE),
         6,
         sources=torch.randn(1, 100, 7, device=DEVICE),
@@ -80,12 +80,12 @@ def test_sources_bias_masks_and_dilation() -> None:
         source_mask=present,
         dilation=3,
     )
-    check(wanted)
+    check(choice)
 
 
 def test_random_features_are_chosen_from_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = case(torch.randn(1, 100, 24, device=DEVICE), 9)
-    assert not exact_rows(wanted, monkeypatch).any()
+    choice = case(torch.randn(1, 100, 24, device=DEVICE), 9)
+    assert not exact_rows(choice, monkeypatch).any()
 
 
 def test_two_clusters_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,9 +98,9 @@ def test_two_clusters_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nodes_on_a_line_far_from_the_origin() -> None:
     x = torch.cat((torch.arange(40) * 0.1 - 3000, torch.arange(40) * 0.1 + 3000))[None, :, None]
-    wanted = case(x.to(DEVICE), 1)
-    assert_nearest(knn_graph.forward(*wanted.arguments()), wanted)
-    assert torch.equal(knn_graph.forward(*wanted.arguments())[0, :, 0].cpu(), torch.arange(80))
+    choice = case(x.to(DEVICE), 1)
+    assert_nearest(knn_graph.forward(*choice.arguments()), choice)
+    assert torch.equal(knn_graph.forward(*choice.arguments())[0, :, 0].cpu(), torch.arange(80))
 
 
 def test_equal_nodes_are_chosen_from_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,8 +127,8 @@ def test_a_node_that_is_not_finite_comes_last(value: float) -> None:
 
 
 def test_tiny_features() -> None:
-    wanted = case(integers(1, 66, 5) * 2.0**-60, 9)
-    check(wanted)
+    choice = case(integers(1, 66, 5) * 2.0**-60, 9)
+    check(choice)
 
 
 def test_fewer_sources_than_k() -> None:

@@ -22,7 +22,7 @@ SLACK = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 def random_lists(
     batch: int, nodes: int, k: int, sources: int, seed: int = 0, empty: float = 0.2
 ) -> Tensor:
-    """Neighbors with repetitions, and slots anywhere that name no node."""
+    """Return lists with repetitions and with indices out of range."""
     generator = torch.Generator().manual_seed(seed)
     lists = torch.randint(0, sources, (batch, nodes, k), generator=generator)
     outside = torch.tensor([-1, sources, 2**40, -(2**40)])
@@ -31,7 +31,7 @@ def random_lists(
 
 
 def check(x: Tensor, lists: Tensor, reduce: str, seed: int = 0) -> None:
-    """Values and gradients against the definition, with integers that often tie."""
+    """Compare values and gradients with the definition."""
     want, want_winner = aggregate(x, lists, reduce)
     out, winner = kernels.forward(x, lists, reduce, True)
     slack = SLACK[x.dtype]

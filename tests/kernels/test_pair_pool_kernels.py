@@ -37,7 +37,7 @@ tiled_or_not = pytest.mark.parametrize("tiled", [False, True], ids=["whole", "ti
 def problem(
     batch: int, nodes: int, tokens: int, width: int, dtype: torch.dtype = torch.float32
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Queries, keys and matrices that are no Gram matrices; cotangents of both outputs."""
+    """Return queries, keys and matrices (not Gram matrices), and cotangents of both outputs."""
     queries, keys = torch.randn(2, batch, nodes, tokens, width, device=DEVICE)
     matrices = torch.randn(batch, nodes, tokens, tokens, device=DEVICE)
     grads = [torch.randn(batch, nodes, nodes, *s, device=DEVICE) for s in ((tokens,), ())]
@@ -45,10 +45,10 @@ def problem(
 
 
 @contextmanager
-def small_tiles(wanted: bool = True) -> Iterator[None]:
-    """Let few tokens count as many, and be cut into tiles of sixteen."""
+def small_tiles(small: bool = True) -> Iterator[None]:
+    """Serve any number of tokens by the kernels for many, with tiles of sixteen."""
     with pytest.MonkeyPatch.context() as patch:
-        if wanted:
+        if small:
             patch.setattr(kernels, "WHOLE_PAIR", 0)
             patch.setitem(pair_pool_large.OPTIONS, "BLOCK_D", 16)
         yield
@@ -139,14 +139,15 @@ def check_tokens_with_nan() -> None:
         assert out is not None and before is not None
         assert out[bad].isnan().any(-1).all() and torch.equal(out[~bad], before[~bad])
     grad_query, grad_key, grad_gram = torch.autograd.grad(outs, leaves, grads)
-    # In the first image source 1 meets every target; in the second, target 2 every source.
+    # In the first image source 1 is paired with every target; in the second, target 2 with every
+    # source.
     assert grad_query[0, [0, 2]].isfinite().all()
     assert grad_query[1].isnan().flatten(1).any(1).all()
     assert grad_key[1, :2].isfinite().all() and grad_gram[1, :2].isfinite().all()
 
 
 @tiled_or_not
-def test_nothing_to_do(tiled: bool) -> None:
+def test_empty_inputs(tiled: bool) -> None:
     for shape in ((0, 3, 4, 2), (2, 0, 4, 2)):
         inputs, grads = problem(*shape)
         leaves = [tensor.requires_grad_() for tensor in inputs]
@@ -157,7 +158,7 @@ def test_nothing_to_do(tiled: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_cross_attention_is_served_by_them(dtype: torch.dtype) -> None:
+def test_cross_attention_uses_the_kernels(dtype: torch.dtype) -> None:
     shape = (2, 3, 7)
     query, key = (torch.randn(*shape, 70, device=DEVICE).to(dtype) for _ in range(2))
     value = torch.randn(*shape, 4, device=DEVICE).to(dtype)
@@ -170,7 +171,7 @@ def test_cross_attention_is_served_by_them(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_multi_dimensional_edges_run_through_them(
+def test_multi_dimensional_edges_use_the_kernels(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched = []

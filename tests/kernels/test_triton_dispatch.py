@@ -1,4 +1,4 @@
-"""When the Triton kernels serve an op, and what an op says when they cannot."""
+"""The calls that Triton kernels serve, and the messages for those that they do not serve."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ pytestmark = QUIET
 
 
 @pytest.fixture(autouse=True)
-def _no_answers_kept() -> Iterator[None]:
-    """Here the environment changes within a process."""
+def _fresh_caches() -> Iterator[None]:
+    """Clear the caches, since these tests change the environment."""
     for cached in (_cached_obstacle, kernel):
         cached.cache_clear()
     yield
@@ -113,15 +113,15 @@ def test_processors_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(launch, "INTERPRETED", False)
     _cached_obstacle.cache_clear()
     assert environment_obstacle(cpu) == "Triton was imported before TRITON_INTERPRET was set"
-    wanted = (
+    expected = (
         "the tensors are on a CPU; the kernels need a GPU, or Triton's interpreter "
         "(TRITON_INTERPRET=1 before the start of Python)"
     )
     for value in ("0", ""):
         monkeypatch.setenv("TRITON_INTERPRET", value)
-        assert environment_obstacle(cpu) == wanted
+        assert environment_obstacle(cpu) == expected
     monkeypatch.delenv("TRITON_INTERPRET")
-    assert environment_obstacle(cpu) == wanted
+    assert environment_obstacle(cpu) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,15 +130,15 @@ def test_processors_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None
 def test_graphics_processors_that_are_not_served(
     major: int, hip: str | None, served: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a machine that has one would say; AMD's number otherwise."""
+    """Compute capability is a number of NVIDIA's GPUs; AMD's are not checked."""
     capability = {torch.device("cuda", 1): SimpleNamespace(major=major)}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", capability.__getitem__)
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr(import_module("aurel.kernels.triton.launch"), "INTERPRETED", False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    wanted = "the kernels need compute capability 8.0 at least, got 7"
-    assert environment_obstacle(torch.device("cuda", 1)) == (None if served else wanted)
+    expected = "the kernels need compute capability 8.0 at least, got 7"
+    assert environment_obstacle(torch.device("cuda", 1)) == (None if served else expected)
 
 
 def test_auto_falls_back_with_one_warning_a_cause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_a_call_for_triton_reaches_the_kernels(name: str, monkeypatch: pytest.Mo
 
 
 def calls() -> list:
-    """One call of each operator for the kernels, and of its gradient where shapes differ."""
+    """Return calls of each operator, and of its gradient where shapes differ."""
     x, source = torch.randn(2, 6, 5, device=DEVICE), torch.randn(2, 8, 5, device=DEVICE)
     lists = torch.randint(-1, 6, (2, 6, 3), device=DEVICE)
     mask = torch.rand(2, 6, device=DEVICE) < 0.8
@@ -244,7 +244,7 @@ def calls() -> list:
     pair = [torch.randn(1, 2, 3, width, device=DEVICE) for width in (2, 2, 3)]
     pair_leaves = [tensor.clone().requires_grad_() for tensor in pair]
     mean, scatter = torch.rand(1, 2, 2, 3, device=DEVICE), torch.rand(1, 2, 2, device=DEVICE)
-    nothing = grad.new_empty(0)
+    empty = grad.new_empty(0)
     own, other = (None, None, mask, None), (source, None, mask, None)
     chosen = (3, "l2", True, 1)
     return [
@@ -263,7 +263,7 @@ def calls() -> list:
         ("pair_pool", tuple(pair_leaves)),
         ("pair_pool", (*pair_leaves[:2], None)),
         ("pair_pool_backward", (mean, scatter, mean, *pair)),
-        ("pair_pool_backward", (mean, nothing, mean, *pair[:2], None)),
+        ("pair_pool_backward", (mean, empty, mean, *pair[:2], None)),
     ]
 
 

@@ -11,7 +11,7 @@ from mutmut.mutation import mutators
 NONE_FOR_VALUE = mutators.operator_assignment
 OF_ARGUMENTS = mutators.operator_arg_removal
 OF_STRINGS = mutators.operator_string
-# Types and decorators; and what checks that lengths agree which do.
+# Types, decorators, and arguments that only check that lengths are equal.
 PASSED_OVER = (
     m.Annotation()
     | m.Decorator()
@@ -35,7 +35,7 @@ def mutants_of(source: str) -> Iterator[tuple[str, str]]:
 
 
 class _Faults(cst.CSTVisitor):
-    """Collects the nodes of a module with what to put in their place."""
+    """Collects the nodes of a module with faulty replacements."""
 
     def __init__(self) -> None:
         super().__init__()

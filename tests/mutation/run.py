@@ -1,7 +1,7 @@
-"""Which small faults in the ops and losses do the tests notice? `make mutants`.
+"""Count the small faults in ops and losses that the tests detect: `make mutants`.
 
 Every mutant is written into a copy of the tree and tested in a fork of this process, which has
-torch loaded already. Tests that compile or export are left out; hypothesis draws few examples.
+torch loaded already. Tests that compile or export are left out; hypothesis runs few examples.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MEMORY = 24 * 2**30
 
 
 class FewExamples:
-    """A plugin: no test draws more than these."""
+    """A plugin that limits the examples of every test."""
 
     most = 20
 
@@ -59,8 +59,8 @@ def start(tree: Path, tests: list[tuple[str, list[str]]], seconds: int) -> int:
     os.dup2(sink, 2)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    for wanted, files in tests:
-        selection = f"({wanted or 'test'}) and not compile and not export"
+    for names, files in tests:
+        selection = f"({names or 'test'}) and not compile and not export"
         code = pytest.main([*OPTIONS, "-k", selection, *files], plugins=[FewExamples()])
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             os._exit(1)
@@ -68,20 +68,20 @@ def start(tree: Path, tests: list[tuple[str, list[str]]], seconds: int) -> int:
 
 
 def outcome(status: int) -> str:
-    """Name what the status of a test process says."""
+    """Return the result of a test process, by its exit status."""
     if os.WIFSIGNALED(status):
         return f"signal {os.WTERMSIG(status)}"
     return SURVIVED if os.WEXITSTATUS(status) == 0 else "killed"
 
 
-def put(tree: Path, path: str, code: str, second: int) -> None:
-    """Write a file of an age of its own, by which Python knows what it has compiled."""
+def write_mutant(tree: Path, path: str, code: str, second: int) -> None:
+    """Write a file with a time of its own, by which Python notices the change."""
     (tree / path).write_text(code)
     os.utime(tree / path, (second, second))
 
 
-def drawn(path: str, most: int | None) -> dict[str, str]:
-    """Return mutants of a file by what tells them apart, or at most so many, always the same."""
+def sampled(path: str, most: int | None) -> dict[str, str]:
+    """Return the mutants of a file by unique names; at most `most`, always the same sample."""
     mutants = dict[str, str]()
     for line, code in mutants_of((ROOT / path).read_text()):
         name = f"{path}: {line}"
@@ -92,7 +92,7 @@ def drawn(path: str, most: int | None) -> dict[str, str]:
 
 
 def tested(path: str, mutants: dict[str, str], trees: list[Path]) -> Iterator[tuple[str, str]]:
-    """Yield what becomes of mutants of a file, by their names."""
+    """Yield the result of each mutant of a file, by its name."""
     tests = tests_of(path)
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     _, status = os.waitpid(start(trees[0], tests, 1000), 0)
@@ -104,11 +104,11 @@ def tested(path: str, mutants: dict[str, str], trees: list[Path]) -> Iterator[tu
     while waiting or running:
         while waiting and free:
             name, tree = waiting.pop(0), free.pop()
-            put(tree, path, mutants[name], next(age))
+            write_mutant(tree, path, mutants[name], next(age))
             running[start(tree, tests, limit)] = tree, name
         process, status = os.wait()
         tree, name = running.pop(process)
-        put(tree, path, (ROOT / path).read_text(), 0)
+        write_mutant(tree, path, (ROOT / path).read_text(), 0)
         free.append(tree)
         yield name, outcome(status)
 
@@ -131,27 +131,27 @@ def main() -> None:
     gc.freeze()
     known, unknown, total = read_survivors(), [], Counter[str]()
     print("| file | mutants | killed | survived | score |\n| --- | --: | --: | --: | --: |")
-    with tempfile.TemporaryDirectory() as room:
-        trees = [plant(Path(room) / str(job)) for job in range(args.jobs)]
+    with tempfile.TemporaryDirectory() as folder:
+        trees = [copy_tree(Path(folder) / str(job)) for job in range(args.jobs)]
         for path in files:
             report = args.results / f"{Path(path).stem}.json"
-            mutants = drawn(path, args.sample)
-            became = json.loads(report.read_text()) if args.again else {}
-            asked = {
-                name: mutants[name] for name in mutants if became.get(name, SURVIVED) == SURVIVED
+            mutants = sampled(path, args.sample)
+            results = json.loads(report.read_text()) if args.again else {}
+            remaining = {
+                name: mutants[name] for name in mutants if results.get(name, SURVIVED) == SURVIVED
             }
-            became |= tested(path, asked, trees)
-            report.write_text(json.dumps(became, indent=1) + "\n")
-            count = Counter(became[name] for name in mutants)
+            results |= tested(path, remaining, trees)
+            report.write_text(json.dumps(results, indent=1) + "\n")
+            count = Counter(results[name] for name in mutants)
             total += count
             print(row(path, count), flush=True)
-            unknown += [name for name in mutants if became[name] == SURVIVED and name not in known]
+            unknown += [name for name in mutants if results[name] == SURVIVED and name not in known]
     print(row("all", total))
     if unknown:
         sys.exit("\n".join(["Not in survivors.txt:", *unknown]))
 
 
-def plant(tree: Path) -> Path:
+def copy_tree(tree: Path) -> Path:
     """Copy what tests need to `tree`, and return it."""
     for name in COPIED:
         shutil.copytree(ROOT / name, tree / name)
@@ -160,13 +160,13 @@ def plant(tree: Path) -> Path:
 
 
 def read_survivors() -> set[str]:
-    """Return the mutants that have been read and found to stay."""
+    """Return the mutants that were examined and are accepted."""
     lines = (Path(__file__).parent / "survivors.txt").read_text().splitlines()
     return {line for line in lines if "=>" in line}
 
 
 def row(name: str, count: Counter[str]) -> str:
-    """Return what became of a file's mutants as a row of a table."""
+    """Return the results of a file's mutants as a row of a table."""
     killed = count.total() - count[SURVIVED]
     share = f"{100 * killed / count.total():.0f} %"
     return f"| {name} | {count.total()} | {killed} | {count[SURVIVED]} | {share} |"

@@ -1,4 +1,4 @@
-"""Which tests ought to notice a fault in a file."""
+"""The tests that should detect a fault in a file."""
 
 from __future__ import annotations
 
@@ -47,10 +47,12 @@ RAGGED = ["ragged_knn_graph", "ragged_aggregate", "work_of_ragged_graphs"]
 USERS = {
     "__init__": [],
     "distances": [*KNN, "exact_choice", "ties", "sources_bias_dilation"],
+    "edge_update_blocks": ["edge_update"],
     "gather_reduce": ["neighbor_aggregate", *KNN, "sources_bias_dilation"],
     "image_blocks": ["edge_update", "gated_edge_aggregate"],
     "knn_graph": ["knn_graph", "sources_bias_dilation", "ties"],
     "knn_max_relative": ["knn_max_relative", "sources_bias_dilation"],
+    "masks": ["edge_update", "gated_edge_aggregate", "pairwise_cross_attention"],
     "neighbor_aggregate": ["neighbor_aggregate", "ragged_aggregate", "arguments_of_ops"],
     "numba_support": ["backend"],
     "pairwise_halves": ["pairwise_marginals"],
@@ -67,7 +69,7 @@ USERS = {
 
 
 def tests_of(path: str) -> list[tuple[str, list[str]]]:
-    """Return selections of the tests that ought to notice a fault in a file, fastest first."""
+    """Return selections of the tests that should detect a fault in a file, fastest first."""
     name = Path(path).stem
     if not path.startswith("aurel/ops/"):
         own = f"tests/test_{name.rstrip('s')}_losses.py"

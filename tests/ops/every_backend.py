@@ -1,4 +1,4 @@
-"""The backends that can serve a call here, for tests of what all of them promise."""
+"""The backends that can serve a call on a CPU, for tests that hold for all of them."""
 
 from __future__ import annotations
 

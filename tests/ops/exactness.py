@@ -1,4 +1,4 @@
-"""How good a choice of neighbors is, judged by scores in float64."""
+"""The quality of a choice of neighbors, by scores in float64."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROUNDING = 1e-6  # of a score, relative to what is summed up in it
+ROUNDING = 1e-6  # of a score, relative to the numbers summed in it
 Array = np.ndarray
 
 
 def scores_and_sizes(x: Array, sources: Array, metric: str) -> tuple[Array, Array]:
-    """(N, M) scores of finite nodes in float64, and the size of the numbers that are summed."""
+    """Return (N, M) scores of finite nodes in float64, and the size of the summed numbers."""
     target, source = x[:, None].astype(np.float64), sources[None].astype(np.float64)
     if metric == "l2":
         out = np.sqrt(((source - target) ** 2).sum(-1))
@@ -30,7 +30,7 @@ def scores_and_sizes(x: Array, sources: Array, metric: str) -> tuple[Array, Arra
 def assert_nearest(
     lists: Tensor, x: Tensor, metric: str, sources: Tensor | None = None, rounding: float = ROUNDING
 ) -> None:
-    """Assert that none of the chosen is farther than those left out, by more than rounding.
+    """Assert that no chosen node is farther than one left out, by more than rounding.
 
     Where the scores of a row are farther apart than rounding, its list must be the sorted one.
     """
@@ -51,7 +51,7 @@ def assert_nearest(
 
 
 def share_of_clear_rows(x: Tensor, k: int, metric: str) -> float:
-    """How many of the rows `assert_nearest` compares node by node."""
+    """Return the share of rows that `assert_nearest` compares node by node."""
     score, size = scores_and_sizes(x.double().numpy(), x.double().numpy(), metric)
     best = np.sort(score, 1)
     slack = 4 * ROUNDING * np.take_along_axis(size, score.argsort(1), 1)
@@ -59,6 +59,6 @@ def share_of_clear_rows(x: Tensor, k: int, metric: str) -> float:
 
 
 def mixed_lengths(batch: int, nodes: int, channels: int) -> Tensor:
-    """Nodes whose norms go from 1e-12 to 1e30 within each graph."""
+    """Return nodes with norms from 1e-12 to 1e30 within each graph."""
     lengths = torch.logspace(-12, 30, nodes, dtype=torch.float64)
     return (torch.randn(batch, nodes, channels).double() * lengths[:, None]).float()

@@ -51,7 +51,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
     update = (edges, leaf(BATCH, NODES, NODES, WIDTH), x, leaf(BATCH, NODES, WIDTH), *pairs)
     graphs = torch.tensor([0, 0, 3, 3, 3, 8])
     flat, rows = torch.randn(6, WIDTH), torch.randn(5, WIDTH)
-    nothing = grad.new_empty(0)
+    empty = grad.new_empty(0)
     fields, couplings = leaf(BATCH, NODES), leaf(NODES, NODES)
     sums = (torch.randn(BATCH), torch.randn(BATCH, NODES), torch.rand(BATCH, NODES, NODES))
     fitted = (fields.detach(), couplings.detach())
@@ -109,7 +109,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
         "pair_pool": [(2, (tokens, -tokens, gram)), (1, (tokens, -tokens, None))],
         "pair_pool_backward": [
             (3, (pooled, scatter, pooled, tokens.detach(), tokens.detach(), gram.detach())),
-            (2, (pooled, nothing, pooled, tokens.detach(), tokens.detach(), None)),
+            (2, (pooled, empty, pooled, tokens.detach(), tokens.detach(), None)),
         ],
         "pairwise_marginals": [
             (2, (fields, couplings, None, False)),
@@ -117,7 +117,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
             (3, (1000 * fields, couplings, MASK, True)),
         ],
         "pairwise_marginals_backward": [
-            (2, (*sums[:2], nothing, *sums[:2], nothing, *fitted, None)),
+            (2, (*sums[:2], empty, *sums[:2], empty, *fitted, None)),
             (2, (*sums, *sums, *fitted, MASK)),
             (2, (*sums, *outputs, *far, None)),
         ],
@@ -130,7 +130,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
             (2, (node.sign(), x, MASK, K, "l1", "all")),
         ],
         "topk_aggregate_backward": [
-            (1, (grad, own, nothing, "exact")),
+            (1, (grad, own, empty, "exact")),
             (1, (grad, own, torch.rand(BATCH, NODES, NODES), "all")),
         ],
     }

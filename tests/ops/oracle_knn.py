@@ -8,7 +8,7 @@ Array = np.ndarray
 
 
 def scores(x: Array, metric: str, sources: Array | None = None, bias: Array | None = None) -> Array:
-    """(N, M) scores of one graph, smaller is nearer; NaN where not known."""
+    """Return (N, M) scores of one graph, smaller is nearer; NaN where undefined."""
     x = x.astype(np.float64)
     sources = x if sources is None else sources.astype(np.float64)
     out = np.empty((len(x), len(sources)))
@@ -42,13 +42,13 @@ def neighbors(
     bias: Array | None = None,
     dilation: int = 1,
 ) -> Array:
-    """(B, N, K) nearest nodes, ties to the lowest index, -1 where there is none."""
+    """Return (B, N, K) nearest nodes, ties to the lowest index, -1 where there is none."""
     batch, nodes, _ = x.shape
     others = x if sources is None else sources
     present = np.ones((batch, nodes), bool) if mask is None else mask
     if sources is None:
         source_mask = mask
-    known = np.ones(others.shape[:2], bool) if source_mask is None else source_mask
+    valid = np.ones(others.shape[:2], bool) if source_mask is None else source_mask
     out = np.full((batch, nodes, k), -1)
     for b in range(batch):
         shift = bias if bias is None or bias.ndim == 2 else bias[b]
@@ -58,14 +58,14 @@ def neighbors(
             if not present[b, i]:
                 continue
             order = np.argsort(distance[i], kind="stable")
-            chosen = [j for j in order if known[b, j] and (loop or j != i)]
+            chosen = [j for j in order if valid[b, j] and (loop or j != i)]
             chosen = chosen[: k * dilation : dilation]
             out[b, i, : len(chosen)] = chosen
     return out
 
 
 def aggregate(x: Array, lists: Array, reduce: str) -> Array:
-    """(B, N, C) reductions over the listed nodes of (B, M, C), 0 where there is none."""
+    """Return (B, N, C) reductions over the listed nodes of (B, M, C), 0 where there is none."""
     out = np.zeros((*lists.shape[:2], x.shape[2]))
     for b, i in np.ndindex(*lists.shape[:2]):
         chosen = [j for j in lists[b, i] if j >= 0]
@@ -75,19 +75,19 @@ def aggregate(x: Array, lists: Array, reduce: str) -> Array:
 
 
 def max_relative(x: Array, lists: Array, sources: Array | None = None) -> Array:
-    """(B, N, C) maxima of s_j - x_i."""
-    some = (lists >= 0).any(2, keepdims=True)
-    return np.where(some, aggregate(x if sources is None else sources, lists, "max") - x, 0)
+    """Return (B, N, C) maxima of s_j - x_i."""
+    nonempty = (lists >= 0).any(2, keepdims=True)
+    return np.where(nonempty, aggregate(x if sources is None else sources, lists, "max") - x, 0)
 
 
 def max_gradient(x: Array, lists: Array, grad: Array, relative: bool) -> Array:
-    """Gradient of the maximum (or of max-relative) with respect to the nodes that are listed."""
+    """Return the gradient of the maximum (or of max-relative) with respect to the listed nodes."""
     out = source_gradient(x, lists, grad)
     return out + node_gradient(lists, grad) if relative else out
 
 
 def source_gradient(sources: Array, lists: Array, grad: Array) -> Array:
-    """Gradient of the maximum: to the first neighbor that attains it."""
+    """Return the gradient of the maximum: to the first neighbor that attains it."""
     out = np.zeros(sources.shape)
     for b, i in np.ndindex(*lists.shape[:2]):
         chosen = [j for j in lists[b, i] if j >= 0]
@@ -97,14 +97,14 @@ def source_gradient(sources: Array, lists: Array, grad: Array) -> Array:
 
 
 def node_gradient(lists: Array, grad: Array) -> Array:
-    """Gradient of max-relative with respect to the node that is subtracted."""
+    """Return the gradient of max-relative with respect to the node that is subtracted."""
     return np.where((lists >= 0).any(2, keepdims=True), -grad, 0.0)
 
 
 def topk(
     x: Array, values: Array, k: int, metric: str, ties: str, mask: Array | None = None
 ) -> Array:
-    """(B, N, C) mean of the k chosen values, or D^-1/2 A D^-1/2 values with all ties."""
+    """Return (B, N, C) means of the k chosen values, or D^-1/2 A D^-1/2 values with all ties."""
     lists = neighbors(x, k, metric, mask=mask)
     if ties == "exact":
         return aggregate(values, lists, "mean")

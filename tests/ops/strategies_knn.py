@@ -24,7 +24,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn, integers: bool = True, metrics: tuple[str, ...] = METRICS) -> Case:
-    """Features, and arguments that fit them. Small integers make every distance exact."""
+    """Generate features, and arguments that fit them. Small integers make every distance exact."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     loop = draw(st.booleans())
     nodes = draw(st.integers(1 if loop else 2, 19))

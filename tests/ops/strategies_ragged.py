@@ -30,7 +30,7 @@ class RaggedCase:
     rng: np.random.Generator
 
     def dense(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, C) with NaN where nothing is, its mask, and each place's row of x, -1 for none."""
+        """Return features (B, N, C), padded with NaN, the mask, and each one's row of x or -1."""
         sizes = self.batch.bincount(minlength=1)
         nodes = max(int(sizes.max()), self.k + (not self.loop))
         row = torch.full((len(sizes), nodes), -1)
@@ -44,16 +44,16 @@ class RaggedCase:
         return x, mask, row
 
     def to_rows(self, lists: Tensor, row: Tensor) -> Tensor:
-        """Neighbor lists of the dense form, (B, N, K), as rows of x, (M, K)."""
+        """Return neighbor lists of the dense form, (B, N, K), as rows of x, (M, K)."""
         graphs = torch.arange(len(lists))[:, None, None]
         return row[graphs, lists.clamp_min(0)].where(lists >= 0, -1)[row >= 0]
 
 
 @st.composite
 def ragged_cases(draw: st.DrawFn, integers: bool = True) -> RaggedCase:
-    """Features and arguments. Small integers make distances exact and ties frequent."""
+    """Generate features and arguments. Small integers make distances exact and ties frequent."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    # torch-cluster keeps the order of ten nodes, not that of more.
+    # torch-cluster keeps the order of up to ten nodes, not that of more.
     size = st.integers(0, 6) | st.integers(0, 17)
     sizes = draw(st.lists(size, min_size=1, max_size=4))
     shape = (sum(sizes), draw(st.integers(1, 4)))

@@ -1,4 +1,4 @@
-"""What the ops say of bad arguments, word for word."""
+"""The exact messages of errors in arguments of ops."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def message(check, *args, **options) -> str:
 
 def test_choices() -> None:
     arguments.check_choice("metric", "l1", ("l2", "l1"))
-    said = message(arguments.check_choice, "metric", "L1", ("l2", "l1"))
-    assert said == "metric must be one of l2, l1, got 'L1'"
+    text = message(arguments.check_choice, "metric", "L1", ("l2", "l1"))
+    assert text == "metric must be one of l2, l1, got 'L1'"
 
 
 def test_shapes() -> None:
     for sizes in ({}, {"C": 3}, {"B": 2, "N": 5, "C": 3}):
         arguments.check_shape("x", X, "B N C", **sizes)
-    said = message(arguments.check_shape, "x", X, "B N C", B=2, N=4)
-    assert said == "x must have shape (B=2, N=4, C), got (2, 5, 3)"
+    text = message(arguments.check_shape, "x", X, "B N C", B=2, N=4)
+    assert text == "x must have shape (B=2, N=4, C), got (2, 5, 3)"
     assert message(arguments.check_shape, "x", X, "B N", B=3) == (
         "x must have shape (B=3, N), got (2, 5, 3)"
     )
@@ -50,8 +50,8 @@ def test_masks() -> None:
         "mask must be bool (True where the node exists), got torch.float32"
     )
     for shape in ((1, 5), (2, 4)):
-        said = message(arguments.check_mask, torch.ones(shape, dtype=torch.bool), X)
-        assert said == f"mask must have shape (B=2, N=5), got {shape}"
+        text = message(arguments.check_mask, torch.ones(shape, dtype=torch.bool), X)
+        assert text == f"mask must have shape (B=2, N=5), got {shape}"
     elsewhere = torch.ones(2, 5, dtype=torch.bool, device="meta")
     assert message(arguments.check_mask, elsewhere, X) == "mask must be on cpu, got meta"
 
@@ -75,7 +75,7 @@ def test_counts_of_neighbors() -> None:
         )
 
 
-def test_the_widest_dtype_serves_all() -> None:
+def test_tensors_are_promoted_to_the_widest_dtype() -> None:
     half, brain, single = X.half(), X.bfloat16(), X
     assert [tensor.dtype for tensor in arguments.promote(half)] == [torch.float16]
     assert {tensor.dtype for tensor in arguments.promote(half, brain)} == {torch.float32}

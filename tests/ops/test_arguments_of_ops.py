@@ -78,7 +78,7 @@ def test_every_op_is_tested() -> None:
 
 
 def wrong_calls(name: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yield an argument's name, what is wrong in its place, and the call."""
+    """Yield an argument's name, a wrong value, and the call with it."""
     for good in CALLS[name]:
         for argument, value in good.items():
             optional = argument in OPTIONAL and (name, argument) != ("edge_update", "bias")
@@ -282,9 +282,9 @@ def test_choosing_among_nodes_without_channels_or_graphs(metric: str, backend: s
     out, lists = ops.knn_max_relative(none, 2, metric, backend=backend)
     assert out.shape == (0, 4, 3) and lists.shape == (0, 4, 2)
     out.sum().backward()
-    nowhere = torch.zeros(2, 0, 3, requires_grad=True)
-    out, lists = ops.knn_max_relative(nowhere, 1, sources=torch.zeros(2, 3, 3), backend=backend)
+    no_nodes = torch.zeros(2, 0, 3, requires_grad=True)
+    out, lists = ops.knn_max_relative(no_nodes, 1, sources=torch.zeros(2, 3, 3), backend=backend)
     assert out.shape == (2, 0, 3) and lists.shape == (2, 0, 1)
     out.sum().backward()
     with pytest.raises(ValueError, match=r"^k must be in 1\.\.0 \(the number of nodes\), got 1$"):
-        ops.knn_graph(nowhere, 1, metric, backend=backend)
+        ops.knn_graph(no_nodes, 1, metric, backend=backend)

@@ -1,4 +1,4 @@
-"""Which implementation serves an op, and the errors and warnings when one cannot."""
+"""The choice of an implementation of an op, and errors and warnings when one cannot serve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KNOWN = "auto, definition, torch, numba, triton, pyg"
 
 
 class OnCuda:
-    """Stands for a tensor on a GPU, of which only device and dtype are read."""
+    """Replaces a tensor on a GPU: only device and dtype are read."""
 
     device = torch.device("cuda")
     dtype = torch.float32
@@ -30,7 +30,7 @@ GPU = OnCuda()
 
 
 def served() -> None:
-    """Sizes that the kernels serve."""
+    """Return None, as for sizes that the kernels serve."""
 
 
 def too_big() -> str:
@@ -48,7 +48,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "tensor", "sizes", "chosen"),
+    ("requested", "tensor", "sizes", "chosen"),
     [
         ("auto", CPU, served, "numba"),
         ("auto", CPU, too_big, "numba"),
@@ -62,8 +62,8 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
         ("pyg", CPU, too_big, "pyg"),
     ],
 )
-def test_choice(wanted, tensor, sizes, chosen: str) -> None:
-    assert resolve_backend("op", wanted, (tensor,), sizes, served) == chosen
+def test_choice(requested, tensor, sizes, chosen: str) -> None:
+    assert resolve_backend("op", requested, (tensor,), sizes, served) == chosen
 
 
 def test_without_numba_a_cpu_is_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,32 +74,32 @@ def test_without_numba_a_cpu_is_served_by_torch(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_explicit_backend_that_cannot_serve_is_refused() -> None:
-    for wanted, tensor, reason in (
+    for requested, tensor, reason in (
         ("triton", GPU, "N > 4096"),
         ("numba", GPU, "the CPU kernels need tensors on a CPU, got cuda"),
         ("numba", CPU.to(torch.float8_e5m2), "the CPU kernels serve .*, got torch.float8_e5m2"),
         ("pyg", CPU, "serves ragged graphs and is not available for dense tensors"),
     ):
-        message = f"^op: backend='{wanted}' cannot serve this call: {reason}$"
+        message = f"^op: backend='{requested}' cannot serve this call: {reason}$"
         with pytest.raises(ValueError, match=message):
-            resolve_backend("op", wanted, (tensor,), too_big)
+            resolve_backend("op", requested, (tensor,), too_big)
     with pytest.raises(ValueError, match="^op: backend='pyg' cannot serve this call: N > 4096$"):
         resolve_backend("op", "pyg", (CPU,), served, too_big)
 
 
-def test_every_tensor_is_looked_at() -> None:
+def test_every_tensor_is_checked() -> None:
     assert numba_obstacle((CPU, CPU.double(), CPU.half(), CPU.bfloat16())) is None
     assert numba_obstacle((CPU, CPU.to("meta"))) is not None
     assert numba_obstacle((CPU, CPU.long())) is not None
 
 
-def test_an_unknown_backend_lists_the_known() -> None:
-    wanted = f"^backend must be one of {KNOWN}, got 'cuda'$"
-    with pytest.raises(ValueError, match=wanted):
+def test_an_unknown_backend_is_rejected_with_the_known_ones() -> None:
+    expected = f"^backend must be one of {KNOWN}, got 'cuda'$"
+    with pytest.raises(ValueError, match=expected):
         check_backend("cuda")
-    with pytest.raises(ValueError, match=wanted):
+    with pytest.raises(ValueError, match=expected):
         resolve_backend("op", "cuda", (CPU,), served)
-    with pytest.raises(ValueError, match=wanted), use_backend("cuda"):
+    with pytest.raises(ValueError, match=expected), use_backend("cuda"):
         raise AssertionError("the block must not run")
     assert resolve_backend("op", "auto", (GPU,), served) == "triton"
 
@@ -152,15 +152,15 @@ def test_a_traced_call_takes_the_default_of_its_block() -> None:
         assert compiled(CPU).item() == 1
 
 
-def test_a_cause_of_falling_back_is_warned_about_once() -> None:
+def test_each_reason_to_fall_back_is_warned_of_once() -> None:
     reasons = ("too big", "too big", "half precision")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for reason in reasons:
             assert resolve_backend("op", "auto", (GPU,), lambda r=reason: r) == "torch"
         resolve_backend("other", "auto", (GPU,), lambda: "too big")
-        resolve_backend("op", "torch", (GPU,), lambda: "not asked")
-        resolve_backend("op", "auto", (CPU,), lambda: "not asked")
+        resolve_backend("op", "torch", (GPU,), lambda: "not called")
+        resolve_backend("op", "auto", (CPU,), lambda: "not called")
     assert [str(warning.message) for warning in caught] == [
         "op runs without its Triton kernel: too big",
         "op runs without its Triton kernel: half precision",

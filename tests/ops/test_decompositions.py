@@ -1,4 +1,4 @@
-"""The table of definitions, for exporters that know no operators but torch's own."""
+"""The table of definitions, for exporters that accept only torch's own operators."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_registered_operator_is_declared() -> None:
     assert registered == set(OPERATORS)
 
 
-def test_an_exported_program_can_do_without_our_operators() -> None:
+def test_an_exported_program_can_be_decomposed_into_operators_of_torch() -> None:
     class Layer(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return knn_max_relative(x, 3, mask=MASK, backend="torch")[0]

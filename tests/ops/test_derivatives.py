@@ -1,4 +1,4 @@
-"""Derivatives of every op: both modes, first and second, and under the transforms of torch.func."""
+"""Derivatives of every op: both modes, first and second order, and transforms of torch.func."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def auto(op: Op) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def differences(op: Op, at: Sequence[Tensor], along: Sequence[Tensor]) -> list[Tensor]:
-    """Directional derivatives of the outputs by central differences."""
+    """Return directional derivatives of the outputs by central differences."""
     ahead, behind = (
         op.call(
             *(x + step * v for x, v in zip(at, along, strict=True)),
@@ -40,12 +40,12 @@ def differences(op: Op, at: Sequence[Tensor], along: Sequence[Tensor]) -> list[T
 
 
 def assert_close(got: Sequence[Tensor], want: Sequence[Tensor], error: float = 1e-10) -> None:
-    for ours, theirs in zip(got, want, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=error, atol=error)
+    for value, expected in zip(got, want, strict=True):
+        torch.testing.assert_close(value, expected, rtol=error, atol=error)
 
 
 def total(op: Op, backend: str = "auto") -> Callable[..., Tensor]:
-    """A scalar that depends on every output, and on each of them nonlinearly."""
+    """Return a function with a scalar result that depends on every output, nonlinearly."""
     return lambda *tensors: sum(
         (out.sin() * torch.arange(1.0, out.numel() + 1, dtype=out.dtype).view(out.shape)).sum()
         for out in op.call(*tensors, backend=backend)
@@ -87,8 +87,8 @@ def test_jacobians_of_both_modes_are_equal(op: Op) -> None:
     forward, reverse = (
         make(auto(op), which)(*tensors) for make in (torch.func.jacfwd, torch.func.jacrev)
     )
-    for ours, theirs in zip(forward, reverse, strict=True):
-        assert_close(ours, theirs)
+    for got, want in zip(forward, reverse, strict=True):
+        assert_close(got, want)
 
 
 @every_op
@@ -103,8 +103,8 @@ def test_vmap_and_gradients_per_sample_equal_a_loop(op: Op) -> None:
     samples = [op.tensors(seed=seed) for seed in (2, 3, 4)]
     stacked = [torch.stack(each) for each in zip(*samples, strict=True)]
     outs = torch.func.vmap(auto(op))(*stacked)
-    wanted = [op.call(*sample, backend="torch") for sample in samples]
-    assert_close(outs, [torch.stack(each) for each in zip(*wanted, strict=True)])
+    expected = [op.call(*sample, backend="torch") for sample in samples]
+    assert_close(outs, [torch.stack(each) for each in zip(*expected, strict=True)])
     per_sample = torch.func.vmap(torch.func.grad(total(op), tuple(range(len(stacked)))))(*stacked)
     grads = [gradients(op, sample, "torch") for sample in samples]
     assert_close(per_sample, [torch.stack(each) for each in zip(*grads, strict=True)])
@@ -157,12 +157,12 @@ def test_other_backends_refuse_transforms(op: Op, backend: str) -> None:
 
 
 @every_op
-def test_the_definition_may_be_asked_for_under_transforms(op: Op) -> None:
+def test_the_definition_can_be_requested_under_transforms(op: Op) -> None:
     tensors = tuple(op.tensors())
     with use_backend("definition"):
         _, tangents = torch.func.jvp(auto(op), tensors, tensors)
-    wanted = torch.func.jvp(auto(op), tensors, tensors)[1]
-    assert_close(tangents, wanted)
+    expected = torch.func.jvp(auto(op), tensors, tensors)[1]
+    assert_close(tangents, expected)
 
 
 def test_a_choice_has_no_tangent() -> None:

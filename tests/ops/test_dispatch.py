@@ -1,4 +1,4 @@
-"""Eager calls skip torch's dispatcher; whatever captures a program sees the operators."""
+"""Eager calls skip torch's dispatcher; a program that is captured has the operators."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from aurel.ops.flop_formulas import flop_formulas
 from aurel.ops.registration import OPERATORS
 
 
-class Seen(TorchDispatchMode):
-    """Collects the names of our operators that are dispatched."""
+class Recorder(TorchDispatchMode):
+    """Records the names of the operators of aurel that are dispatched."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,20 +39,20 @@ def step(op: Op, backend: str, leaves: list[Tensor]) -> tuple[Tensor, ...]:
 
 @every_op
 @every_fast_backend
-def test_a_mode_sees_both_directions(op: Op, backend: str) -> None:
+def test_a_dispatch_mode_intercepts_both_directions(op: Op, backend: str) -> None:
     leaves = op.leaves()
     want = step(op, backend, leaves)
-    with Seen() as seen:
+    with Recorder() as recorder:
         got = step(op, backend, leaves)
     assert all(map(torch.equal, got, want))
-    assert op.name in seen.names
-    assert any(name.endswith("_backward") for name in seen.names)
-    assert {*seen.names} <= {*OPERATORS}
+    assert op.name in recorder.names
+    assert any(name.endswith("_backward") for name in recorder.names)
+    assert {*recorder.names} <= {*OPERATORS}
 
 
 @every_op
 @every_fast_backend
-def test_an_eager_call_records_no_operator_of_ours(op: Op, backend: str) -> None:
+def test_an_eager_call_dispatches_no_operator_of_aurel(op: Op, backend: str) -> None:
     leaves = op.leaves()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         step(op, backend, leaves)
@@ -64,16 +64,16 @@ def test_an_eager_call_records_no_operator_of_ours(op: Op, backend: str) -> None
 
 @every_op
 def test_fake_tensors_have_the_shapes_of_the_outputs(op: Op) -> None:
-    wanted = op.call(*op.tensors(), backend="torch")
+    expected = op.call(*op.tensors(), backend="torch")
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         leaves = [mode.from_tensor(tensor).requires_grad_() for tensor in op.tensors()]
         outs = op.call(*leaves, backend="torch")
         grads = torch.autograd.grad([out.sum() for out in outs], leaves)
-    assert [out.shape for out in outs] == [want.shape for want in wanted]
+    assert [out.shape for out in outs] == [want.shape for want in expected]
     assert [grad.shape for grad in grads] == [leaf.shape for leaf in leaves]
 
 
-def test_a_flop_counter_sees_the_operators() -> None:
+def test_a_flop_counter_counts_the_operators() -> None:
     with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
         knn_graph(torch.randn(2, 5, 7), 3, backend="torch")
     assert counter.get_total_flops() == 2 * 2 * 5 * 5 * 7

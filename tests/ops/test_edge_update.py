@@ -1,8 +1,6 @@
-"""`edge_update` against its equation in numpy, and what every op of aurel promises."""
+"""`edge_update` against its equation in numpy, and the properties of every op."""
 
 from __future__ import annotations
-
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from aurel.ops import edge_update_blocks
 from aurel.ops.edge_update import edge_update, edge_update_reference
 
 SIZES = [(1, 1, 2), (2, 1, 1), (2, 3, 5), (1, 7, 2), (3, 4, 13)]
@@ -18,7 +17,7 @@ MASK = torch.tensor([[True, False, True], [True, False, False]])
 
 
 def inputs(batch: int, nodes: int, channels: int, dtype=torch.float64) -> list[Tensor]:
-    """Edges, their projection, that of targets and sources, weight and bias."""
+    """Return edges, projected edges, targets, sources, weight and bias."""
     edges, projected = 2 * torch.randn(2, batch, nodes, nodes, channels, dtype=dtype)
     target, source = torch.randn(2, batch, nodes, channels, dtype=dtype) + 1
     weight, bias = torch.randn(2, nodes, nodes, dtype=dtype)
@@ -34,7 +33,7 @@ def leaves(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def oracle(edges, projected, target, source, weight, bias, statistics, present) -> tuple:
-    """Pair by pair; present (B, N)."""
+    """Compute new edges, means and variances pair by pair; present (B, N)."""
     out, nodes = np.zeros_like(edges), edges.shape[1]
     means, variances = np.zeros((2, nodes, nodes))
     for i, j in np.ndindex(nodes, nodes):
@@ -53,7 +52,7 @@ def oracle(edges, projected, target, source, weight, bias, statistics, present) 
 @pytest.mark.parametrize("given_statistics", [False, True], ids=["batch", "given"])
 @pytest.mark.parametrize("masked", [False, True], ids=["all present", "mask"])
 @pytest.mark.parametrize("function", [edge_update, edge_update_reference])
-def test_meets_the_equation(size, given_statistics: bool, masked: bool, function) -> None:
+def test_equals_the_equation(size, given_statistics: bool, masked: bool, function) -> None:
     tensors, batch, nodes = inputs(*size), size[0], size[1]
     statistics = moments(nodes) if given_statistics else None
     mask = torch.rand(batch, nodes) < 0.6 if masked else None
@@ -82,7 +81,7 @@ def test_blocks_of_images_change_nothing(masked: bool, monkeypatch: pytest.Monke
     mask = torch.rand(5, 3) < 0.7 if masked else None
     results = []
     for images in (5, 2, 1):
-        monkeypatch.setattr(import_module("aurel.ops.edge_update"), "_CPU_BLOCK", images * 36)
+        monkeypatch.setattr(edge_update_blocks, "_CPU_BLOCK", images * 36)
         outs = edge_update(*tensors, mask=mask)
         results.append([*outs, *torch.autograd.grad(outs[0], tensors, cotangent)])
     for result in results[1:]:
@@ -91,7 +90,7 @@ def test_blocks_of_images_change_nothing(masked: bool, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("given_statistics", [False, True], ids=["batch", "given"])
-def test_eps_is_the_callers(given_statistics: bool) -> None:
+def test_eps_is_that_of_the_call(given_statistics: bool) -> None:
     statistics = moments(3) if given_statistics else None
     given, results = inputs(2, 3, 4), []
     for function in (edge_update, edge_update_reference):
@@ -106,10 +105,9 @@ def test_eps_is_the_callers(given_statistics: bool) -> None:
 def test_blocks_are_as_large_as_the_budget_allows(
     budget: int, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = import_module("aurel.ops.edge_update")
-    monkeypatch.setattr(module, "_CPU_BLOCK", budget)
+    monkeypatch.setattr(edge_update_blocks, "_CPU_BLOCK", budget)
     starts = range(0, 5, images)
-    blocks = [*module._blocks(torch.empty(5, 3, 3, 4))]
+    blocks = [*edge_update_blocks.blocks_of(torch.empty(5, 3, 3, 4))]
     assert blocks == [slice(start, start + images) for start in starts]
 
 
@@ -121,10 +119,10 @@ def test_dtypes(dtype: torch.dtype) -> None:
     assert outs[0].dtype == dtype and outs[1].dtype == outs[2].dtype == torch.float32
     cotangent = torch.randn_like(exact[0]).to(dtype)
     grads = torch.autograd.grad(outs[0], tensors, cotangent)
-    wanted = torch.autograd.grad(exact[0], wide, cotangent.double())
+    expected = torch.autograd.grad(exact[0], wide, cotangent.double())
     assert all(grad.dtype == dtype for grad in grads)
     step = 8 * torch.finfo(dtype).eps
-    for value, want in zip((*outs, *grads), (*exact, *wanted), strict=True):
+    for value, want in zip((*outs, *grads), (*exact, *expected), strict=True):
         torch.testing.assert_close(
             value.double(), want, rtol=step, atol=step * float(want.detach().abs().max())
         )
@@ -145,7 +143,7 @@ def test_mixed_dtypes_are_not_rounded() -> None:
     assert torch.equal(outs[1], known[0].float())
 
 
-def test_a_large_common_value_costs_the_variance_no_digits() -> None:
+def test_a_large_common_value_does_not_cost_the_variance_digits() -> None:
     tensors = inputs(16, 3, 64)
     tensors[1] += 1000
     tensors = [tensor.float() for tensor in tensors]
@@ -155,21 +153,21 @@ def test_a_large_common_value_costs_the_variance_no_digits() -> None:
     torch.testing.assert_close(var.double(), exact[2], rtol=1e-5, atol=0)
 
 
-def test_mask_is_absence() -> None:
+def test_masked_nodes_equal_absent_ones() -> None:
     tensors = inputs(2, 4, 3)
     mask, kept = torch.tensor([[True, False, True, True], [False] * 4]), [0, 2, 3]
     small = [tensor[:1, kept] for tensor in tensors[:4]]
     small[:2] = [tensor[:, :, kept] for tensor in small[:2]]
     pairs = [tensor[kept][:, kept] for tensor in tensors[4:]]
-    wanted = edge_update(*small, *pairs)
+    expected = edge_update(*small, *pairs)
     for tensor in tensors[:4]:
         tensor[0, 1], tensor[1] = torch.nan, torch.nan
     for tensor in tensors[:2]:
         tensor[0, :, 1] = torch.nan
     tensors = leaves(tensors)
     outs = edge_update(*tensors, mask=mask)
-    torch.testing.assert_close(outs[0][:1, kept][:, :, kept], wanted[0])
-    for out, want in zip(outs[1:], wanted[1:], strict=True):
+    torch.testing.assert_close(outs[0][:1, kept][:, :, kept], expected[0])
+    for out, want in zip(outs[1:], expected[1:], strict=True):
         torch.testing.assert_close(out[kept][:, kept], want)
     assert not outs[0][0, 1].any() and not outs[0][0, :, 1].any() and not outs[0][1].any()
     outs[0].sum().backward()
@@ -189,7 +187,7 @@ def test_with_given_statistics_nan_stays_where_it_is() -> None:
     assert all(grad.isfinite().all() for grad in grads)
 
 
-def test_a_broken_pair_stays_with_its_statistics() -> None:
+def test_nan_stays_with_its_pair_and_its_statistics() -> None:
     tensors = inputs(2, 3, 4)
     tensors[1][0, 1, 2, 3] = torch.nan
     out, mean, _ = edge_update(*tensors)
@@ -233,8 +231,8 @@ def test_permuting_nodes_permutes_the_result(order: list[int], given_statistics:
     pairs = (True, True, False, False, True, True)
     given = [moved(tensor, pair) for tensor, pair in zip(tensors, pairs, strict=True)]
     known = None if statistics is None else tuple(moved(each, True) for each in statistics)
-    wanted = edge_update(*tensors, statistics)
-    for value, want in zip(edge_update(*given, known), wanted, strict=True):
+    expected = edge_update(*tensors, statistics)
+    for value, want in zip(edge_update(*given, known), expected, strict=True):
         torch.testing.assert_close(value, moved(want, True))
 
 
@@ -247,8 +245,8 @@ def test_compiles_in_one_graph() -> None:
     compiled = torch.compile(normalized, fullgraph=True, backend="aot_eager")
     out, want = compiled(*tensors), normalized(*tensors)
     torch.testing.assert_close(out, want)
-    grads, wanted = (torch.autograd.grad(each.square().sum(), tensors) for each in (out, want))
-    for grad, want in zip(grads, wanted, strict=True):
+    grads, expected = (torch.autograd.grad(each.square().sum(), tensors) for each in (out, want))
+    for grad, want in zip(grads, expected, strict=True):
         torch.testing.assert_close(grad, want)
 
 

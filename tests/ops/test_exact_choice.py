@@ -61,7 +61,7 @@ def test_one_outlier(name: str, metric: str, backend: str) -> None:
 def test_pixel_coordinates_beside_small_features(metric: str, backend: str) -> None:
     place = torch.rand(2, 60, 2) * torch.tensor([1920.0, 1080.0])
     x = torch.cat((place, torch.randn(2, 60, 30) * 0.01), 2)
-    x[:, 1::2, :2] = x[:, ::2, :2]  # pairs in one pixel, told apart by features
+    x[:, 1::2, :2] = x[:, ::2, :2]  # pairs in one pixel, distinguished by features
     assert_nearest(ops.knn_graph(x, 4, metric, backend=backend), x, metric)
 
 
@@ -121,7 +121,7 @@ def test_float64_is_compared_in_float64(metric: str, backend: str) -> None:
 
 
 def broken(seed: int) -> Iterator[Tensor]:
-    """Nodes among which some are zero, infinite or NaN, in one channel or in all."""
+    """Yield nodes of which some are zero, infinite or NaN, in one channel or in all."""
     torch.manual_seed(seed)
     values = (torch.nan, torch.inf, -torch.inf, 0.0)
     for value in values:
@@ -145,7 +145,7 @@ def test_zeros_infinities_and_nan(name: str, metric: str, backend: str) -> None:
 @every_backend
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 0.0])
 @every_metric
-def test_nothing_but_one_value(metric: str, value: float, backend: str) -> None:
+def test_all_values_are_equal(metric: str, value: float, backend: str) -> None:
     x = torch.full((2, 9, 5), value)
     lists = ops.knn_graph(x, 4, metric, backend=backend)
     assert torch.equal(lists, torch.arange(4).expand(2, 9, 4))
@@ -161,7 +161,7 @@ def test_infinite_products_keep_their_order(backend: str) -> None:
 
 
 def distributions() -> Iterator[Tensor]:
-    """50 clouds of 1000 points in 1 to 8 dimensions."""
+    """Yield 50 clouds of 1000 points in 1 to 8 dimensions."""
     for seed in range(50):
         rng = np.random.default_rng(seed)
         shape = (1000, 1 + seed % 8)

@@ -96,9 +96,9 @@ def operations(call: Call) -> int:
 @pytest.mark.parametrize("name", [name for name in OPERATORS if not name.endswith("_backward")])
 def test_counts_of_every_operator(name: str) -> None:
     assert name in CASES, f"CASES of {__file__} must have a call of {name}"
-    for call, wanted in CASES[name]:
-        assert operations(call) == wanted
-    assert (OPERATORS[name].flops is not None) == any(wanted for _, wanted in CASES[name])
+    for call, expected in CASES[name]:
+        assert operations(call) == expected
+    assert (OPERATORS[name].flops is not None) == any(expected for _, expected in CASES[name])
 
 
 def test_pairs_cost_as_much_as_torch_counts_in_the_definition() -> None:

@@ -1,4 +1,4 @@
-"""`gated_edge_aggregate` against its equation in numpy, and what every op of aurel promises."""
+"""`gated_edge_aggregate` against its equation in numpy, and the properties of every op."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def inputs(batch: int, nodes: int, channels: int, dtype=torch.float64) -> tuple[
 
 
 def oracle(edge: np.ndarray, values: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Node by node; present (B, N)."""
+    """Compute the aggregate node by node; present (B, N)."""
     out = np.zeros_like(values)
     for b, i in np.argwhere(present):
         gate = np.exp(1 / (1 + np.exp(-edge[b, i, present[b]])))
@@ -33,7 +33,7 @@ def oracle(edge: np.ndarray, values: np.ndarray, present: np.ndarray) -> np.ndar
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("masked", [False, True], ids=["all present", "mask"])
 @pytest.mark.parametrize("function", [gated_edge_aggregate, gated_edge_aggregate_reference])
-def test_meets_the_equation(size: tuple[int, ...], masked: bool, function) -> None:
+def test_equals_the_equation(size: tuple[int, ...], masked: bool, function) -> None:
     edge, values = inputs(*size)
     mask = torch.rand(size[:2]) < 0.6 if masked else None
     present = np.ones(size[:2], bool) if mask is None else mask.numpy()
@@ -85,23 +85,23 @@ def test_dtypes(dtype: torch.dtype) -> None:
     step = torch.finfo(dtype).eps
     torch.testing.assert_close(out.double(), exact, rtol=4 * step, atol=4 * step)
     grads = torch.autograd.grad(out.sum(), (edge, values))
-    wanted = torch.autograd.grad(exact.sum(), (edge, values))
-    for grad, want in zip(grads, wanted, strict=True):
+    expected = torch.autograd.grad(exact.sum(), (edge, values))
+    for grad, want in zip(grads, expected, strict=True):
         assert grad.dtype == dtype
         torch.testing.assert_close(grad, want, rtol=4 * step, atol=4 * step)
 
 
 @pytest.mark.parametrize("function", [gated_edge_aggregate, gated_edge_aggregate_reference])
 def test_half_precision_is_rounded_once(function) -> None:
-    """At the end: all between is float32."""
+    """Only the result is rounded: all else is float32."""
     halves = [tensor.bfloat16().requires_grad_() for tensor in inputs(2, 5, 3)]
     wide = [half.detach().float().requires_grad_() for half in halves]
     out, want = function(*halves), function(*wide)
     assert torch.equal(out, want.bfloat16())
     cotangent = torch.randn(2, 5, 3).bfloat16()
     grads = torch.autograd.grad(out, halves, cotangent)
-    wanted = torch.autograd.grad(want, wide, cotangent.float())
-    assert all(torch.equal(a, b.bfloat16()) for a, b in zip(grads, wanted, strict=True))
+    expected = torch.autograd.grad(want, wide, cotangent.float())
+    assert all(torch.equal(a, b.bfloat16()) for a, b in zip(grads, expected, strict=True))
 
 
 def test_mixed_dtypes_are_promoted() -> None:
@@ -109,7 +109,7 @@ def test_mixed_dtypes_are_promoted() -> None:
     assert gated_edge_aggregate(edge.bfloat16(), values).dtype == torch.float32
 
 
-def test_mask_is_absence() -> None:
+def test_masked_nodes_equal_absent_ones() -> None:
     edge, values = inputs(2, 4, 3)
     mask = torch.tensor([[True, False, True, True], [False] * 4])
     kept = [0, 2, 3]

@@ -1,4 +1,4 @@
-"""Graph attention: the equation, its gradients, and what must not happen to NaN and lone nodes."""
+"""Graph attention: the equation, its gradients, NaN, infinities and isolated nodes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def edges(*shape: int) -> Tensor:
 def oracle(
     values: Tensor, target: Tensor, source: Tensor, adjacency: Tensor, slope: float = 0.2
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Follow the published equation edge by edge, in float64."""
+    """Compute the published equation edge by edge, in float64."""
     v, t, s = (tensor.double().numpy() for tensor in (values, target, source))
     batch, heads, nodes, _ = v.shape
     a = adjacency.expand(batch, nodes, nodes).numpy() > 0
@@ -94,8 +94,8 @@ def test_numbers_above_zero_are_edges(function) -> None:
     numbers = torch.randn(5, 5)
     for kind in (numbers, numbers.double(), (numbers > 0).long()):
         got = function(*arguments, kind)
-        wanted = function(*arguments, numbers > 0)
-        assert all(torch.equal(left, right) for left, right in zip(got, wanted, strict=True))
+        expected = function(*arguments, numbers > 0)
+        assert all(torch.equal(left, right) for left, right in zip(got, expected, strict=True))
 
 
 def test_non_contiguous_inputs() -> None:
@@ -107,18 +107,18 @@ def test_non_contiguous_inputs() -> None:
     torch.testing.assert_close(got, graph_attention(values, target, source, adjacency)[0])
 
 
-def test_without_weights_the_rest_is_the_same() -> None:
+def test_without_weights_the_aggregate_is_the_same() -> None:
     leaves = [tensor.requires_grad_() for tensor in inputs(2, 2, 6, 3)]
     adjacency = edges(2, 6, 6)
     want, _ = graph_attention(*leaves, adjacency)
     out, weights = graph_attention(*leaves, adjacency, return_weights=False)
     assert weights is None and torch.equal(out, want)
     grads = torch.autograd.grad(out.square().sum(), leaves)
-    wanted = torch.autograd.grad(want.square().sum(), leaves)
-    assert all(map(torch.equal, grads, wanted))
+    expected = torch.autograd.grad(want.square().sum(), leaves)
+    assert all(map(torch.equal, grads, expected))
 
 
-def test_lone_node_gets_zeros_and_zero_gradients() -> None:
+def test_isolated_node_gets_zeros_and_zero_gradients() -> None:
     values, target, source = (tensor.requires_grad_() for tensor in inputs(2, 2, 5, 3))
     adjacency = torch.ones(5, 5, dtype=torch.bool)
     adjacency[3] = False
@@ -129,25 +129,25 @@ def test_lone_node_gets_zeros_and_zero_gradients() -> None:
     assert all(tensor.grad.isfinite().all() for tensor in (values, target, source))
 
 
-@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+@pytest.mark.parametrize("bad_value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("where", ["values", "scores"])
 @pytest.mark.parametrize("function", [graph_attention, graph_attention_reference])
-def test_nan_follows_the_edges(function, where: str, poison: float) -> None:
+def test_nan_follows_the_edges(function, where: str, bad_value: float) -> None:
     values, target, source = inputs(2, 2, 6, 3)
     adjacency = torch.eye(6, dtype=torch.bool)
     adjacency[1, 4] = True
     clean, clean_weights = function(values, target, source, adjacency)
     if where == "values":
-        values[0, :, 4, 1] = poison
+        values[0, :, 4, 1] = bad_value
     else:
-        source[0, :, 4] = target[0, :, 4] = poison
+        source[0, :, 4] = target[0, :, 4] = bad_value
     out, weights = function(values, target, source, adjacency)
-    hit = torch.tensor([1, 4])
-    spared = torch.tensor([0, 2, 3, 5])
-    torch.testing.assert_close(out[0][:, spared], clean[0][:, spared])
-    torch.testing.assert_close(weights[0][:, spared], clean_weights[0][:, spared])
+    reached = torch.tensor([1, 4])
+    others = torch.tensor([0, 2, 3, 5])
+    torch.testing.assert_close(out[0][:, others], clean[0][:, others])
+    torch.testing.assert_close(weights[0][:, others], clean_weights[0][:, others])
     torch.testing.assert_close(out[1], clean[1])
-    assert not out[0][:, hit].isfinite().all(-1).any()
+    assert not out[0][:, reached].isfinite().all(-1).any()
 
 
 @every_backend
@@ -161,7 +161,7 @@ def test_infinities_and_nan_are_those_of_the_definition(backend: str) -> None:
         for value in specials[: 1 + seed % 3]:
             values[torch.rand(values.shape) < 0.1] = value
         if seed % 2:
-            source[:, :, 4] = -1e4  # whose weight is zero beside any other
+            source[:, :, 4] = -1e4  # its weight is zero beside any other
         if seed % 4 == 3:
             source[0, 0, 2] = specials[seed % 3]
         want, want_weights = graph_attention_reference(values, target, source, adjacency)
@@ -186,7 +186,7 @@ def test_infinite_gradients_are_those_of_the_definition(backend: str) -> None:
     torch.testing.assert_close(*results, equal_nan=True)
 
 
-def test_nan_spoils_no_gradient_without_an_edge() -> None:
+def test_nan_reaches_no_gradient_without_an_edge() -> None:
     values, target, source = inputs(1, 1, 4, 2)
     values[0, 0, 2] = torch.nan
     target.requires_grad_()
@@ -226,11 +226,11 @@ def test_gradients_equal_those_of_the_reference(dtype: torch.dtype) -> None:
         outputs = function(*leaves, adjacency)
         return torch.autograd.grad(outputs, leaves, [tensor.to(kind) for tensor in cotangents])
 
-    wanted = gradients(graph_attention_reference, torch.float64)
+    expected = gradients(graph_attention_reference, torch.float64)
     tolerance = 20 * torch.finfo(dtype).eps
-    for ours, theirs in zip(gradients(graph_attention, dtype), wanted, strict=True):
-        assert ours.dtype == dtype
-        torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance)
+    for got, want in zip(gradients(graph_attention, dtype), expected, strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance)
 
 
 @settings(max_examples=30, deadline=None)
@@ -292,7 +292,7 @@ def test_autocast_rounds_nothing() -> None:
     assert all(map(torch.equal, got, want))
 
 
-def test_inputs_are_left_alone() -> None:
+def test_inputs_are_not_changed() -> None:
     arguments = (*inputs(2, 1, 4, 3), edges(4, 4))
     before = [tensor.clone() for tensor in arguments]
     graph_attention(*arguments)

@@ -1,4 +1,4 @@
-"""knn_graph: exactly the oracle's neighbors, and what leaves a graph as it is."""
+"""knn_graph: the neighbors of the oracle, and transforms that keep them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_permuted_nodes_have_permuted_neighbors(case: Case) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(cases(), st.sampled_from([torch.float32, torch.float64]))
-def test_absent_nodes_might_as_well_not_be_there(case: Case, dtype: torch.dtype) -> None:
+def test_absent_nodes_have_no_effect(case: Case, dtype: torch.dtype) -> None:
     mask = torch.from_numpy(case.rng.random(case.x.shape[:2]) < 0.6)
     garbage = case.x.to(dtype).masked_fill(~mask[..., None], torch.nan)
     got = knn_graph(garbage, case.k, case.metric, loop=case.loop, mask=mask)
@@ -71,7 +71,7 @@ def test_absent_nodes_might_as_well_not_be_there(case: Case, dtype: torch.dtype)
 
 @settings(max_examples=30, deadline=None)
 @given(cases(), st.sampled_from([0.25, 2.0, 64.0]), st.integers(-100, 100))
-def test_what_does_not_change_distances_changes_nothing(
+def test_transforms_that_keep_the_order_of_distances_keep_neighbors(
     case: Case, scale: float, shift: int
 ) -> None:
     x, want = case.x.float(), of_case(case)
@@ -97,7 +97,7 @@ def test_duplicates_tie_to_the_lowest_index(metric: str) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_a_broken_node_is_chosen_last_and_changes_no_other_row(metric: str, value: float) -> None:
+def test_a_node_with_nan_is_chosen_last_and_changes_no_other_row(metric: str, value: float) -> None:
     x = torch.randn(3, 9, 6) + 50
     want = torch.from_numpy(oracle.neighbors(np.delete(x.numpy(), 4, axis=1), 8, metric))
     x[:, 4, 1:3] = torch.tensor([value, torch.nan])
@@ -123,7 +123,7 @@ def test_infinity_is_the_farthest_distance_or_the_largest_product(function, metr
     assert (lists[:, others, -len(last) :] == torch.tensor(last)).all()
 
 
-def test_cosines_near_zero_are_told_apart() -> None:
+def test_cosines_near_zero_are_distinguished() -> None:
     x = torch.tensor([[[1.0, 0.0], [1e-5, 1.0], [2e-5, 1.0]]])
     assert knn_graph(x, 3, "cosine")[0, 0].tolist() == [0, 2, 1]
 
@@ -135,16 +135,16 @@ def test_large_batches_of_small_graphs(nodes: int) -> None:
         assert torch.equal(knn_graph(x, nodes, metric), knn_graph_reference(x, nodes, metric))
 
 
-def test_all_nodes_may_be_broken_or_dead() -> None:
+def test_all_nodes_are_nan_or_zero() -> None:
     for x in (torch.full((2, 5, 3), torch.nan), torch.zeros(2, 5, 3)):
         for metric in METRICS:
             assert torch.equal(knn_graph(x, 3, metric), torch.arange(3).expand(2, 5, 3))
 
 
-@pytest.mark.parametrize("dead", [0, 3])
-def test_a_large_common_offset_does_not_cancel(dead: int) -> None:
+@pytest.mark.parametrize("zeros", [0, 3])
+def test_a_large_common_offset_does_not_cancel(zeros: int) -> None:
     x = torch.randn(4, 41, 256) + 300
-    x[:, 20 : 20 + dead] = 0
+    x[:, 20 : 20 + zeros] = 0
     exact = torch.from_numpy(np.stack([oracle.scores(sample, "l2") for sample in x.numpy()]))
     chosen = exact.gather(2, knn_graph(x, 9))
     torch.testing.assert_close(chosen, exact.sort(dim=2).values[..., :9], rtol=5e-4, atol=0)
@@ -159,7 +159,7 @@ def test_a_huge_common_offset_costs_no_more_than_float32_does(offset: float) -> 
     torch.testing.assert_close(chosen, exact.sort(dim=2).values[..., :9], rtol=1e-5, atol=0)
 
 
-def test_autocast_does_not_choose_in_half_precision() -> None:
+def test_autocast_changes_no_neighbor() -> None:
     x = torch.randn(8, 18, 64)
     for metric in METRICS:
         with torch.autocast("cpu", torch.bfloat16):
@@ -182,8 +182,8 @@ assert torch.equal(knn_graph(x, 4), want)
 """
 
 
-def test_coarse_matrix_products_do_not_choose() -> None:
-    """In a process of its own: torch does not take the setting back cleanly."""
+def test_the_precision_of_matrix_products_changes_no_neighbor() -> None:
+    """In a process of its own, since torch cannot fully restore the setting."""
     subprocess.run([sys.executable, "-c", COARSE], check=True)
 
 

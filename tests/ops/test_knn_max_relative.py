@@ -1,4 +1,4 @@
-"""knn_max_relative: values, gradients, and what a tie, a mask or a NaN does to them."""
+"""knn_max_relative: values and gradients, with ties, masks and NaN."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_permuted_nodes_have_permuted_results(case: Case) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(cases())
-def test_absent_nodes_might_as_well_not_be_there(case: Case) -> None:
+def test_absent_nodes_have_no_effect(case: Case) -> None:
     mask = torch.from_numpy(case.rng.random(case.x.shape[:2]) < 0.6)
     garbage = case.x.float().masked_fill(~mask[..., None], torch.nan).requires_grad_()
     out, _ = knn_max_relative(garbage, case.k, case.metric, loop=case.loop, mask=mask)
@@ -112,8 +112,8 @@ def test_low_precision_is_as_good_as_torch(dtype: torch.dtype) -> None:
 
     exact = run(knn_max_relative_reference, x.double())
     plain = run(knn_max_relative_reference, x)
-    ours = run(knn_max_relative, x)
-    for want, other, got in zip(exact, plain, ours, strict=True):
+    fast = run(knn_max_relative, x)
+    for want, other, got in zip(exact, plain, fast, strict=True):
         error, allowed = (got - want).abs().max(), (other - want).abs().max()
         assert got.dtype == dtype
         assert error <= 2 * allowed + torch.finfo(dtype).eps
@@ -121,7 +121,7 @@ def test_low_precision_is_as_good_as_torch(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_many_rows_and_many_slots(dtype: torch.dtype) -> None:
-    """More nodes, and slots, than a byte or bfloat16 counts."""
+    """There are more nodes, and slots, than a byte or bfloat16 counts."""
     x = torch.randn(1, 300, 3).to(dtype).requires_grad_()
     weight = torch.randn(1, 300, 3).to(dtype)
     wide = x.detach().float().requires_grad_()

@@ -1,4 +1,4 @@
-"""What an op keeps for its gradient, and checkpointing."""
+"""The tensors that an op saves for its gradient, and checkpointing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from aurel.layers import GatedEdgeGCN
 from aurel.ops import edge_update
 
 
-class Kept:
-    """Saved tensors of a block of code, and how often they were taken back."""
+class Saved:
+    """The tensors that a block of code saves, and the number of times that one was unpacked."""
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
-        self.taken = 0
+        self.unpacked = 0
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, self.unpack)
 
     def pack(self, tensor: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ class Kept:
         return tensor
 
     def unpack(self, tensor: Tensor) -> Tensor:
-        self.taken += 1
+        self.unpacked += 1
         return tensor
 
 
@@ -37,11 +37,11 @@ def run(op: Op, leaves: list[Tensor], backend: str) -> Tensor:
 @every_op
 @every_fast_backend
 def test_saved_tensors_are_unpacked_once(op: Op, backend: str) -> None:
-    leaves, kept = op.leaves(), Kept()
-    with kept.hooks:
+    leaves, saved = op.leaves(), Saved()
+    with saved.hooks:
         total = run(op, leaves, backend)
     total.backward()
-    assert kept.taken == len(kept.tensors) > 0
+    assert saved.unpacked == len(saved.tensors) > 0
 
 
 @every_op
@@ -71,40 +71,38 @@ def test_a_layer_of_edges_can_be_checkpointed(training: bool) -> None:
         outs = outs if isinstance(outs, tuple) else (outs,)
         total = sum(out.sin().sum() for out in outs)
         grads.append(torch.autograd.grad(total, [*leaves, *layer.parameters()], allow_unused=True))
-    for ours, want in zip(*grads, strict=True):
-        assert (ours is None and want is None) or torch.equal(ours, want)
+    for got, want in zip(*grads, strict=True):
+        assert (got is None and want is None) or torch.equal(got, want)
 
 
 @every_fast_backend
 @pytest.mark.parametrize("given", [False, True], ids=["batch", "given"])
-def test_an_update_of_edges_keeps_its_inputs_and_statistics_alone(
-    given: bool, backend: str
-) -> None:
+def test_edge_update_saves_its_inputs_and_statistics_alone(given: bool, backend: str) -> None:
     op = OPS["edge_update given" if given else "edge_update"]
-    leaves, kept = op.leaves(), Kept()
+    leaves, saved = op.leaves(), Saved()
     statistics = (torch.zeros(4, 4).double(), torch.ones(4, 4).double()) if given else None
-    with kept.hooks:
+    with saved.hooks:
         edge_update(*leaves, statistics, backend=backend)
     inputs = {leaf.untyped_storage().data_ptr() for leaf in leaves}
-    others = [t for t in kept.tensors if t.untyped_storage().data_ptr() not in inputs]
+    others = [t for t in saved.tensors if t.untyped_storage().data_ptr() not in inputs]
     assert all(tensor.shape == (4, 4) for tensor in others) and len(others) <= 2
 
 
 @every_fast_backend
-def test_nothing_is_kept_without_a_gradient(backend: str) -> None:
+def test_nothing_is_saved_without_a_gradient(backend: str) -> None:
     for op in OPS.values():
-        tensors, kept = op.tensors(), Kept()
-        with kept.hooks:
+        tensors, saved = op.tensors(), Saved()
+        with saved.hooks:
             op.call(*tensors, backend=backend)
             with torch.no_grad():
                 outs = op.call(*(tensor.requires_grad_() for tensor in tensors), backend=backend)
-        assert not kept.tensors and not any(out.requires_grad for out in outs)
+        assert not saved.tensors and not any(out.requires_grad for out in outs)
 
 
 @every_op
 @every_backend
 def test_an_input_changed_in_place_is_noticed(op: Op, backend: str) -> None:
-    """By autograd, unless the gradient does not need it."""
+    """Autograd notices it, unless the gradient does not need the input."""
     leaves = op.leaves()
     copies = [leaf.clone() for leaf in leaves]
     want = torch.autograd.grad(run(op, leaves, backend), leaves)

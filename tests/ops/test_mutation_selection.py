@@ -1,4 +1,4 @@
-"""The mutation tests run tests that exist, for every op."""
+"""The tests that mutation tests run exist, for every op."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_file_has_tests_and_all_of_them_exist(path: str) -> None:
 
 def test_every_operator_is_named() -> None:
     ops = {name for name in OPERATORS if not name.endswith("_backward")}
-    lacking = sorted(ops - SELECTION["RUNS"].keys())
-    assert not lacking, f"RUNS of tests/mutation/selection.py lacks {lacking}"
+    missing = sorted(ops - SELECTION["RUNS"].keys())
+    assert not missing, f"RUNS of tests/mutation/selection.py lacks {missing}"
     kernels = {name for name in ops if "triton" in OPERATORS[name].kernels}
     assert {name for name, runs in SELECTION["RUNS"].items() if runs} >= kernels

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aurel.ops.gather_reduce import winner_dtype
+from aurel.kernels.winners import winner_dtype
 from aurel.ops.neighbor_aggregate import (
     REDUCTIONS,
     neighbor_aggregate,
@@ -22,7 +22,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def random_graph(seed: int, empty: float) -> tuple[Tensor, Tensor]:
-    """Integer features, and lists in which any slot may be empty and nodes may repeat."""
+    """Return integer features, and lists in which slots may be empty and nodes may repeat."""
     rng = np.random.default_rng(seed)
     batch, nodes, k, channels = rng.integers(1, [4, 13, 7, 9])
     lists = rng.integers(0, nodes, (batch, nodes, k))
@@ -82,8 +82,8 @@ def test_more_nodes_than_a_byte_counts(nodes: int, reduce: str, padded: bool) ->
     got, want = neighbor_aggregate(x, lists, reduce), neighbor_aggregate_reference(x, lists, reduce)
     torch.testing.assert_close(got, want)
     cotangent = torch.randn_like(got)
-    (grad,), (wanted,) = (torch.autograd.grad(out, x, cotangent) for out in (got, want))
-    torch.testing.assert_close(grad, wanted)
+    (grad,), (expected,) = (torch.autograd.grad(out, x, cotangent) for out in (got, want))
+    torch.testing.assert_close(grad, expected)
 
 
 def test_winners_are_kept_in_the_smallest_dtype() -> None:
@@ -98,7 +98,7 @@ def test_winners_are_kept_in_the_smallest_dtype() -> None:
         assert torch.tensor(nodes - 1).to(dtype).item() == nodes - 1
 
 
-def test_nan_in_a_gradient_reaches_only_whom_it_comes_from() -> None:
+def test_nan_in_a_gradient_reaches_the_listed_nodes_only() -> None:
     x = torch.randn(1, 4, 3, requires_grad=True)
     lists = torch.tensor([[[0, 1], [2, 0], [-1, -1], [1, -1]]])
     for reduce in ("mean", "sum"):
@@ -113,8 +113,8 @@ def test_nan_follows_the_lists() -> None:
     x[0, 2, 1] = torch.nan
     lists = torch.tensor([[[0, 1], [2, 0], [-1, -1], [1, -1]]])
     for reduce in REDUCTIONS:
-        spoiled = neighbor_aggregate(x, lists, reduce).isnan()
-        assert spoiled.nonzero().tolist() == [[0, 1, 1]]
+        reached = neighbor_aggregate(x, lists, reduce).isnan()
+        assert reached.nonzero().tolist() == [[0, 1, 1]]
 
 
 def test_layouts_and_empty_batches() -> None:

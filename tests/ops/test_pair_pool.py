@@ -1,4 +1,4 @@
-"""`pair_pool` against its equations in numpy, and what every op of aurel promises."""
+"""`pair_pool` against its equations in numpy, and the properties of every op."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def oracle(query: np.ndarray, key: np.ndarray, gram: np.ndarray) -> tuple[np.nda
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("function", [pair_pool, pair_pool_reference])
-def test_meets_the_equations(size: tuple[int, ...], function) -> None:
+def test_equals_the_equations(size: tuple[int, ...], function) -> None:
     tensors = inputs(*size)
     mean, scatter = function(*tensors)
     want_mean, want_scatter = oracle(*(tensor.numpy() for tensor in tensors))
     np.testing.assert_allclose(mean, want_mean, rtol=1e-12)
     np.testing.assert_allclose(scatter, want_scatter, rtol=1e-10, atol=1e-14)
-    alone, nothing = function(*tensors[:2])
-    assert torch.equal(alone, mean) and nothing is None
+    alone, no_scatter = function(*tensors[:2])
+    assert torch.equal(alone, mean) and no_scatter is None
 
 
 def test_scatter_is_that_of_attended_values() -> None:
@@ -79,8 +79,8 @@ def test_gradients_are_those_of_the_definition(
         torch.autograd.grad(function(*tensors), tensors, cotangents)
         for function in (pair_pool, pair_pool_reference)
     ]
-    for ours, wanted in zip(*grads, strict=True):
-        torch.testing.assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
+    for got, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,14 @@ def test_gradcheck_with_any_gram() -> None:
 def test_low_precision_is_computed_in_float32() -> None:
     tensors = inputs(2, 3, 5, 4, torch.float32)
     halves = [tensor.bfloat16() for tensor in tensors]
-    wanted = pair_pool(*(half.float() for half in halves))
+    expected = pair_pool(*(half.float() for half in halves))
     definition = pair_pool_reference(*halves)
     for out, want in zip(
         definition, pair_pool_reference(*(h.float() for h in halves)), strict=True
     ):
         assert torch.equal(out, want)
     for outs in (pair_pool(*halves), _under_autocast(halves)):
-        for out, want in zip(outs, wanted, strict=True):
+        for out, want in zip(outs, expected, strict=True):
             assert out.dtype == torch.float32
             assert torch.equal(out, want)
 
@@ -146,13 +146,13 @@ def test_backward_under_autocast_keeps_float32() -> None:
 
 def test_any_memory_layout() -> None:
     query, key, gram = inputs(2, 3, 5, 4)
-    wanted = pair_pool(query, key, gram)
+    expected = pair_pool(query, key, gram)
     strided = (
         query.transpose(1, 2).contiguous().transpose(1, 2),
         key.mT.contiguous().mT,
         torch.stack((gram, gram), -1)[..., 0],
     )
-    for out, want in zip(pair_pool(*strided), wanted, strict=True):
+    for out, want in zip(pair_pool(*strided), expected, strict=True):
         torch.testing.assert_close(out, want)
 
 

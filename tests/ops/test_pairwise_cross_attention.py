@@ -35,14 +35,14 @@ def oracle(query: np.ndarray, key: np.ndarray, value: np.ndarray, scale: float) 
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_meets_the_equations(size: tuple[int, ...]) -> None:
+def test_equals_the_equations(size: tuple[int, ...]) -> None:
     tensors = inputs(*size)
-    wanted = oracle(*(tensor.numpy() for tensor in tensors), 0.3)
+    expected = oracle(*(tensor.numpy() for tensor in tensors), 0.3)
     for outs in (
         pairwise_cross_attention(*tensors, scale=0.3),
         pairwise_cross_attention_reference(*tensors, 0.3),
     ):
-        for out, want in zip(outs, wanted, strict=True):
+        for out, want in zip(outs, expected, strict=True):
             np.testing.assert_allclose(out, want, rtol=1e-11, atol=1e-13)
 
 
@@ -50,10 +50,10 @@ def test_gradients_are_those_of_the_definition() -> None:
     tensors = [tensor.requires_grad_() for tensor in inputs(2, 3, 5, 4, 6)]
     reference = pairwise_cross_attention_reference(*tensors, 0.5)
     cotangents = [torch.randn_like(out) for out in reference]
-    wanted = torch.autograd.grad(reference, tensors, cotangents)
+    expected = torch.autograd.grad(reference, tensors, cotangents)
     outs = pairwise_cross_attention(*tensors, scale=0.5)
-    for ours, want in zip(torch.autograd.grad(outs, tensors, cotangents), wanted, strict=True):
-        torch.testing.assert_close(ours, want, rtol=1e-10, atol=1e-12)
+    for got, want in zip(torch.autograd.grad(outs, tensors, cotangents), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
     assert torch.autograd.gradcheck(
         lambda *given: pairwise_cross_attention(*given, scale=0.5),
         [tensor.detach()[:1, :2, :3].requires_grad_() for tensor in tensors],
@@ -93,37 +93,37 @@ def test_compiles_in_one_graph_and_exports_with_any_batch() -> None:
             return pairwise_cross_attention(*tensors, scale=0.5)
 
     tensors = [tensor.requires_grad_() for tensor in inputs(2, 3, 5, 4, 6)]
-    wanted = Attention()(*tensors)
+    expected = Attention()(*tensors)
     outs = torch.compile(Attention(), fullgraph=True, backend="aot_eager")(*tensors)
     cotangents = [torch.randn_like(out) for out in outs]
-    grads = (torch.autograd.grad(each, tensors, cotangents) for each in (outs, wanted))
-    for ours, want in zip([*outs, *next(grads)], [*wanted, *next(grads)], strict=True):
-        torch.testing.assert_close(ours, want)
+    grads = (torch.autograd.grad(each, tensors, cotangents) for each in (outs, expected))
+    for got, want in zip([*outs, *next(grads)], [*expected, *next(grads)], strict=True):
+        torch.testing.assert_close(got, want)
 
     sizes = {0: torch.export.Dim("batch", min=1)}
     program = torch.export.export(Attention(), tuple(tensors), dynamic_shapes=((sizes,) * 3,))
     more = inputs(3, 3, 5, 4, 6)
-    for ours, want in zip(program.module()(*more), Attention()(*more), strict=True):
-        torch.testing.assert_close(ours, want)
+    for got, want in zip(program.module()(*more), Attention()(*more), strict=True):
+        torch.testing.assert_close(got, want)
 
 
 def test_meta_tensors_have_the_shapes_of_the_results() -> None:
-    wanted = pairwise_cross_attention(*inputs(2, 3, 5, 4, 6), scale=0.5)
+    expected = pairwise_cross_attention(*inputs(2, 3, 5, 4, 6), scale=0.5)
     with use_backend("auto"):
         outs = pairwise_cross_attention(*(t.to("meta") for t in inputs(2, 3, 5, 4, 6)), scale=0.5)
-    for out, want in zip(outs, wanted, strict=True):
+    for out, want in zip(outs, expected, strict=True):
         assert (out.shape, out.dtype) == (want.shape, want.dtype)
 
 
-def test_mask_is_absence() -> None:
+def test_masked_nodes_equal_absent_ones() -> None:
     tensors = inputs(2, 4, 3, 2, 5)
     mask = torch.tensor([[True, False, True, True], [True, True, True, True]])
-    wanted = pairwise_cross_attention(*(t[:1, [0, 2, 3]] for t in tensors), scale=0.5)
+    expected = pairwise_cross_attention(*(t[:1, [0, 2, 3]] for t in tensors), scale=0.5)
     for tensor in tensors:
         tensor[0, 1] = torch.nan
         tensor.requires_grad_()
     outs = pairwise_cross_attention(*tensors, scale=0.5, mask=mask)
-    for out, want in zip(outs, wanted, strict=True):
+    for out, want in zip(outs, expected, strict=True):
         torch.testing.assert_close(out[:1, [0, 2, 3]][:, :, [0, 2, 3]], want)
         assert not out[0, 1].any() and not out[0, :, 1].any() and out.isfinite().all()
     sum(out.sum() for out in outs).backward()

@@ -1,3 +1,5 @@
+"""The public names of `aurel.ops`, and the defaults of definitions."""
+
 from __future__ import annotations
 
 from importlib import import_module

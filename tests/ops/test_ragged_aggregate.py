@@ -50,7 +50,7 @@ def test_max_relative_equals_oracle_and_dense_op(
 def test_reductions_equal_oracle_and_dense_op(
     backend: str, case: RaggedCase, reduce: str, empty: bool
 ) -> None:
-    """Also over lists with gaps before nodes, of which `ragged_knn_graph` makes none."""
+    """Empty slots may also come before nodes, other than in lists of `ragged_knn_graph`."""
     x, mask, row = case.dense()
     nodes = mask.shape[1]
     lists = torch.from_numpy(case.rng.integers(-1, nodes, (*mask.shape, case.k)))
@@ -108,9 +108,9 @@ def test_other_metrics_and_nan() -> None:
         dense, dense_lists = knn_max_relative(x[None, 4:], 3, metric)
         torch.testing.assert_close(want[4:], dense[0])
         assert torch.equal(lists[4:], dense_lists[0] + 4)
-    spoiled = x.clone()
-    spoiled[2] = torch.nan
-    out, _ = ragged_knn_max_relative(spoiled, batch, 3)
+    with_nan = x.clone()
+    with_nan[2] = torch.nan
+    out, _ = ragged_knn_max_relative(with_nan, batch, 3)
     assert torch.equal(out[4:], ragged_knn_max_relative(x, batch, 3)[0][4:])
     assert out[[0, 1, 3]].isfinite().all()
 
@@ -141,11 +141,11 @@ def test_torch_scatter_refuses_nan_and_half_precision() -> None:
 
 
 def test_both_steps_of_max_relative_take_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, asked = import_module("aurel.ops.ragged_aggregate"), []
+    module, requested = import_module("aurel.ops.ragged_aggregate"), []
 
     def spy(function: Any) -> Any:
         def called(*args: Any, backend: str, **options: Any) -> Tensor:
-            asked.append(backend)
+            requested.append(backend)
             return function(*args, backend=backend, **options)
 
         return called
@@ -153,7 +153,7 @@ def test_both_steps_of_max_relative_take_its_backend(monkeypatch: pytest.MonkeyP
     for step in (ragged_knn_graph, ragged_neighbor_aggregate):
         monkeypatch.setattr(module, step.__name__, spy(step))
     ragged_knn_max_relative(torch.randn(4, 3), torch.tensor([0, 0, 1, 1]), 2, backend="torch")
-    assert asked == ["torch", "torch"]
+    assert requested == ["torch", "torch"]
 
 
 def test_messages() -> None:

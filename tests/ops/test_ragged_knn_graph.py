@@ -25,7 +25,7 @@ METRICS = ("l2", "l1", "cosine", "dot")
 
 
 def numpy_lists(case: RaggedCase, metric: str) -> np.ndarray:
-    """(M, K) by the oracle, graph by graph."""
+    """Return the lists of the oracle, (M, K), graph by graph."""
     out = np.full((len(case.x), case.k), -1)
     for graph in set(case.batch.tolist()):
         rows = np.flatnonzero(case.batch.numpy() == graph)
@@ -60,7 +60,7 @@ def test_equals_oracle_and_dense_op(
 @settings(max_examples=50, deadline=None)
 @given(case=ragged_cases(integers=False))
 def test_graphs_are_independent(backend: str, case: RaggedCase) -> None:
-    """What one graph holds, and how many empty ones lie before it, is nothing to the others."""
+    """A graph depends neither on the nodes of others nor on empty graphs before it."""
     want = ragged_knn_graph(case.x, case.batch, case.k, loop=case.loop, backend=backend)
     moved = torch.where((case.batch == 0)[:, None], case.x + 1000, case.x)
     got = ragged_knn_graph(moved, 3 * case.batch, case.k, loop=case.loop, backend=backend)
@@ -71,7 +71,7 @@ def test_graphs_are_independent(backend: str, case: RaggedCase) -> None:
 
 
 @every_backend
-def test_many_ties_are_settled_by_the_index(backend: str) -> None:
+def test_many_ties_are_broken_by_the_index(backend: str) -> None:
     x = torch.zeros(60, 3)
     x[10:20] = torch.tensor([1.0, 0, 0])
     batch = torch.zeros(60, dtype=torch.int64)

@@ -105,8 +105,8 @@ def test_max_relative_and_its_gradients_equal_the_oracle(backend: str, case: Cho
     grads = torch.autograd.grad(out, leaves, torch.from_numpy(grad))
     to_sources = oracle.source_gradient(among, lists, grad)
     to_nodes = oracle.node_gradient(lists, grad)
-    wanted = [to_nodes + to_sources] if sources is None else [to_nodes, to_sources]
-    for got, want in zip(grads, wanted, strict=True):
+    expected = [to_nodes + to_sources] if sources is None else [to_nodes, to_sources]
+    for got, want in zip(grads, expected, strict=True):
         np.testing.assert_array_equal(got.numpy(), want)
 
 
@@ -114,7 +114,7 @@ def test_max_relative_and_its_gradients_equal_the_oracle(backend: str, case: Cho
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), metric=st.sampled_from(METRICS), k=st.integers(1, 6))
 def test_ragged_sources_equal_the_oracle(backend: str, seed: int, metric: str, k: int) -> None:
-    """Graph by graph; some have no node, or no source."""
+    """Compare graph by graph; some graphs have no node, or no source."""
     rng = np.random.default_rng(seed)
     graphs = int(rng.integers(1, 5))
     batch, source_batch = (
@@ -152,7 +152,7 @@ def test_ragged_sources_equal_the_oracle(backend: str, seed: int, metric: str, k
 @every_backend
 @every_metric
 def test_infinite_and_unknown_biases(metric: str, backend: str) -> None:
-    """-inf is the nearest, +inf and NaN the farthest; among equals the index decides."""
+    """-inf is the nearest, +inf and NaN the farthest; ties go to the lowest index."""
     x = torch.arange(1.0, 13.0).view(1, 6, 2)
     bias = torch.zeros(6, 6)
     bias[:, 4], bias[:, 1], bias[:, 0] = -torch.inf, torch.inf, torch.nan
@@ -227,7 +227,7 @@ def test_dilation_takes_every_dth(metric: str, backend: str) -> None:
 
 
 @every_backend
-def test_sources_that_are_the_nodes_are_chosen_alike(backend: str) -> None:
+def test_sources_that_equal_the_nodes_give_the_same_neighbors(backend: str) -> None:
     x = torch.randn(2, 9, 5)
     mask = torch.rand(2, 9) < 0.7
     for metric in METRICS:

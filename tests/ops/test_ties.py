@@ -25,7 +25,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def graphs_with_duplicates(seeds: int) -> Iterator[tuple[Tensor, np.ndarray, int]]:
-    """Features of nodes, (1, N, C), the node that each one copies, and a number of neighbors."""
+    """Yield nodes, (1, N, C), the number of the node that each one copies, and K."""
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         nodes, channels = int(rng.integers(1, 71)), int(rng.integers(1, 131))
@@ -36,7 +36,7 @@ def graphs_with_duplicates(seeds: int) -> Iterator[tuple[Tensor, np.ndarray, int
 
 
 def assert_lowest_first(lists: Tensor, original: np.ndarray) -> None:
-    """Copies of one node follow each other by index, and none is left out before a later one."""
+    """Assert that copies of one node are listed by index, without gaps."""
     for row in lists[0].numpy():
         for node in {*original[row]}:
             copies = row[original[row] == node]
@@ -53,13 +53,13 @@ def test_duplicates_tie_to_the_lowest_index(
         lists = CHOOSERS[name](x, k, metric, backend=backend)
         assert_lowest_first(lists, original)
         first = np.array([np.flatnonzero(original == node)[0] for node in original])
-        assert torch.equal(lists, lists[:, first])  # equal nodes choose alike
+        assert torch.equal(lists, lists[:, first])  # equal nodes have equal neighbors
 
 
 @every_backend
 @every_metric
 def test_all_nodes_are_equal(metric: str, backend: str) -> None:
-    """Among them four copies of 33 channels, which products of matrices have told apart."""
+    """Also for 33 channels, where products of matrices give copies different scores."""
     for seed in range(40):
         torch.manual_seed(seed)
         channels, nodes = 1 + seed % 40, 2 + seed % 9
@@ -92,7 +92,7 @@ def test_equal_rows_have_equal_outputs(metric: str, own: bool, backend: str, thr
         out, lists = ops.knn_max_relative(leaf, k, metric, sources=sources, backend=backend)
         assert torch.equal(out, out[:, first]) and torch.equal(lists, lists[:, first])
         alone, _ = ops.knn_max_relative(x, k, metric, sources=sources, backend=backend)
-        assert torch.equal(out, alone)  # which keeps no winners
+        assert torch.equal(out, alone)  # without winners
         again = ops.knn_max_relative(leaf, k, metric, sources=sources, backend=backend)[0]
         grads = [torch.autograd.grad(each.sum(), leaf)[0] for each in (out, again)]
         assert torch.equal(*grads)

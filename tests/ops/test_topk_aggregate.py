@@ -92,7 +92,7 @@ def test_permuted_nodes_have_permuted_results(case: Case, ties: str) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(cases(), st.sampled_from(TIES))
-def test_absent_nodes_might_as_well_not_be_there(case: Case, ties: str) -> None:
+def test_absent_nodes_have_no_effect(case: Case, ties: str) -> None:
     mask = torch.from_numpy(case.rng.random(case.x.shape[:2]) < 0.6)
     x = case.x.masked_fill(~mask[..., None], torch.nan)
     values = values_for(case).masked_fill(~mask[..., None], torch.nan)
@@ -120,13 +120,13 @@ def test_nan_in_one_node_stays_there(metric: str, ties: str) -> None:
 
 @pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_broken_value_reaches_those_that_chose_it(value: float, ties: str) -> None:
+def test_a_value_that_is_not_finite_reaches_its_targets(value: float, ties: str) -> None:
     x, values = torch.randn(2, 8, 5), torch.randn(2, 8, 4)
     values[0, 3, 1] = value
     got, neighbors = topk_aggregate(x, values, 4, ties=ties)
-    hit = torch.zeros_like(values, dtype=torch.bool)
-    hit[0, :, 1] = (neighbors[0] == 3).any(1)
-    assert hit.any() and torch.equal(~got.isfinite(), hit)
+    reached = torch.zeros_like(values, dtype=torch.bool)
+    reached[0, :, 1] = (neighbors[0] == 3).any(1)
+    assert reached.any() and torch.equal(~got.isfinite(), reached)
 
 
 @pytest.mark.parametrize("ties", TIES)
@@ -141,7 +141,7 @@ def test_gradients_of_many_nodes_of_which_some_are_absent(ties: str) -> None:
     torch.testing.assert_close(*grads)
 
 
-def test_all_ties_keep_what_exact_leaves_out() -> None:
+def test_all_ties_include_nodes_that_exact_excludes() -> None:
     """Four equal nodes, K = 2: two of them are averaged, or all four."""
     x, values = torch.ones(1, 4, 3), torch.arange(4.0).view(1, 4, 1)
     for metric in METRICS:
@@ -179,8 +179,8 @@ def test_low_precision_is_as_good_as_torch(dtype: torch.dtype, ties: str) -> Non
 
     exact = run(topk_aggregate_reference, torch.float64)
     plain = run(topk_aggregate_reference, dtype)
-    ours = run(topk_aggregate, dtype)
-    for want, other, got in zip(exact, plain, ours, strict=True):
+    value = run(topk_aggregate, dtype)
+    for want, other, got in zip(exact, plain, value, strict=True):
         allowed = 2 * (other - want).abs().max() + torch.finfo(dtype).eps
         assert (got - want).abs().max() <= allowed
 
@@ -233,5 +233,5 @@ torch.library.opcheck(op, arguments)
 
 
 def test_opcheck_with_coarse_matrix_products() -> None:
-    """In a process of its own: torch does not take the setting back cleanly."""
+    """In a process of its own, since torch cannot fully restore the setting."""
     subprocess.run([sys.executable, "-c", COARSE], check=True)

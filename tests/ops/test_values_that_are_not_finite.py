@@ -1,4 +1,4 @@
-"""Infinities, NaN, zeros and empty slots give the same on every backend of a CPU."""
+"""Infinities, NaN, zeros and empty slots give the same results on every backend of a CPU."""
 
 from __future__ import annotations
 

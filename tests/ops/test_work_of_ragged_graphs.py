@@ -1,4 +1,4 @@
-"""The work of ragged ops follows the nodes, whatever numbers their graphs have."""
+"""The work of ragged ops depends on the nodes, not on the numbers of their graphs."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ assert seconds < 1 and mebibytes < 64, (seconds, mebibytes)
 
 @every_backend
 def test_large_numbers_cost_neither_time_nor_memory(backend: str) -> None:
-    """In a process of its own, whose memory nothing else has used."""
+    """In a process of its own, so that nothing else uses its memory."""
     subprocess.run([sys.executable, "-c", MEASURED, backend], check=True)
 
 
 @pytest.mark.parametrize("backend", ["torch"])
-def test_one_large_graph_does_not_widen_the_small(backend: str) -> None:
+def test_small_graphs_are_not_padded_to_a_large_one(backend: str) -> None:
     """Padded to the largest, 2000 graphs would need 2000 * 1000 places."""
     sizes = torch.tensor([1000, *[3] * 2000])
     batch = torch.arange(len(sizes)).repeat_interleave(sizes)

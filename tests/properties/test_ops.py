@@ -1,4 +1,4 @@
-"""What holds of every op: order of nodes, company and absence do not matter; metrics and K."""
+"""Properties of every op: order of nodes, other graphs, absent nodes, metrics, K."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Case:
         return lambda *tensors, mask=None: self.call(size, *tensors, mask=mask)
 
     def packed(self, size: Size, nodes: Tensor) -> Callable[..., Sequence[Part]] | None:
-        """For graphs of some of the nodes, or None if there is no candidate."""
+        """Return the op for graphs of some of the nodes, or None if there is no candidate."""
         candidates = len(nodes) if size.loop else len(nodes) - 1
         if candidates == 0:
             return None
@@ -88,12 +88,12 @@ def topk(size: Size, x: Tensor, values: Tensor, mask: Tensor | None = None) -> l
 
 
 def topk_inputs(size: Size) -> list[Part]:
-    size.loop = True  # the only way it has
+    size.loop = True  # it has no option for this
     return [(size.normal(size.channels), "node"), (size.normal(3), "node")]
 
 
 def aggregate(size: Size, x: Tensor, lists: Tensor, mask: Tensor | None = None) -> list[Part]:
-    if mask is not None:  # the op knows absence by the lists
+    if mask is not None:  # the op has no mask: absent nodes are not listed
         graphs = torch.arange(len(x))[:, None, None]
         lists = lists.where(mask[graphs, lists.clamp_min(0)], -1)
     return [(ops.neighbor_aggregate(x, lists, size.reduce), "node")]
@@ -107,7 +107,7 @@ def list_inputs(size: Size) -> list[Part]:
 def attention(
     size: Size, values: Tensor, target: Tensor, source: Tensor, edges: Tensor, mask=None
 ) -> list[Part]:
-    """Heads lie before nodes."""
+    """The op has heads before nodes."""
     if mask is not None:
         edges = edges & mask[:, :, None] & mask[:, None]
     values, target, source = (tensor.transpose(1, 2) for tensor in (values, target, source))
@@ -140,7 +140,7 @@ def pairwise(
 def pool(
     size: Size, query: Tensor, key: Tensor, gram: Tensor, mask: Tensor | None = None
 ) -> list[Part]:
-    """The op has no mask: absence is applied here."""
+    """The op has no mask: it is applied here."""
     if mask is not None:
         pairs = mask[:, :, None] & mask[:, None]
         query, key, gram = (t.where(mask[:, :, None, None], 0) for t in (query, key, gram))
@@ -169,12 +169,12 @@ def update(
     *statistics: Tensor,
     mask: Tensor | None = None,
 ) -> list[Part]:
-    given = (edges, projected, target, source, weight, bias)
+    inputs = (edges, projected, target, source, weight, bias)
     if not statistics:
-        new, mean, var = ops.edge_update(*given, mask=mask)
+        new, mean, var = ops.edge_update(*inputs, mask=mask)
         return [(new, "pair"), (mean, "shared"), (var, "shared")]
     mean, var = statistics
-    return [(ops.edge_update(*given, (mean.detach(), var.detach().exp()), mask=mask)[0], "pair")]
+    return [(ops.edge_update(*inputs, (mean.detach(), var.detach().exp()), mask=mask)[0], "pair")]
 
 
 def update_inputs(size: Size) -> list[Part]:
@@ -232,15 +232,15 @@ def test_graphs_of_a_batch_are_independent(name: str, size: Size) -> None:
 
 @every_op
 @given(size=sizes())
-def test_absent_nodes_might_as_well_not_be_there(name: str, size: Size) -> None:
+def test_absent_nodes_have_no_effect(name: str, size: Size) -> None:
     inputs = CASES[name].inputs(size)
     mask = torch.rand(size.batch, size.nodes) < 0.6
     forms.assert_absent(CASES[name].of(size), partial(CASES[name].packed, size), inputs, mask)
 
 
 @given(size=sizes())
-def test_edges_normalized_by_their_batch_do_not_see_the_absent(size: Size) -> None:
-    """Of graphs with the same nodes and without the others: the same edges and statistics."""
+def test_edges_normalized_by_their_batch_do_not_depend_on_absent_nodes(size: Size) -> None:
+    """Graphs without the absent nodes have the same edges and statistics."""
     order = torch.randperm(size.nodes)
     kept = order[: int(torch.randint(1, size.nodes + 1, ()))]
     mask = torch.zeros(size.batch, size.nodes, dtype=torch.bool)
@@ -261,7 +261,7 @@ def ragged(size: Size) -> tuple[Tensor, Tensor]:
 
 @given(size=sizes())
 def test_ragged_graphs_may_come_in_any_order(size: Size) -> None:
-    """Graphs and nodes of a ragged batch, shuffled together, get what they got before."""
+    """The results of a shuffled ragged batch are the shuffled results."""
     x, batch = ragged(size)
     names = torch.randperm(size.batch)[batch] if len(batch) else batch
     order = (names + torch.rand(len(batch))).argsort()
@@ -273,7 +273,7 @@ def test_ragged_graphs_may_come_in_any_order(size: Size) -> None:
     assert torch.equal(got, want[order])
     lists = lists[order]
     assert torch.equal(moved, place[lists.clamp_min(0)].where(lists >= 0, -1) if len(x) else lists)
-    # Sums go by the number of a node, so their rounding follows it.
+    # The order of a sum is that of the nodes, and so is its rounding.
     torch.testing.assert_close(
         ops.ragged_neighbor_aggregate(x[order], moved, "mean"),
         ops.ragged_neighbor_aggregate(x, torch.where(lists < 0, -1, lists)[place], "mean")[order],
@@ -284,7 +284,7 @@ def test_ragged_graphs_may_come_in_any_order(size: Size) -> None:
 
 @given(size=sizes())
 def test_ragged_graphs_are_independent(size: Size) -> None:
-    """A graph gets what it gets alone, whatever the others hold, NaN for one."""
+    """The results of a graph are those of it alone, whatever the others hold, even NaN."""
     x, batch = ragged(size)
     graph = int(torch.randint(size.batch, ()))
     nodes = (batch == graph).nonzero()[:, 0]
@@ -342,20 +342,20 @@ def test_every_op_is_tested() -> None:
 
 
 def integers(size: Size) -> Tensor:
-    """Features whose distances are exact, ties and all."""
+    """Return features whose distances are exact, with ties."""
     return torch.randint(-4, 5, (size.batch, size.nodes, size.channels)).double()
 
 
 @every_chooser
 @given(size=sizes(), power=st.integers(-8, 8))
-def test_no_metric_sees_the_scale(name: str, size: Size, power: int) -> None:
+def test_neighbors_do_not_depend_on_the_scale(name: str, size: Size, power: int) -> None:
     x = integers(size)
     assert torch.equal(CHOOSERS[name](size, x * 2.0**power), CHOOSERS[name](size, x))
 
 
 @every_chooser
 @given(size=sizes(), step=st.integers(-1000, 1000))
-def test_distances_do_not_see_a_common_shift(name: str, size: Size, step: int) -> None:
+def test_neighbors_do_not_depend_on_a_common_shift(name: str, size: Size, step: int) -> None:
     size.metric = "l1" if size.metric in ("l1", "dot") else "l2"
     x = integers(size)
     shift = step * torch.randint(-3, 4, (size.batch, 1, size.channels))
@@ -363,7 +363,7 @@ def test_distances_do_not_see_a_common_shift(name: str, size: Size, step: int) -
 
 
 @given(size=sizes(), step=st.integers(-1000, 1000), power=st.integers(-8, 8))
-def test_how_far_neighbors_reach_grows_with_the_scale_alone(
+def test_max_relative_is_proportional_to_the_scale_and_independent_of_shifts(
     size: Size, step: int, power: int
 ) -> None:
     size.metric = "l1" if size.metric in ("l1", "dot") else "l2"
@@ -378,7 +378,7 @@ def test_how_far_neighbors_reach_grows_with_the_scale_alone(
 
 @every_chooser
 @given(size=sizes())
-def test_cosine_does_not_see_the_length_of_a_node(name: str, size: Size) -> None:
+def test_cosine_does_not_depend_on_the_length_of_a_node(name: str, size: Size) -> None:
     size.metric = "cosine"
     x = integers(size)
     lengths = 2.0 ** torch.randint(-5, 6, (size.batch, size.nodes, 1))
@@ -387,7 +387,7 @@ def test_cosine_does_not_see_the_length_of_a_node(name: str, size: Size) -> None
 
 @given(size=sizes())
 def test_rotations_and_signs_change_no_neighbor(size: Size) -> None:
-    """All metrics but Manhattan's are blind to rotations, and that one to signs of channels."""
+    """l1 does not depend on signs of channels, the other metrics not on rotations."""
     x = size.normal(size.channels)
     want = knn(size, x)[0][0]
     if size.metric == "l1":
@@ -401,7 +401,7 @@ def test_rotations_and_signs_change_no_neighbor(size: Size) -> None:
 @given(size=sizes())
 def test_more_neighbors_extend_the_list(name: str, size: Size) -> None:
     """The first K of K + 1 are the K, and all differ."""
-    size.loop |= name == "topk_aggregate"  # the only way it has
+    size.loop |= name == "topk_aggregate"  # it has no option for this
     x = integers(size)
     most = size.nodes if size.loop else size.nodes - 1
     size.k = min(size.k, most)
@@ -422,8 +422,8 @@ def test_a_maximum_over_more_neighbors_is_no_smaller(size: Size) -> None:
 
 
 @given(size=sizes())
-def test_a_node_that_may_choose_itself_is_nearest_to_itself(size: Size) -> None:
-    """By every distance; then the maximum is nowhere below the node."""
+def test_with_loops_a_node_is_its_own_nearest_neighbor(size: Size) -> None:
+    """This holds for every distance; then the maximum is nowhere below the node."""
     x = size.normal(size.channels)
     metric = size.metric if size.metric != "dot" else "l2"
     out, lists = ops.knn_max_relative(x, min(size.k, size.nodes), metric)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aurel.kernels.winners import winner_dtype
+
 Array = np.ndarray[Any, Any]
 
 _NO_BOOL = np.empty(0, np.bool_)
@@ -57,6 +59,4 @@ def check_winner(winner: Tensor, grad: Tensor) -> None:
 
 def winners(nodes: int, *shape: int) -> Tensor:
     """Return an empty tensor for numbers of `nodes` nodes, in the smallest dtype for them."""
-    if nodes <= 256:
-        return torch.empty(shape, dtype=torch.uint8)
-    return torch.empty(shape, dtype=torch.int16 if nodes <= 32_767 else torch.int32)
+    return torch.empty(shape, dtype=winner_dtype(nodes))

@@ -16,7 +16,7 @@ from aurel.kernels.cpu.rows import row_part
 from aurel.kernels.cpu.threads import run
 from aurel.kernels.cpu.vector_math import prefer_wide_vectors
 
-_BLOCK = 128  # channels whose gradients of the ends are summed together
+_BLOCK = 128  # channels whose gradients of targets and sources are summed together
 
 
 @kernel
@@ -148,7 +148,7 @@ def _sum_gradients(
 def _join_gradients(
     sums, products, mask, batch, nodes, channels, scale, deviation, given, grads, shares
 ):
-    """Write the gradients of weight and bias, and what flows through mean and variance."""
+    """Write the gradients of weight and bias, and those through mean and variance."""
     zero = sums.dtype.type(0)
     for i in range(nodes):
         for j in range(nodes):
@@ -191,7 +191,7 @@ def _differentiate(
     grad_target,
     grad_source,
 ):
-    """Write the gradients of u and of the ends, for some blocks of channels of some graphs."""
+    """Write the gradients of u, targets and sources, for some blocks of channels of some graphs."""
     prefer_wide_vectors()
     blocks = (channels + _BLOCK - 1) // _BLOCK
     for part in range(start, stop):
@@ -215,7 +215,7 @@ def _differentiate(
             for c in range(width):
                 gap = p[c] + t[c] + s[c] - m
                 grad = mean.dtype.type(0) if gap * a + b <= 0 else g[c]
-                # A NaN in u passes through statistics alone, and given ones have no slope.
+                # The slope of given statistics is 0, by which a NaN in u must not be multiplied.
                 through = gap * slope if slope != 0 else mean.dtype.type(0)
                 u[c] = grad * a - constant - through
             t = row_part(grad_target, i, channels, first, width)
@@ -237,7 +237,7 @@ def forward(
     mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the new edges, and mean and variance, (N, N), or (0,) where they are given."""
+    """Return the new edges, and mean and variance of the batch, (N, N), or (0,) if given."""
     batch, nodes, _, channels = edges.shape
     work = edges.numel()
     out = result(edges, *edges.shape)
@@ -264,7 +264,7 @@ def forward(
 
 
 def _deviation(var: Tensor, eps: float) -> np.ndarray:
-    """Return what a deviation is multiplied by, a flat array."""
+    """Return 1 / sqrt(var + eps) as a flat array."""
     variance = flat(var)
     one = variance.dtype.type(1)
     return one / np.sqrt(variance + variance.dtype.type(eps))
@@ -308,11 +308,11 @@ def backward(
     grads = [result(each, *each.shape) for each in (projected, target, source)]
     parts = batch * -(-channels // _BLOCK)
     run(_differentiate, parts, 3 * work, *inputs, shares, *(flat(each) for each in grads))
-    update, ends, starts = grads
+    grad_update, grad_target, grad_source = grads
     return (
-        narrow(update, projected),
-        narrow(ends, target),
-        narrow(starts, source),
+        narrow(grad_update, projected),
+        narrow(grad_target, target),
+        narrow(grad_source, source),
         pairs[0].clone(),  # outputs of an operator share no memory
         pairs[1].clone(),
     )

@@ -13,7 +13,7 @@ from aurel.kernels.cpu.rows import row_part
 from aurel.kernels.cpu.threads import run
 from aurel.kernels.cpu.vector_math import exp_of_unit, prefer_wide_vectors, sigmoid
 
-_BLOCK = 128  # channels computed together: the gates of one target stay in the nearest cache
+_BLOCK = 128  # channels computed together, so that the gates of one target stay in the cache
 _WORK = 8  # operations for each channel of an edge
 
 
@@ -116,7 +116,7 @@ def _differentiate(start, stop, graphs, grads):
     """Write the gradients of some blocks of channels of some graphs."""
     prefer_wide_vectors()
     _, _, values, _, nodes, channels = graphs
-    # Arrays of their own, or LLVM takes them for one and does not vectorize.
+    # Separate arrays: LLVM does not vectorize loops over parts of one array.
     gate = np.empty(nodes * _BLOCK, values.dtype)
     weight = np.empty(nodes * _BLOCK, values.dtype)
     total = np.empty(_BLOCK, values.dtype)

@@ -1,4 +1,4 @@
-"""Graph attention on a given graph; sums run over the edges, so nothing else reaches a node."""
+"""Graph attention on a given graph: sums over the edges, so other values have no effect."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _scratch(graphs):
 
 @uncounted
 def _attend_rows(start, stop, graphs, out, weights, scratch):
-    """Write the aggregates of some targets, and their weights where there is a place for them."""
+    """Write the aggregates of some targets and, unless `weights` is empty, their weights."""
     values, target_score, source_score, adjacency, shared, heads, nodes, channels, lanes, slope = (
         graphs
     )
@@ -152,7 +152,7 @@ def _differentiate(start, stop, graphs, outer, grads_of):
 def _graphs(
     values: Tensor, target_score: Tensor, source_score: Tensor, adjacency: Tensor, slope: float
 ) -> tuple[Any, ...]:
-    """Return what both kernels take."""
+    """Return the arguments that both kernels take."""
     _, heads, nodes, channels = values.shape
     x = flat(values)
     scores = (flat(target_score), flat(source_score))
@@ -161,7 +161,7 @@ def _graphs(
 
 
 def _work(values: Tensor) -> int:
-    """Return the elementary operations, of which a vector product makes a twelfth of one."""
+    """Return the number of elementary operations; twelve multiply-adds count as one."""
     return values.numel() * values.shape[2] // 12
 
 
@@ -173,7 +173,7 @@ def forward(
     negative_slope: float,
     return_weights: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the aggregates (B, H, N, C) and the weights (B, H, N, N), or (0,) if not wanted."""
+    """Return the aggregates (B, H, N, C) and the weights (B, H, N, N), or (0,)."""
     batch, heads, nodes, channels = values.shape
     out = result(values, batch, heads, nodes, channels)
     graphs = _graphs(values, target_score, source_score, adjacency, negative_slope)
@@ -208,5 +208,7 @@ def backward(
         tuple(unused if grad is None else flat(grad) for grad in (grad_out, grad_weights)),
         tuple(flat(grad) for grad in grads),
     )
-    wide, target, source = (narrow(grad, of) for grad, of in zip(grads, inputs, strict=True))
-    return wide, target, source
+    grad_values, grad_target, grad_source = (
+        narrow(grad, like) for grad, like in zip(grads, inputs, strict=True)
+    )
+    return grad_values, grad_target, grad_source

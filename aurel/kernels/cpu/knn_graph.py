@@ -64,13 +64,13 @@ def forward(
 
     Args:
         x: nodes, (B, N, C).
-        sources: nodes to choose from, (B, M, C); None for x.
+        sources: candidates, (B, M, C); None for x.
         bias: added to the distances, (N, M) or (B, N, M), or None.
         mask: (B, N) bool, which nodes exist, or None.
         source_mask: (B, M) bool, which sources exist, or None.
         k: number of neighbors.
         metric: "l2", "l1", "cosine" or "dot".
-        loop: a node may choose itself.
+        loop: a node may be its own neighbor.
         dilation: d, to keep every d-th of the nearest.
     """
     problem = dense_problem(wide(x), sources, bias, mask, source_mask, k, metric, loop, dilation)

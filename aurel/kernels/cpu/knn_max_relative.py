@@ -27,7 +27,7 @@ from aurel.kernels.cpu.threads import run
 def forward_graphs(start, stop, search, x, nodes, channels, k, keep, neighbors, out, winner):
     """Choose neighbors, and write the maxima, in some graphs whose nodes are their own sources.
 
-    A graph's nodes are still in a near cache when they are read again.
+    So a graph's nodes are still in the cache when they are read again.
     """
     scratch = scratch_for(start, stop, search)
     packed = np.empty(k, np.int64)
@@ -60,18 +60,18 @@ def backward_graphs(
         first = graph * nodes
         for i in range(first, first + nodes):
             target = grad_x[i * channels : (i + 1) * channels]
-            given = grad[i * channels : (i + 1) * channels]
+            grad_row = grad[i * channels : (i + 1) * channels]
             if pack(neighbors, i * k, k, sources, packed) == 0:
                 fill(target, 0)
             else:
                 for c in range(channels):
-                    target[c] = -given[c]
+                    target[c] = -grad_row[c]
         total = grad_x if own else grad_sources
         for i in range(first, first + nodes):
             if pack(neighbors, i * k, k, sources, packed) > 0:
-                given = grad[i * channels : (i + 1) * channels]
+                grad_row = grad[i * channels : (i + 1) * channels]
                 won = winner[i * channels : (i + 1) * channels]
-                add_to_winners(total, base, given, won, channels)
+                add_to_winners(total, base, grad_row, won, channels)
 
 
 def forward(

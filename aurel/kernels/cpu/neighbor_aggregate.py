@@ -20,7 +20,7 @@ from aurel.kernels.cpu.reduce import (
 from aurel.kernels.cpu.threads import run
 
 MAX, MEAN, SUM = 0, 1, 2
-WHOLE = 1024  # nodes up to which a whole graph is looked at for NaN
+WHOLE = 1024  # nodes up to which a whole graph is checked for NaN at once
 _REDUCTIONS = {"max": MAX, "mean": MEAN, "sum": SUM}
 
 
@@ -32,8 +32,8 @@ def maximum_of_row(row, x, base, packed, found, channels, finite, relative, keep
         for s in range(found):
             finite = finite and is_finite(x[base + packed[s] * channels :][:channels])
     target = out[row * channels :][:channels]
-    kept = winner[row * channels :][: channels if keep else 0]
-    reduce_maximum(x, base, packed, found, channels, finite, keep, won, target, kept)
+    winner_row = winner[row * channels :][: channels if keep else 0]
+    reduce_maximum(x, base, packed, found, channels, finite, keep, won, target, winner_row)
     if relative.size > 0 and found > 0:
         node = relative[row * channels :][:channels]
         for c in range(channels):
@@ -47,7 +47,7 @@ def forward_rows(
     """Reduce for some rows of all graphs, less the rows of `relative` if that is not empty."""
     packed = np.empty(k, np.int64)
     won = np.empty(channels, np.int32)
-    seen = -1
+    checked = -1
     finite = False
     for row in range(start, stop):
         graph = row // rows
@@ -58,9 +58,9 @@ def forward_rows(
             target = out[row * channels : (row + 1) * channels]
             reduce_sum(x, base, packed, found, channels, divisor, target)
             continue
-        if graph != seen and nodes <= WHOLE:
+        if graph != checked and nodes <= WHOLE:
             finite = is_finite(x[base : base + nodes * channels])
-            seen = graph
+            checked = graph
         maximum_of_row(
             row, x, base, packed, found, channels, finite, relative, keep, won, out, winner
         )
@@ -75,16 +75,16 @@ def backward_graphs(start, stop, grad, lists, winner, k, rows, nodes, channels, 
         fill(total[base : base + nodes * channels], 0)
         for row in range(graph * rows, (graph + 1) * rows):
             found = pack(lists, row * k, k, nodes, packed)
-            given = grad[row * channels : (row + 1) * channels]
+            grad_row = grad[row * channels : (row + 1) * channels]
             if found == 0:
                 continue
             if reduce == MAX:
                 won = winner[row * channels : (row + 1) * channels]
-                add_to_winners(total, base, given, won, channels)
+                add_to_winners(total, base, grad_row, won, channels)
                 continue
             factor = grad.dtype.type(1) / grad.dtype.type(found if reduce == MEAN else 1)
             for s in range(found):
-                add_multiple(total[base + packed[s] * channels :][:channels], given, factor)
+                add_multiple(total[base + packed[s] * channels :][:channels], grad_row, factor)
 
 
 @ranged
@@ -108,10 +108,10 @@ def backward_channels(
                     total[winner[place + c] * channels + c] += grad[place + c]
                 continue
             factor = grad.dtype.type(1) / grad.dtype.type(found if reduce == MEAN else 1)
-            given = grad[place + low : place + high]
+            grad_row = grad[place + low : place + high]
             for s in range(found):
                 first = packed[s] * channels
-                add_multiple(total[first + low : first + high], given, factor)
+                add_multiple(total[first + low : first + high], grad_row, factor)
 
 
 def forward(x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ def reduce_lists(
     keep_winner: bool,
     relative_to: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return what `forward` does, less the (B, N, C) nodes of `relative_to` where there are any."""
+    """Return the results of `forward`, less the nodes of `relative_to`, (B, N, C), if not None."""
     batch, nodes, channels = x.shape
     rows, k = neighbors.shape[1:]
     out = result(x, batch, rows, channels)
@@ -159,11 +159,11 @@ def backward(grad: Tensor, neighbors: Tensor, winner: Tensor, nodes: int, reduce
     k = neighbors.shape[2]
     total = result(grad, batch, nodes, channels)
     work = (4 if reduce == "max" else k) * grad.numel()
-    given = (flat(grad), flat(neighbors), flat(winner), k, rows, nodes, channels)
+    arguments = (flat(grad), flat(neighbors), flat(winner), k, rows, nodes, channels)
     if batch == 1 and channels >= 32:
         width = 16
         blocks = -(-channels // width)
-        run(backward_channels, blocks, work, *given, _REDUCTIONS[reduce], width, flat(total))
+        run(backward_channels, blocks, work, *arguments, _REDUCTIONS[reduce], width, flat(total))
     else:
-        run(backward_graphs, batch, work, *given, _REDUCTIONS[reduce], flat(total))
+        run(backward_graphs, batch, work, *arguments, _REDUCTIONS[reduce], flat(total))
     return narrow(total, grad)

@@ -1,4 +1,4 @@
-"""Pieces of `pair_pool`: matrices whose columns are the querying tokens of several nodes.
+"""Matrices of `pair_pool` whose columns are the querying tokens of several nodes.
 
 A matrix has a row for each token of the target node, and a column for each token of the sources of
 a group, source after source. Softmax then runs down the columns, over whole vectors.
@@ -22,7 +22,7 @@ from aurel.kernels.cpu.tile_products import (
 )
 from aurel.kernels.cpu.vector_math import exp_of_nonpositive, prefer_wide_vectors
 
-_COLUMNS = 1536  # of a group, so that its matrices stay in the cache
+_COLUMNS = 1536  # most columns of a group, so that its matrices stay in the cache
 _PART = 128  # columns whose softmax is computed together
 
 
@@ -33,7 +33,7 @@ def group_size(nodes: int, tokens: int) -> int:
 
 
 def stride_of(columns: int, dtype: np.dtype[Any]) -> int:
-    """Return the places from one row to the next: whole panels, rows not all in one cache set."""
+    """Return the stride of rows: a multiple of a panel, by which rows use different cache sets."""
     lanes = VECTOR_BYTES // dtype.itemsize
     stride = -(-columns // (VECTORS * lanes)) * VECTORS * lanes
     return stride + lanes if stride * dtype.itemsize % 1024 == 0 else stride
@@ -41,7 +41,7 @@ def stride_of(columns: int, dtype: np.dtype[Any]) -> int:
 
 @inlined
 def zeros(size, like):
-    """Return an array of zeros that starts where a cache line starts, as vectors best do."""
+    """Return an array of zeros that starts at a cache line, where vectors load fastest."""
     places = 64 // like.itemsize
     array = np.zeros(size + places, like.dtype)
     first = -(array.ctypes.data // like.itemsize) % places
@@ -65,7 +65,7 @@ def fill_transposed(x, start, rows, columns, out, stride):
 
 @kernel
 def multiply(a, b, c, rows, steps, stride, lanes, clear):
-    """Add to c, or set it to, a b; a has rows of `steps` places, b and c of `stride`."""
+    """Add a b to c, or set c to it; rows of a have `steps` places, those of b and c `stride`."""
     prefer_wide_vectors()
     for first in range(0, stride - lanes * VECTORS + 1, lanes * VECTORS):
         for row in range(0, rows, ROWS):

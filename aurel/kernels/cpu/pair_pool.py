@@ -1,7 +1,7 @@
-"""Attention between the tokens of every pair of nodes, of which only two moments are kept.
+"""Two moments of the attention between the tokens of every pair of nodes.
 
 A part of the work is some targets of one image. A target's attention over a group of sources is one
-matrix product, and lives in the cache until its moments are taken; backward computes it again.
+matrix product, which stays in the cache until its moments are taken; backward computes it again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from aurel.kernels.cpu.threads import run
 from aurel.kernels.cpu.tile_products import VECTOR_BYTES
 from aurel.kernels.cpu.vector_math import prefer_wide_vectors
 
-_PARTS = 12  # of a batch at least, however many threads there are, so that these change no result
+_PARTS = 12  # fewest parts of a batch: independent of the number of threads, as are the results
 
 
 @inlined
@@ -93,11 +93,10 @@ def _write_scatter(deviation, moved, tokens, stride, sources, first, squares, sc
 
 
 @ranged
-def _pool(
-    start, stop, query, key, gram, nodes, tokens, width, blocks, group, stride, lanes, mean, scatter
-):
+def _pool(start, stop, query, key, gram, sizes, mean, scatter):
     """Write the moments of some blocks of targets."""
     prefer_wide_vectors()
+    nodes, tokens, width, blocks, group, stride, lanes = sizes
     rows = padded(tokens)
     columns = zeros(width * stride, query)
     attention = zeros(rows * stride, query)
@@ -128,7 +127,7 @@ def _pool(
 
 @kernel
 def _add_mean_gradient(grad_mean, tokens, stride, sources, first, grad):
-    """Add to the gradient of the attention what comes from the mean rows."""
+    """Add to the gradient of the attention that through the mean rows."""
     prefer_wide_vectors()
     size = grad.dtype.type(tokens)
     for row in range(tokens):
@@ -149,28 +148,11 @@ def _both_ways(gram, target, tokens, out):
 
 
 @ranged
-def _differentiate(
-    start,
-    stop,
-    grad_mean,
-    grad_scatter,
-    mean,
-    query,
-    key,
-    gram,
-    nodes,
-    tokens,
-    width,
-    blocks,
-    group,
-    stride,
-    lanes,
-    grad_query,
-    grad_key,
-    grad_gram,
-):
+def _differentiate(start, stop, grad_mean, grad_scatter, mean, query, key, gram, sizes, grads):
     """Write the gradients of some blocks of targets; that of the query for each block apart."""
     prefer_wide_vectors()
+    grad_query, grad_key, grad_gram = grads
+    nodes, tokens, width, blocks, group, stride, lanes = sizes
     rows, wide_rows = padded(tokens), padded(width)
     columns = zeros(wide_rows * stride, query)
     grad_columns = zeros(wide_rows * stride, query)
@@ -178,7 +160,7 @@ def _differentiate(
     weighted = zeros(rows * stride, query)
     grad = zeros(rows * stride, query)
     padded_key = zeros(rows * width, query)
-    turned_key = zeros(wide_rows * tokens, query)
+    transposed_key = zeros(wide_rows * tokens, query)
     both = zeros(rows * tokens, query)
     tiles = zeros(rows * max(rows, wide_rows), query)
     for part in range(start, stop):
@@ -199,7 +181,8 @@ def _differentiate(
                 if gram.size > 0:
                     scale = row_part(grad_scatter, pair, 1, 0, sources)
                     _subtract_mean(attention, tokens, stride, sources, mean, pair, scale, weighted)
-                    # The rows of `weighted` sum to zero for each source: the mean needs no place.
+                    # Rows of `weighted` sum to zero for each source, so the other factor may keep
+                    # its mean.
                     size = tokens * tokens
                     g = row_part(grad_gram, target, size, 0, size)
                     multiply_rows(
@@ -213,8 +196,8 @@ def _differentiate(
                 differentiate_softmax(attention, grad, tokens, stride)
                 k = row_part(grad_key, target, tokens * width, 0, tokens * width)
                 multiply_rows(grad, columns, tokens, width, stride, lanes, False, tiles, k)
-                fill_transposed(key, target * tokens * width, tokens, width, turned_key, tokens)
-                multiply(turned_key, grad, grad_columns, width, tokens, stride, lanes, False)
+                fill_transposed(key, target * tokens * width, tokens, width, transposed_key, tokens)
+                multiply(transposed_key, grad, grad_columns, width, tokens, stride, lanes, False)
             first = ((image * blocks + block) * nodes + source) * tokens * width
             for column in range(sources * tokens):
                 for row in range(width):
@@ -223,12 +206,12 @@ def _differentiate(
 
 
 def _blocks(batch: int, nodes: int) -> int:
-    """Return into how many blocks the targets of an image are cut."""
+    """Return the number of blocks of targets of an image."""
     return max(1, min(nodes, -(-_PARTS // max(batch, 1))))
 
 
 def _sizes(query: Tensor) -> tuple[int, ...]:
-    """Return what both kernels take of the sizes."""
+    """Return the sizes that both kernels take."""
     batch, nodes, tokens, width = query.shape
     group = group_size(nodes, tokens)
     dtype = flat(query).dtype
@@ -251,7 +234,7 @@ def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Te
     inputs = [flat(each) for each in (query, key, _optional(gram, query))]
     parts = batch * _blocks(batch, nodes)
     work = mean.numel() * tokens * (width + tokens)
-    run(_pool, parts, work, *inputs, *_sizes(query), flat(mean), flat(scatter))
+    run(_pool, parts, work, *inputs, _sizes(query), flat(mean), flat(scatter))
     return mean, scatter
 
 
@@ -278,8 +261,8 @@ def backward(
         batch * blocks,
         4 * mean.numel() * tokens * (width + tokens),
         *(flat(each) for each in inputs),
-        *_sizes(query),
-        *(flat(each) for each in outputs),
+        _sizes(query),
+        tuple(flat(each) for each in outputs),
     )
     grad_query = parts[:, 0] if blocks == 1 else parts.sum(1)
     return grad_query, grad_key, grad_gram

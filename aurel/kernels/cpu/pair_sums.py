@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from aurel.kernels.cpu.tile_products import (
     Value,
     accumulate,
-    everywhere,
+    broadcast,
     lanes_of,
     load_vector,
     multiply_add,
@@ -59,8 +59,8 @@ def _masked_load(
     kind = ir.FunctionType(vector, [place.type, integer, mask.type, vector])
     name = f"llvm.masked.load.v{vector.count}f{bits}.p0v{vector.count}f{bits}"
     function = cgutils.get_or_insert_function(builder.module, kind, name)
-    given = [place, ir.Constant(integer, bits // 8), mask, ir.Constant(vector, None)]
-    return builder.call(function, given)
+    arguments = [place, ir.Constant(integer, bits // 8), mask, ir.Constant(vector, None)]
+    return builder.call(function, arguments)
 
 
 def _rows(
@@ -72,7 +72,7 @@ def _rows(
     count: Value,
     width: Value,
 ) -> list[Value]:
-    """Return the places of SIDE rows from `first` on; those past the last of `count` are that."""
+    """Return pointers to SIDE rows from `first` on; past the last row, to the last."""
     last = builder.sub(count, ir.Constant(count.type, 1))
     places = []
     for step in range(SIDE):
@@ -92,7 +92,7 @@ def _write_sums(
     channels: Value,
     out: Value,
 ) -> None:
-    """Write the sums of the terms of all pairs of rows, right ones within left ones."""
+    """Write the sums of the terms of all pairs of rows: for each left row, those with all right."""
     kind, out_kind = kinds
     vector, lanes = vector_of(context, kind), lanes_of(kind)
     integer, small = channels.type, ir.IntType(32)
@@ -111,13 +111,13 @@ def _write_sums(
         return add(lambda row: load_vector(builder, builder.gep(row, [offset]), vector), sums)
 
     steps = builder.sdiv(channels, ir.Constant(integer, lanes))
-    nothing = [ir.Constant(vector, None)] * (len(left) * len(right))
-    sums = accumulate(builder, nothing, steps, step)
+    zeros = [ir.Constant(vector, None)] * (len(left) * len(right))
+    sums = accumulate(builder, zeros, steps, step)
     done = builder.mul(steps, ir.Constant(integer, lanes))
     rest = builder.trunc(builder.sub(channels, done), small)
-    left_over = everywhere(builder, rest, ir.VectorType(small, lanes))
+    remaining = broadcast(builder, rest, ir.VectorType(small, lanes))
     places = ir.Constant(ir.VectorType(small, lanes), list(range(lanes)))
-    mask = builder.icmp_signed("<", places, left_over)
+    mask = builder.icmp_signed("<", places, remaining)
     sums = add(lambda row: _masked_load(builder, builder.gep(row, [done]), vector, mask), sums)
     start = place_of(context, builder, out_kind, out, ir.Constant(integer, 0))
     zero = ir.Constant(vector.element, 0.0)
@@ -140,8 +140,8 @@ def _tile_intrinsic(term: Term) -> Any:
             kinds = signature.args
             left = _rows(context, builder, kinds[0], x, i, i_end, channels)
             right = _rows(context, builder, kinds[3], y, j, j_end, channels)
-            of = kinds[0], kinds[7]
-            _write_sums(context, builder, term, left, right, of, channels, out)
+            arrays = kinds[0], kinds[7]
+            _write_sums(context, builder, term, left, right, arrays, channels, out)
             return context.get_dummy_value()
 
         return signature, generate

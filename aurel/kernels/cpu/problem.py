@@ -15,7 +15,7 @@ class Problem:
     """Arrays that describe the search; flat, rows after each other.
 
     Attributes:
-        x, y: nodes, and the sources that they choose from; the same array for a graph's own nodes.
+        x, y: nodes and their candidates; the same array if a graph's nodes are the candidates.
         channels: of both.
         rows: (G, 2), first row and number of rows of each graph in x.
         sources: (G, 2), the same in y.
@@ -24,7 +24,7 @@ class Problem:
         bias_stride: places from one graph's bias to the next; 0 if they share one.
         metric: name.
         k, dilation: every `dilation`-th of the ``k * dilation`` nearest.
-        loop: a node may choose itself.
+        loop: a node may be its own neighbor.
         local: neighbors are numbered within their graph, not in y.
     """
 
@@ -44,7 +44,7 @@ class Problem:
     local: bool
 
     def work(self) -> int:
-        """Return the elementary operations; eight channels of a vector are one."""
+        """Return the number of elementary operations; eight channels count as one."""
         if len(self.rows) == 0:
             return 0
         if self.local:  # a dense batch: all graphs are alike

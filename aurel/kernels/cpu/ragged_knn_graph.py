@@ -25,11 +25,11 @@ def forward(
     Args:
         x: nodes, (P, C).
         batch: (P,) int64, the graph of each node, sorted.
-        sources: nodes to choose from, (Q, C); None for x.
+        sources: candidates, (Q, C); None for x.
         source_batch: (Q,) int64, sorted.
         k: number of neighbors.
         metric: "l2", "l1", "cosine" or "dot".
-        loop: a node may choose itself.
+        loop: a node may be its own neighbor.
     """
     numbers = flat(batch)
     first = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1))

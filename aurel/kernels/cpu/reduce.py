@@ -1,7 +1,7 @@
 """Maxima, sums and means over the rows that a list names, and their gradients.
 
-A slot that holds no row of the graph is empty. A NaN is the largest of all, so that it is not lost.
-Loops run over slices: over ``x[start + c]`` the compiler makes no vector instructions.
+A slot whose index is out of range is empty. NaN counts as the largest value, so it is not lost.
+Loops run over slices, since the compiler does not vectorize loops over ``x[start + c]``.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def maximum_and_winner(x, base, packed, found, channels, out, won):
 
 @uncounted
 def take_larger(ra, rb, rc, ja, jb, jc, out, won):
-    """Let three rows, one after the other, replace what they exceed."""
+    """Replace the maxima by larger values of three rows, one after the other."""
     for c in range(len(out)):
         best = out[c]
         j = won[c]
@@ -115,7 +115,7 @@ def any_maximum(x, base, packed, found, channels, out, won):
 
 @uncounted
 def fill(out, value):
-    """Write one value everywhere."""
+    """Set all elements to one value."""
     for c in range(len(out)):
         out[c] = value
 

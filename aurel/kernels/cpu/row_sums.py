@@ -12,7 +12,7 @@ from aurel.kernels.cpu.compiler import uncounted
 from aurel.kernels.cpu.tile_products import (
     Value,
     accumulate,
-    everywhere,
+    broadcast,
     lanes_of,
     load_vector,
     multiply_add,
@@ -46,7 +46,7 @@ def _sum_intrinsic(vectors: int) -> Any:
 
             def step(index: Value, sums: list[Value]) -> list[Value]:
                 weight = builder.load(builder.gep(weight_place, [index]))
-                factor = everywhere(builder, weight, vector)
+                factor = broadcast(builder, weight, vector)
                 number = builder.load(builder.gep(row_place, [index]))
                 first = builder.gep(place, [builder.mul(number, row)])
                 return [
@@ -141,7 +141,7 @@ def _four_products(  # type: ignore[no-untyped-def]
 def multiply_rows_of(x, row, rows, count, y, first, channels, lanes, out):
     """Write the products of a row of x with `count` chosen rows of y, numbered from `first` on.
 
-    `rows` and `out` have space for a multiple of four; places behind `count` hold row numbers too.
+    `rows` and `out` have a multiple of four places, all of which hold row numbers.
     """
     at, start, steps = row * channels, first * channels, channels // lanes
     for n in range(0, count, _ROWS):

@@ -21,12 +21,12 @@ from aurel.kernels.cpu.scores import METRICS, scale_nodes, sums_between, sums_wi
 from aurel.kernels.cpu.selection import choose, finish_scores, scratch_of
 from aurel.kernels.cpu.threads import run
 
-_SMALL, _LARGE = 64, 1024  # nodes of a graph that is always, or never, searched in one part
-_ROWS = 16  # of other parts
+_SMALL, _LARGE = 64, 1024  # up to _SMALL nodes a graph is one part; above _LARGE it never is
+_ROWS = 16  # rows of a part that is not a whole graph
 
 
 def prepare(problem: Problem) -> tuple[Array, Array, Array, Array]:
-    """Return x and y as the products of the cosine take them, and the squares of their rows."""
+    """Return x and y, scaled for the cosine, and their squared norms (empty for other metrics)."""
     if problem.metric != "cosine":
         none = np.empty(0, problem.x.dtype)
         return problem.x, problem.y, none, none
@@ -45,9 +45,9 @@ def _scaled(x: Array, rows: Array, channels: int) -> tuple[Array, Array]:
 
 
 def divide(problem: Problem) -> tuple[Array, bool]:
-    """Return the parts of the work, and whether these are whole graphs.
+    """Return the parts of the work, (P, 3), and whether these are whole graphs.
 
-    A part, (P, 3), is a graph, the first of its rows in it, and the number of these.
+    A part is the number of a graph, the first row within it, and the number of rows.
     """
     threads = torch.get_num_threads()
     if problem.local and len(problem.rows) > 0:  # a dense batch: all graphs are alike
@@ -62,7 +62,7 @@ def _divide_dense(batch: int, nodes: int, count: int, threads: int) -> tuple[Arr
 
 
 def _parts(rows: Array, sources: Array, threads: int) -> tuple[Array, bool]:
-    """Return whole graphs, whose pairs are taken once, unless some threads would have no work."""
+    """Return whole graphs, whose pairs are computed once, unless threads would lack work."""
     counts, pairs = rows[:, 1], rows[:, 1] * sources[:, 1]
     largest = max(counts.max(initial=0), sources[:, 1].max(initial=0))
     shared = pairs.max(initial=0) * threads <= pairs.sum()
@@ -151,7 +151,7 @@ def search_parts(start, stop, search, neighbors):
 def describe(
     problem: Problem, prepared: tuple[Array, Array, Array, Array], table: Array, whole: bool
 ) -> tuple[Any, ...]:
-    """Return what kernels take of a search and its parts."""
+    """Return a search and its parts as the tuple that kernels take."""
     x, y, squares, source_squares = prepared
     return (
         x,

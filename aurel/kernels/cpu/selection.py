@@ -14,14 +14,15 @@ GROUPS, MOST = 32, 24  # groups of a row of more, and candidates up to which the
 
 @uncounted
 def finish_scores(sums, row, nodes, metric, square, squares, first, bias, bias_row, scores):
-    """Turn the sums of one row into its scores; NaN, and infinities but of products, are +inf.
+    """Compute the scores of one row from its sums; NaN, and infinite cosines, become +inf.
 
     Args:
-        sums, row, nodes: sums[row] has those of the row, with so many sources.
+        sums, row, nodes: sums[row] holds the sums of the row with `nodes` sources.
         metric: of the sums.
-        square, squares, first: for the cosine, |x_i|^2, all |s_j|^2, and the first source's place.
-        bias, bias_row: flat, and the place of the row's first; an empty array for none.
-        scores: the result.
+        square, squares, first: for the cosine, |x_i|^2, all |s_j|^2, and the index of the first
+            source.
+        bias, bias_row: flat, and the index of the row's first; an empty array for no bias.
+        scores: written.
     """
     one = sums.dtype.type(1)
     tiny = sums.dtype.type(1e-30)
@@ -34,7 +35,7 @@ def finish_scores(sums, row, nodes, metric, square, squares, first, bias, bias_r
                 if abs(s) == np.inf:
                     s = abs(s)
             else:
-                # The root of the product would be that of zero where both nodes are zero.
+                # Two roots: the product of the squares of two zero nodes would underflow to zero.
                 s = one - s / (np.sqrt(max(square, tiny)) * np.sqrt(q))
         elif metric == DOT:
             s = -s
@@ -45,14 +46,14 @@ def finish_scores(sums, row, nodes, metric, square, squares, first, bias, bias_r
 
 @uncounted
 def insert_smallest(scores, nodes, valid, first, excluded, rank, best, chosen):
-    """Write the `rank` smallest scores' places into `chosen`, ascending, and return their number.
+    """Write the indices of the `rank` smallest scores to `chosen`, ascending; return their number.
 
     Args:
-        scores, nodes: of the row.
-        valid, first: which sources exist, and the place of the first; an empty array for all.
+        scores, nodes: scores of the row, and their number.
+        valid, first: which sources exist, and the index of the first; an empty array for all.
         excluded: a source that may not be chosen, or -1.
-        rank: at most so many.
-        best, chosen: scratch and result, of `rank` places.
+        rank: most indices to write.
+        best, chosen: scratch and result, of size `rank`.
     """
     found = 0
     for j in range(nodes):
@@ -75,7 +76,7 @@ def insert_smallest(scores, nodes, valid, first, excluded, rank, best, chosen):
 
 @uncounted
 def sift(best, chosen, root, size):
-    """Restore the order of a heap, the farthest candidate first, below one place."""
+    """Restore the order of a heap, the farthest candidate first, below index `root`."""
     while True:
         child = 2 * root + 1
         if child >= size:
@@ -98,7 +99,7 @@ def sift(best, chosen, root, size):
 
 @uncounted
 def heap_smallest(scores, nodes, valid, first, excluded, rank, best, chosen):
-    """Do what `insert_smallest` does, for many candidates."""
+    """Select as `insert_smallest` does, by a heap, for many candidates."""
     found = 0
     for j in range(nodes):
         if j == excluded or (valid.size > 0 and not valid[first + j]):
@@ -126,7 +127,7 @@ def heap_smallest(scores, nodes, valid, first, excluded, rank, best, chosen):
 
 @uncounted
 def count_smaller(values, count, ranks):
-    """Write how many of `count` values are smaller than each, without a branch.
+    """Write for each of `count` values how many are smaller, without a branch.
 
     The values are padded with +inf: loops of a fixed length become vector instructions.
     """
@@ -150,7 +151,7 @@ def count_smaller(values, count, ranks):
 
 @uncounted
 def place_ranked(places, count, rank, ranks, taken, chosen):
-    """Write the places of the smallest values, ascending, ties in their order; return how many."""
+    """Write `places` of the `rank` smallest values, ascending, ties in order; return how many."""
     for r in range(rank):
         taken[r] = 0
     found = 0
@@ -167,21 +168,22 @@ def place_ranked(places, count, rank, ranks, taken, chosen):
 
 @uncounted
 def rank_few(scores, nodes, valid, first, excluded, rank, scratch, chosen):
-    """Do what `insert_smallest` does for up to MANY scores, by counting the smaller ones."""
+    """Select as `insert_smallest` does, for up to MANY scores, by counting the smaller ones."""
     _, values, places, ranks, taken = scratch
     for j in range(nodes):
-        free = j != excluded and (valid.size == 0 or valid[first + j])
-        values[j] = scores[j] if free else np.inf
-        places[j] = j if free else -1
+        allowed = j != excluded and (valid.size == 0 or valid[first + j])
+        values[j] = scores[j] if allowed else np.inf
+        places[j] = j if allowed else -1
     count_smaller(values, nodes, ranks)
     return place_ranked(places, nodes, rank, ranks, taken, chosen)
 
 
 @uncounted
 def rank_many(scores, nodes, valid, first, excluded, rank, scratch, chosen):
-    """Do what `rank_few` does for any number of scores; return -1 where it cannot.
+    """Select as `rank_few` does, for any number of scores, or return -1.
 
     The `rank`-th smallest of the minima of GROUPS groups is a bound: only scores up to it count.
+    It returns -1 if the bound is infinite, or more than MANY scores do not exceed it.
     """
     _, values, places, ranks, taken = scratch
     if excluded >= 0:
@@ -220,7 +222,7 @@ def rank_many(scores, nodes, valid, first, excluded, rank, scratch, chosen):
 
 @uncounted
 def choose_among_many(scores, nodes, valid, first, excluded, rank, scratch, chosen):
-    """Do what `choose` does for more than MANY scores."""
+    """Select as `choose` does, for more than MANY scores."""
     if rank <= MOST:
         found = rank_many(scores, nodes, valid, first, excluded, rank, scratch, chosen)
         if found >= 0:
@@ -232,9 +234,9 @@ def choose_among_many(scores, nodes, valid, first, excluded, rank, scratch, chos
 
 @uncounted
 def choose(scores, nodes, valid, first, excluded, rank, scratch, chosen):
-    """Write the places of the `rank` smallest scores into `chosen`, and return their number.
+    """Write the indices of the `rank` smallest scores to `chosen`, and return their number.
 
-    The scores of sources that may not be chosen are lost.
+    The scores of sources that may not be chosen are overwritten.
 
     Args:
         scores, nodes, valid, first, excluded, rank, chosen: as for `insert_smallest`.

@@ -1,9 +1,9 @@
 """Work on ranges, shared among as many threads as torch uses.
 
-Where torch has its threads from GNU's OpenMP library, kernels run in the same team: after an
-operator of torch, its threads wait busily for a while, and others would have to share the processor
-with them. Elsewhere, and after a fork, which that team does not survive, Python's own threads do
-the work, side by side, since kernels release the interpreter lock. (The thread pools of numba abort
+Where torch uses GNU's OpenMP library, kernels run in the same team of threads: after an operator of
+torch, its threads wait busily for a while, and others would have to share the processor with them.
+Elsewhere, and in a forked process, which does not have that team, threads of Python do the work in
+parallel, since kernels release the interpreter lock. (The thread pools of numba abort
 the process when two Python threads call them at once, or after a fork.)
 """
 
@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 
-# Elementary operations, which take some 5 microseconds, that are worth another thread.
+# Number of elementary operations, some 5 microseconds, from which another thread pays off.
 _WORTH = 15_000
 _SHARES = 8  # ranges a thread, so that one that started late takes fewer
 
 
 class _Job:
-    """Ranges of one call; whichever thread comes takes the next."""
+    """Ranges of one call; each thread takes the next one until none is left."""
 
     def __init__(self, kernel: Callable[..., None], ends: list[int], args: tuple[Any, ...]) -> None:
         self.kernel, self.ends, self.args = kernel, ends, args
@@ -61,7 +61,7 @@ class _Pool:
         self.lock = threading.Lock()
 
     def work(self, job: _Job, threads: int) -> None:
-        """Let this thread and `threads` - 1 others work on `job`."""
+        """Compute `job` in this thread and `threads` - 1 others."""
         if self.size < threads - 1:
             with self.lock:
                 while self.size < threads - 1:
@@ -103,7 +103,7 @@ def run(kernel: Callable[..., None], count: int, work: int, *args: Any) -> None:
     range.
 
     Args:
-        kernel: what `ranges.ranged` makes of the function.
+        kernel: the function, compiled by `ranges.ranged`.
         count: number of independent parts.
         work: elementary operations in all of them, roughly.
         args: further arguments of the function.

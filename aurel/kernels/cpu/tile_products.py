@@ -1,7 +1,7 @@
 """Matrix products of small tiles whose sums stay in vector registers.
 
-LLVM does not block loops over matrices, so these kernels are written in its vectors; on a CPU with
-narrower ones it splits them.
+LLVM does not block loops over matrices, so these kernels use its vectors explicitly; for a CPU with
+narrower vectors it splits them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def store_vector(builder: ir.IRBuilder, value: Value, pointer: Value) -> None:
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=size)
 
 
-def everywhere(builder: ir.IRBuilder, scalar: Value, vector: ir.VectorType) -> Value:
+def broadcast(builder: ir.IRBuilder, scalar: Value, vector: ir.VectorType) -> Value:
     """Return a vector that holds `scalar` in all lanes."""
     index = ir.Constant(ir.IntType(32), 0)
     single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, index)
@@ -133,12 +133,12 @@ def add_tile_product(  # type: ignore[no-untyped-def]
         with builder.if_else(keep) as (then, otherwise):
             with then:
                 held = [load_vector(builder, place, vector) for place in places]
-                kept = builder.block
+                loaded = builder.block
             with otherwise:
                 cleared = builder.block
         for value in held:
             phi = builder.phi(vector)
-            phi.add_incoming(value, kept)
+            phi.add_incoming(value, loaded)
             phi.add_incoming(ir.Constant(vector, None), cleared)
             sums.append(phi)
 
@@ -150,7 +150,7 @@ def add_tile_product(  # type: ignore[no-untyped-def]
             ]
             updated = []
             for row, scalar in enumerate(scalars):
-                factor = everywhere(builder, builder.load(builder.gep(scalar, [index])), vector)
+                factor = broadcast(builder, builder.load(builder.gep(scalar, [index])), vector)
                 for v, column in enumerate(columns):
                     held = sums[row * VECTORS + v]
                     updated.append(multiply_add(builder, factor, column, held))

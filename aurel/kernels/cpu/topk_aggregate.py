@@ -1,4 +1,4 @@
-"""Average over the K best nodes, or over all that are no worse than the K-th, by degree."""
+"""Average over the K best nodes, or over all that are no worse than the K-th."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aurel.kernels.cpu.threads import run
 def adjacency_of_graphs(
     start, stop, x, squares, nodes, channels, valid, bias, metric, k, neighbors, weights
 ):
-    """Choose, and write D^-1/2 A D^-1/2 with a one for every score no worse than the K-th."""
+    """Write neighbors, and D^-1/2 A D^-1/2: A is 1 where a score is no worse than the K-th."""
     sums = np.empty((nodes, nodes), x.dtype)
     scores = np.empty(nodes, x.dtype)
     scratch = scratch_of(scores, k)
@@ -110,6 +110,6 @@ def backward(grad: Tensor, neighbors: Tensor, weights: Tensor, ties: str) -> Ten
 def _multiply(weights: Array, values: Tensor, nodes: int, transposed: bool) -> Tensor:
     batch, _, channels = values.shape
     out = result(values, batch, nodes, channels)
-    given = (weights, flat(values), nodes, channels, transposed, flat(out))
-    run(multiply_graphs, batch, nodes * values.numel() // 8, *given)
+    arguments = (weights, flat(values), nodes, channels, transposed, flat(out))
+    run(multiply_graphs, batch, nodes * values.numel() // 8, *arguments)
     return narrow(out, values)

@@ -40,7 +40,7 @@ def _power_of_two(typing_context: Any, shifted: Any) -> Any:
 
 
 def _exponential(dtype: type[np.floating[Any]], degree: int, ln2_high: float) -> Callable[..., Any]:
-    """Compile exp for -bound <= x <= bound: 2^n times the Taylor polynomial of what remains."""
+    """Compile exp for -bound <= x <= bound: 2^n times the Taylor polynomial of the remainder."""
     magic = dtype(1.5 * 2.0 ** np.finfo(dtype).nmant)
     inverse = dtype(1 / np.log(2.0))
     high = dtype(ln2_high)

@@ -1,4 +1,4 @@
-"""Nodes in tiles of WIDTH, channel by channel, in float32: what `scores` reads.
+"""Nodes in tiles of WIDTH, channel by channel, in float32: the layout that `scores` reads.
 
 x (B, N, C) -> tiles (B, ceil(N / WIDTH), C, WIDTH), zero behind the last node. A score tile loads
 one channel of all its nodes at once, in one transaction, and without masks.
@@ -41,9 +41,9 @@ def load_nodes(x_ptr, o_n, o_c, N, C):
 
 @triton.jit
 def scale_factors(b_largest):
-    """Return two powers of two whose product brings b_largest > 0 into [1, 2).
+    """Return two powers of two whose product times b_largest > 0 lies in [1, 2).
 
-    One alone may be too large for a float, or too small.
+    A single one may be too large for a float, or too small.
     """
     b_first = tl.where(b_largest < 2.0**-60, 2.0**64, 1.0)
     b_first = tl.where(b_largest > 2.0**60, 2.0**-64, b_first)
@@ -104,7 +104,7 @@ def channel_tiles(x: Tensor, metric: str, flags: Tensor | None = None) -> tuple[
     Args:
         x: (B, N, C), contiguous.
         metric: "cosine" scales the nodes.
-        flags: (B, P) int8; graphs without a flag are left out. None: all are written.
+        flags: (B, P) int8; graphs without a flag are not written. None: all are.
     """
     batch, nodes, channels = x.shape
     width, scaled = tile_width(nodes), metric == "cosine"

@@ -9,14 +9,14 @@ Backward, from g = dL/dy, with w_ij = q_ij / t_i:
     dv_j = sum_i w_ij g_i, de_ij = w_ij g_i (v_j - y_i) sigmoid'(e_ij).
 
 Channels are independent. A forward program owns a target and a strip of channels, with four
-channels to a thread, and walks over the sources: every edge is read once, and no sum crosses
-threads. A backward program owns a strip of channels of a whole graph and walks over the targets:
+channels a thread, and goes over the sources: every edge is read once, and no sum crosses
+threads. A backward program owns a strip of channels of a whole graph and goes over the targets:
 all sources of a target fit into one tile, so edges are read once, their gradients are written once,
-and dv adds up in registers, in a fixed order, without atomics.
+and dv is summed in registers, in a fixed order, without atomics.
 
-Absent nodes are not read: no edge from or to them, no value, no gradient. Nothing is saved but the
-inputs, and everything is float32 inside. Backward, C is a compile-time constant: addresses of
-ragged rows then cost no registers. Up to `sizes.MAX_GATED_NODES` nodes.
+Absent nodes are not read: no edge from or to them, no value, no gradient. Only the inputs are
+saved, and everything is float32 inside. Backward, C is a compile-time constant: addresses of ragged
+rows then cost no registers. Up to `sizes.MAX_GATED_NODES` nodes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def sigmoid(b_edge):
 def exp_of_gate(b_gate):
     """Return exp on [0, 1], by a polynomial with a relative error of 1.1e-7 at most.
 
-    The unit for special functions, which two others need already, would limit the kernels.
+    The hardware unit for special functions, which `sigmoid` uses twice, is the bottleneck.
     """
     b_out = b_gate * 0.0022720648 + 0.00706467498
     b_out = b_out * b_gate + 0.0425258726
@@ -154,13 +154,13 @@ def backward_kernel(
 
 
 def strip(channels: int) -> dict[str, Any]:
-    """Return the launch options of the forward kernel: four channels to a thread."""
+    """Return the launch options of the forward kernel: four channels a thread."""
     block_c = 128 if channels <= 128 else 256
     return {"BLOCK_C": block_c, "num_warps": block_c // 128}
 
 
 def whole_graph(nodes: int) -> dict[str, Any]:
-    """Return the launch options of the backward kernel: eight edges to a thread."""
+    """Return the launch options of the backward kernel: eight edges a thread."""
     block_n = power_of_two(nodes)
     block_c = 32 if block_n <= 64 else 16 if block_n <= 128 else 8
     return {"BLOCK_N": block_n, "BLOCK_C": block_c, "num_warps": block_n * block_c // 256}

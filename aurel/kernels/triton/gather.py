@@ -1,4 +1,4 @@
-"""Gather and reduce over given neighbor lists: max, mean or sum of the rows that they name.
+"""Gather and reduce over given neighbor lists: max, mean or sum of the listed rows.
 
 For max, the winning node is kept: the first of equal values wins, and NaN wins over everything, as
 in torch. A row without neighbors gets 0, and winner 0.
@@ -6,13 +6,13 @@ in torch. A row without neighbors gets 0, and winner 0.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from aurel.kernels.triton.launch import launch
 from aurel.kernels.triton.sizes import power_of_two
+from aurel.kernels.winners import winner_dtype
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def fold_node(values_ptr, b_j, o_c, C, b_acc, b_winner, REDUCE: tl.constexpr):
 def finish_fold(b_acc, b_winner, b_degree, b_first, REDUCE: tl.constexpr):
     """Return the reduction and the winners, over b_degree neighbors, of which b_first is the first.
 
-    Where all values are -inf, none was better than the start: the first wins.
+    Where all values are -inf, none is larger than the start: the first wins.
     """
     if REDUCE == "mean":
         b_acc = b_acc / tl.maximum(b_degree, 1.0)[:, None]
@@ -107,7 +107,7 @@ def gather_kernel(
     b_first = tl.full((BLOCK_ROW,), -1, tl.int32)
     for slot in range(K):
         b_j = tl.load(neighbor_ptr + o_row * K + slot, mask=o_row < N, other=-1)
-        # what names no node is an empty slot
+        # an index out of range is an empty slot
         b_j = tl.where((b_j >= 0) & (b_j < M), b_j, -1).to(tl.int32)
         b_acc, b_winner = fold_node(values_ptr, b_j, o_c, C, b_acc, b_winner, REDUCE)
         b_degree += (b_j >= 0).to(tl.float32)
@@ -131,13 +131,6 @@ def gather_kernel(
     )
 
 
-def winner_dtype(nodes: int) -> torch.dtype:
-    """Return the smallest dtype that holds the number of any of `nodes` nodes."""
-    if nodes <= 256:
-        return torch.uint8
-    return torch.int16 if nodes <= 32_767 else torch.int32
-
-
 def gather(
     values: Tensor,
     neighbors: Tensor,
@@ -151,8 +144,8 @@ def gather(
         values: (B, M, C), contiguous.
         neighbors: (B, N, K) int64, contiguous; what is not in 0..M-1 is an empty slot.
         reduce: "max", "mean" or "sum".
-        keep_winner: make the second result, (B, N, C); it is empty otherwise.
-        relative_to: (B, N, C), contiguous, taken from the reduction; or None.
+        keep_winner: return the winners, (B, N, C); they are empty otherwise.
+        relative_to: (B, N, C), contiguous, subtracted from the reduction; or None.
     """
     batch, nodes, k = neighbors.shape
     sources, channels = values.shape[1:]

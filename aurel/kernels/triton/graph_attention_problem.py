@@ -1,4 +1,4 @@
-"""What the kernels of graph attention are given: the arguments of a call, laid out for them."""
+"""The arguments of graph attention, laid out as its kernels read them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LAST_OFFSET = 2**31 - 1  # offsets within one graph are 32-bit
 def rows(x: Tensor) -> Tensor:
     """Return x (B, H, N, C) with channels side by side, copied only if they are not."""
     _, _, nodes, channels = x.shape
-    near = max(0, nodes - 1) * x.stride(2) + channels <= LAST_OFFSET
-    return x if x.stride(3) == 1 and near else x.contiguous()
+    fits = max(0, nodes - 1) * x.stride(2) + channels <= LAST_OFFSET
+    return x if x.stride(3) == 1 and fits else x.contiguous()
 
 
 class Heads:

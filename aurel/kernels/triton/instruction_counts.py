@@ -58,12 +58,12 @@ def calls() -> Iterator[tuple[Name, Callable[[], object]]]:
         backward = partial(knn_max_relative.backward, grad, neighbors, winner, nodes, True)
         yield ("knn_max_relative_backward", f"N={nodes} C={channels} K={k}"), backward
     values, score = torch.empty(BATCH, 4, 41, 128), torch.empty(BATCH, 4, 41)
-    given = (values, score, score, torch.ones(BATCH, 41, 41, dtype=torch.bool), 0.2)
+    inputs = (values, score, score, torch.ones(BATCH, 41, 41, dtype=torch.bool), 0.2)
     yield from both(
         "graph_attention",
         "H=4 N=41 C=128",
-        partial(graph_attention.forward, *given, False),
-        partial(graph_attention.backward, values, None, *given),
+        partial(graph_attention.forward, *inputs, False),
+        partial(graph_attention.backward, values, None, *inputs),
     )
     tokens, mean = torch.empty(BATCH, 27, 49, 49), torch.empty(BATCH, 27, 27, 49)
     yield from both(
@@ -92,6 +92,7 @@ def calls() -> Iterator[tuple[Name, Callable[[], object]]]:
 def both(
     operator: str, size: str, forward: Callable[[], object], backward: Callable[[], object]
 ) -> Iterator[tuple[Name, Callable[[], object]]]:
+    """Yield the forward and the backward call of an operator, with their names."""
     yield (operator, size), forward
     yield (f"{operator}_backward", size), backward
 
@@ -126,10 +127,10 @@ def count(assembly: str) -> Counts:
         if label:
             labels[label[1]] = total
         elif instruction and instruction[1] != "NOP":
-            goal = re.search(r"\.L_\w+", instruction[2]) if "BRA" in instruction[1] else None
+            label_name = re.search(r"\.L_\w+", instruction[2]) if "BRA" in instruction[1] else None
             # The last instruction of a kernel branches to itself.
-            if goal and labels.get(goal[0], total) < total:
-                looped.update(range(labels[goal[0]], total + 1))
+            if label_name and labels.get(label_name[0], total) < total:
+                looped.update(range(labels[label_name[0]], total + 1))
             total += 1
     return total, len(looped)
 

@@ -11,7 +11,7 @@
 3. Rows with a flag are chosen again from all pairs, by `knn_exact`.
 
 The origin moves to the median, channel by channel, of three of the sources, so that features far
-from 0 do not cancel; any origin is right, a good one makes flags rare.
+from 0 do not cancel; the result is right for any origin, but flags are rare only for a good one.
 """
 
 from __future__ import annotations
@@ -45,20 +45,19 @@ LOWEST = tl.constexpr(-3.4028234663852886e38)  # finite, so that `pack_short_key
 
 @triton.jit
 def products(
-    x_ptr,
-    source_ptr,
-    origin_ptr,
+    graph,
     o_row,
     o_col,
-    N,
-    M,
-    C,
     BLOCK_ROW: tl.constexpr,
     BLOCK_COL: tl.constexpr,
     BLOCK_C: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Return x_i.s_j from the origin of the sources; the pointers are at one graph."""
+    """Return x_i.s_j from the origin of the sources.
+
+    `graph` holds pointers to nodes, sources and origin of one graph, N, M and C.
+    """
+    x_ptr, source_ptr, origin_ptr, N, M, C = graph
     b_product = tl.zeros((BLOCK_ROW, BLOCK_COL), tl.float32)
     for c0 in range(0, C, BLOCK_C):
         o_c = c0 + tl.arange(0, BLOCK_C)
@@ -67,6 +66,26 @@ def products(
         b_col = load_nodes(source_ptr, o_col, o_c, M, C) - b_origin
         b_product = tl.dot(b_row, tl.trans(b_col), b_product, input_precision=PRECISION)
     return b_product
+
+
+@triton.jit
+def lower_scores(b_squares, b_product, p_bias, m_free, HAS_BIAS: tl.constexpr):
+    """Return scores that do not exceed the exact ones; +inf where a row may not choose a column."""
+    b_score = b_squares - 2.0 * b_product
+    # after an overflow nothing is known of the exact score
+    b_score = tl.where(tl.abs(b_score) < float("inf"), b_score, LOWEST)
+    if HAS_BIAS:
+        b_score = add_bias(b_score, p_bias, m_free)
+        b_score = tl.maximum(b_score, LOWEST)
+    return tl.where(m_free, b_score, float("inf"))
+
+
+@triton.jit
+def bounds_of(b_best, C, BITS: tl.constexpr):
+    """Return the largest minimum of the groups of each row, less its rounding error."""
+    b_bound = unpack_rounded_scores(tl.max(~b_best, axis=1), BITS)
+    b_error = 4.8e-7 * tl.abs(b_bound) + C * 1e-37  # of the last sum, and of the smallest floats
+    return tl.where(b_bound < float("inf"), b_bound - b_error, float("inf"))
 
 
 @triton.jit
@@ -103,10 +122,11 @@ def candidate_kernel(
     x_ptr += i_batch * N * C
     source_ptr += i_batch * M * C
     origin_ptr += i_batch * C
+    graph = (x_ptr, source_ptr, origin_ptr, N, M, C)
     square_ptr += i_batch * M
     bias_ptr += i_batch * bias_step
     m_row = present(mask_ptr + i_batch * N, o_row, N, HAS_MASK)
-    # By this, scores that are rounded, or cut to tf32, lie below the true ones.
+    # With this factor, scores that are rounded, or cut to tf32, do not exceed the exact ones.
     shrink = 1.0 - (C * 1.2e-7 + 1.6e-5)
     b_row_square = shrink * tl.load(row_square_ptr + i_batch * N + o_row, mask=m_row, other=0.0)
     b_best = tl.full((BLOCK_ROW, KEPT), ~SHORT_LAST, tl.int32)
@@ -115,35 +135,15 @@ def candidate_kernel(
         m_col = present(source_mask_ptr + i_batch * M, o_col, M, HAS_SOURCE_MASK)
         m_free = free_pairs(m_row, m_col, o_row, o_col, LOOP)
         b_square = shrink * tl.load(square_ptr + o_col, mask=m_col, other=0.0)
-        b_score = products(
-            x_ptr,
-            source_ptr,
-            origin_ptr,
-            o_row,
-            o_col,
-            N,
-            M,
-            C,
-            BLOCK_ROW,
-            BLOCK_COL,
-            BLOCK_C,
-            PRECISION,
-        )
-        b_score = (b_row_square[:, None] + b_square[None, :]) - 2.0 * b_score
-        # where a sum overflows, nothing is known
-        b_score = tl.where(tl.abs(b_score) < float("inf"), b_score, LOWEST)
-        if HAS_BIAS:
-            b_score = add_bias(b_score, bias_ptr + o_row[:, None] * M + o_col[None, :], m_free)
-            b_score = tl.maximum(b_score, LOWEST)
-        b_score = tl.where(m_free, b_score, float("inf"))
+        b_product = products(graph, o_row, o_col, BLOCK_ROW, BLOCK_COL, BLOCK_C, PRECISION)
+        b_squares = b_row_square[:, None] + b_square[None, :]
+        p_bias = bias_ptr + o_row[:, None] * M + o_col[None, :]
+        b_score = lower_scores(b_squares, b_product, p_bias, m_free, HAS_BIAS)
         if GROUP > 1:
             b_score = tl.min(tl.reshape(b_score, (BLOCK_ROW, GROUPS, GROUP)), axis=2)
         o_group = n0 // GROUP + tl.arange(0, GROUPS)
         b_best = merge_keys(b_best, pack_short_keys(b_score, o_group[None, :], BITS), KEPT)
-    b_bound = unpack_rounded_scores(tl.max(~b_best, axis=1), BITS)
-    b_error = 4.8e-7 * tl.abs(b_bound) + C * 1e-37  # of the last sum, and of the smallest floats
-    b_bound = tl.where(b_bound < float("inf"), b_bound - b_error, float("inf"))
-    tl.store(bound_ptr + i_batch * N + o_row, b_bound, mask=o_row < N)
+    tl.store(bound_ptr + i_batch * N + o_row, bounds_of(b_best, C, BITS), mask=o_row < N)
     p_group = (i_batch * N + o_row[:, None]) * KEPT + tl.arange(0, KEPT)[None, :]
     tl.store(group_ptr + p_group, unpack_indices(~b_best, BITS), mask=(o_row < N)[:, None])
 
@@ -158,8 +158,8 @@ def tiling(light: bool) -> dict[str, int]:
     """Return the tile of `candidate_kernel` and its warps.
 
     Args:
-        light: short lists, no masks, and vectors that load at once. What is not needs the
-            registers of more warps.
+        light: short lists, no masks, and aligned rows. Other calls need the registers of more
+            warps.
     """
     backend, version = ("cuda", 90) if INTERPRETED else architecture()
     if backend == "hip":
@@ -190,7 +190,7 @@ def candidate_plan(problem: Problem, kept: int, group: int) -> dict[str, Any]:
         "BLOCK_COL": columns,
         "PRECISION": product_precision(),
         **tiling(kept == 16 and not masked and channels % 16 == 0),
-        "maxnreg": 255,  # or ptxas spills a few bytes for the sake of one more block
+        "maxnreg": 255,  # otherwise ptxas spills a few bytes to fit one more block
     }
 
 

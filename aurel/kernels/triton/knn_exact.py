@@ -3,6 +3,10 @@
 A program owns BLOCK_ROW nodes of one graph. Up to WHOLE_GRAPH sources it has all scores in one
 tile and chooses K times; beyond, it goes over tiles of columns and keeps a sorted list of the best
 packed keys. No (N, M) array reaches memory.
+
+Device functions take pointers as tuples: `tiles`, to channel tiles and sums of squares of nodes and
+of sources, and `masks`, to bias, mask and mask of the sources. `sizes` are N, M, C and the step of
+the bias from one graph to the next.
 """
 
 from __future__ import annotations
@@ -29,18 +33,11 @@ from aurel.kernels.triton.sizes import WHOLE_GRAPH
 
 @triton.jit
 def column_tile(
-    row_ptr,
-    row_square_ptr,
-    tile_ptr,
-    square_ptr,
-    bias_ptr,
-    mask_ptr,
-    source_mask_ptr,
+    tiles,
+    masks,
+    sizes,
     o_row,
     i_tile,
-    N,
-    M,
-    C,
     LOOP: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_MASK: tl.constexpr,
@@ -48,12 +45,14 @@ def column_tile(
     METRIC: tl.constexpr,
     ROW_WIDTH: tl.constexpr,
     WIDTH: tl.constexpr,
-    BLOCK_ROW: tl.constexpr,
 ):
-    """Return scores [BLOCK_ROW, WIDTH] with a tile of columns, and which of them are free.
+    """Return scores [rows, WIDTH] with a tile of columns, and which of these a row may choose.
 
-    The pointers are at the rows, and at one graph.
+    The pointers are at the rows, and at one graph; `sizes` are N, M and C.
     """
+    row_ptr, row_square_ptr, tile_ptr, square_ptr = tiles
+    bias_ptr, mask_ptr, source_mask_ptr = masks
+    N, M, C = sizes
     o_col = i_tile * WIDTH + tl.arange(0, WIDTH)
     m_row = present(mask_ptr, o_row, N, HAS_MASK)
     m_col = present(source_mask_ptr, o_col, M, HAS_SOURCE_MASK)
@@ -68,7 +67,7 @@ def column_tile(
         HAS_BIAS,
         ROW_WIDTH,
         WIDTH,
-        BLOCK_ROW,
+        o_row.shape[0],
     )
     if HAS_BIAS:
         b_score = add_bias(b_score, bias_ptr + o_row[:, None] * M + o_col[None, :], m_free)
@@ -76,21 +75,31 @@ def column_tile(
 
 
 @triton.jit
+def pointers_of(tiles, masks, sizes, i_batch, row0, ROW_WIDTH: tl.constexpr, WIDTH: tl.constexpr):
+    """Return `tiles` and `masks` of `nearest` as `column_tile` takes them: of one graph."""
+    row_tile_ptr, row_square_ptr, tile_ptr, square_ptr = tiles
+    bias_ptr, mask_ptr, source_mask_ptr = masks
+    N, M, C, bias_step = sizes
+    row_tiles = tl.cdiv(N, ROW_WIDTH)
+    row_tile = i_batch * row_tiles + row0 // ROW_WIDTH
+    row_ptr = row_tile_ptr + row_tile * C * ROW_WIDTH + row0 % ROW_WIDTH
+    row_square_ptr += i_batch * row_tiles * ROW_WIDTH + row0
+    tile_ptr += i_batch * tl.cdiv(M, WIDTH) * C * WIDTH
+    square_ptr += i_batch * tl.cdiv(M, WIDTH) * WIDTH
+    bias_ptr += i_batch * bias_step
+    mask_ptr += i_batch * N
+    source_mask_ptr += i_batch * M
+    return (row_ptr, row_square_ptr, tile_ptr, square_ptr), (bias_ptr, mask_ptr, source_mask_ptr)
+
+
+@triton.jit
 def nearest(
-    row_tile_ptr,
-    row_square_ptr,
-    tile_ptr,
-    square_ptr,
-    bias_ptr,
-    mask_ptr,
-    source_mask_ptr,
+    tiles,
+    masks,
+    sizes,
     i_batch,
     row0,
-    N,
-    M,
-    C,
-    bias_step,
-    tiles,
+    count,
     RANKS: tl.constexpr,
     BLOCK_K: tl.constexpr,
     LOOP: tl.constexpr,
@@ -103,34 +112,17 @@ def nearest(
     WIDTH: tl.constexpr,
     BLOCK_ROW: tl.constexpr,
 ):
-    """Return the RANKS nearest [BLOCK_ROW, BLOCK_K] of the rows from row0 on of graph i_batch.
-
-    Only the first `tiles` tiles of columns are looked at.
-    """
-    row_tiles = tl.cdiv(N, ROW_WIDTH)
-    row_tile = i_batch * row_tiles + row0 // ROW_WIDTH
-    row_ptr = row_tile_ptr + row_tile * C * ROW_WIDTH + row0 % ROW_WIDTH
-    row_square_ptr += i_batch * row_tiles * ROW_WIDTH + row0
-    tile_ptr += i_batch * tl.cdiv(M, WIDTH) * C * WIDTH
-    square_ptr += i_batch * tl.cdiv(M, WIDTH) * WIDTH
-    bias_ptr += i_batch * bias_step
-    mask_ptr += i_batch * N
-    source_mask_ptr += i_batch * M
+    """Return the RANKS nearest [BLOCK_ROW, BLOCK_K] among the first `count` tiles of columns."""
+    tiles, masks = pointers_of(tiles, masks, sizes, i_batch, row0, ROW_WIDTH, WIDTH)
+    sizes = (sizes[0], sizes[1], sizes[2])
     o_row = row0 + tl.arange(0, BLOCK_ROW)
     if WHOLE:
         b_score, m_free = column_tile(
-            row_ptr,
-            row_square_ptr,
-            tile_ptr,
-            square_ptr,
-            bias_ptr,
-            mask_ptr,
-            source_mask_ptr,
+            tiles,
+            masks,
+            sizes,
             o_row,
             0,
-            N,
-            M,
-            C,
             LOOP,
             HAS_BIAS,
             HAS_MASK,
@@ -138,25 +130,17 @@ def nearest(
             METRIC,
             ROW_WIDTH,
             WIDTH,
-            BLOCK_ROW,
         )
         return select_nearest(b_score, m_free, RANKS, BLOCK_K, BLOCK_ROW, WIDTH)
     else:
         b_best = tl.full((BLOCK_ROW, BLOCK_K), ~LAST, tl.int64)
-        for i_tile in range(0, tiles):
+        for i_tile in range(0, count):
             b_score, m_free = column_tile(
-                row_ptr,
-                row_square_ptr,
-                tile_ptr,
-                square_ptr,
-                bias_ptr,
-                mask_ptr,
-                source_mask_ptr,
+                tiles,
+                masks,
+                sizes,
                 o_row,
                 i_tile,
-                N,
-                M,
-                C,
                 LOOP,
                 HAS_BIAS,
                 HAS_MASK,
@@ -164,7 +148,6 @@ def nearest(
                 METRIC,
                 ROW_WIDTH,
                 WIDTH,
-                BLOCK_ROW,
             )
             o_col = i_tile * WIDTH + tl.arange(0, WIDTH)
             b_best = merge_keys(b_best, pack_keys(b_score, m_free, o_col[None, :]), BLOCK_K)
@@ -224,27 +207,19 @@ def exact_kernel(
     row0 = tl.program_id(1) * BLOCK_ROW
     o_row = row0 + tl.arange(0, BLOCK_ROW)
     m_store = o_row < N
-    tiles = tl.cdiv(M, WIDTH)
+    count = tl.cdiv(M, WIDTH)
     if FLAGGED:
         # a block without a flag keeps the neighbors that it has
         flag = any_flag(flag_ptr + i_batch * N + row0, tl.minimum(N - row0, BLOCK_ROW), BLOCK_ROW)
-        tiles = tiles * flag
+        count = count * flag
         m_store = m_store & (flag != 0)
     b_neighbor = nearest(
-        row_tile_ptr,
-        row_square_ptr,
-        tile_ptr,
-        square_ptr,
-        bias_ptr,
-        mask_ptr,
-        source_mask_ptr,
+        (row_tile_ptr, row_square_ptr, tile_ptr, square_ptr),
+        (bias_ptr, mask_ptr, source_mask_ptr),
+        (N, M, C, bias_step),
         i_batch,
         row0,
-        N,
-        M,
-        C,
-        bias_step,
-        tiles,
+        count,
         K * DILATION,
         BLOCK_K,
         LOOP,
@@ -257,9 +232,8 @@ def exact_kernel(
         WIDTH,
         BLOCK_ROW,
     )
-    store_neighbors(
-        neighbor_ptr + i_batch * N * K, b_neighbor, o_row, m_store, K, DILATION, BLOCK_K
-    )
+    neighbor_ptr += i_batch * N * K
+    store_neighbors(neighbor_ptr, b_neighbor, o_row, m_store, K, DILATION, BLOCK_K)
 
 
 def plan(problem: Problem) -> dict[str, Any]:
@@ -275,7 +249,7 @@ def plan(problem: Problem) -> dict[str, Any]:
         "WIDTH": width,
         "BLOCK_ROW": 16,  # a graph of 41 nodes spreads over three multiprocessors
         "num_warps": 4,
-        # Left to itself, ptxas spills a few bytes for the sake of one more block.
+        # Without a limit, ptxas spills a few bytes to fit one more block.
         "maxnreg": 128,
     }
 
@@ -285,7 +259,7 @@ def tiles_of(problem: Problem, flags: Tensor | None = None) -> tuple[Tensor, ...
     rows = channel_tiles(problem.x, problem.metric, flags)
     if problem.own:
         return (*rows, *rows)
-    # the flags are those of the nodes that choose, of the same graphs
+    # flags are those of nodes: sources are read in the same graphs
     return (*rows, *channel_tiles(problem.sources, problem.metric, flags))
 
 
@@ -293,7 +267,7 @@ def exact_neighbors(problem: Problem, neighbors: Tensor, flags: Tensor | None = 
     """Write the neighbors, (B, N, K).
 
     Args:
-        problem: which nodes choose among which.
+        problem: nodes, sources and options.
         neighbors: (B, N, K) int64, written.
         flags: (B, N) int8; only blocks of rows with a flag are written. None: all are.
     """

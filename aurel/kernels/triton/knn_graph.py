@@ -18,17 +18,17 @@ from torch import Tensor
 
 from aurel.kernels.triton.knn_candidates import candidate_neighbors
 from aurel.kernels.triton.knn_exact import exact_neighbors
-from aurel.kernels.triton.knn_problem import Problem, problem
+from aurel.kernels.triton.knn_problem import Problem, problem_of
 from aurel.kernels.triton.sizes import WHOLE_GRAPH
 
 
-def neighbors_of(stated: Problem) -> Tensor:
+def neighbors_of(problem: Problem) -> Tensor:
     """Return the neighbors, (B, N, K) int64."""
-    neighbors = stated.empty_neighbors()
-    if stated.metric == "l2" and stated.sources.shape[1] > WHOLE_GRAPH:
-        candidate_neighbors(stated, neighbors)
+    neighbors = problem.empty_neighbors()
+    if problem.metric == "l2" and problem.sources.shape[1] > WHOLE_GRAPH:
+        candidate_neighbors(problem, neighbors)
     else:
-        exact_neighbors(stated, neighbors)
+        exact_neighbors(problem, neighbors)
     return neighbors
 
 
@@ -47,16 +47,16 @@ def forward(
 
     Args:
         x: node features, (B, N, C), float32, float16 or bfloat16.
-        sources: nodes to choose from, (B, M, C), or None for `x`.
+        sources: candidates, (B, M, C), or None for `x`.
         bias: (N, M) or (B, N, M), added to the scores, or None.
         mask: (B, N) bool, True where the node exists, or None.
         source_mask: (B, M) bool, True where the source exists, or None.
         k: number of neighbors.
         metric: "l2", "l1", "cosine" or "dot".
-        loop: a node may choose itself.
+        loop: a node may be its own neighbor.
         dilation: 2 keeps every second of the k * 2 nearest, and so on.
     """
-    return neighbors_of(problem(x, sources, bias, mask, source_mask, k, metric, loop, dilation))
+    return neighbors_of(problem_of(x, sources, bias, mask, source_mask, k, metric, loop, dilation))
 
 
 def example(

@@ -15,11 +15,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from aurel.kernels.triton.gather import winner_dtype
 from aurel.kernels.triton.knn_aggregate import knn_aggregate
 from aurel.kernels.triton.knn_graph import example
-from aurel.kernels.triton.knn_problem import problem
+from aurel.kernels.triton.knn_problem import problem_of
 from aurel.kernels.triton.scatter import scatter
+from aurel.kernels.winners import winner_dtype
 
 
 def forward(
@@ -38,8 +38,8 @@ def forward(
 
     Args: as for `knn_graph.forward`, and keep_winner: without it, the last result is empty.
     """
-    stated = problem(x, sources, bias, mask, source_mask, k, metric, loop, dilation)
-    return knn_aggregate(stated, stated.sources, "max", keep_winner)
+    problem = problem_of(x, sources, bias, mask, source_mask, k, metric, loop, dilation)
+    return knn_aggregate(problem, problem.sources, "max", keep_winner)
 
 
 def backward(

@@ -13,17 +13,17 @@ from aurel.kernels.triton.sizes import power_of_two
 
 @dataclass(frozen=True)
 class Problem:
-    """Which nodes choose among which, and how.
+    """A choice of neighbors: nodes, sources and options.
 
     Attributes:
-        x: nodes that choose, (B, N, C), contiguous.
-        sources: nodes to choose from, (B, M, C), contiguous; `x` itself if `own`.
+        x: nodes whose neighbors are chosen, (B, N, C), contiguous.
+        sources: candidates, (B, M, C), contiguous; `x` itself if `own`.
         bias: (N, M) or (B, N, M), contiguous, or None.
         mask: (B, N) bool, contiguous, or None.
         source_mask: (B, M) bool, contiguous, or None.
         k: number of neighbors.
         metric: "l2", "l1", "cosine" or "dot".
-        loop: a node may choose itself.
+        loop: a node may be its own neighbor.
         dilation: distance in rank of two neighbors.
     """
 
@@ -39,7 +39,7 @@ class Problem:
 
     @property
     def own(self) -> bool:
-        """Whether the nodes choose among themselves."""
+        """Whether the sources are the nodes themselves."""
         return self.sources is self.x
 
     @property
@@ -65,7 +65,7 @@ class Problem:
         return nodes, sources, channels, step
 
     def options(self) -> dict[str, Any]:
-        """Return the options of every kernel that chooses."""
+        """Return the options of every kernel that chooses neighbors."""
         return {
             "LOOP": self.loop,
             "HAS_BIAS": self.bias is not None,
@@ -82,7 +82,7 @@ class Problem:
         }
 
 
-def problem(
+def problem_of(
     x: Tensor,
     sources: Tensor | None,
     bias: Tensor | None,
@@ -93,7 +93,7 @@ def problem(
     loop: bool,
     dilation: int,
 ) -> Problem:
-    """Return the problem that the arguments of an operator state."""
+    """Return the problem for the arguments of an operator."""
     x = x.contiguous()
     source_mask = mask if sources is None else source_mask
     bias, mask, source_mask = (

@@ -14,9 +14,29 @@ from aurel.kernels.triton.selection import NO_COLUMN
 
 @triton.jit
 def ranks_of(b_score, b_column):
-    """Return at which place of the order by (score, column) each candidate stands."""
+    """Return the rank of each candidate in the order of (score, column)."""
     m_tie = (b_score[None, :] == b_score[:, None]) & (b_column[None, :] < b_column[:, None])
     return tl.sum(((b_score[None, :] < b_score[:, None]) | m_tie).to(tl.int32), axis=1)
+
+
+@triton.jit
+def exact_scores(x_ptr, source_ptr, b_column, m_free, C, BLOCK_C: tl.constexpr):
+    """Return the squared distances of one node to candidates, +inf where they are not finite."""
+    b_score = tl.zeros((b_column.shape[0], BLOCK_C), tl.float32)
+    for c0 in range(0, C, BLOCK_C):
+        o_c = c0 + tl.arange(0, BLOCK_C)
+        b_row = tl.load(x_ptr + o_c, mask=o_c < C, other=0.0).to(tl.float32)
+        b_gap = (
+            tl.load(
+                source_ptr + b_column[:, None] * C + o_c[None, :],
+                mask=m_free[:, None] & (o_c < C)[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            - b_row[None, :]
+        )
+        b_score += b_gap * b_gap
+    b_score = tl.sum(b_score, axis=1)
+    return tl.where(b_score < float("inf"), b_score, float("inf"))
 
 
 @triton.jit
@@ -59,24 +79,10 @@ def rerank_kernel(
         m_free = m_free & (tl.load(source_mask_ptr + b_column, mask=m_free, other=0) != 0)
     if not LOOP:
         m_free = m_free & (b_column != row)
-    here = 1
+    exists = 1
     if HAS_MASK:
-        here = tl.load(mask_ptr + i_row).to(tl.int32)
-    b_score = tl.zeros((KEPT * GROUP, BLOCK_C), tl.float32)
-    for c0 in range(0, C, BLOCK_C):
-        o_c = c0 + tl.arange(0, BLOCK_C)
-        b_row = tl.load(x_ptr + i_row * C + o_c, mask=o_c < C, other=0.0).to(tl.float32)
-        b_gap = (
-            tl.load(
-                source_ptr + b_column[:, None] * C + o_c[None, :],
-                mask=m_free[:, None] & (o_c < C)[None, :],
-                other=0.0,
-            ).to(tl.float32)
-            - b_row[None, :]
-        )
-        b_score += b_gap * b_gap
-    b_score = tl.sum(b_score, axis=1)
-    b_score = tl.where(b_score < float("inf"), b_score, float("inf"))
+        exists = tl.load(mask_ptr + i_row).to(tl.int32)
+    b_score = exact_scores(x_ptr + i_row * C, source_ptr, b_column, m_free, C, BLOCK_C)
     if HAS_BIAS:
         b_score = add_bias(b_score, bias_ptr + row * M + b_column, m_free)
     b_rank = ranks_of(
@@ -89,7 +95,7 @@ def rerank_kernel(
     o_k = tl.arange(0, BLOCK_K)
     tl.store(p_neighbor + o_k, -1, mask=(o_k < K) & (o_k * DILATION >= filled))
     last = tl.min(tl.where(m_free & (b_rank == K * DILATION - 1), b_score, float("inf")), axis=0)
-    certain = (last < tl.load(bound_ptr + i_row)) | (here == 0)
+    certain = (last < tl.load(bound_ptr + i_row)) | (exists == 0)
     tl.store(flag_ptr + i_row, tl.where(certain, 0, 1).to(tl.int8))
 
 
@@ -99,7 +105,7 @@ def rerank(
     """Write the neighbors, and which rows are not certain.
 
     Args:
-        problem: which nodes choose among which.
+        problem: nodes, sources and options.
         groups: (B, N, groups) int32, the candidates: column // size, or -1.
         bounds: (B, N) float32; no other column is nearer.
         size: columns of a group.

@@ -1,8 +1,8 @@
 """The launch of every kernel: from a cache of compiled kernels, or compiled and not run at all.
 
 `kernel[grid](...)` of Triton binds, specializes and looks up at every call, in Python, which takes
-longer than a small kernel runs. A launch whose like was seen before skips that: the compiled kernel
-is found by all that Triton specializes for, and called directly.
+longer than a small kernel runs. A launch skips that if there was one with the same specialization:
+the compiled kernel is then taken from a dictionary and called directly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Direct = tuple[Any, Any, tuple[Any, ...]]  # kernel, compiled kernel, its last a
 # Triton decides at its own import, by TRITON_INTERPRET, whether kernels run in its interpreter.
 INTERPRETED = not isinstance(tl.sum, triton.JITFunction)
 
-# Versions in which `CompiledKernel.run` takes the arguments that `launch` gives it.
+# Versions in which `CompiledKernel.run` takes the arguments that `launch` passes.
 OLDEST, NEWEST = (3, 4), (3, 9)
 VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
@@ -71,13 +71,13 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
 
 
 def _hooked() -> bool:
-    """Return whether a profiler wants to be called at every launch, which `kernel[grid]` does."""
+    """Return whether a profiler has a hook, which `kernel[grid]` calls at every launch."""
     enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
     return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
 
 
 def specialization(args: Sequence[Any]) -> list[Any]:
-    """Return what a compiled kernel depends on in the arguments that are no constants.
+    """Return the properties of arguments, constants apart, that a compiled kernel depends on.
 
     That is at least as fine as Triton's own rule: the dtype of a tensor and whether its address is
     divisible by 16; whether an int is 1, is divisible by 16, and fits 32 bits; else the type.
@@ -104,7 +104,7 @@ def trailing_constants(kernel: Any, count: int, meta: dict[str, Any]) -> tuple[A
     """Return the values of a kernel's parameters after the first `count`, in their order.
 
     None if these are not all constants, or if there are constants among the first: the key of such
-    a launch would not tell their values apart.
+    a launch would not distinguish their values.
     """
     if any(p.is_constexpr != (i >= count) for i, p in enumerate(kernel.params)):
         return None

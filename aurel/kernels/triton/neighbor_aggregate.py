@@ -1,6 +1,6 @@
 """Gather and reduce over given neighbor lists, forward (`gather`) and backward (`scatter`).
 
-Forward: out_i = max, mean or sum over slots s of x[neighbors[i, s]]; a slot that names no node is
+Forward: out_i = max, mean or sum over slots s of x[neighbors[i, s]]; a slot out of range is
 empty, and a row without neighbors gets 0. For max the winning node is saved; nothing else is.
 
 x (B, M, C), grad (B, N, C); neighbors (B, N, K) int64. Sizes: see `sizes`.
@@ -14,8 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from aurel.kernels.triton.gather import gather, winner_dtype
+from aurel.kernels.triton.gather import gather
 from aurel.kernels.triton.scatter import scatter
+from aurel.kernels.winners import winner_dtype
 
 
 def forward(x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool) -> tuple[Tensor, Tensor]:
@@ -25,7 +26,7 @@ def forward(x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool) -> tup
         x: node features, (B, M, C), float32, float16 or bfloat16.
         neighbors: (B, N, K) int64; what is not in 0..M-1 is an empty slot.
         reduce: "max", "mean" or "sum".
-        keep_winner: make the second result, (B, N, C); it is empty otherwise.
+        keep_winner: return the nodes, (B, N, C); they are empty otherwise.
     """
     keep_winner = keep_winner and reduce == "max"
     return gather(x.contiguous(), neighbors.contiguous(), reduce, keep_winner)

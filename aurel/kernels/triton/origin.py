@@ -1,7 +1,7 @@
 """An origin among the nodes of each graph, and |x_i|^2 from there.
 
-The median, channel by channel, of three of the sources: where features lie far from 0, their
-products do not cancel from there.
+It is the median, channel by channel, of three of the sources: products of features relative to it
+do not cancel, even if the features are far from 0.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Row:
     shared: int
 
     def defect(self) -> str | None:
-        """Return why this kernel is unfit to ship, or None."""
+        """Return why this kernel must not be shipped, or None."""
         limit = TARGETS[self.target][3] * 1024
         if self.spills:
             return "spills"

@@ -1,4 +1,4 @@
-"""Edges of many graphs, sorted by the node that they point at.
+"""Edges of many graphs, sorted by source.
 
 Small graphs are sorted by one program each; larger ones by torch, with keys of 16 bits.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from aurel.kernels.triton.launch import launch
 from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
 
-MOST_EDGES = 1_024  # that a program sorts
+MOST_EDGES = 1_024  # most edges that a program sorts
 
 
 @triton.jit
@@ -26,12 +26,12 @@ def sort_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """Sort E edges of one graph by (target, edge), and find where those of each target start."""
+    """Sort E edges of one graph by (source, edge), and find where those of each source start."""
     i_batch = tl.program_id(0).to(tl.int64)
     o_e = tl.arange(0, BLOCK_E)
     o_m = tl.arange(0, BLOCK_M)
     b_j = tl.load(neighbor_ptr + i_batch * E + o_e, mask=o_e < E, other=-1)
-    # empty slots stand behind the last node
+    # empty slots are sorted behind the last node
     b_j = tl.where((b_j >= 0) & (b_j < M), b_j, M).to(tl.int32)
     b_key = tl.sort(b_j * BLOCK_E + o_e)
     tl.store(edge_ptr + i_batch * E + o_e, b_key % BLOCK_E, mask=o_e < E)
@@ -41,26 +41,26 @@ def sort_kernel(
 
 
 def reversed_edges(neighbors: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-    """Sort the edges of each graph by the node that they point at.
+    """Return the edges of each graph, sorted by source.
 
     Args:
         neighbors: (B, N, K) int64, contiguous; what is not in 0..M-1 is an empty slot.
         nodes: M.
 
     Returns:
-        first (B, M + 1): where the edges of each node start; edges (B, N * K): i * K + slot, in
-        ascending order for each node.
+        first (B, M + 1): where the edges of each source start; edges (B, N * K): i * K + slot for
+        target i, ascending for each source.
     """
     batch = neighbors.shape[0]
     edges = neighbors.shape[1] * neighbors.shape[2]
     if nodes <= WHOLE_GRAPH and edges <= MOST_EDGES:
         return _sorted_by_programs(neighbors, nodes)
-    target = neighbors.flatten(1)
+    source = neighbors.flatten(1)
     kind = torch.int16 if nodes < 2**15 else torch.int32
-    target = target.where((target >= 0) & (target < nodes), nodes).to(kind)
-    target, order = target.sort(dim=1, stable=True)
-    bounds = torch.arange(nodes + 1, device=target.device, dtype=kind)
-    first = torch.searchsorted(target, bounds.expand(batch, -1).contiguous(), out_int32=True)
+    source = source.where((source >= 0) & (source < nodes), nodes).to(kind)
+    source, order = source.sort(dim=1, stable=True)
+    bounds = torch.arange(nodes + 1, device=source.device, dtype=kind)
+    first = torch.searchsorted(source, bounds.expand(batch, -1).contiguous(), out_int32=True)
     return first, order
 
 

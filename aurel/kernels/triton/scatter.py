@@ -1,6 +1,6 @@
-"""Gradients of reductions over neighbor lists: each node sums over the edges that point at it.
+"""Gradients of reductions over neighbor lists: each source sums over its edges.
 
-grad_j = sum over the edges (i, s) that point at j of w * grad_i, with w = 1 where j won (max),
+grad_j = sum over the edges (i, s) with source j of w * grad_i, with w = 1 where j won (max),
 1 / degree_i (mean) or 1 (sum). A program owns the node that it writes, and adds its edges in the
 order of i, so that every run gives the same bits, without atomics. It loads BLOCK_E of them at a
 time, so that a node with many does not wait for each.
@@ -84,7 +84,7 @@ def scatter(
     reduce: str,
     relative: bool = False,
 ) -> Tensor:
-    """Return the gradient of the nodes that were listed, (B, M, C), in the dtype of `grad`.
+    """Return the gradient of the sources, (B, M, C), in the dtype of `grad`.
 
     Args:
         grad: gradient of the reduction, (B, N, C).
@@ -92,8 +92,8 @@ def scatter(
         winner: winning nodes, (B, N, C); read for "max" only.
         nodes: M.
         reduce: "max", "mean" or "sum".
-        relative: N = M, and the node itself was taken from the reduction: where it has neighbors
-            (the first slot is filled), -grad_j comes in front of the sum.
+        relative: N = M, and the node itself was subtracted from the reduction: where it has
+            neighbors (the first slot is filled), the sum starts with -grad_j.
     """
     grad, neighbors = grad.contiguous(), neighbors.contiguous()
     batch, _, channels = grad.shape

@@ -7,7 +7,7 @@
     dot     -x_i.s_j
 
 Each is one sum over the channels of a pair, of differences where it is a distance: nothing cancels,
-and equal pairs have equal scores wherever they stand. A score that is NaN, or not finite where
+and equal pairs have equal scores at whatever index. A score that is NaN, or not finite where
 the metric is a distance, becomes +inf: a node with NaN is chosen last.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-SMALLEST_SQUARE = tl.constexpr(1e-30)  # below that of any scaled node but zero
+SMALLEST_SQUARE = tl.constexpr(1e-30)  # less than that of any scaled node other than zero
 
 
 @triton.jit
@@ -74,7 +74,8 @@ def score_tile(
     """
     o_row = tl.arange(0, BLOCK_ROW)[:, None]
     o_col = tl.arange(0, WIDTH)[None, :]
-    # A product, of zeros, decides that a thread holds a square of pairs: few loads serve many.
+    # A product of zeros gives the tile a layout in which a thread holds a square of pairs, so that
+    # few loads serve many pairs.
     b_none = tl.zeros((BLOCK_ROW, 16), tl.float32)
     b_score = tl.dot(b_none, tl.zeros((16, WIDTH), tl.float32), input_precision="ieee")
     for c in tl.range(0, C, loop_unroll_factor=8):

@@ -38,9 +38,9 @@ def select_nearest(
 
 @triton.jit
 def ordered_bits(b_score):
-    """Return int32 that order as the scores, none of them NaN; -0.0 counts as 0.0."""
+    """Return int32 with the order of the scores, none of them NaN; -0.0 counts as 0.0."""
     b_bits = tl.where(b_score == 0.0, 0.0, b_score).to(tl.int32, bitcast=True)
-    return b_bits ^ ((b_bits >> 31) & 0x7FFFFFFF)  # negative floats order backwards
+    return b_bits ^ ((b_bits >> 31) & 0x7FFFFFFF)  # bits of negative floats descend
 
 
 @triton.jit
@@ -61,7 +61,7 @@ def unpack_columns(b_key):
 
 @triton.jit
 def pack_short_keys(b_score, b_index, BITS: tl.constexpr):
-    """Return int32 keys of finite scores, rounded down to make place for an index of BITS bits.
+    """Return int32 keys of finite scores, rounded down so that BITS bits are left for an index.
 
     A score of +inf gives `SHORT_LAST`.
     """
@@ -87,7 +87,7 @@ def unpack_rounded_scores(b_key, BITS: tl.constexpr):
 def merge_keys(b_best, b_key, BLOCK_K: tl.constexpr):
     """Return the BLOCK_K smallest keys of a list and a tile of keys, in the form of the list.
 
-    The list holds complemented keys in ascending order: the smallest key stands last. It starts
+    The list holds complemented keys in ascending order: the smallest key comes last. It starts
     from `~LAST`, or `~SHORT_LAST`.
     """
     # the larger of an ascending and a descending list, slot by slot, are the best of both

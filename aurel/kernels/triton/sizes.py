@@ -1,4 +1,4 @@
-"""Sizes that the kernels serve; asking needs no Triton.
+"""Sizes that the kernels serve; this module does not import Triton.
 
 Offsets within one graph are 32-bit, those between graphs 64-bit.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 MAX_K = 64
 MAX_NODES = 16_384
 MAX_CHANNELS = 2_048
-WHOLE_GRAPH = 64  # nodes that a program can see all at once
+WHOLE_GRAPH = 64  # nodes of a graph that one program holds
 MAX_GATED_NODES = 256
 MAX_TOKENS = 1_024
-WHOLE_PAIR = 64  # tokens of two nodes whose attention a program can see all at once
+WHOLE_PAIR = 64  # tokens a node for which one program holds the attention of a pair
 
 
 def graph_obstacle(nodes: int, channels: int, k: int) -> str | None:
-    """Return which size of a neighbour op is not served, or None if all are."""
+    """Return which size of a neighbor op is not served, or None if all are."""
     if k > MAX_K:
         return f"the kernels serve k up to {MAX_K}, got {k}"
     if nodes > MAX_NODES:
@@ -26,7 +26,7 @@ def graph_obstacle(nodes: int, channels: int, k: int) -> str | None:
 
 
 def ties_obstacle(nodes: int, ties: str) -> str | None:
-    """Return why `topk_aggregate` cannot break, or keep, ties so; None if it can."""
+    """Return why `topk_aggregate` cannot serve these nodes with such `ties`, or None if it can."""
     if ties == "all" and nodes > WHOLE_GRAPH:
         return f"the kernel for ties='all' serves up to {WHOLE_GRAPH} nodes, got {nodes}"
     return None

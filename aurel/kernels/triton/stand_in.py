@@ -1,4 +1,4 @@
-"""Stand-ins for the driver of a GPU: kernels are compiled, or launched to no effect."""
+"""Stand-ins for the driver of a GPU: kernels are compiled, and launches do nothing."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ of other rows enter, so graphs have at most WHOLE_GRAPH nodes. `tie_kernel` writ
 the bits of one word, `average_kernel` weighs the values. Saved: the normalized adjacency W,
 (B, N, N) float32. Backward: grad_values = W^T grad.
 
-Where a weight is 0, whatever stands at the other node, NaN included, has no effect. No gradient
-flows to x: a choice has none.
+Where a weight is 0, the value of the source has no effect, even NaN. No gradient flows to x: a
+choice has none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from aurel.kernels.triton.knn_aggregate import knn_aggregate
 from aurel.kernels.triton.knn_exact import column_tile, plan, store_neighbors, tiles_of
 from aurel.kernels.triton.knn_graph import example
-from aurel.kernels.triton.knn_problem import problem
+from aurel.kernels.triton.knn_problem import problem_of
 from aurel.kernels.triton.launch import launch
 from aurel.kernels.triton.scatter import scatter
 from aurel.kernels.triton.selection import select_nearest
@@ -37,9 +37,22 @@ from aurel.kernels.triton.sizes import power_of_two
 
 @triton.jit
 def contribution(row_ptr, o_c, C):
-    """Return one node's values [BLOCK_C], NaN where not finite, as a product would spread them."""
+    """Return one node's values [BLOCK_C], NaN where not finite, as in a product of matrices."""
     b_x = tl.load(row_ptr + o_c, mask=o_c < C, other=0.0).to(tl.float32)
     return tl.where(tl.abs(b_x) < float("inf"), b_x, float("nan"))
+
+
+@triton.jit
+def tie_words(b_score, m_free, b_neighbor, K: tl.constexpr):
+    """Return rows of A as the bits of one word each: ones where no worse than the K-th neighbor."""
+    o_k = tl.arange(0, b_neighbor.shape[1])
+    o_col = tl.arange(0, b_score.shape[1])
+    b_last = tl.max(tl.where(o_k[None, :] == K - 1, b_neighbor, -1), axis=1)
+    m_last = o_col[None, :] == b_last[:, None]
+    b_threshold = tl.max(tl.where(m_last, b_score, float("-inf")), axis=1)
+    b_threshold = tl.where(b_last >= 0, b_threshold, float("inf"))
+    m_edge = m_free & (b_score <= b_threshold[:, None])
+    return tl.sum(tl.where(m_edge, tl.full((), 1, tl.int64) << o_col[None, :], 0), axis=1)
 
 
 @triton.jit
@@ -71,21 +84,16 @@ def tie_kernel(
     i_batch = tl.program_id(0).to(tl.int64)
     row0 = tl.program_id(1) * BLOCK_ROW
     o_row = row0 + tl.arange(0, BLOCK_ROW)
-    o_k = tl.arange(0, BLOCK_K)
-    o_col = tl.arange(0, WIDTH)
+    row_ptr = row_tile_ptr + i_batch * C * WIDTH + row0
+    row_square_ptr += i_batch * WIDTH + row0
+    tile_ptr += i_batch * C * WIDTH
+    square_ptr += i_batch * WIDTH
     b_score, m_free = column_tile(
-        row_tile_ptr + i_batch * C * WIDTH + row0,
-        row_square_ptr + i_batch * WIDTH + row0,
-        tile_ptr + i_batch * C * WIDTH,
-        square_ptr + i_batch * WIDTH,
-        bias_ptr,
-        mask_ptr + i_batch * N,
-        source_mask_ptr + i_batch * N,
+        (row_ptr, row_square_ptr, tile_ptr, square_ptr),
+        (bias_ptr, mask_ptr + i_batch * N, source_mask_ptr + i_batch * N),
+        (N, N, C),
         o_row,
         0,
-        N,
-        N,
-        C,
         LOOP,
         HAS_BIAS,
         HAS_MASK,
@@ -93,18 +101,11 @@ def tie_kernel(
         METRIC,
         ROW_WIDTH,
         WIDTH,
-        BLOCK_ROW,
     )
     b_neighbor = select_nearest(b_score, m_free, K, BLOCK_K, BLOCK_ROW, WIDTH)
-    store_neighbors(
-        neighbor_ptr + i_batch * N * K, b_neighbor, o_row, o_row < N, K, DILATION, BLOCK_K
-    )
-    b_last = tl.max(tl.where(o_k[None, :] == K - 1, b_neighbor, -1), axis=1)
-    m_last = o_col[None, :] == b_last[:, None]
-    b_threshold = tl.max(tl.where(m_last, b_score, float("-inf")), axis=1)
-    b_threshold = tl.where(b_last >= 0, b_threshold, float("inf"))
-    m_edge = m_free & (b_score <= b_threshold[:, None])
-    b_word = tl.sum(tl.where(m_edge, tl.full((), 1, tl.int64) << o_col[None, :], 0), axis=1)
+    neighbor_ptr += i_batch * N * K
+    store_neighbors(neighbor_ptr, b_neighbor, o_row, o_row < N, K, DILATION, BLOCK_K)
+    b_word = tie_words(b_score, m_free, b_neighbor, K)
     tl.store(word_ptr + i_batch * N + o_row, b_word, mask=o_row < N)
 
 
@@ -183,7 +184,7 @@ def all_ties_backward_kernel(
 def forward(
     x: Tensor, values: Tensor, mask: Tensor | None, k: int, metric: str, ties: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the aggregate (B, N, C'), the neighbors (B, N, K) int64, and what backward needs.
+    """Return the aggregate (B, N, C'), the neighbors (B, N, K) int64, and the saved weights.
 
     Args:
         x: node features that are compared, (B, N, C), float32, float16 or bfloat16.
@@ -191,24 +192,24 @@ def forward(
         mask: (B, N) bool, True where the node exists, or None.
         k: number of neighbors.
         metric: "dot", "cosine", "l1" or "l2".
-        ties: "exact" or "all"; the third result is (B, N, N) float32 for "all" and empty otherwise.
+        ties: "exact" or "all"; the weights are (B, N, N) float32 for "all" and empty otherwise.
     """
-    stated = problem(x, None, None, mask, None, k, metric, True, 1)
+    problem = problem_of(x, None, None, mask, None, k, metric, True, 1)
     values = values.contiguous()
     if ties == "exact":
-        out, neighbors, _ = knn_aggregate(stated, values, "mean")
+        out, neighbors, _ = knn_aggregate(problem, values, "mean")
         return out, neighbors, x.new_empty(0, dtype=torch.float32)
     batch, nodes, channels = values.shape
-    neighbors = stated.empty_neighbors()
+    neighbors = problem.empty_neighbors()
     words = x.new_empty((batch, nodes), dtype=torch.int64)
     weights = x.new_empty((batch, nodes, nodes), dtype=torch.float32)
     out = torch.empty_like(values)
-    options = plan(stated)
+    options = plan(problem)
     launch(
         tie_kernel,
         (batch, triton.cdiv(nodes, options["BLOCK_ROW"])),
-        *tiles_of(stated),
-        *stated.tensors(),
+        *tiles_of(problem),
+        *problem.tensors(),
         neighbors,
         words,
         nodes,

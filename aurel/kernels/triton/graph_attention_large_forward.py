@@ -1,0 +1,75 @@
+"""Forward kernel of `graph_attention_large`."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from aurel.kernels.triton.attention_tiles import (
+    all_finite,
+    head_of,
+    node_tile,
+    row_statistics,
+    sum_over_sources,
+    weight_tile,
+)
+
+
+@triton.jit
+def forward_tile_kernel(
+    value_ptr,
+    target_ptr,
+    source_ptr,
+    adjacency_ptr,
+    out_ptr,
+    weight_ptr,
+    value_stride_b,
+    value_stride_h,
+    value_stride_n,
+    score_stride_b,
+    score_stride_h,
+    score_stride_n,
+    adjacency_stride_b,
+    H,
+    N,
+    C,
+    negative_slope,
+    WEIGHTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Own a block of rows of one head and a strip of channels."""
+    i_graph = tl.program_id(0).to(tl.int64)
+    i_batch, i_head = i_graph // H, i_graph % H
+    o_row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    o_c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    pointers = (target_ptr, source_ptr, adjacency_ptr)
+    strides = (score_stride_b, score_stride_h, score_stride_n, adjacency_stride_b)
+    head = head_of(i_graph, H, pointers, strides, N, negative_slope)
+    value_ptr += i_batch * value_stride_b + i_head * value_stride_h
+    b_max, b_sum = row_statistics(head, o_row)
+    b_out = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    for n0 in range(0, N, BLOCK_N):
+        o_col = n0 + tl.arange(0, BLOCK_N)
+        # [BLOCK_N, BLOCK_N]
+        b_weight, _, _ = weight_tile(
+            head, o_row[:, None], o_col[None, :], b_max[:, None], b_sum[:, None]
+        )
+        # [BLOCK_N, BLOCK_C]
+        b_value = node_tile(value_ptr, o_col, o_c, N, C, value_stride_n).to(tl.float32)
+        b_out = tl.dot(b_weight, b_value, b_out, input_precision=PRECISION)
+        if WEIGHTS:
+            m_weight = (o_row < N)[:, None] & (o_col < N)[None, :] & (tl.program_id(2) == 0)
+            tl.store(
+                weight_ptr + i_graph * N * N + o_row[:, None] * N + o_col[None, :],
+                b_weight.to(weight_ptr.dtype.element_ty),
+                mask=m_weight,
+            )
+    if not all_finite(b_out):
+        b_out = sum_over_sources(head, value_ptr, b_max, b_sum, o_row, o_c, value_stride_n, C)
+    tl.store(
+        out_ptr + i_graph * N * C + o_row[:, None] * C + o_c[None, :],
+        b_out.to(out_ptr.dtype.element_ty),
+        mask=(o_row < N)[:, None] & (o_c < C)[None, :],
+    )
