@@ -142,7 +142,7 @@ def test_a_threshold_for_each_au() -> None:
     for given_as in (thresholds, torch.tensor(thresholds)):
         found = AUF1([1, 2, 4], given_as, average="none")(probs, labels)
         np.testing.assert_allclose(found[:2].numpy(), expected, atol=1e-12)
-    with pytest.raises(ValueError, match=r"one an AU \(3\), got shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"have shape \(N=3\), one an AU, got \(2,\)"):
         AUF1([1, 2, 4], [0.1, 0.2])
 
 
@@ -217,7 +217,9 @@ def test_a_nan_prediction_is_no_detection_and_stays_in_its_au() -> None:
 
 def test_wrong_input_is_named() -> None:
     metric = AUF1("DISFA")
-    with pytest.raises(ValueError, match=r"\(..., 8\), one column for each AU of DISFA.*\(2, 12\)"):
+    with pytest.raises(
+        ValueError, match=r"\(\.\.\., N=8\), a column for each AU of DISFA.*\(2, 12\)"
+    ):
         metric.update(torch.rand(2, 12), torch.zeros(2, 12))
     with pytest.raises(ValueError, match=r"\(2, 8\) and \(3, 8\)"):
         metric.update(torch.rand(2, 8), torch.zeros(3, 8))

@@ -52,8 +52,10 @@ def test_aus_that_share_regions_share_relations() -> None:
     ]
 
 
-def test_an_au_without_a_centre_rule() -> None:
-    with pytest.raises(ValueError, match="no centre rule for AU05.*pass extra_rules="):
+def test_an_au_without_a_center_rule() -> None:
+    with pytest.raises(
+        ValueError, match="center rule for each AU, got none for AU05.*pass extra_rules="
+    ):
         facs_graph([1, 5])
     graph = facs_graph([1, 5], [(1, 5)], {5: AUCenter((20, 27))})
     assert graph.shape == (4, 4) and graph.all()

@@ -13,10 +13,13 @@ stand; a product of matrices does not promise that.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
-METRICS = ("l2", "l1", "cosine", "dot")
+Metric = Literal["l2", "l1", "cosine", "dot"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 _BLOCK = 2**20  # differences computed at a time
 

@@ -94,14 +94,14 @@ def oracle(layer: CrossRegionGAT, x: Tensor, active: Tensor) -> np.ndarray:
     out = np.zeros_like(nodes)
     width = layer.channels // layer.heads
     for b, n in np.ndindex(*nodes.shape[:2]):
-        neighbours = [m for m in range(len(SMALL)) if listens(layer.edges, active[b].numpy(), n, m)]
+        neighbors = [m for m in range(len(SMALL)) if listens(layer.edges, active[b].numpy(), n, m)]
         z = nodes[b] @ state["linear.weight"].T
         for h in range(layer.heads):
             part = slice(h * width, (h + 1) * width)
             score = z[n, part] @ state["target_attention"][h]
-            score = score + z[neighbours, part] @ state["source_attention"][h]
+            score = score + z[neighbors, part] @ state["source_attention"][h]
             weight = np.exp(np.where(score > 0, score, 0.2 * score))
-            out[b, n, part] = weight / weight.sum() @ z[neighbours, part]
+            out[b, n, part] = weight / weight.sum() @ z[neighbors, part]
     out = out + nodes + state["bias"]
     return np.where(out > 0, out, np.expm1(out))
 
@@ -233,7 +233,9 @@ def test_repr_and_errors() -> None:
     layer = CrossRegionGAT(4, SMALL, 2)
     assert "4, regions=(0, 0, 1, 1, 2), heads=2, edges='active_cross_region'" in repr(layer)
     x = torch.randn(2, 5, 4)
-    with pytest.raises(ValueError, match="active must be given with edges='active_cross_region'"):
+    with pytest.raises(
+        ValueError, match="active must be a tensor with edges='active_cross_region', got None"
+    ):
         layer(x)
     with pytest.raises(ValueError, match=r"active must have shape \(B=2, N=5\), got \(2, 1, 5\)"):
         layer(x, torch.ones(2, 1, 5))

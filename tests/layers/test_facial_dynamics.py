@@ -55,7 +55,7 @@ def convolve(conv: nn.Conv2d, x: np.ndarray) -> np.ndarray:
     return out
 
 
-def normalise(norm: nn.BatchNorm2d, x: np.ndarray, training: bool) -> np.ndarray:
+def normalize(norm: nn.BatchNorm2d, x: np.ndarray, training: bool) -> np.ndarray:
     mean, variance = numpy_of(norm.running_mean), numpy_of(norm.running_var)
     if training:
         mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3))
@@ -65,7 +65,7 @@ def normalise(norm: nn.BatchNorm2d, x: np.ndarray, training: bool) -> np.ndarray
 
 
 def block(sequence: nn.Sequential, x: np.ndarray, training: bool) -> np.ndarray:
-    return normalise(sequence[1], convolve(sequence[0], x), training)
+    return normalize(sequence[1], convolve(sequence[0], x), training)
 
 
 def oracle(layer: FacialDynamics, maps: list[Tensor], training: bool) -> np.ndarray:

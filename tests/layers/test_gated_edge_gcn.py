@@ -146,7 +146,7 @@ def test_graph_shows_the_gates() -> None:
 @settings(max_examples=8, deadline=None)
 def test_permuting_nodes_permutes_the_result(order: list[int], residual: str) -> None:
     torch.manual_seed(0)
-    layer = GatedEdgeGCN(4, 4, residual=residual).double()  # the same normalisation everywhere
+    layer = GatedEdgeGCN(4, 4, residual=residual).double()  # the same normalization everywhere
     x, edges = inputs(2, 4)
     out, new = deepcopy(layer)(x, edges)
     moved = layer(x[:, order], edges[:, order][:, :, order])

@@ -1,4 +1,4 @@
-"""GraphBatchNorm is torch's batch normalisation, of what is there."""
+"""GraphBatchNorm is torch's batch normalization, of what is there."""
 
 from __future__ import annotations
 

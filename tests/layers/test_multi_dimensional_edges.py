@@ -148,7 +148,7 @@ def test_three_training_steps(momentum: float | None) -> None:
             torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-9, atol=1e-9)
 
 
-def test_frozen_normalisation() -> None:
+def test_frozen_normalization() -> None:
     layer = random_layer(8, 3, "train")
     layer.norm.eval()
     other = deepcopy(layer)

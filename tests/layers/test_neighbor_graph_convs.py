@@ -1,4 +1,4 @@
-"""The four graph convolutions over neighbour lists: their equations, masks, given graphs."""
+"""The four graph convolutions over neighbor lists: their equations, masks, given graphs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aurel.layers.edge_graph_conv import EdgeGraphConv
-from aurel.layers.gin_graph_conv import GINGraphConv
+from aurel.layers.graph_convs import (
+    EdgeGraphConv,
+    GINGraphConv,
+    MaxRelativeGraphConv,
+    SAGEGraphConv,
+)
 from aurel.layers.linear_norm import LinearNorm
-from aurel.layers.max_relative_graph_conv import MaxRelativeGraphConv
-from aurel.layers.sage_graph_conv import SAGEGraphConv
 
 CONVS = (MaxRelativeGraphConv, EdgeGraphConv, GINGraphConv, SAGEGraphConv)
 every_conv = pytest.mark.parametrize("conv", CONVS, ids=lambda conv: conv.__name__)
@@ -169,7 +171,7 @@ def test_trains_in_low_precision_and_round_trips(conv: type[nn.Module]) -> None:
 
 
 @every_conv
-def test_too_many_neighbours_are_an_error(conv: type[nn.Module]) -> None:
+def test_too_many_neighbors_are_an_error(conv: type[nn.Module]) -> None:
     with pytest.raises(ValueError, match=r"k must be in 1\.\.5 \(the number of nodes\), got 9"):
         conv(8, 12, k=9)(torch.zeros(2, 5, 8))
     with pytest.raises(ValueError, match="groups must divide the widths"):

@@ -196,6 +196,6 @@ def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
         small(**arguments)
 
 
-def test_too_many_neighbours_are_an_error() -> None:
+def test_too_many_neighbors_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"k must be in 1\.\.7 \(the number of nodes\), got 9"):
         small(k=9)(torch.zeros(2, 7, 8, dtype=torch.float64))

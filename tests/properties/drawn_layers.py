@@ -45,7 +45,7 @@ def seed(data: st.DataObject) -> None:
 
 
 def draw_layer(build: Build) -> DrawnLayer:
-    """Draw what is learned, statistics and factors of normalisations from what is positive."""
+    """Draw what is learned, statistics and factors of normalizations from what is positive."""
     state = {}
     for key, tensor in tensors_of(build(NODES)).items():
         state[key] = tensor.clone()

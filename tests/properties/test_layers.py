@@ -1,6 +1,6 @@
 """What holds of every relation layer of nodes: order, company and absence do not matter.
 
-Nor does what its metric cannot see, where a layer chooses neighbours.
+Nor does what its metric cannot see, where a layer chooses neighbors.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ CHOOSERS = [name for name, kind in KINDS.items() if "k" in kind.options]
 
 
 def choice(data: st.DataObject, name: str, metric: str) -> dict[str, Any]:
-    """Options of a layer that chooses neighbours by this metric, and lists them in order."""
+    """Options of a layer that chooses neighbors by this metric, and lists them in order."""
     fixed = {"metric": metric, "ties": "exact", "graph": "knn"}
     free = {key: how for key, how in KINDS[name].options.items() if key not in fixed}
     return {key: fixed[key] for key in KINDS[name].options if key in fixed} | data.draw(
@@ -136,7 +136,7 @@ def integers(batch: int = 2) -> Tensor:
 
 @pytest.mark.parametrize("name", CHOOSERS)
 @given(data=st.data(), metric=st.sampled_from(METRICS))
-def test_neighbours_do_not_see_what_the_metric_does_not(
+def test_neighbors_do_not_see_what_the_metric_does_not(
     name: str, data: st.DataObject, metric: str
 ) -> None:
     """Scale, a common shift of distances, and by cosine the length of a node."""
@@ -154,7 +154,7 @@ def test_neighbours_do_not_see_what_the_metric_does_not(
 
 @pytest.mark.parametrize("name", CHOOSERS)
 @given(data=st.data())
-def test_more_neighbours_extend_the_list(name: str, data: st.DataObject) -> None:
+def test_more_neighbors_extend_the_list(name: str, data: st.DataObject) -> None:
     """The first K of K + 1 are the K."""
     seed(data)
     options = choice(data, name, data.draw(st.sampled_from(METRICS)))

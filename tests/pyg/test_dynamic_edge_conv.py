@@ -138,5 +138,5 @@ def test_messages() -> None:
     conv = DynamicEdgeConv(nn.Identity(), 2)
     with pytest.raises(ValueError, match="k must be 1 or more, got 0"):
         DynamicEdgeConv(nn.Identity(), 0)(torch.zeros(3, 2))
-    with pytest.raises(ValueError, match=r"batch_y must be given where .* several"):
+    with pytest.raises(ValueError, match=r"batch_y must be a tensor for several"):
         conv((torch.zeros(2, 2), torch.zeros(2, 2)), (torch.tensor([0, 1]), None))

@@ -143,9 +143,9 @@ def test_messages() -> None:
         knn_graph(SQUARE, 0)
     with pytest.raises(ValueError, match="batch must be sorted"):
         knn_graph(SQUARE, 2, batch.flip(0))
-    with pytest.raises(ValueError, match=r"batch_y must be given where .* several .*, got None"):
+    with pytest.raises(ValueError, match=r"batch_y must be a tensor for several graphs, got None"):
         knn(SQUARE, SQUARE, 2, batch)
-    with pytest.raises(ValueError, match=r"batch_x must be given where .* several .*, got None"):
+    with pytest.raises(ValueError, match=r"batch_x must be a tensor for several graphs, got None"):
         knn(SQUARE, SQUARE, 2, None, batch)
     with pytest.raises(ValueError, match=r"sources must have shape \(Q, C=3\), got \(4, 2\)"):
         knn(SQUARE, torch.zeros(4, 3), 2)

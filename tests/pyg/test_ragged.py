@@ -154,7 +154,7 @@ def assert_agrees(
     seed=st.integers(0, 10**6),
 )
 def test_any_number_of_nodes(name: str, sizes: list[int], training: bool, seed: int) -> None:
-    """Empty graphs, single nodes and fewer nodes than neighbours among them."""
+    """Empty graphs, single nodes and fewer nodes than neighbors among them."""
     torch.manual_seed(seed)
     nodes = max(*sizes, 5)
     mask = torch.arange(nodes) < torch.tensor(sizes)[:, None]
@@ -438,8 +438,12 @@ EDGES = torch.tensor([[0, 1, 2], [1, 0, 1]])
 @pytest.mark.parametrize(
     ("layer", "arguments", "message"),
     [
-        ("TopKGraphConv", (X, BATCH), r"slot must say which of the 6 nodes .* got None"),
-        ("TopKGraphConv", (X, BATCH, BATCH), "slot must differ among the nodes of a graph"),
+        (
+            "TopKGraphConv",
+            (X, BATCH),
+            "slot must be a tensor where graphs have fewer than 6 nodes, got None",
+        ),
+        ("TopKGraphConv", (X, BATCH, BATCH), "slot must differ between nodes of a graph"),
         ("TopKGraphConv", (X, BATCH, BATCH + 5), r"slot must lie in 0\.\.5, got 5\.\.6"),
         ("TopKGraphConv", (X, BATCH, BATCH[1:]), r"slot must have shape \(M=4\), got \(3,\)"),
         ("TopKGraphConv", (X, BATCH[1:]), r"batch must have shape \(P=4\), got \(3,\)"),
@@ -448,14 +452,18 @@ EDGES = torch.tensor([[0, 1, 2], [1, 0, 1]])
             (X, BATCH.flip(0)),
             "batch must be sorted",
         ),
-        ("TopKGraphConv", (X, BATCH, None, X), "other must be None for TopKGraphConv"),
+        ("TopKGraphConv", (X, BATCH, None, X), "other must be None for TopKGraphConv, got Tensor"),
         ("TopKGraphConv", (X[:, 1:], BATCH, torch.arange(4)), r"x must have shape \(B, N=6, C=8\)"),
-        ("AUSpecificFeatures", (X,), "batch must be given for a layer that makes nodes"),
+        ("AUSpecificFeatures", (X,), "batch must be a tensor for a layer of tokens, got None"),
         ("AUSpecificFeatures", (torch.zeros(1, 3, 5), BATCH, torch.arange(4)), "batch must number"),
         ("GatedEdgeGCN", (X, BATCH, torch.arange(4), X), "edges must be all 10 pairs .* got 4"),
-        ("GatedEdgeGCN", (X, BATCH, torch.arange(4)), "other must be given for GatedEdgeGCN"),
+        (
+            "GatedEdgeGCN",
+            (X, BATCH, torch.arange(4)),
+            "other must be a tensor for GatedEdgeGCN, got None",
+        ),
         ("TopKGraphConv", (X, BATCH, BATCH.int()), r"slot must be int64 .* got torch\.int32"),
-        ("EdgeGraphConv", (X, BATCH, None, X), "other must be None for EdgeGraphConv"),
+        ("EdgeGraphConv", (X, BATCH, None, X), "other must be None for EdgeGraphConv, got Tensor"),
         ("EdgeGraphConv", (X[None], BATCH), r"x must have shape \(M, C=8\), got \(1, 4, 8\)"),
         (
             "EdgeGraphConv",
