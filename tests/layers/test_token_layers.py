@@ -161,16 +161,6 @@ def test_features_of_a_node_come_from_the_images_that_have_it(training: bool) ->
     assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
 
 
-def test_an_absent_node_has_probability_zero() -> None:
-    layer = CosineClassifier(4, 3)
-    x = torch.rand(2, 3, 4)
-    mask = torch.tensor([[True, False, True], [True, True, False]])
-    out = layer(x.masked_fill(~mask[..., None], torch.nan), mask)
-    assert torch.equal(out, layer(x).masked_fill(~mask, 0))
-    out.sum().backward()
-    assert layer.prototypes.grad.isfinite().all()
-
-
 def test_no_cosine_exceeds_one() -> None:
     layer = CosineClassifier(37, 500)
     with torch.no_grad():

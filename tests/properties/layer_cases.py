@@ -33,6 +33,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "NodeTransformer": [{"heads": 2}],
     "TokenFusion": [{"weight": None}, {"weight": 0.3}],
     "AUMaskedFeatures": [{"masked": masked} for masked in (True, False)],
+    "ChannelTopology": [{"shared": False}],
     "FacialDynamics": [
         {"fusion": fusion, "padding": "zeros"} for fusion in ("adaptive", "sum", "cat")
     ],

@@ -50,7 +50,11 @@ KINDS = {
         {"masked": st.booleans()},
     ),
     "ChannelTopology": Kind(
-        lambda: layers.ChannelTopology(8, NODES, shared=False), MAP, ("BNC",), anywhere=True
+        lambda shared: layers.ChannelTopology(8, NODES, shared),
+        MAP,
+        ("BNC",),
+        {"shared": st.booleans()},
+        anywhere=True,
     ),
     "FacialDynamics": Kind(
         lambda fusion, padding: layers.FacialDynamics(
