@@ -45,10 +45,10 @@ def test_outputs_keep_their_structure() -> None:
     step = replayed(model, torch.randn(2, 4), None, 2.0)
     x = torch.randn(2, 4)
     with torch.no_grad():
-        got, want = step(x, None, 2.0), model(x, None, 2.0)
-    assert torch.equal(got.probs, want.probs) and torch.equal(got.logits, want.logits)
-    assert got.edge_logits is None and got.aus == want.aus
-    assert torch.equal(got.graphs[0].neighbors, want.graphs[0].neighbors)
+        got, expected = step(x, None, 2.0), model(x, None, 2.0)
+    assert torch.equal(got.probs, expected.probs) and torch.equal(got.logits, expected.logits)
+    assert got.edge_logits is None and got.aus == expected.aus
+    assert torch.equal(got.graphs[0].neighbors, expected.graphs[0].neighbors)
     assert got.graphs[0].weights is None
 
 

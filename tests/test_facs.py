@@ -392,12 +392,12 @@ def test_combination_labels(dataset: str, labels: str, combined: str) -> None:
 @given(st.lists(st.sampled_from([0, 1, -1]), min_size=12, max_size=12))
 def test_combination_labels_can_be_undone(labels: list[int]) -> None:
     plan = region_plan("BP4D")
-    truth = torch.tensor([labels])
-    again = labels_from_regions(region_labels(truth, plan), plan)
+    given_labels = torch.tensor([labels])
+    again = labels_from_regions(region_labels(given_labels, plan), plan)
     for columns in plan.columns:
-        group = truth[:, list(columns)]
-        wanted = group if (group >= 0).all() else torch.full_like(group, -1)
-        assert torch.equal(again[:, list(columns)], wanted)
+        group = given_labels[:, list(columns)]
+        expected = group if (group >= 0).all() else torch.full_like(group, -1)
+        assert torch.equal(again[:, list(columns)], expected)
 
 
 # SACL, Table 3.
@@ -456,8 +456,8 @@ def test_released_outputs_have_the_width_of_their_sets(released: Released) -> No
 @pytest.mark.parametrize("value", [9, 999, 2, -2, 0.5, float("nan")])
 def test_other_labels_are_named(value: float) -> None:
     labels = torch.tensor([[0.0, 1, -1], [1, value, 0]])
-    with pytest.raises(ValueError, match=rf"truth must be .* got {value:g} at \(1, 1\)"):
-        check_labels(labels, "truth")
+    with pytest.raises(ValueError, match=rf"targets must be .* got {value:g} at \(1, 1\)"):
+        check_labels(labels, "targets")
     with pytest.raises(ValueError, match="labels must be"):
         known_labels(labels)
 

@@ -277,9 +277,9 @@ def random_face(batch: int) -> Tensor:
 
 def landmark_oracle(predicted: np.ndarray, target: np.ndarray) -> float:
     losses = []
-    for guess, truth in zip(predicted, target, strict=True):
-        left, right = truth[19:25].mean(0), truth[25:31].mean(0)
-        losses.append(((guess - truth) ** 2).sum() / (2 * ((left - right) ** 2).sum()))
+    for guess, points in zip(predicted, target, strict=True):
+        left, right = points[19:25].mean(0), points[25:31].mean(0)
+        losses.append(((guess - points) ** 2).sum() / (2 * ((left - right) ** 2).sum()))
     return float(np.mean(losses))
 
 

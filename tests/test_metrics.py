@@ -83,7 +83,7 @@ def test_each_score_is_its_definition(
     probs, labels = random_batch(samples, num_aus, seed)
     scores = metric(AUSet.unnamed(num_aus), average="none")
     scores.update(probs, labels)
-    # The oracle sees the float32 values.
+    # The oracle is computed from the float32 values.
     expected = [
         ORACLES[metric](p, y)
         for p, y in zip(probs.double().numpy().T, labels.numpy().T, strict=True)
@@ -193,8 +193,10 @@ def test_scores_of_a_subset_are_those_of_it_alone() -> None:
     masked.update(probs, labels.masked_fill(~visible, -1))
     for column, name in enumerate(masked.aus.names):
         alone = AUScores([1])
-        seen = visible[:, column]
-        alone.update(probs[seen, column : column + 1], labels[seen, column : column + 1])
+        known_rows = visible[:, column]
+        alone.update(
+            probs[known_rows, column : column + 1], labels[known_rows, column : column + 1]
+        )
         assert masked.compute()[name] == pytest.approx(alone.compute()["AU01"])
 
 

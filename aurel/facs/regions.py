@@ -69,7 +69,7 @@ class RegionPlan:
 
     Args:
         names: name of each of the G groups.
-        regions: region of the face that each group reads, G entries.
+        regions: region of the face of each group, G entries.
         columns: columns of each group, the first being the most significant bit of its label.
     """
 

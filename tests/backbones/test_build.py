@@ -83,8 +83,8 @@ def test_equals_timm_features() -> None:
     features = timm.create_model("resnet18", features_only=True, out_indices=(1, 3)).eval()
     features.load_state_dict(backbone.net.state_dict())
     images = torch.randn(1, 3, 75, 64)
-    for ours, theirs in zip(backbone(images), features(images), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for actual, expected in zip(backbone(images), features(images), strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def test_data_config_says_how_to_normalize() -> None:

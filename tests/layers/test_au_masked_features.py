@@ -77,12 +77,12 @@ def test_equals_the_plain_definition(in_channels: int, bottlenecks: int) -> None
     layer = AUMaskedFeatures(in_channels, 4, 3, WIDTHS, bottlenecks).double()
     random_norms(layer)
     h = torch.randn(2, in_channels, 3, 5, dtype=torch.float64, requires_grad=True)
-    ours, theirs = layer(h), plain(layer, h, bottlenecks)
-    assert ours[0].shape == (2, 4, 3, 12, 20) and ours[1].shape == (2, 4, 12, 20)
-    torch.testing.assert_close(ours, theirs, **TOLERANCE)
-    cotangent = torch.randn_like(ours[0])
+    actual, expected = layer(h), plain(layer, h, bottlenecks)
+    assert actual[0].shape == (2, 4, 3, 12, 20) and actual[1].shape == (2, 4, 12, 20)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+    cotangent = torch.randn_like(actual[0])
     inputs = (h, *layer.parameters())
-    gradients = [torch.autograd.grad(out[0], inputs, cotangent) for out in (ours, theirs)]
+    gradients = [torch.autograd.grad(out[0], inputs, cotangent) for out in (actual, expected)]
     for ours_grad, theirs_grad in zip(*gradients, strict=True):
         torch.testing.assert_close(ours_grad, theirs_grad, **TOLERANCE)
     assert all(gradient.isfinite().all() for gradient in gradients[0])

@@ -73,7 +73,7 @@ def test_equals_the_authors_attention(golden: Golden, name: str, heads: int, mod
     assert_equals_golden(arrays, layer, mode, lambda x: layer.attend(x, adjacency)[0])
 
 
-def listens(strategy: str, active: np.ndarray, n: int, m: int) -> bool:
+def is_source(strategy: str, active: np.ndarray, n: int, m: int) -> bool:
     other = SMALL[n] != SMALL[m]
     return (
         n == m
@@ -94,7 +94,9 @@ def oracle(layer: CrossRegionGAT, x: Tensor, active: Tensor) -> np.ndarray:
     out = np.zeros_like(nodes)
     width = layer.channels // layer.heads
     for b, n in np.ndindex(*nodes.shape[:2]):
-        neighbors = [m for m in range(len(SMALL)) if listens(layer.edges, active[b].numpy(), n, m)]
+        neighbors = [
+            m for m in range(len(SMALL)) if is_source(layer.edges, active[b].numpy(), n, m)
+        ]
         z = nodes[b] @ state["linear.weight"].T
         for h in range(layer.heads):
             part = slice(h * width, (h + 1) * width)
@@ -120,18 +122,18 @@ def test_each_strategy_equals_the_equation(strategy: str, heads: int) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_graph_shows_who_listens_to_whom(strategy: str) -> None:
+def test_graph_has_the_edges_of_the_strategy(strategy: str) -> None:
     layer = CrossRegionGAT(6, SMALL, 2, strategy)
     active = torch.tensor([[1, 0, 0, 1, 0]])
     out, graph = layer(torch.randn(1, 5, 6), active, return_graph=True)
     assert isinstance(graph, RelationGraph) and out.shape == (1, 5, 6)
     weights = graph.adjacency()[0]
     for n, m in np.ndindex(5, 5):
-        assert bool(weights[n, m] > 0) == listens(strategy, active[0].numpy(), n, m)
+        assert bool(weights[n, m] > 0) == is_source(strategy, active[0].numpy(), n, m)
     torch.testing.assert_close(weights.sum(-1), torch.ones(5))
 
 
-def test_nan_reaches_only_who_listens() -> None:
+def test_nan_reaches_only_its_targets() -> None:
     layer = CrossRegionGAT(4, SMALL, edges="same_region")
     x = torch.randn(2, 5, 4)
     clean = layer(x)

@@ -45,8 +45,8 @@ def test_gives_the_authors_numbers(golden: Golden, family: str, mode: str) -> No
     out, edges = layer(x, edge.view(3, 6, 6, 16))
     outs = [out, edges.flatten(1, 2)]
     for index, value in enumerate(outs):
-        want = torch.from_numpy(arrays[f"{mode}.out.{index}"])
-        torch.testing.assert_close(value, want, **TOLERANCE)
+        expected = torch.from_numpy(arrays[f"{mode}.out.{index}"])
+        torch.testing.assert_close(value, expected, **TOLERANCE)
     cotangents = [torch.from_numpy(arrays[f"cotangent.{index}"]) for index in range(2)]
     leaves = {"x": x, "edge": edge}
     assert_gradients(layer, arrays, gated_edge_gcn, mode, leaves, outs, cotangents)
@@ -84,10 +84,10 @@ def test_meets_the_equations(residual: str) -> None:
     x, edges = (tensor.detach() for tensor in inputs(2, 5))
     outs = layer(x, edges)
     for image in range(2):
-        want = x[image].numpy(), edges[image].numpy()
+        expected = x[image].numpy(), edges[image].numpy()
         for step in layer.layers:
-            want = oracle(step, *want, residual)
-        for out, value in zip(outs, want, strict=True):
+            expected = oracle(step, *expected, residual)
+        for out, value in zip(outs, expected, strict=True):
             np.testing.assert_allclose(out[image].detach(), value, rtol=1e-11, atol=1e-12)
 
 
@@ -97,8 +97,8 @@ def test_known_projection_changes_nothing(mode: str) -> None:
     other = deepcopy(layer)
     x, edges = inputs(2, 3)
     projected = edges @ layer.layers[0].edge.weight.mT
-    for out, want in zip(layer(x, edges, projected=projected), other(x, edges), strict=True):
-        torch.testing.assert_close(out, want)
+    for out, expected in zip(layer(x, edges, projected=projected), other(x, edges), strict=True):
+        torch.testing.assert_close(out, expected)
 
 
 def test_graph_shows_the_gates() -> None:
@@ -106,8 +106,8 @@ def test_graph_shows_the_gates() -> None:
     (_, edges), graph = layer(*inputs(2, 5), return_graph=True)
     assert isinstance(graph, RelationGraph) and graph.edge_features is edges
     gates = np.exp(1 / (1 + np.exp(-edges.detach().numpy())))
-    want = (gates / gates.sum(2, keepdims=True)).mean(-1)
-    np.testing.assert_allclose(graph.adjacency().detach(), want, rtol=1e-12)
+    expected = (gates / gates.sum(2, keepdims=True)).mean(-1)
+    np.testing.assert_allclose(graph.adjacency().detach(), expected, rtol=1e-12)
 
 
 def test_gradcheck() -> None:
@@ -119,13 +119,13 @@ def test_gradcheck() -> None:
 def test_low_precision() -> None:
     layer = random_layer(5, "train", torch.float32)
     x, edges = inputs(3, 5, torch.float32)
-    wanted = deepcopy(layer)(x, edges)
+    expected_all = deepcopy(layer)(x, edges)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = deepcopy(layer)(x, edges)
     half = deepcopy(layer).bfloat16()(x.bfloat16(), edges.bfloat16())
     for outs in (mixed, half):
-        for out, want in zip(outs, wanted, strict=True):
-            assert (out - want).abs().max() < 0.05 * want.abs().max()
+        for out, expected in zip(outs, expected_all, strict=True):
+            assert (out - expected).abs().max() < 0.05 * expected.abs().max()
     assert half[0].dtype == half[1].dtype == torch.bfloat16
     sum(out.sum() for out in mixed).backward()
     assert x.grad.isfinite().all()
@@ -138,8 +138,8 @@ def test_momentum_none_strides_and_empty_batch() -> None:
     strided = deepcopy(layer)(
         x.mT.contiguous().mT, edges.transpose(1, 2).contiguous().transpose(1, 2)
     )
-    for out, want in zip(strided, deepcopy(layer)(x, edges), strict=True):
-        torch.testing.assert_close(out, want)
+    for out, expected in zip(strided, deepcopy(layer)(x, edges), strict=True):
+        torch.testing.assert_close(out, expected)
     assert [out.shape[0] for out in layer(x[:0], edges[:0])] == [0, 0]
 
 
@@ -149,11 +149,11 @@ def test_compiles_in_one_graph(mode: str) -> None:
     other = deepcopy(layer)
     given = inputs(2, 3, torch.float32)
     outs = torch.compile(layer, fullgraph=True, backend="aot_eager")(*given)
-    wanted = other(*given)
+    expected = other(*given)
     cotangents = [torch.randn_like(out) for out in outs]
     grads = torch.autograd.grad(outs, [*given, *layer.parameters()], cotangents)
-    want_grads = torch.autograd.grad(wanted, [*given, *other.parameters()], cotangents)
-    for a, b in zip((*outs, *grads), (*wanted, *want_grads), strict=True):
+    expected_grads = torch.autograd.grad(expected, [*given, *other.parameters()], cotangents)
+    for a, b in zip((*outs, *grads), (*expected, *expected_grads), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 

@@ -69,15 +69,15 @@ def test_computes_its_equation(conv: type[nn.Module], training: bool, loop: bool
     if not loop:
         distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     neighbors = distances.argsort(2)[..., :3]
-    want = equation(layer, x, neighbors)
+    reference = equation(layer, x, neighbors)
     out, graph = layer(x, return_graph=True)
     assert torch.equal(graph.neighbors, neighbors)
-    torch.testing.assert_close(out, want)
+    torch.testing.assert_close(out, reference)
     leaves = [x, *layer.parameters()]
     weight = torch.randn_like(out)
     for got, expected in zip(
         torch.autograd.grad(out, leaves, weight, retain_graph=True),
-        torch.autograd.grad(want, leaves, weight),
+        torch.autograd.grad(reference, leaves, weight),
         strict=True,
     ):
         torch.testing.assert_close(got, expected)
@@ -135,10 +135,10 @@ def test_a_given_graph_replaces_the_nearest_nodes(conv: type[nn.Module]) -> None
 def test_nan_in_one_node_stays_there(conv: type[nn.Module]) -> None:
     layer = random_layer(conv).eval()
     x = torch.randn(2, 9, 8, dtype=torch.float64)
-    want = layer(x)[0]
+    expected = layer(x)[0]
     x[1, 4] = torch.nan
     out = layer(x)
-    torch.testing.assert_close(out[0], want)
+    torch.testing.assert_close(out[0], expected)
     assert out[1].isnan().any(1).nonzero().flatten().tolist() == [4]
 
 
@@ -147,10 +147,10 @@ def test_trains_in_low_precision_and_round_trips(conv: type[nn.Module]) -> None:
     layer = conv(8, 12, k=3, metric="cosine", loop=False)
     assert "k=3, metric='cosine', loop=False" in repr(layer)
     x = torch.randn(4, 9, 8)
-    want = copy.deepcopy(layer)(x)
+    expected = copy.deepcopy(layer)(x)
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(x)
-    torch.testing.assert_close(out.float(), want, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(out.float(), expected, rtol=0.1, atol=0.1)
     out.float().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
     other = conv(8, 12, k=3, metric="cosine", loop=False)

@@ -57,9 +57,9 @@ def by_the_equations(layer: NodeTransformer, x: np.ndarray) -> tuple[np.ndarray,
 def test_computes_the_equations() -> None:
     layer = small()
     x = torch.randn(3, 7, 5, dtype=torch.float64)
-    want, attention = by_the_equations(layer, x.numpy())
+    expected, attention = by_the_equations(layer, x.numpy())
     out, graphs = layer(x, return_graph=True)
-    np.testing.assert_allclose(out.detach(), want, atol=1e-12)
+    np.testing.assert_allclose(out.detach(), expected, atol=1e-12)
     assert torch.equal(layer(x), out)
     assert len(graphs) == len(attention) == 2
     for graph, weights in zip(graphs, attention, strict=True):

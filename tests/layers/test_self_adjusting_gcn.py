@@ -49,9 +49,9 @@ def by_the_equations(layer: SelfAdjustingGCN, x: Tensor) -> tuple[Tensor, list[T
 def test_computes_the_equations() -> None:
     layer = small().eval()
     x = torch.randn(3, 7, 8, dtype=torch.float64)
-    want, graphs = by_the_equations(layer, x)
+    reference, graphs = by_the_equations(layer, x)
     out, got_graphs = layer(x, return_graph=True)
-    torch.testing.assert_close(out, want)
+    torch.testing.assert_close(out, reference)
     assert len(got_graphs) == 3
     for got, expected in zip(got_graphs, graphs, strict=True):
         assert torch.equal(got.neighbors, expected)
@@ -98,14 +98,14 @@ def test_self_graph_keeps_nodes_apart(conv: str) -> None:
     assert alone(x[:, :2]).shape == (2, 2, 10)  # k = 3 is not asked for
 
 
-def test_fixed_graph_is_listened_to() -> None:
+def test_fixed_graph_is_used() -> None:
     graph = torch.eye(7, dtype=torch.bool)
     graph[0, [3, 5]] = True
     graph[4] = False
     layer = small(graph=graph, depths=(1, 0)).eval()
     x = torch.randn(2, 7, 8, dtype=torch.float64)
-    _, (seen,) = layer(x, return_graph=True)
-    assert seen.neighbors[1, [0, 1, 4]].tolist() == [[0, 3, 5], [1, -1, -1], [-1, -1, -1]]
+    _, (used,) = layer(x, return_graph=True)
+    assert used.neighbors[1, [0, 1, 4]].tolist() == [[0, 3, 5], [1, -1, -1], [-1, -1, -1]]
     changed = x.clone()
     changed[:, 5] += 1
     moved = (layer(x) != layer(changed)).any(2)

@@ -111,13 +111,13 @@ def test_blocks_start_from_different_weights() -> None:
 def test_low_precision() -> None:
     layer = TokenFusion(C).eval()
     parts = inputs()
-    wanted = layer(*parts)
+    expected = layer(*parts)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = layer(*parts)
     half = deepcopy(layer).bfloat16()(*(part.bfloat16() for part in parts))
     assert mixed.dtype == half.dtype == torch.float32
     for out in (mixed, half):
-        assert (out - wanted).abs().max() < 0.03
+        assert (out - expected).abs().max() < 0.03
 
 
 def test_compiles_in_one_graph() -> None:

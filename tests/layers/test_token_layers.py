@@ -155,8 +155,8 @@ def test_features_of_a_node_come_from_the_images_that_have_it(training: bool) ->
         torch.testing.assert_close(out[images, node], alone(tokens[images])[:, node])
         own = slice(4 * node, 4 * node + 4)
         for name in ("running_mean", "running_var"):
-            got, want = (getattr(owner.norm, name)[own] for owner in (layer, alone))
-            torch.testing.assert_close(got, want)
+            got, expected = (getattr(owner.norm, name)[own] for owner in (layer, alone))
+            torch.testing.assert_close(got, expected)
     out.sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
 

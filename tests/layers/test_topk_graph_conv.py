@@ -15,20 +15,20 @@ from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models.author_keys.facial_graph_generator import topk_graph_conv
 
 Golden = Callable[[str], dict[str, np.ndarray]]
-METRICS = {"dots": "dot", "cosine": "cosine", "l1": "l1"}  # theirs: ours
+METRICS = {"dots": "dot", "cosine": "cosine", "l1": "l1"}  # the authors' names and those here
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("ties", ["exact", "all"])
-@pytest.mark.parametrize("theirs", METRICS)
-def test_gives_the_authors_numbers(golden: Golden, theirs: str, ties: str, mode: str) -> None:
-    arrays = golden(f"facial_graph_generator_{theirs}")
-    layer = TopKGraphConv(32, 12, k=4, metric=METRICS[theirs], ties=ties)
+@pytest.mark.parametrize("reference", METRICS)
+def test_gives_the_authors_numbers(golden: Golden, reference: str, ties: str, mode: str) -> None:
+    arrays = golden(f"facial_graph_generator_{reference}")
+    layer = TopKGraphConv(32, 12, k=4, metric=METRICS[reference], ties=ties)
     golden_layer.load(layer, arrays, topk_graph_conv, mode)
     x = torch.from_numpy(arrays["input.x"]).requires_grad_()
     out = layer(x)
-    want = torch.from_numpy(arrays[f"{mode}.out.0"])
-    torch.testing.assert_close(out, want, **golden_layer.TOLERANCE)
+    expected = torch.from_numpy(arrays[f"{mode}.out.0"])
+    torch.testing.assert_close(out, expected, **golden_layer.TOLERANCE)
     cotangent = torch.from_numpy(arrays["cotangent.0"])
     golden_layer.assert_gradients(
         layer, arrays, topk_graph_conv, mode, {"x": x}, [out], [cotangent]
@@ -67,8 +67,8 @@ def test_the_graph_of_all_ties_is_the_one_that_was_used(metric: str) -> None:
     out, graph = layer(x, MASK[:1].expand(4, -1), return_graph=True)
     assert (graph.edges().sum(2) > 3).any()
     values, own = layer.project(x).chunk(2, dim=-1)
-    want = torch.relu(x + layer.norm(graph.adjacency() @ values + own))
-    torch.testing.assert_close(out, want)
+    expected = torch.relu(x + layer.norm(graph.adjacency() @ values + own))
+    torch.testing.assert_close(out, expected)
 
 
 MASK = torch.tensor([[True] * 6, [True, True, False, True, True, False], [False] * 6])
@@ -81,11 +81,11 @@ def test_a_node_learns_from_the_samples_that_have_it(ties: str) -> None:
     x = torch.randn(3, 6, 8, dtype=torch.float64)
     spoiled = x.masked_fill(~MASK[..., None], torch.nan).requires_grad_()
     out = layer(spoiled, MASK)
-    lonely = [2, 5]  # present in the first sample alone
-    torch.testing.assert_close(out[0, lonely], alone(x[:1])[0, lonely])
+    single = [2, 5]  # present in the first sample alone
+    torch.testing.assert_close(out[0, single], alone(x[:1])[0, single])
     for name in ("running_mean", "running_var"):
-        got, want = (getattr(owner.norm, name)[lonely] for owner in (layer, alone))
-        torch.testing.assert_close(got, want)
+        got, expected = (getattr(owner.norm, name)[single] for owner in (layer, alone))
+        torch.testing.assert_close(got, expected)
     out.sum().backward()
     for tensor in (spoiled.grad, *(p.grad for p in layer.parameters())):
         assert tensor.isfinite().all()
@@ -117,10 +117,10 @@ def test_trains_in_low_precision_and_round_trips() -> None:
         "TopKGraphConv(\n  8, num_nodes=6, k=2, metric='l2', ties='exact'"
     )
     x = torch.randn(4, 6, 8)
-    want = copy.deepcopy(layer)(x)
+    expected = copy.deepcopy(layer)(x)
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(x)
-    torch.testing.assert_close(out.float(), want, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
     out.float().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
     other = TopKGraphConv(8, 6, k=2, metric="l2")
@@ -161,8 +161,8 @@ def test_compiles_whole() -> None:
 
     x = torch.randn(3, 6, 8)
     compiled = torch.compile(layer, fullgraph=True)
-    for got, want in zip(gradients(compiled), gradients(layer), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    for got, expected in zip(gradients(compiled), gradients(layer), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("ties", ["exact", "all"])

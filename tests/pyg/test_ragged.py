@@ -121,13 +121,15 @@ def assert_agrees(
     batch, slot = mask.nonzero(as_tuple=True)
     other = given[1] if len(given) > 1 else None
     outs = ragged(given[0], batch, slot if slots else None, other)
-    wants = dense(*inputs, mask=mask)
-    outs, wants = (part if isinstance(part, tuple) else (part,) for part in (outs, wants))
+    expected_parts = dense(*inputs, mask=mask)
+    outs, expected_parts = (
+        part if isinstance(part, tuple) else (part,) for part in (outs, expected_parts)
+    )
     losses = []
-    for out, want, form in zip(outs, wants, ragged.outputs, strict=True):
-        torch.testing.assert_close(out, rows(want, form, mask), rtol=1e-9, atol=1e-9)
+    for out, expected, form in zip(outs, expected_parts, ragged.outputs, strict=True):
+        torch.testing.assert_close(out, rows(expected, form, mask), rtol=1e-9, atol=1e-9)
         weight = torch.randn_like(out)
-        losses.append(((out * weight).sum(), (rows(want, form, mask) * weight).sum()))
+        losses.append(((out * weight).sum(), (rows(expected, form, mask) * weight).sum()))
     grads = [
         torch.autograd.grad(
             sum(pair[side] for pair in losses),
@@ -138,9 +140,9 @@ def assert_agrees(
         for side, leaves, owner in ((0, given, ragged), (1, inputs, dense))
     ]
     names = [*forms, *(parameter for parameter, _ in dense.named_parameters())]
-    for index, (leaf, got, want) in enumerate(zip(names, *grads, strict=True)):
-        want = rows(want, leaf, mask) if index < len(forms) else want
-        torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8, msg=lambda m, n=leaf: n + m)
+    for index, (leaf, got, expected) in enumerate(zip(names, *grads, strict=True)):
+        expected = rows(expected, leaf, mask) if index < len(forms) else expected
+        torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8, msg=lambda m, n=leaf: n + m)
     for key, buffer in dense.named_buffers():
         if buffer.is_floating_point():
             torch.testing.assert_close(ragged.get_buffer(f"layer.{key}"), buffer)
@@ -201,10 +203,12 @@ def test_bfloat16(name: str) -> None:
     given = [rows(part, form, mask) for part, form in zip(inputs, forms, strict=True)]
     ragged = Ragged(layer)
     outs = ragged(given[0], *mask.nonzero(as_tuple=True), *given[1:])
-    wants = layer(*inputs, mask=mask)
-    outs, wants = (part if isinstance(part, tuple) else (part,) for part in (outs, wants))
-    for out, want, form in zip(outs, wants, ragged.outputs, strict=True):
-        torch.testing.assert_close(out, rows(want, form, mask), rtol=0.02, atol=0.02)
+    expected_parts = layer(*inputs, mask=mask)
+    outs, expected_parts = (
+        part if isinstance(part, tuple) else (part,) for part in (outs, expected_parts)
+    )
+    for out, expected, form in zip(outs, expected_parts, ragged.outputs, strict=True):
+        torch.testing.assert_close(out, rows(expected, form, mask), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("name", PER_AU)
@@ -223,11 +227,13 @@ def test_order_of_nodes_within_a_graph_is_free(name: str) -> None:
     picked = {"graph": slice(None), "node": order, "pair": moved_pairs}
     given = [rows(part, form, mask) for part, form in zip(inputs, forms, strict=True)]
     moved = [part[picked[form]] for part, form in zip(given, forms, strict=True)]
-    wants = layer(given[0], batch, slot, *given[1:])
+    expected_parts = layer(given[0], batch, slot, *given[1:])
     outs = layer(moved[0], batch, slot[order], *moved[1:])
-    outs, wants = (part if isinstance(part, tuple) else (part,) for part in (outs, wants))
-    for out, want, form in zip(outs, wants, layer.outputs, strict=True):
-        torch.testing.assert_close(out, want[picked[form]])
+    outs, expected_parts = (
+        part if isinstance(part, tuple) else (part,) for part in (outs, expected_parts)
+    )
+    for out, expected, form in zip(outs, expected_parts, layer.outputs, strict=True):
+        torch.testing.assert_close(out, expected[picked[form]])
 
 
 @pytest.mark.parametrize("name", FREE)
@@ -235,11 +241,11 @@ def test_graphs_do_not_meet(name: str) -> None:
     layer = Ragged(random_layer(FREE[name], training=False))
     batch = torch.tensor([0, 0, 2, 2, 2, 2, 2, 5])
     x = torch.randn(8, WIDTH, dtype=torch.float64)
-    want = layer(x, batch)
+    expected = layer(x, batch)
     x[2:7] = torch.nan
     out = layer(x, batch)
-    torch.testing.assert_close(out[[0, 1, 7]], want[[0, 1, 7]])
-    torch.testing.assert_close(layer(x[:2]), want[:2])  # without a batch: one graph
+    torch.testing.assert_close(out[[0, 1, 7]], expected[[0, 1, 7]])
+    torch.testing.assert_close(layer(x[:2]), expected[:2])  # without a batch: one graph
 
 
 @pytest.mark.parametrize("name", [name for name in (*FREE, *PER_AU) if name not in GIVEN_GRAPHS])
@@ -250,10 +256,10 @@ def test_numbers_of_graphs_cost_nothing(name: str) -> None:
     inputs, forms = random_inputs(name, mask)
     given = [rows(part, form, mask) for part, form in zip(inputs, forms, strict=True)]
     batch, slot = mask.nonzero(as_tuple=True)
-    want, want_graph = run(deepcopy(layer), given, batch, slot)
+    expected, expected_graph = run(deepcopy(layer), given, batch, slot)
     out, graph = run(layer, given, torch.tensor([0, 7, 8, BIG])[batch], slot)
-    torch.testing.assert_close(out, want)
-    torch.testing.assert_close(graph, want_graph)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(graph, expected_graph)
 
 
 def run(layer: Ragged, given: list[Tensor], batch: Tensor, slot: Tensor) -> tuple:
@@ -326,8 +332,8 @@ def test_torch_cluster_and_torch_scatter_serve(name: str, sizes: list[int], seed
                 materialize_grads=True,
             )
         results.append((out, *grads))
-    for got, want in zip(*results, strict=True):
-        torch.testing.assert_close(got, want)
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 def test_runs_in_a_sequential_among_their_layers() -> None:
@@ -363,8 +369,8 @@ def test_given_edges_run_in_a_sequential() -> None:
     x, batch = torch.randn(7, WIDTH), torch.tensor([0, 0, 0, 0, 1, 1, 1])
     edge_index = edge_index_of(ragged_knn_graph(x, batch, 2))
     lists = neighbors_of(edge_index, 7)[None]
-    want = model[2].layer(model[0].layer(x[None], neighbors=lists).relu(), neighbors=lists)[0]
-    torch.testing.assert_close(model(x, edge_index), want)
+    expected = model[2].layer(model[0].layer(x[None], neighbors=lists).relu(), neighbors=lists)[0]
+    torch.testing.assert_close(model(x, edge_index), expected)
 
 
 def test_the_weights_are_the_layers_own() -> None:
@@ -391,14 +397,14 @@ def test_returns_the_graph(name: str) -> None:
     batch, slot = mask.nonzero(as_tuple=True)
     slot = slot if name in PER_AU else None
     out, graphs = Ragged(layer)(given[0], batch, slot, *given[1:], return_graph=True)
-    _, wants = layer(*inputs, mask=mask, return_graph=True)
+    _, expected_parts = layer(*inputs, mask=mask, return_graph=True)
     assert len(out) == 2 or out.shape[0] in (len(batch), 45)
     graphs = graphs if isinstance(graphs[0], tuple) else (graphs,)
-    wants = wants if isinstance(wants, tuple) else (wants,)
-    for (edge_index, weight), want in zip(graphs, wants, strict=True):
+    expected_parts = expected_parts if isinstance(expected_parts, tuple) else (expected_parts,)
+    for (edge_index, weight), expected in zip(graphs, expected_parts, strict=True):
         dense = torch.zeros(len(batch), len(batch), dtype=weight.dtype)
         dense[edge_index[1], edge_index[0]] = weight
-        adjacency = want.adjacency().to(weight.dtype)
+        adjacency = expected.adjacency().to(weight.dtype)
         blocks = [a[m][:, m] for a, m in zip(adjacency, mask, strict=True)]
         torch.testing.assert_close(dense, torch.block_diag(*blocks[:2]))
 
