@@ -5,7 +5,7 @@ Layers, ops, losses and the FACS vocabulary need torch and numpy alone:
     from aurel.layers import SelfAdjustingGCN, MultiDimensionalEdges
     from aurel.ops import knn_max_relative
 
-Models, data, training, pictures and commands come with the extras of the distribution `aurel-au`.
+Models, data, training, figures and commands need the extras of the distribution `aurel-au`.
 """
 
 from __future__ import annotations

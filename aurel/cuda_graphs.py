@@ -1,4 +1,4 @@
-"""Capture a layer or a model in a CUDA graph, for small batches that are bound by launches."""
+"""CUDA graphs of layers and models, for small batches whose cost is that of launches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.utils import _pytree as pytree
 
 
 def capture(module: nn.Module, *example_inputs: Any, warmup: int = 3) -> Captured:
-    """Capture the forward pass of a module, and its backward pass if gradients are wanted.
+    """Capture the forward pass of a module, and its backward pass if gradients are required.
 
-    A step of a layer on a few graphs of a few dozen nodes takes Python longer to launch than a GPU
-    to run. A captured step is launched as one::
+    To launch a step of a layer on a few small graphs from Python takes more time than to run it on
+    a GPU. A captured step is one launch::
 
         step = aurel.cuda_graphs.capture(model.eval(), images)
         with torch.no_grad():
@@ -29,13 +29,13 @@ def capture(module: nn.Module, *example_inputs: Any, warmup: int = 3) -> Capture
     - to accumulate gradients over several calls, keep them: ``zero_grad(set_to_none=False)``;
     - under autocast, capture and call with ``torch.autocast("cuda", cache_enabled=False)``.
 
-    Random numbers, as of dropout, differ from call to call as usual. Statistics of batch norms are
-    left as they were by the capture itself.
+    Random numbers, as of dropout, differ from call to call as usual. The capture
+    itself does not change statistics of batch norms.
 
     Args:
-        module: layer or model on a CUDA device, in training or evaluation mode for good.
+        module: layer or model on a CUDA device, whose mode, training or evaluation, stays the same.
         example_inputs: positional arguments of a call: tensors on that device, None or other
-            constants, or nests of these. Values of the tensors do not matter.
+            constants, or nests of these. Values of the tensors are not used.
         warmup: calls before the capture, which compile kernels and choose algorithms.
 
     Returns:
@@ -50,26 +50,26 @@ def capture(module: nn.Module, *example_inputs: Any, warmup: int = 3) -> Capture
     if warmup < 1:
         raise ValueError(f"warmup must be at least 1, got {warmup}")
     if not torch.cuda.is_available():
-        raise ValueError("a CUDA graph needs a CUDA device, and none is available")
+        raise ValueError("a CUDA device must be available for a CUDA graph, got none")
     if torch.is_autocast_enabled("cuda") and torch.is_autocast_cache_enabled():
-        raise ValueError("autocast must have cache_enabled=False where a CUDA graph is captured")
+        raise ValueError("autocast must have cache_enabled=False for a CUDA graph, got True")
     signature = Signature(example_inputs)
     inputs = signature.tensors(example_inputs)
     named = {f"input {i}": tensor for i, tensor in enumerate(inputs)}
     for name, tensor in (named | dict(module.named_parameters())).items():
         if tensor.device.type != "cuda":
             raise ValueError(f"{name} must be on a CUDA device, got {tensor.device}")
-    # Memory of its own, that every call copies its arguments into.
+    # Separate memory, into which every call copies its arguments.
     static = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
     flat = FlatModule(module, signature)
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in (*static, *flat.parameters()))
-    with _buffers_kept(module):
+    with _restored_buffers(module):
         run = _training(flat, static, warmup) if trains else _inference(flat, static, warmup)
     return Captured(module, signature, flat, run, trains)
 
 
 class Captured:
-    """A captured module; see `capture`."""
+    """A captured module, the result of `capture`."""
 
     def __init__(
         self,
@@ -89,12 +89,12 @@ class Captured:
         if self.module.training != self._training:
             mode = {True: "training", False: "evaluation"}
             raise ValueError(
-                f"the module must be in {mode[self._training]} mode, as when it was captured, "
+                f"module must be in {mode[self._training]} mode, as when it was captured, "
                 f"got {mode[self.module.training]} mode"
             )
         tensors = self._signature.tensors(args)
         if torch.is_grad_enabled() and not self.trains and any(x.requires_grad for x in tensors):
-            raise ValueError("inputs must not require a gradient: no backward pass was captured")
+            raise ValueError("inputs must not require a gradient, as no backward pass was captured")
         return self._flat.restore(self._run(*tensors))
 
 
@@ -131,8 +131,8 @@ class Signature:
 
     def arguments(self, tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
         """Return arguments with `tensors` in place of the first ones."""
-        given = iter(tensors)
-        leaves = [next(given) if isinstance(like, Like) else like for like in self._leaves]
+        remaining = iter(tensors)
+        leaves = [next(remaining) if isinstance(like, Like) else like for like in self._leaves]
         args: tuple[Any, ...] = pytree.tree_unflatten(leaves, self._spec)
         return args
 
@@ -143,7 +143,7 @@ class FlatModule(nn.Module):
     def __init__(self, module: nn.Module, signature: Signature) -> None:
         super().__init__()
         self.module = module
-        self.training = module.training  # not `train`, which changes the module's own parts
+        self.training = module.training  # not `train`, which changes the submodules
         self._signature = signature
         self._constants: list[Any] = []
         self._spec: pytree.TreeSpec | None = None
@@ -157,8 +157,8 @@ class FlatModule(nn.Module):
     def restore(self, tensors: tuple[Tensor, ...]) -> Any:
         """Return the output of the last forward pass with `tensors` in place of its own."""
         assert self._spec is not None
-        given = iter(tensors)
-        leaves = [next(given) if each is None else each[0] for each in self._constants]
+        remaining = iter(tensors)
+        leaves = [next(remaining) if each is None else each[0] for each in self._constants]
         return pytree.tree_unflatten(leaves, self._spec)
 
 
@@ -196,7 +196,7 @@ def _inference(
 
 
 @contextmanager
-def _buffers_kept(module: nn.Module) -> Iterator[None]:
+def _restored_buffers(module: nn.Module) -> Iterator[None]:
     """Restore the values of all buffers afterwards: warm-up updates statistics of batch norms."""
     buffers = list(module.buffers())
     before = [buffer.detach().clone() for buffer in buffers]

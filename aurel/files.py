@@ -1,4 +1,4 @@
-"""Files that are complete or not there."""
+"""Files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
 
 
 def save_torch(content: dict[str, Any], path: Path | str) -> None:
-    """Write `content` to `path` by `torch.save`; the file is complete or not there.
+    """Write `content` to `path` by `torch.save`; the file is complete or absent.
 
     An interrupt (Ctrl-C) takes effect when the file is written: `torch.save` would replace it by
     a RuntimeError about positions in the file, as it does with an OSError.

@@ -1,9 +1,9 @@
-"""A check that no other distribution has taken over the folder of this package.
+"""A check that no other distribution has replaced files of this package.
 
 The distribution `aurel` of the package index, a library for numerical relativity, installs into
-the same folder as this one, `aurel-au`. Installed after ours, it replaces `aurel/__init__.py`;
-uninstalled, it removes it. Packages of ours therefore check, when they are imported, that
-`aurel/__init__.py` is ours.
+the same folder as this one, `aurel-au`. Installed after it, `aurel` replaces `aurel/__init__.py`;
+uninstalled, it removes the file. Subpackages therefore check, when they are imported, that
+`aurel/__init__.py` is that of `aurel-au`.
 """
 
 from __future__ import annotations
@@ -12,30 +12,31 @@ import os
 import sys
 import warnings
 
-OURS = "aurel-au"
-CURE = (
+DISTRIBUTION = "aurel-au"
+REPAIR = (
     "keep them in separate environments; to repair this one: pip uninstall aurel, "
-    f"then pip install --force-reinstall --no-deps {OURS}"
+    f"then pip install --force-reinstall --no-deps {DISTRIBUTION}"
 )
 
 
 def check_owner() -> None:
-    """Check that `aurel/__init__.py` is ours.
+    """Check that `aurel/__init__.py` is that of `aurel-au`.
 
     Raises:
         ImportError: the distribution `aurel` has replaced or removed it.
     """
     package = sys.modules["aurel"]
-    if getattr(package, "__distribution__", None) == OURS:
+    if getattr(package, "__distribution__", None) == DISTRIBUTION:
         return
-    done = "removed" if getattr(package, "__file__", None) is None else "replaced"
+    change = "removed" if getattr(package, "__file__", None) is None else "replaced"
     raise ImportError(
-        f"aurel/__init__.py of {OURS} was {done} by another distribution, 'aurel'; {CURE}"
+        f"aurel/__init__.py of {DISTRIBUTION} was {change} by another distribution, "
+        f"'aurel'; {REPAIR}"
     )
 
 
 def warn_of_other() -> None:
-    """Warn where the distribution `aurel` is installed beside ours.
+    """Warn where the distribution `aurel` is installed beside `aurel-au`.
 
     The folder that holds the package is listed, which takes a tenth of a millisecond; metadata of
     distributions is not read.
@@ -47,7 +48,7 @@ def warn_of_other() -> None:
         return
     if any(name.startswith("aurel-") and name.endswith(".dist-info") for name in names):
         warnings.warn(
-            f"another distribution, 'aurel', shares the folder of {OURS}, and its removal would "
-            f"remove aurel/__init__.py; {CURE}",
+            f"another distribution, 'aurel', shares the folder of {DISTRIBUTION}, and its removal "
+            f"would remove aurel/__init__.py; {REPAIR}",
             stacklevel=3,
         )

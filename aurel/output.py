@@ -1,4 +1,4 @@
-"""What every model returns."""
+"""The output of every model."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from aurel.graph import RelationGraph
 class AUOutput:
     r"""Predictions of a model for a batch of images.
 
-    A pytree: `torch.export`, `torch.compile` and `tree_map` see the tensors, and `aus` travels
-    beside them unchanged.
+    A pytree: `torch.export`, `torch.compile` and `tree_map` process the tensors and keep `aus`
+    unchanged.
 
     Args:
         probs: :math:`(B, N)` probability in :math:`[0, 1]` that each AU is present; clip models
             give :math:`(B, T, N)`.
-        logits: what `probs` is the sigmoid of, same shape; None where the classifier has no
+        logits: scores of which `probs` is the sigmoid, same shape; None where the classifier has no
             logits (cosine similarity).
         edge_logits: :math:`(B, N, N, 4)`, for the pair (i, j): neither, only j, only i, both.
         region_logits: one :math:`(B, P_r)` tensor a facial region with :math:`P_r` combinations;
             clip models give :math:`(B, T, P_r)`.
         landmarks: :math:`(B, L, 2)` positions (x, y) in pixels of the input image.
-        masks: :math:`(B, N, H', W')` where the model looked for each AU, in :math:`[0, 1]`.
+        masks: :math:`(B, N, H', W')` attention of the model to each position for each AU, in
+            :math:`[0, 1]`.
         local_logits: the logits of each AU by itself, before the relation head; None without one.
         graphs: the relation graphs the model built, in order of use.
         aus: the AUs that the columns of `probs` stand for.

@@ -49,7 +49,7 @@ def test_targets_equal_the_definition(map_size: tuple[int, int]) -> None:
     assert targets.amax() <= 1 and targets.amax() > 0.8 and targets.amin() == 0
 
 
-def test_au_sets_choose_their_centres() -> None:
+def test_au_sets_choose_their_centers() -> None:
     landmarks = faces(1)
     every = attention_targets(landmarks, RULES, SIZE, (12, 16))
     few = attention_targets(landmarks, au_center_rules([26, 1]), SIZE, (12, 16))
@@ -117,7 +117,11 @@ def test_saturated_masks_and_gradient() -> None:
 
 
 def test_bad_shapes() -> None:
-    with pytest.raises(ValueError, match=r"masks must be \(B=2, N=8, H, W\), got \(2, 7, 6, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"masks must have shape \(B=2, N=8, H, W\), got \(2, 7, 6, 8\)"
+    ):
         attention_map_loss(torch.zeros(2, 7, 6, 8), faces(2), RULES, SIZE)
-    with pytest.raises(ValueError, match=r"landmarks must be \(B, 49, 2\), got \(2, 68, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"landmarks must have shape \(B, 49, 2\), got \(2, 68, 2\)"
+    ):
         attention_targets(torch.zeros(2, 68, 2), RULES, SIZE, (6, 8))

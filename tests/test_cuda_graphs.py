@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aurel.cuda_graphs import Captured, FlatModule, Signature, _buffers_kept, capture
+from aurel.cuda_graphs import Captured, FlatModule, Signature, _restored_buffers, capture
 from aurel.facs import AUSet
 from aurel.graph import RelationGraph
 from aurel.layers import SelfAdjustingGCN
@@ -45,10 +45,10 @@ def test_outputs_keep_their_structure() -> None:
     step = replayed(model, torch.randn(2, 4), None, 2.0)
     x = torch.randn(2, 4)
     with torch.no_grad():
-        got, want = step(x, None, 2.0), model(x, None, 2.0)
-    assert torch.equal(got.probs, want.probs) and torch.equal(got.logits, want.logits)
-    assert got.edge_logits is None and got.aus == want.aus
-    assert torch.equal(got.graphs[0].neighbors, want.graphs[0].neighbors)
+        got, expected = step(x, None, 2.0), model(x, None, 2.0)
+    assert torch.equal(got.probs, expected.probs) and torch.equal(got.logits, expected.logits)
+    assert got.edge_logits is None and got.aus == expected.aus
+    assert torch.equal(got.graphs[0].neighbors, expected.graphs[0].neighbors)
     assert got.graphs[0].weights is None
 
 
@@ -101,7 +101,7 @@ def test_modes_of_parts_and_statistics_stay() -> None:
     assert model.training and not model.norm.training
     model.train()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with _buffers_kept(model):
+    with _restored_buffers(model):
         model(torch.randn(2, 4) + 3)
         assert not torch.equal(model.norm.running_mean, before["norm.running_mean"])
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
@@ -112,7 +112,9 @@ def test_errors_of_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="warmup must be at least 1, got 0"):
         capture(Model(), x, warmup=0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="needs a CUDA device, and none is available"):
+    with pytest.raises(
+        ValueError, match="a CUDA device must be available for a CUDA graph, got none"
+    ):
         capture(Model(), x)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ValueError, match="input 0 must be on a CUDA device, got cpu"):

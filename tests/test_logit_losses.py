@@ -161,9 +161,9 @@ def test_compiles_in_one_graph(loss: Loss) -> None:
 
 @both
 def test_messages(loss: Loss) -> None:
-    with pytest.raises(ValueError, match=r"logits and labels must have one shape, got"):
+    with pytest.raises(ValueError, match=r"logits and labels must have the same shape, got"):
         loss(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"labels must be 1 .*got 9 at \(0, 1\)"):
         loss(torch.zeros(1, 2), torch.tensor([[1, 9]]))
-    with pytest.raises(ValueError, match=r"weights must have one entry an AU \(2\), got"):
+    with pytest.raises(ValueError, match=r"weights must have shape \(N=2\), one entry an AU, got"):
         loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(3))

@@ -83,7 +83,7 @@ def test_each_score_is_its_definition(
     probs, labels = random_batch(samples, num_aus, seed)
     scores = metric(AUSet.unnamed(num_aus), average="none")
     scores.update(probs, labels)
-    # The oracle sees the float32 values.
+    # The oracle is computed from the float32 values.
     expected = [
         ORACLES[metric](p, y)
         for p, y in zip(probs.double().numpy().T, labels.numpy().T, strict=True)
@@ -142,7 +142,7 @@ def test_a_threshold_for_each_au() -> None:
     for given_as in (thresholds, torch.tensor(thresholds)):
         found = AUF1([1, 2, 4], given_as, average="none")(probs, labels)
         np.testing.assert_allclose(found[:2].numpy(), expected, atol=1e-12)
-    with pytest.raises(ValueError, match=r"one an AU \(3\), got shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"have shape \(N=3\), one an AU, got \(2,\)"):
         AUF1([1, 2, 4], [0.1, 0.2])
 
 
@@ -193,8 +193,10 @@ def test_scores_of_a_subset_are_those_of_it_alone() -> None:
     masked.update(probs, labels.masked_fill(~visible, -1))
     for column, name in enumerate(masked.aus.names):
         alone = AUScores([1])
-        seen = visible[:, column]
-        alone.update(probs[seen, column : column + 1], labels[seen, column : column + 1])
+        known_rows = visible[:, column]
+        alone.update(
+            probs[known_rows, column : column + 1], labels[known_rows, column : column + 1]
+        )
         assert masked.compute()[name] == pytest.approx(alone.compute()["AU01"])
 
 
@@ -217,7 +219,9 @@ def test_a_nan_prediction_is_no_detection_and_stays_in_its_au() -> None:
 
 def test_wrong_input_is_named() -> None:
     metric = AUF1("DISFA")
-    with pytest.raises(ValueError, match=r"\(..., 8\), one column for each AU of DISFA.*\(2, 12\)"):
+    with pytest.raises(
+        ValueError, match=r"\(\.\.\., N=8\), a column for each AU of DISFA.*\(2, 12\)"
+    ):
         metric.update(torch.rand(2, 12), torch.zeros(2, 12))
     with pytest.raises(ValueError, match=r"\(2, 8\) and \(3, 8\)"):
         metric.update(torch.rand(2, 8), torch.zeros(3, 8))

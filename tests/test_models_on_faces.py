@@ -83,7 +83,9 @@ def test_gated_edges_without_relations_are_the_layer_on_graphs_of_one_node(resid
     copies = [part.repeat_interleave(count, 0) for part in (nodes, edges)]
     out = layer(*copies, mask=mask)[0]
     out = out.view(batch, count, count, width).diagonal(dim1=1, dim2=2).transpose(1, 2)
-    torch.testing.assert_close(IsolatedGatedEdges(layer)(nodes, edges)[0], out, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        IsolatedGatedEdges(layer)(nodes, edges)[0], out, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_rows_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

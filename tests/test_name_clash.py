@@ -1,4 +1,4 @@
-"""The distribution `aurel`, whose files land in the folder of ours: noticed, and named."""
+"""The distribution `aurel`, which installs into the folder of `aurel-au`, is named in errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CURE = "pip uninstall aurel, then pip install --force-reinstall --no-deps aurel-
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A site-packages that holds ours."""
+    """A site-packages with `aurel-au`."""
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "aurel", tmp_path / "aurel", ignore=skip)
     (tmp_path / "aurel_au-0.1.0.dist-info").mkdir()
@@ -25,7 +25,7 @@ def site(tmp_path: Path) -> Path:
 
 
 def run(site: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run `code` where `site` comes first and no other installation of ours is on the path."""
+    """Run `code` with `site` first and no other installation of `aurel-au` on the path."""
     packages = str(Path(torch.__file__).parents[1])
     code = f"import sys; sys.path[:0] = [{str(site)!r}]; sys.path.append({packages!r}); {code}"
     command = [sys.executable, "-I", "-S", "-c", code]
@@ -42,7 +42,7 @@ def uninstall_other(site: Path) -> None:
     (site / "aurel" / "__init__.py").unlink()
 
 
-def test_ours_alone_says_nothing(site: Path) -> None:
+def test_aurel_au_alone_gives_no_warning(site: Path) -> None:
     done = run(site, "import aurel, aurel.layers, aurel.cli, aurel.facs; print(aurel.__file__)")
     assert done.stdout.strip() == str(site / "aurel" / "__init__.py") and not done.stderr
 

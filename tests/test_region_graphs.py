@@ -16,18 +16,18 @@ from aurel.facs import (
 )
 
 
-def listens(graph: Tensor, aus: object) -> dict[int, set[int]]:
-    """For each AU the AUs of which it hears a region; every pair of regions must agree."""
+def sources_of(graph: Tensor, aus: object) -> dict[int, set[int]]:
+    """Return the source AUs of each AU; every pair of their regions must agree."""
     numbers = au_center_rules(aus)  # type: ignore[arg-type]
-    heard: dict[int, set[int]] = {}
+    sources: dict[int, set[int]] = {}
     for i, own in enumerate(numbers.au_nodes):
-        heard[i] = set()
+        sources[i] = set()
         for j, other in enumerate(numbers.au_nodes):
             block = graph[list(own)][:, list(other)]
             assert block.all() or not block.any()
             if block.all():
-                heard[i].add(j)
-    return heard
+                sources[i].add(j)
+    return sources
 
 
 def test_facs_graph_of_disfa() -> None:
@@ -36,12 +36,12 @@ def test_facs_graph_of_disfa() -> None:
     assert graph.shape == (16, 16) and graph.dtype == torch.bool
     assert torch.equal(graph, graph.mT)
     related = {1: {2}, 2: {1, 6}, 4: {9}, 6: {2, 12}, 9: {4}, 12: {6}, 25: set(), 26: set()}
-    heard = {aus[i]: {aus[j] for j in js} for i, js in listens(graph, "DISFA").items()}
-    assert heard == {au: {au, *others} for au, others in related.items()}
+    sources = {aus[i]: {aus[j] for j in js} for i, js in sources_of(graph, "DISFA").items()}
+    assert sources == {au: {au, *others} for au, others in related.items()}
 
 
 def test_aus_that_share_regions_share_relations() -> None:
-    # 14 has the regions of 12 and 15, so it is heard wherever they are.
+    # 14 has the regions of 12 and 15, so it is a source wherever they are.
     graph = facs_graph([12, 14, 17], relations=[(17, 12)])
     assert graph.tolist() == [[True] * 4] * 4
     assert facs_graph([14, 17], relations=[(17, 12)]).tolist() == [
@@ -52,8 +52,10 @@ def test_aus_that_share_regions_share_relations() -> None:
     ]
 
 
-def test_an_au_without_a_centre_rule() -> None:
-    with pytest.raises(ValueError, match="no centre rule for AU05.*pass extra_rules="):
+def test_an_au_without_a_center_rule() -> None:
+    with pytest.raises(
+        ValueError, match="center rule for each AU, got none for AU05.*pass extra_rules="
+    ):
         facs_graph([1, 5])
     graph = facs_graph([1, 5], [(1, 5)], {5: AUCenter((20, 27))})
     assert graph.shape == (4, 4) and graph.all()
@@ -75,8 +77,8 @@ def test_probabilities_count_rows_in_which_both_are_known() -> None:
 def test_statistics_graph_is_directed_and_leaves_out_what_is_unknown() -> None:
     aus = [1, 2, 4]
     probabilities = torch.tensor([[1.0, 0.5, 0.1], [0.2, 1.0, torch.nan], [0.0, 0.7, torch.nan]])
-    assert listens(statistics_graph(aus, probabilities), aus) == {0: {0, 1}, 1: {1}, 2: {1, 2}}
-    assert listens(statistics_graph(aus, probabilities, threshold=0.15), aus) == {
+    assert sources_of(statistics_graph(aus, probabilities), aus) == {0: {0, 1}, 1: {1}, 2: {1, 2}}
+    assert sources_of(statistics_graph(aus, probabilities, threshold=0.15), aus) == {
         0: {0, 1},
         1: {0, 1},
         2: {1, 2},

@@ -1,4 +1,4 @@
-"""What a type checker makes of a user's script."""
+"""Types of layers and models in a script of a user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from typing import assert_type
 import aurel
 import torch
 from aurel.graph import RelationGraph
-from aurel.layers import GatedEdgeGCN, Grapher, SelfAdjustingGCN, TopKGraphConv
+from aurel.layers import CrossRegionGAT, EdgeGraphConv, GatedEdgeGCN, Grapher, MultiDimensionalEdges
+from aurel.layers import NodeTransformer, SelfAdjustingGCN, TopKGraphConv
 from aurel.models import AUModel, VotingEnsemble, create_model, load_model
 from aurel.models.sacl import SACLConfig
 from aurel.output import AUOutput
@@ -47,13 +48,36 @@ gcn = SelfAdjustingGCN(8, 8)
 assert_type(gcn(x, return_graph=True), tuple[Tensor, tuple[RelationGraph, ...]])
 nodes, edges = GatedEdgeGCN(8, 3)(x, x)
 assert_type(edges, Tensor)
+
+def with_flag(flag: bool) -> None:
+    assert_type(relation(x, return_graph=flag), Tensor | tuple[Tensor, RelationGraph])
+    assert_type(EdgeGraphConv(8, 8, 2)(x, return_graph=flag), Tensor | tuple[Tensor, RelationGraph])
+    assert_type(Grapher(8)(x, return_graph=flag), Tensor | tuple[Tensor, RelationGraph])
+    assert_type(
+        CrossRegionGAT(8, [0, 1])(x, return_graph=flag), Tensor | tuple[Tensor, RelationGraph]
+    )
+    assert_type(
+        MultiDimensionalEdges(8, 3)(x, x, return_graph=flag), Tensor | tuple[Tensor, RelationGraph]
+    )
+    assert_type(gcn(x, return_graph=flag), Tensor | tuple[Tensor, tuple[RelationGraph, ...]])
+    assert_type(
+        NodeTransformer(8, 8)(x, return_graph=flag),
+        Tensor | tuple[Tensor, tuple[RelationGraph, ...]],
+    )
+    assert_type(
+        GatedEdgeGCN(8, 3)(x, x, return_graph=flag),
+        tuple[Tensor, Tensor] | tuple[tuple[Tensor, Tensor], RelationGraph],
+    )
+
 relation(3)  # type: ignore[call-overload]
+relation(x, None, True)  # type: ignore[call-overload]
 relation(x, weights=x)  # type: ignore[call-overload]
 
 TopKGraphConv(8, 3, metric="chebyshev")  # type: ignore[arg-type]
 SelfAdjustingGCN(8, 8, conv="mr")  # type: ignore[arg-type]
 SelfAdjustingGCN(8, 8, graph="all")  # type: ignore[arg-type]
 Grapher(8, conv="max_relative")  # type: ignore[arg-type]
+EdgeGraphConv(8, 8, 2, metric="chebyshev")  # type: ignore[arg-type]
 SACLConfig(fusion="sum")  # type: ignore[arg-type]
 
 assert_type(aurel.layers.TopKGraphConv(8, 3)(x), Tensor)

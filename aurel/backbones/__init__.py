@@ -1,4 +1,4 @@
-"""Image backbones through one door; importing it registers ours in timm."""
+"""Image backbones by one function; importing this package registers those of aurel in timm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image backbones: every model of timm, and ours, through one door."""
+"""Image backbones by one function: every model of timm, and those of aurel."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from aurel.backbones.checkpointing import hold_statistics_when_recomputed
-from aurel.backbones.converted_norms import activated_norm, check_activations
+from aurel.backbones.batch_norms import (
+    activated_norm,
+    check_activations,
+    freeze_statistics_when_recomputed,
+)
 from aurel.layers.constants import keep_constants
 
-# What else than an UnpicklingError torch.load raises at a file that is no pickle at all.
+# Raised by torch.load, besides an UnpicklingError, for a file that is no pickle at all.
 NO_PICKLE = (LookupError, UnicodeDecodeError)
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # timm's, in its order
 
@@ -25,14 +28,15 @@ class Backbone(nn.Module):
     """A timm model that returns feature maps.
 
     The model itself is `net`, so state-dict keys are timm's behind the prefix ``net.``; those of
-    ``resnet50`` are torchvision's without ``fc``. What no requested map needs (later stages,
-    classifier, unused final norm) is removed, so that every parameter gets a gradient.
+    ``resnet50`` are torchvision's without ``fc``. Modules that no requested map requires (later
+    stages, classifier, unused final norm) are removed, so that every parameter gets a gradient.
 
     Args:
         net: a timm model without classifier.
         out_indices: ascending, non-negative indices into its feature taps.
         final_norm: apply the model's final norm to the last map.
-        data_config: what timm says of its input: input_size, mean, std, interpolation, crop_pct.
+        data_config: timm's description of its input: input_size, mean, std, interpolation,
+            crop_pct.
     """
 
     def __init__(
@@ -52,19 +56,19 @@ class Backbone(nn.Module):
         self.data_config = dict(data_config or {})
         net.prune_intermediate_layers(self.out_indices, prune_norm=not final_norm, prune_head=True)
         self.net: Any = net
-        self._held: list[RemovableHandle] = []
+        self._statistics_hooks: list[RemovableHandle] = []
         self._activated_norm = activated_norm(net)
 
     def check_size(self, images: Tensor) -> None:
-        """Raise ValueError unless a network that takes one size alone takes that of `images`."""
+        """Raise ValueError where the network takes a single size, and `images` have another."""
         patches = getattr(self.net, "patch_embed", None)
         if patches is None or not getattr(patches, "strict_img_size", False):
             return
-        wanted, got = tuple(patches.img_size or images.shape[2:]), tuple(images.shape[2:])
-        if got != wanted:
+        expected, got = tuple(patches.img_size or images.shape[2:]), tuple(images.shape[2:])
+        if got != expected:
             raise ValueError(
-                f"images must be {wanted[0]} x {wanted[1]} pixels for {type(self.net).__name__}, "
-                f"got {got[0]} x {got[1]}"
+                f"images must be {expected[0]} x {expected[1]} pixels for "
+                f"{type(self.net).__name__}, got {got[0]} x {got[1]}"
             )
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -80,21 +84,21 @@ class Backbone(nn.Module):
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute blocks again in the backward pass instead of keeping what they computed.
+        """Recompute blocks in the backward pass instead of keeping their activations.
 
         Outputs, gradients and running statistics are the same, in less memory and more time.
 
         Raises:
-            ValueError: timm's model cannot do it.
+            ValueError: the model of timm does not support it.
         """
         try:
             self.net.set_grad_checkpointing(enable)
         except AssertionError as error:
             raise ValueError(f"{type(self.net).__name__}: {error}") from error
-        while self._held:
-            self._held.pop().remove()
+        while self._statistics_hooks:
+            self._statistics_hooks.pop().remove()
         if enable:
-            self._held = hold_statistics_when_recomputed(self.net)
+            self._statistics_hooks = freeze_statistics_when_recomputed(self.net)
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, reductions={self.reductions}"
@@ -110,9 +114,9 @@ def build_backbone(
     in_chans: int = 3,
     **options: Any,
 ) -> Any:
-    """Make an image backbone by its timm name, or accept the caller's own.
+    """Return an image backbone by its timm name, or a module of the caller.
 
-    Maps come as NCHW whatever the model's own layout (Swin's NHWC, a ViT's tokens). The tokens of
+    Maps are NCHW whatever the layout in the model (Swin's NHWC, a ViT's tokens). The tokens of
     the papers are ``backbone(images)[-1].flatten(2).mT``; for Swin they are the normed tokens of
     the authors with ``out_indices=(-1,), final_norm=True``.
 
@@ -138,15 +142,15 @@ def build_backbone(
     Raises:
         ImportError: timm is not installed.
         ValueError: no such model, indices out of range or order, a module without `channels`, or
-            a checkpoint that is no state dict or that only running code could read.
+            a checkpoint that is no state dict or that cannot be read without running code.
         FileNotFoundError: `checkpoint` is not a file.
         RuntimeError: the weights do not fit the model, or `pretrained` and none are published.
     """
     if isinstance(name, nn.Module):
         if not (hasattr(name, "channels") and hasattr(name, "reductions")):
             raise ValueError(
-                f"backbone must have the attributes channels and reductions (one int a map); "
-                f"{type(name).__name__} has not"
+                f"backbone must have the attributes channels and reductions (one int a map), got "
+                f"{type(name).__name__} without them"
             )
         return name
     net = build_network(
@@ -168,9 +172,9 @@ def build_network(
     in_chans: int = 3,
     **options: Any,
 ) -> Any:
-    """Make the whole timm model without its classifier.
+    """Return the whole timm model without its classifier.
 
-    Arguments are those of `build_backbone`; `checkpoint` may also be what such a file holds.
+    Arguments are those of `build_backbone`; `checkpoint` may also be the content of such a file.
 
     Returns:
         timm's model, from images to pooled features; its `reset_classifier` adds a linear layer.
@@ -187,12 +191,12 @@ def build_network(
 
 
 def architecture(name: str) -> str:
-    """Return a timm name without the tag that says which weights were published for it."""
+    """Return a timm name without the tag of published weights."""
     return name.split(".")[0]
 
 
 def data_config_of(net: Any) -> dict[str, Any]:
-    """Return what timm says of the input of its model `net`: input_size, mean, std, ..."""
+    """Return timm's description of the input of its model `net`: input_size, mean, std, ..."""
     return _timm().data.resolve_model_data_config(net)
 
 
@@ -205,7 +209,7 @@ def _timm() -> ModuleType:
         import aurel.backbones.iresnet
         import aurel.backbones.rest_lite
         import aurel.backbones.vig
-        import aurel.backbones.vit_sincos  # noqa: F401  registers ours
+        import aurel.backbones.vit_sincos  # noqa: F401  registers it
     except ImportError as error:
         raise ImportError("build_backbone needs timm: pip install 'aurel-au[models]'") from error
     return timm
@@ -215,8 +219,8 @@ def _check_name(name: str, timm: ModuleType) -> None:
     if ":" in name or timm.is_model(name):
         return
     close = difflib.get_close_matches(architecture(name), timm.list_models(), n=5)
-    hint = f"close matches: {', '.join(close)}" if close else "timm.list_models() lists them"
-    raise ValueError(f"no backbone is called {name!r}; {hint}")
+    hint = f"nearest: {', '.join(close)}" if close else "timm.list_models() lists them"
+    raise ValueError(f"name must be a model of timm, got {name!r}; {hint}")
 
 
 def _take_indices(indices: Sequence[int] | None, taps: int, name: str) -> list[int]:
@@ -239,11 +243,11 @@ def _create_with_checkpoint(
     source: str | os.PathLike[str] | Mapping[str, Any],
     options: dict[str, Any],
 ) -> Any:
-    """Load a file strictly, but for its classifier.
+    """Return the model with the weights of a file, loaded strictly but for its classifier.
 
-    timm loads non-strictly as soon as the number of classes differs from the published one, which
-    would let a file of other names pass in silence. Stating that the file has no classes, and
-    taking them out of it, keeps timm's adaptations (names, input channels) and its strictness.
+    timm loads non-strictly where the number of classes differs from the published one, and would
+    then ignore a file of other names silently. To declare that the file has no classes, and to
+    remove them, keeps timm's adaptations (names, input channels) and its strictness.
     """
     if isinstance(source, Mapping):
         inner = next((source[key] for key in _WRAPPERS if key in source), source)
@@ -251,7 +255,7 @@ def _create_with_checkpoint(
     elif os.path.isfile(source):
         state = _read(timm, os.fspath(source))
     else:
-        raise FileNotFoundError(f"checkpoint {os.fspath(source)!r} is not a file")
+        raise FileNotFoundError(f"checkpoint must be a file, got {os.fspath(source)!r}")
     classifiers = timm.models.get_pretrained_cfg(name).classifier or ()
     if isinstance(classifiers, str):
         classifiers = (classifiers,)
@@ -267,12 +271,12 @@ def _create_with_checkpoint(
 def _read(timm: ModuleType, path: str) -> dict[str, Any]:
     """Return the state dict in a file, without wrappers and their prefixes."""
     try:
-        # Said here, since older versions of timm run what a pickle says.
+        # Explicit, since older versions of timm run the code in a pickle.
         return timm.models.load_state_dict(path, weights_only=True)
     except (*NO_PICKLE, pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
-            f"{path} cannot be read with torch.load(weights_only=True), and nothing else is tried, "
-            f"because a pickle can run any code: {error}"
+            f"{path} cannot be read with torch.load(weights_only=True), the only way that is "
+            f"tried, because a pickle can run any code: {error}"
         ) from error
     except AttributeError as error:
         raise ValueError(f"{path} holds no state dict ({error})") from error

@@ -22,7 +22,7 @@ Padding = Literal["valid", "same"]
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, batch norm, ReLU. Odd kernels keep the size unless told not to."""
+    """Convolution without bias, batch norm, ReLU; by default, odd kernels keep the size."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class ConvNorm(nn.Module):
 
 
 class Branches(nn.Module):
-    """Modules that read the same map, their outputs side by side."""
+    """Modules of the same input map, their outputs concatenated."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
@@ -98,19 +98,19 @@ class InceptionResnetV1(TappedModel):
     """Inception blocks with residuals, to an embedding of 512 numbers.
 
     Five taps: 64, 192, 256, 896 and 1792 channels at a half to a thirty-second of the resolution.
-    With "valid" padding those are nominal, since every unpadded convolution takes a border away:
+    With "valid" padding those are nominal, since every unpadded convolution removes a border:
     256 pixels become maps of 125, 60, 29, 14 and 6 cells, 160 become 77, 36, 17, 8 and 3.
 
     Args:
-        num_classes: classes of the linear classifier; 0 for the embedding, not normalised.
+        num_classes: classes of the linear classifier; 0 for the embedding, not normalized.
         in_chans: channels of the images.
-        padding: "valid" as published; "same" pads what was not, so that 256 pixels become 128, 64,
-            32, 16 and 8 cells. Parameters are the same.
+        padding: "valid" as published; "same" pads all convolutions, so that 256 pixels become 128,
+            64, 32, 16 and 8 cells. Parameters are the same.
         drop_rate: dropout before the embedding.
         global_pool: "avg", or "" to leave the map unpooled.
 
     Raises:
-        ValueError: `padding` is neither.
+        ValueError: `padding` is none of these.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class InceptionResnetV1(TappedModel):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Remove what the taps `indices` do not need; return those indices."""
+        """Remove the modules that the taps `indices` do not require; return those indices."""
         take = super().prune_intermediate_layers(indices, prune_norm, prune_head)
         if not self.global_pool:
             self.last_linear, self.last_bn = nn.Identity(), nn.Identity()
@@ -206,7 +206,7 @@ class InceptionResnetV1(TappedModel):
         return self.logits
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one of `num_classes`, or by none for 0."""
+        """Replace the classifier by a new one of `num_classes`, or by none for 0."""
         self.num_classes = num_classes
         if global_pool is not None:
             self.global_pool = global_pool
@@ -233,9 +233,9 @@ class InceptionResnetV1(TappedModel):
 
 
 def drop_logits(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Leave out of a published file the classifier that `model` lacks."""
-    wanted = model.state_dict()
-    return {k: v for k, v in state_dict.items() if k in wanted or not k.startswith("logits.")}
+    """Return the state of a published file without the classifier that `model` lacks."""
+    keys = model.state_dict()
+    return {k: v for k, v in state_dict.items() if k in keys or not k.startswith("logits.")}
 
 
 _COMMON = {
@@ -254,7 +254,7 @@ _COMMON = {
 }
 default_cfgs = generate_default_cfgs(
     {
-        # The faces that they were trained on are for research: no address here, load by path.
+        # They were trained on faces for research only: no address here, load by path.
         "inception_resnet_v1.vggface2": {**_COMMON, "num_classes": 8631},
         "inception_resnet_v1.casia_webface": {**_COMMON, "num_classes": 10575},
     }

@@ -1,4 +1,4 @@
-"""IResNet-100, the face recogniser under LRP + FGG (Duta et al., ICPR 2020), registered in timm.
+"""IResNet-100, the face recognizer under LRP + FGG (Duta et al., ICPR 2020), registered in timm.
 
 Parameter names and shapes are those of the checkpoints that insightface published.
 """
@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from aurel.backbones.tapped import Blocks, TappedModel
 
 FACE = 7
-"""Rows and columns of the last map that the embedding is made of: those of a 112-pixel face."""
+"""Rows and columns of the last map, from which the embedding is computed, for 112 pixels."""
 
 
 class Block(nn.Module):
-    r"""Two convolutions and a shortcut, nothing after their sum.
+    r"""Two convolutions and a shortcut, without an activation after their sum.
 
     .. math:: y = \mathrm{BN}(W_2 * \mathrm{PReLU}(\mathrm{BN}(W_1 * \mathrm{BN}(x)))) + s(x)
 
@@ -52,8 +52,8 @@ class Block(nn.Module):
 class IResNet(TappedModel):
     """A stem at full resolution and four layers, each at half of the one before, rounded up.
 
-    Maps are served for any input size, at the taps ``prelu``, ``layer1`` to ``layer4`` and ``bn2``,
-    the normed map of the last layer, so that there is no final norm beyond the taps.
+    Any input size gives maps, at the taps ``prelu``, ``layer1`` to ``layer4`` and ``bn2``,
+    the normed map of the last layer, so that there is no final norm after the taps.
     The embedding (``fc``, ``features``) is one linear map of all entries of a 7x7 map, so it takes
     faces of 97 to 112 pixels.
 
@@ -95,7 +95,7 @@ class IResNet(TappedModel):
         self.reset_classifier(num_classes)
 
     def reset_parameters(self) -> None:
-        """Draw convolutions as the authors do: normal, deviation 0.1."""
+        """Initialize convolutions as the authors do: normal, deviation 0.1."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0, 0.1)
@@ -109,14 +109,14 @@ class IResNet(TappedModel):
         """Return the embedding of a map, or, without one and for `pre_logits`, its mean.
 
         Raises:
-            ValueError: the embedding is wanted of a map that is not 7x7.
+            ValueError: x, of which the embedding is computed, is not 7x7.
         """
         if pre_logits or self.num_classes == 0:
             return x.mean((2, 3))
         if x.shape[2:] != (FACE, FACE):
             raise ValueError(
-                f"the embedding takes maps of {FACE} x {FACE} (images of 97 to 112 pixels), got "
-                f"{tuple(x.shape[2:])}; num_classes=0 does without it"
+                f"x must be a map of {FACE} x {FACE} (images of 97 to 112 pixels) for the "
+                f"embedding, got {tuple(x.shape[2:])}; num_classes=0 returns pooled features"
             )
         return self.features(self.fc(F.dropout(x.flatten(1), self.drop_rate, self.training)))
 
@@ -129,7 +129,7 @@ class IResNet(TappedModel):
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the embedding by a fresh one of that width, or by none for 0."""
+        """Replace the embedding by a new one of width `num_classes`, or by none for 0."""
         self.num_classes = num_classes
         self.fc: nn.Module = nn.Identity()
         self.features: nn.Module = nn.Identity()
@@ -162,7 +162,7 @@ def _tap(module: str, channels: int, reduction: int) -> dict[str, Any]:
 
 
 def _without_other_embedding(state: Mapping[str, Tensor], model: IResNet) -> dict[str, Tensor]:
-    """Leave the file's embedding out where the model has none, or one of another width."""
+    """Return `state` without the embedding where the model has none, or another width."""
     state = {name.removeprefix("backbone."): value for name, value in state.items()}
     kept = "fc.bias" in state and len(state["fc.bias"]) == model.num_classes
     return {k: v for k, v in state.items() if kept or not k.startswith(("fc.", "features."))}

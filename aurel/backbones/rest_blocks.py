@@ -1,4 +1,4 @@
-"""What ResT is made of (Zhang & Yang, NeurIPS 2021, sections 3 and 4): stem, attention, stages."""
+"""Blocks of ResT (Zhang & Yang, NeurIPS 2021, sections 3 and 4): stem, attention, stages."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    r"""Multi-head attention with fewer keys than queries, and heads that talk to each other.
+    r"""Multi-head attention with fewer keys than queries, and a convolution over heads.
 
     .. math::
         A = \mathrm{IN}\big(\mathrm{softmax}(\mathrm{Conv}_{1\times1}(d^{-1/2} Q K^\top))\big),
         \qquad \mathrm{out} = W A V
 
-    Keys and values come from a map reduced `sr_ratio` times. With one head neither the
-    convolution over heads nor the instance norm is there. A row of the softmax sums to one, so a
+    Keys and values come from a map reduced `sr_ratio` times. With one head there is neither
+    the convolution over heads nor the instance norm. A row of the softmax sums to one, so a
     row of the normed map sums to zero: mixed heads output contrasts between positions.
 
     Args:
@@ -88,7 +88,7 @@ class Attention(nn.Module):
             self.transform_conv = nn.Conv2d(heads, heads, 1)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Attend from tokens (B, height * width, C) to their reduced map."""
+        """Return tokens (B, height * width, C) after attention to their reduced map."""
         reduced = x
         if self.sr is not None:
             feature_map = x.transpose(1, 2).unflatten(2, (height, width))

@@ -20,8 +20,8 @@ from aurel.backbones.tapped import TappedModel
 class ResT(TappedModel):
     """A stem and four stages, at 1/4, 1/4, 1/8, 1/16 and 1/32 of the resolution, rounded up.
 
-    Any input size is served: sizes are read from the maps, where the authors' code carries floor
-    divisions along and refuses odd maps.
+    Images may have any size: sizes are those of the maps, where the authors' code uses floor
+    divisions and raises for odd maps.
 
     Args:
         num_classes: classes of the linear head; 0 for pooled features.
@@ -29,7 +29,7 @@ class ResT(TappedModel):
         dims: width of each stage.
         depths: blocks of each stage.
         heads: attention heads of each stage.
-        sr_ratios: by how much each stage reduces its key map.
+        sr_ratios: factor by which each stage reduces its key map.
         drop_rate: dropout before the head.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
         global_pool: "avg", or "" to leave the map unpooled.
@@ -74,7 +74,7 @@ class ResT(TappedModel):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights as the authors do: truncated normal, deviation 0.02; linear biases 0."""
+        """Initialize as the authors do: truncated normal, deviation 0.02; linear biases 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 trunc_normal_(module.weight, std=0.02)
@@ -113,7 +113,7 @@ class ResT(TappedModel):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the head by a fresh one of `num_classes`, or by none for 0."""
+        """Replace the head by a new one of `num_classes`, or by none for 0."""
         self.num_classes = num_classes
         if global_pool is not None:
             self.global_pool = global_pool
@@ -149,7 +149,7 @@ def _classifier(features: int, num_classes: int) -> nn.Module:
 
 default_cfgs = generate_default_cfgs(
     {
-        # The authors' file rest_lite.pth is theirs to give: no address here, load it by path.
+        # No address of the authors' file rest_lite.pth is given: load it by path.
         "rest_lite.in1k": {
             "num_classes": 1000,
             "classifier": "head",
@@ -175,7 +175,7 @@ default_cfgs = generate_default_cfgs(
             "interpolation": "bicubic",
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
-            "description": "ours, not published: for demonstrations and tests on a CPU",
+            "description": "a small variant without a paper: for demonstrations and tests on a CPU",
         },
     }
 )
@@ -194,6 +194,6 @@ def rest_lite(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 @register_model
 def rest_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """A quarter as wide and half as deep as ResT-Lite: ours, for quick runs on small images."""
+    """ResT of a quarter of the width and half the depth of Lite, for quick runs; not published."""
     sizes = {"dims": (16, 32, 64, 128), "depths": (1, 1, 1, 1)}
     return _create("rest_tiny", pretrained, **{**sizes, **kwargs})

@@ -1,4 +1,4 @@
-"""What timm asks of a model that returns feature maps, for our own backbones."""
+"""The methods that timm requires of a model with feature maps, for the backbones here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Blocks(nn.Sequential):
-    """Modules in a row, each of which the backward pass can compute again."""
+    """Modules in sequence, each of which can be recomputed in the backward pass."""
 
     grad_checkpointing = False
 
@@ -24,10 +24,10 @@ class Blocks(nn.Sequential):
 
 
 class TappedModel(nn.Module):
-    """A chain of modules from image to classifier, with taps for feature maps on the way.
+    """A chain of modules from image to classifier, with taps for feature maps.
 
-    Whoever inherits sets `feature_info`, one dict a tap with `num_chs`, `reduction` and `module`,
-    and defines `_steps` and `reset_classifier`.
+    Subclasses set `feature_info`, one dict a tap with `num_chs`, `reduction` and `module`,
+    and define `_steps` and `reset_classifier`.
     """
 
     feature_info: list[dict[str, Any]]
@@ -39,14 +39,14 @@ class TappedModel(nn.Module):
         raise NotImplementedError
 
     def _norm_map(self, x: Tensor) -> Tensor:
-        """Apply the norm that stands between the last map and the classifier, if any."""
+        """Return `x` after the norm between the last map and the classifier, if there is one."""
         return x
 
     def _drop_norm(self) -> None:
         """Remove that norm."""
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one, or by none for 0 classes."""
+        """Replace the classifier by a new one, or by none for 0 classes."""
         raise NotImplementedError
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -65,13 +65,13 @@ class TappedModel(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the maps at the taps, as timm asks of a model.
+        """Return the maps at the taps, with the arguments that timm passes to a model.
 
         Args:
             x: images (B, in_chans, H, W).
             indices: which taps; an int for the last so many, None for all.
             norm: apply the final norm to the last tap's map.
-            stop_early: leave out what no requested tap needs.
+            stop_early: skip the modules that no requested tap requires.
             output_fmt: only "NCHW".
             intermediates_only: return the list alone, not (final map, list).
         """
@@ -96,7 +96,7 @@ class TappedModel(nn.Module):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Remove what the taps `indices` do not need; return those indices."""
+        """Remove the modules that the taps `indices` do not require; return those indices."""
         take = _tap_indices(indices, len(self.feature_info))
         steps = self._steps()
         unneeded = {id(module) for step in steps[take[-1] + 1 :] for module in step}
@@ -116,7 +116,7 @@ class TappedModel(nn.Module):
 def _tap_indices(indices: int | Sequence[int] | None, taps: int) -> list[int]:
     if indices is None:
         return list(range(taps))
-    wanted = list(range(taps)[-indices:]) if isinstance(indices, int) else list(indices)
-    if not wanted or any(not -taps <= index < taps for index in wanted):
+    requested = list(range(taps)[-indices:]) if isinstance(indices, int) else list(indices)
+    if not requested or any(not -taps <= index < taps for index in requested):
         raise IndexError(f"indices must be in {-taps}..{taps - 1}, got {indices}")
-    return sorted(index % taps for index in wanted)
+    return sorted(index % taps for index in requested)

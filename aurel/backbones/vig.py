@@ -33,8 +33,8 @@ class VisionGNN(TappedModel):
         img_size: rows and columns of the images that the positions belong to.
         dims: width of each stage.
         depths: blocks of each stage.
-        reductions: by how much each stage pools the sources of its graphs.
-        halvings: by how many powers of two the stem reduces the images.
+        reductions: factor by which each stage pools the sources of its graphs.
+        halvings: number of times that the stem halves the images.
         neighbors: neighbors of a cell in the first and in the last block; linear in between.
         relative: add relative positions to the distances between cells.
         drop_rate: dropout before the last layer of the head.
@@ -89,12 +89,12 @@ class VisionGNN(TappedModel):
         self.reset_parameters()
 
     def _add_tap(self, channels: int, reduction: int) -> None:
-        """Offer the map that the last entry of `backbone` returns."""
+        """Add a tap for the map that the last entry of `backbone` returns."""
         module = f"backbone.{len(self.backbone) - 1}"
         self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": module})
 
     def reset_parameters(self) -> None:
-        """Initialize as the authors do: He's normal weights, biases and positions 0."""
+        """Initialize as the authors do: normal weights after He et al., biases and positions 0."""
         nn.init.zeros_(self.pos_embed)
         _reset_convolutions(self)
 
@@ -125,7 +125,7 @@ class VisionGNN(TappedModel):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Remove what the taps `indices` do not need; return those indices."""
+        """Remove the modules that the taps `indices` do not require; return those indices."""
         take = super().prune_intermediate_layers(indices, prune_norm, prune_head)
         for index in range(self._ends()[take[-1]], len(self.backbone)):
             self.backbone[index] = nn.Identity()
@@ -148,7 +148,7 @@ class VisionGNN(TappedModel):
         return self.prediction
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the head by a fresh one of `num_classes`, or by none for 0."""
+        """Replace the head by a new one of `num_classes`, or by none for 0."""
         self.num_classes = num_classes
         if global_pool is not None:
             self.global_pool = global_pool
@@ -235,13 +235,13 @@ def _reset_convolutions(module: nn.Module) -> None:
 
 
 def _without_unused_head(state: Mapping[str, Tensor], model: VisionGNN) -> dict[str, Tensor]:
-    """Leave the file's head out where the model has none."""
+    """Return `state` without the head where the model has none."""
     kept = model.num_classes > 0
     return {k: v for k, v in state.items() if kept or not k.startswith("prediction.")}
 
 
 def _cfg(pool: int, crop: float = 0.9) -> dict[str, Any]:
-    # The authors' files have no address here: load them by path.
+    # No addresses of the authors' files are given: load them by path.
     return {
         "num_classes": 1000,
         "classifier": "prediction.4",
@@ -291,7 +291,7 @@ def _isotropic(name: str, pretrained: bool, width: int, depth: int, options: Any
 def _pyramid(
     name: str, pretrained: bool, dims: Sequence[int], third: int, options: Any
 ) -> nn.Module:
-    """Create a network of four stages, the third of which has so many blocks."""
+    """Return a network of four stages, with `third` blocks in the third."""
     sizes = {
         "dims": dims,
         "depths": (2, 2, third, 2),

@@ -1,4 +1,4 @@
-"""Convolutional parts of Vision GNN: the stem, the steps between stages, feed-forward networks."""
+"""Convolutional blocks of Vision GNN: stem, downsampling between stages, feed-forward network."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from aurel.layers.drop_path import drop_path
 
 
 class Stem(nn.Module):
-    """Convolutions that each halve the map, and a last one that does not.
+    """Convolutions of stride 2, and a last one of stride 1.
 
     Args:
         in_chans: channels of the images.
-        channels: of the result; each halving doubles the width up to them.
+        channels: width of the result; each halving doubles the width up to it.
         halvings: number of convolutions with stride 2.
     """
 

@@ -1,4 +1,4 @@
-"""A vision transformer that knows places by a fixed table: OpenGraphAU's, registered in timm.
+"""The vision transformer of OpenGraphAU, with a fixed table of positions, registered in timm.
 
 Parameter names and shapes are those of its masked autoencoder's encoder.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 class SinCosViT(Eva):
     """timm's EVA with neither class token nor learned positions; keys have no bias.
 
-    Args: those of `timm.models.eva.Eva` that have to do with neither.
+    Args: those of `timm.models.eva.Eva` but for class token and positions.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -28,19 +28,19 @@ class SinCosViT(Eva):
         self.init_non_persistent_buffers()
 
     def init_non_persistent_buffers(self) -> None:
-        """Compute the table of positions."""
+        """Fill in the table of positions."""
         table = self.get_buffer("pos_embed")
         with torch.device("cpu"):
             table.copy_(sine_positions(*table.shape[1:]))
 
 
 def sine_positions(count: int, channels: int) -> Tensor:
-    r"""Return sines and cosines of a place at falling frequencies.
+    r"""Return sines and cosines of a position at decreasing frequencies.
 
     .. math:: t_{p, 2i} = \sin(p / 10000^{2i / C}), \qquad t_{p, 2i + 1} = \cos(p / 10000^{2i / C})
 
     Args:
-        count: number of places; patches count row by row.
+        count: number of positions; patches are counted row by row.
         channels: C, even.
 
     Returns:

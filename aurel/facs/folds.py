@@ -24,7 +24,7 @@ FOLDS: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
 )
 """Subjects of parts 1, 2 and 3 (the SACL paper's Fold-1 to Fold-3, Table 3) of each data set.
 
-Subjects stand in the order of the published list files of ME-GraphAU, MDHR and MACG.
+Subjects are in the order of the published list files of ME-GraphAU, MDHR and MACG.
 """
 
 

@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 def check_labels(labels: Tensor, name: str = "labels") -> None:
-    """Raise ValueError, naming the value and its place, where a label is not 1, 0 or -1.
+    """Raise ValueError, with the value and its index, where a label is not 1, 0 or -1.
 
-    It looks at the values, so on an accelerator it waits for them: for readers and set-up code.
+    It reads the values, which on an accelerator waits for them: for readers and set-up code.
 
     Args:
         labels: any shape and dtype.
-        name: what to call them in the message.
+        name: the name of the argument in the message.
     """
-    wrong = ~((labels == 0) | (labels == 1) | (labels == -1))
-    if wrong.any():
-        place = tuple(wrong.nonzero()[0].tolist())
+    invalid = ~((labels == 0) | (labels == 1) | (labels == -1))
+    if invalid.any():
+        index = tuple(invalid.nonzero()[0].tolist())
         raise ValueError(
-            f"{name} must be 1 (present), 0 (absent) or -1 (unknown), got {labels[place].item():g} "
-            f"at {place}"
+            f"{name} must be 1 (present), 0 (absent) or -1 (unknown), got {labels[index].item():g} "
+            f"at {index}"
         )
 
 

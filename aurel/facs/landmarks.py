@@ -1,4 +1,4 @@
-"""Landmark schemes, and where on the landmarks each AU is centred."""
+"""Landmark schemes, and the center of each AU relative to the landmarks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RIGHT_EYE: tuple[int, ...] = tuple(range(25, 31))
 """Outlines of the eyes in the 49-point scheme; left means left in the image."""
 
 INNER_EYE_CORNERS: tuple[int, int] = (22, 25)
-"""Their distance is the unit of the offsets of AU centres."""
+"""Their distance is the unit of the offsets of AU centers."""
 
 FLIP_49: tuple[int, ...] = (
     *(9, 8, 7, 6, 5, 4, 3, 2, 1, 0),  # brows
@@ -35,7 +35,7 @@ FLIP_49: tuple[int, ...] = (
 
 @dataclass(frozen=True)
 class AUCenter:
-    """The two centres of an AU: two landmarks, moved down by `offset` inner-eye distances.
+    """The two centers of an AU: two landmarks, moved down by `offset` inner-eye distances.
 
     Args:
         points: two landmarks of the 49-point scheme, left then right in the image (for the lips:
@@ -75,12 +75,12 @@ AU_CENTERS: Mapping[int, AUCenter] = MappingProxyType(
         26: _CHIN,
     }
 )
-"""Centre rules of the SACL paper, Table 2 (all of it)."""
+"""Center rules of the SACL paper, Table 2 (all of it)."""
 
 
 @dataclass(frozen=True)
 class AUCenterRules:
-    """The regions of interest of an AU set: P pairs of centres, 2P graph nodes.
+    """The regions of interest of an AU set: P pairs of centers, 2P graph nodes.
 
     Args:
         points: landmarks of each pair, P entries.
@@ -102,7 +102,7 @@ class AUCenterRules:
 def au_center_rules(
     aus: AUSpec, extra_rules: Mapping[int, AUCenter] | None = None
 ) -> AUCenterRules:
-    """Return the distinct pairs of AU centres in order of first appearance, and who uses which.
+    """Return the distinct pairs of AU centers, in order of first appearance, and those of each AU.
 
     AUs with the same rule share their nodes (12, 14 and 15; 17 and 26; 23, 24 and 25), so BP4D has
     9 pairs and 18 nodes, DISFA 8 and 16 (SACL paper, section 3.4 and Table 2). The rule of an AU
@@ -113,7 +113,7 @@ def au_center_rules(
         extra_rules: rules by AU number for AUs that the paper's table lacks, or to replace its own.
 
     Raises:
-        ValueError: names the AUs without a rule.
+        ValueError: an AU has no rule; the message names all that have none.
     """
     aus = AUSet.of(aus)
     aus.require_named("au_center_rules")
@@ -121,7 +121,8 @@ def au_center_rules(
     missing = [name for name, n in zip(aus.names, aus.numbers, strict=True) if n not in rules]
     if missing:
         raise ValueError(
-            f"no centre rule for {', '.join(missing)} of the AU set {aus.name}: pass extra_rules="
+            f"aus must have a center rule for each AU, got none for {', '.join(missing)} of the "
+            f"AU set {aus.name}: pass extra_rules="
             "{number: AUCenter(points=(left, right), offset=inner-eye distances downwards)}"
         )
     pairs = list(dict.fromkeys(rules[number] for number in aus.numbers))

@@ -1,4 +1,4 @@
-"""AUs grouped by region of the face, and the combination labels of the groups (MDHR)."""
+"""Groups of AUs by region of the face, and the combination labels of the groups (MDHR)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RegionGroup:
     """AUs that share one slice of the feature map and one combination head.
 
     Args:
-        name: what to call it.
+        name: the name of the group.
         region: the slice, "upper", "middle" or "lower".
         numbers: FACS numbers.
 
@@ -42,14 +42,14 @@ class RegionGroup:
     def __post_init__(self) -> None:
         if self.region not in REGION_SEVENTHS:
             raise ValueError(
-                f"the region of group {self.name!r} must be one of {', '.join(REGION_SEVENTHS)}, "
-                f"got {self.region!r}"
+                f"region must be one of {', '.join(REGION_SEVENTHS)}, got {self.region!r} in group "
+                f"{self.name!r}"
             )
         if not self.numbers:
-            raise ValueError(f"group {self.name!r} must hold at least one AU")
+            raise ValueError(f"numbers must hold at least one AU, got none in group {self.name!r}")
 
 
-# The paper knows three regions; the authors' code splits BP4D's lower face into two groups.
+# The paper has three regions; the authors' code splits BP4D's lower face into two groups.
 _BP4D_GROUPS = (
     RegionGroup("upper", "upper", (1, 2, 4, 7)),
     RegionGroup("middle", "middle", (6,)),
@@ -65,11 +65,11 @@ _DISFA_GROUPS = (
 
 @dataclass(frozen=True)
 class RegionPlan:
-    """How the columns of an AU set fall into groups.
+    """Groups of the columns of an AU set.
 
     Args:
         names: name of each of the G groups.
-        regions: region of the face that each group reads, G entries.
+        regions: region of the face of each group, G entries.
         columns: columns of each group, the first being the most significant bit of its label.
     """
 
@@ -90,18 +90,18 @@ class RegionPlan:
 
 
 def region_plan(aus: AUSpec, table: Sequence[RegionGroup] | None = None) -> RegionPlan:
-    """Group the AUs of a set by region of the face.
+    """Return the AUs of a set grouped by region of the face.
 
     BP4D (and BP4D+) has the authors' four groups, DISFA their three; note that AU7 is upper and
-    AU10 lower. Another set falls into the regions of `aurel.facs.ACTION_UNITS`, in column order,
-    regions with more than 4 columns being split evenly.
+    AU10 lower. Other sets are grouped by the regions of `aurel.facs.ACTION_UNITS`, in column order;
+    regions with more than 4 columns are split evenly.
 
     Args:
         aus: the AU set, anything `AUSet.of` takes.
-        table: groups to use instead; each AU of the set stands in exactly one.
+        table: groups to use instead; each AU of the set is in exactly one.
 
     Raises:
-        ValueError: an AU that stands in no group or in two, or a group with an AU not in the set.
+        ValueError: an AU is in no group or in two, or a group has an AU that is not in the set.
     """
     aus = AUSet.of(aus)
     aus.require_named("region_plan")
@@ -116,11 +116,11 @@ def _plan_from(aus: AUSet, table: Sequence[RegionGroup]) -> RegionPlan:
     listed = [number for group in table for number in group.numbers]
     for number in sorted({*listed, *aus.numbers}):
         if number not in aus.numbers:
-            raise ValueError(f"table names AU{number:02d}, which the AU set {aus.name} lacks")
+            raise ValueError(f"table must name AUs of the AU set {aus.name}, got AU{number:02d}")
         if number not in listed:
             raise ValueError(
-                f"table must hold each AU once, got AU{number:02d} 0 times: say in which region of "
-                f"the face it is seen, by a group such as ('mouth', 'lower', ({number},))"
+                f"table must hold each AU once, got AU{number:02d} 0 times: add a group with its "
+                f"region of the face, such as ('mouth', 'lower', ({number},))"
             )
         if listed.count(number) > 1:
             raise ValueError(
@@ -180,7 +180,7 @@ def region_labels(labels: Tensor, plan: RegionPlan) -> Tensor:
 
 
 def labels_from_regions(combined: Tensor, plan: RegionPlan) -> Tensor:
-    """Undo `region_labels`: write each group's combination as the labels of its AUs.
+    """Return the labels of all AUs for the combinations of their groups: undo `region_labels`.
 
     Args:
         combined: :math:`(..., G)` integer combination labels; -1 unknown.

@@ -1,4 +1,4 @@
-"""AU sets: which AU, of which side, stands in which column, and the sets of the data sets."""
+"""AU sets: the AU, and the side, of each column; the AU sets of the data sets."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _AU_TEXT = re.compile(r"(?:AU)?([LR]?)0*([0-9]+)([LR]?)", re.IGNORECASE)
 class AUSet:
     """AUs in the order of the columns of labels, predictions and graph nodes.
 
-    Two sets are equal where their AUs, sides and order are; the name is only for people.
+    Two sets are equal where their AUs, sides and order are; the name is only for display.
 
     Args:
-        name: what to call it, such as "BP4D".
+        name: the name of the set, such as "BP4D".
         numbers: FACS numbers, one a column; 0 in every column of an unnamed set.
         sides: "" (both sides), "L" or "R", one a column; all "" when left out.
 
     Raises:
-        ValueError: empty, an AU unknown to FACS, an AU twice, or sides that do not fit.
+        ValueError: no AU, an AU unknown to FACS, an AU twice, or sides that do not fit.
     """
 
     name: str = field(compare=False)
@@ -39,7 +39,7 @@ class AUSet:
         object.__setattr__(self, "numbers", tuple(map(operator.index, self.numbers)))
         object.__setattr__(self, "sides", tuple(self.sides) or ("",) * len(self.numbers))
         if not self.numbers:
-            raise ValueError("an AUSet needs at least one AU, got none")
+            raise ValueError("numbers must hold at least one AU, got none")
         if len(self.sides) != len(self.numbers):
             raise ValueError(
                 f"sides must have one entry an AU ({len(self.numbers)}), got {len(self.sides)}"
@@ -53,7 +53,9 @@ class AUSet:
             action_unit(number)
         repeated = {name for name in self.names if self.names.count(name) > 1}
         if repeated:
-            raise ValueError(f"an AUSet holds each AU once, got twice: {_listed(sorted(repeated))}")
+            raise ValueError(
+                f"numbers must hold each AU once, got {_listed(sorted(repeated))} twice"
+            )
 
     @classmethod
     def of(cls, spec: AUSpec) -> AUSet:
@@ -76,20 +78,20 @@ class AUSet:
                     f"aus must be one of {_listed(AU_SETS)}, or a sequence of AUs, got {spec!r}"
                 ) from None
         if isinstance(spec, int):
-            raise ValueError(f"aus must say which AUs, got a count: use default_au_set({spec})")
+            raise ValueError(f"aus must name AUs, got the count {spec}: use default_au_set({spec})")
         parsed = [_parse(au) for au in spec]
         return cls("custom", tuple(n for n, _ in parsed), tuple(s for _, s in parsed))
 
     @classmethod
     def unnamed(cls, num_aus: int) -> AUSet:
-        """Return a set of `num_aus` columns of which nothing is known."""
+        """Return a set of `num_aus` columns whose AUs are unknown."""
         if num_aus < 1:
             raise ValueError(f"num_aus must be at least 1, got {num_aus}")
         return cls("unnamed", (0,) * num_aus)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AUSet:
-        """Undo `to_dict`."""
+        """Return the set that `to_dict` described."""
         return cls(str(data["name"]), tuple(data["numbers"]), tuple(data["sides"]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,28 +134,31 @@ class AUSet:
         number, side = _parse(au)
         name = f"AU{number:02d}{side}"
         if name not in self.names:
-            raise ValueError(f"{name} is not in the AU set {self.name}: {_listed(self.names)}")
+            raise ValueError(
+                f"au must be in the AU set {self.name} ({_listed(self.names)}), got {name}"
+            )
         return self.names.index(name)
 
     def columns_from(self, other: AUSet) -> tuple[int, ...]:
         """Return, for each AU of this set, its column in `other`.
 
-        `labels[:, mine.columns_from(theirs)]` puts their columns into my order.
+        `labels[:, a.columns_from(b)]` puts the columns of labels in the order of b into that of a.
 
         Raises:
-            ValueError: names the AUs that `other` lacks.
+            ValueError: an AU is not in `other`; the message names all that are not.
         """
         if self == other:
             return tuple(range(len(self)))
         if not (self.named and other.named):
             raise ValueError(
-                f"columns of the AU sets {self.name} ({len(self)}) and {other.name} ({len(other)}) "
-                "cannot be matched: one of them is unnamed; say which AUs it holds (aus=...)"
+                f"both AU sets must name their AUs, got {self.name} ({len(self)} columns) and "
+                f"{other.name} ({len(other)} columns): name them by aus=..."
             )
         missing = [name for name in self.names if name not in other.names]
         if missing:
             raise ValueError(
-                f"the AU set {other.name} lacks {_listed(missing)}; it holds {_listed(other.names)}"
+                f"other must hold {_listed(missing)}, got the AU set {other.name} with "
+                f"{_listed(other.names)}"
             )
         return tuple(other.names.index(name) for name in self.names)
 
@@ -179,29 +184,30 @@ class AUSet:
         missing = [name for name in partners if name not in self.names]
         if missing:
             raise ValueError(
-                f"the AU set {self.name} cannot be mirrored: it lacks {_listed(missing)}"
+                f"an AU set must hold both sides of an AU to be mirrored, got {self.name} without "
+                f"{_listed(missing)}"
             )
         return tuple(self.names.index(name) for name in partners)
 
     def require_named(self, what: str) -> None:
-        """Raise ValueError where the AUs are not known, saying what they are needed for."""
+        """Raise ValueError where the AUs, which `what` requires, are unknown."""
         if not self.named:
             raise ValueError(
-                f"{what} needs the AUs of the {len(self)} columns, which are unnamed: "
-                f"pass aus= a data-set name ({_listed(AU_SETS)}) or a sequence of AU numbers"
+                f"aus must name the AUs for {what}, got {len(self)} unnamed columns: pass the name "
+                f"of a data set ({_listed(AU_SETS)}) or a sequence of AU numbers"
             )
 
 
 AUSpec: TypeAlias = AUSet | str | Sequence[SupportsIndex | str]
-"""What `AUSet.of` takes."""
+"""An AU set, the name of a data set, or AUs in order: the argument of `AUSet.of`."""
 
 
 def _parse(au: SupportsIndex | str) -> tuple[int, str]:
-    """Read 12, "12", "AU12", "AU12L", "AUL12" or "L12" as (12, side)."""
+    """Return (12, side) for 12, "12", "AU12", "AU12L", "AUL12" or "L12"."""
     if isinstance(au, str):
         match = _AU_TEXT.fullmatch(au.strip())
         if match is None or (match[1] and match[3]):
-            raise ValueError(f"an AU is written 12, 'AU12', 'AU12L' or 'L12', got {au!r}")
+            raise ValueError(f"au must be written 12, 'AU12', 'AU12L' or 'L12', got {au!r}")
         return action_unit(int(match[2])).number, (match[1] or match[3]).upper()
     return action_unit(operator.index(au)).number, ""
 
@@ -247,20 +253,20 @@ _BY_KEY = {_key(name): aus for name, aus in AU_SETS.items()}
 OPENGRAPHAU_PARENTS_RELEASED: tuple[int, ...] = tuple(
     index for index in (0, 1, 2, 4, 7, 8, 11) for _ in "LR"
 )
-"""Main node that each of OpenGraphAU's 14 lateral outputs reads, as in the released weights.
+"""Main node from which each of OpenGraphAU's 14 lateral outputs is computed, in released weights.
 
-AU12L and AU12R read node 8, which is AU11 (nasolabial deepener), not AU12: the authors' slip, which
-their label tool shares. Weights trained with it need it.
+AU12L and AU12R have node 8, which is AU11 (nasolabial deepener), not AU12: an error of the authors
+that is in their label tool, too. Weights trained with it require it.
 """
 
 OPENGRAPHAU_PARENTS_CORRECTED: tuple[int, ...] = tuple(
     _OPENGRAPHAU_MAIN.index(number) for number in _OPENGRAPHAU_LATERAL for _ in "LR"
 )
-"""The same with AU12L and AU12R on AU12 (node 9), for training anew."""
+"""The same with AU12 (node 9) for AU12L and AU12R, for training from scratch."""
 
 
 def default_au_set(num_aus: int) -> AUSet:
-    """Return the set that a bare count stands for: 12 BP4D, 8 DISFA, 41 OpenGraphAU, else unnamed.
+    """Return the set for a number of AUs: 12 is BP4D, 8 DISFA, 41 OpenGraphAU, others unnamed.
 
     BP4D+, EmotioNet and Aff-Wild2 have 12 AUs too: name them (`AUSet.of`) rather than count them.
     """

@@ -18,7 +18,7 @@ class ActionUnit:
     Args:
         number: its number in FACS.
         name: its name in English.
-        region: third of the face in which it is seen.
+        region: third of the face in which it is visible.
         muscles: the muscles that contract or relax, after FACS (Ekman, Friesen and Hager 2002);
             empty where FACS describes an action (of the tongue, the cheeks) without naming any.
     """
@@ -30,7 +30,7 @@ class ActionUnit:
 
 
 # Regions of the AUs of BP4D and DISFA follow the authors of MDHR (AU7 is upper, AU10 is lower);
-# the others are placed by where they are seen.
+# the others are placed by where they are visible.
 _TABLE: tuple[tuple[int, str, Region, str], ...] = (
     (1, "Inner brow raiser", "upper", "frontalis, pars medialis"),
     (2, "Outer brow raiser", "upper", "frontalis, pars lateralis"),
@@ -96,7 +96,7 @@ ACTION_UNITS: Mapping[int, ActionUnit] = MappingProxyType(
 )
 """Action units and descriptors of the face by FACS number.
 
-Codes for the head, the direction of the eyes and gross behaviour (40, 50 and above) are left out.
+Codes for the head, the direction of the eyes and gross behavior (40, 50 and above) are left out.
 """
 
 
@@ -110,12 +110,12 @@ def action_unit(number: int) -> ActionUnit:
         return ACTION_UNITS[number]
     except KeyError:
         raise ValueError(
-            f"AU number {number} is unknown: facial AUs of FACS are {_ranges(list(ACTION_UNITS))}"
+            f"number must be a facial AU of FACS ({_ranges(list(ACTION_UNITS))}), got {number}"
         ) from None
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Write sorted numbers as "1-2, 4-39, 41-46"."""
+    """Return sorted numbers as text, such as "1-2, 4-39, 41-46"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:

@@ -1,14 +1,15 @@
 """Relation layers: `torch.nn` modules over `aurel.ops`, on (B, N, C) nodes.
 
-Layers of nodes take a `mask` (B, N), True where the node exists: one that does not exist tells the
-others nothing and counts in no statistics. These take none:
+Layers of nodes take a `mask` (B, N), True where the node exists: one that does not exist sends no
+message and counts in no statistics. Those that build a graph return it with ``return_graph=True``.
+These take no mask:
 
 - layers of a map, whose cells all exist: `AUMaskedFeatures`, `ChannelTopology`, `FacialDynamics`,
   `Grapher`, `LandmarkPredictor`, `LandmarkROI`, `LocalRegionPerception`, `MapDecoder`,
   `MultiScaleAttention`, `MultiScaleFusion`, `MultiScaleLinearAttention`, `RegionalAUFeatures`, and
   `TokenProjection` on the cells as tokens;
 - `PerAUClassifier` and `PerAUTemporalConv`, in which each AU has weights and statistics of its own
-  and sees no other, so that the result for one that does not exist need only be ignored.
+  and depends on no other, so that the result for one that does not exist need only be ignored.
 
 Layers fold the weights of some submodules into cheaper computations. A submodule that is replaced
 (by an adapter, a quantized map, a parametrization) or has hooks is called instead, with the same
@@ -26,16 +27,19 @@ from aurel.layers.channel_topology import ChannelTopology
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.cross_attention import CrossAttention
 from aurel.layers.cross_region_gat import CrossRegionGAT
-from aurel.layers.edge_graph_conv import EdgeGraphConv
 from aurel.layers.facial_dynamics import FacialDynamics
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
-from aurel.layers.gin_graph_conv import GINGraphConv
+from aurel.layers.graph_convs import (
+    EdgeGraphConv,
+    GINGraphConv,
+    MaxRelativeGraphConv,
+    SAGEGraphConv,
+)
 from aurel.layers.grapher import Grapher
 from aurel.layers.landmark_predictor import LandmarkPredictor
 from aurel.layers.landmark_roi import LandmarkROI
 from aurel.layers.local_region_perception import LocalRegionPerception
 from aurel.layers.map_decoder import MapDecoder
-from aurel.layers.max_relative_graph_conv import MaxRelativeGraphConv
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.multi_scale_attention import MultiScaleAttention
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
@@ -45,7 +49,6 @@ from aurel.layers.pairwise_inference import PairwiseInference
 from aurel.layers.per_au_classifier import PerAUClassifier
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
-from aurel.layers.sage_graph_conv import SAGEGraphConv
 from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
 from aurel.layers.token_fusion import TokenFusion
 from aurel.layers.token_projection import TokenProjection

@@ -1,4 +1,4 @@
-"""Feature maps of each action unit, masked to where it shows."""
+"""Feature maps of each action unit, masked to where it appears."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from aurel.ops.arguments import check_shape
 
 
 class AUMaskedFeatures(nn.Module):
-    r"""Draw maps of the face and a mask for every action unit, and multiply them.
+    r"""Decode maps of the face and a mask for every action unit, and multiply them.
 
     .. math::
         c_n = m_n \odot f_n, \qquad [f_1, \dots, f_N] = E_a(h), \qquad [m_1, \dots, m_N] = E_m(h)
 
     :math:`f_n` has D channels, :math:`m_n` one; both are between 0 and 1. The N heads of an
-    extractor are one convolution. Nothing supervises the masks but the AU labels.
+    extractor are one convolution. The AU labels alone supervise the masks.
 
     Args:
         in_channels: width C of the map h.
@@ -54,13 +54,13 @@ class AUMaskedFeatures(nn.Module):
             self.masks = MapDecoder(in_channels, num_nodes, widths, residual=False)
 
     def reset_parameters(self) -> None:
-        """Draw both extractors anew, see `MapDecoder`."""
+        """Initialize both extractors, see `MapDecoder`."""
         for extractor in (self.maps, self.masks):
             if extractor is not None:
                 extractor.reset_parameters()
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Draw and mask.
+        """Return the masked maps of every AU, and the masks.
 
         Args:
             h: (B, C, H, W).

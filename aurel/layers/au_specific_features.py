@@ -1,4 +1,4 @@
-"""One private projection of the face's tokens for each action unit."""
+"""A separate projection of the face's tokens for each action unit."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aurel.layers.masked_norm import MaskedBatchNorm, batch_norm, zero_deserted
+from aurel.layers.masked_norm import MaskedBatchNorm, batch_norm, zero_empty_graphs
 from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_device, check_mask, check_shape
 
 
 class AUSpecificFeatures(nn.Module):
-    r"""Give every node its own view of the tokens (the authors' AU feature generator).
+    r"""Project the tokens separately for every node (the authors' AU feature generator).
 
     .. math::
         u_n = \mathrm{ReLU}(\mathrm{BN}_n(W_n t + b_n)), \qquad n = 1 \dots N
 
-    The N projections are one matrix product and the N normalisations one normalisation over
+    The N projections are one matrix product and the N normalizations one normalization over
     N C' channels. The node vector is the mean over tokens: ``layer(tokens).mean(2)``.
 
     Args:
@@ -39,17 +39,17 @@ class AUSpecificFeatures(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights as the authors do: normal, variance 2 / C'."""
+        """Initialize as the authors do: normal weights of variance 2 / C'."""
         self.linear.reset_parameters()
         nn.init.normal_(self.linear.weight, std=(2.0 / self.out_channels) ** 0.5)
         self.norm.reset_parameters()
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Project.
+        """Return the tokens of every node.
 
         Args:
             tokens: (B, D, C).
-            mask: (B, N) bool, True where the node exists; its statistics are over these images.
+            mask: (B, N) bool, True where the node exists; statistics are over these images.
 
         Returns:
             (B, N, D, C'), zero for absent nodes; in memory the token comes before the node.
@@ -62,7 +62,7 @@ class AUSpecificFeatures(nn.Module):
             check_shape("mask", mask, "B N", B=tokens.shape[0], N=self.num_nodes)
             check_mask(mask, mask)
             check_device("mask", mask, tokens)
-            tokens = zero_deserted(tokens, mask)
+            tokens = zero_empty_graphs(tokens, mask)
         out = self.linear(tokens)
         present = None
         if mask is not None:

@@ -1,4 +1,4 @@
-"""Features of a map whose columns are mixed by relations that differ from channel to channel."""
+"""Features of a map whose columns are mixed by relations that differ between channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REDUCTION = 8
 
 
 class ChannelTopology(nn.Module):
-    r"""Relate the columns of a feature map, differently in each channel, and describe nodes by it.
+    r"""Mix the columns of a feature map by a relation for each channel, and project it to nodes.
 
     .. math::
         q = \mathrm{mean}_t\, W_q x, \qquad k = \mathrm{mean}_t\, W_k x, \qquad
@@ -22,12 +22,12 @@ class ChannelTopology(nn.Module):
         E_{ctu} = \sum_v R_{cuv}\, (W_v x)_{ctv}, \qquad
         y_n = \mathrm{ReLU}(\mathrm{BN}_n(W_n\, \mathrm{mean}_{tu} E + b_n))
 
-    for rows t, columns u and v, channels c. Of E only the mean is used, and sums trade places:
+    for rows t, columns u and v, channels c. Of E only the mean is used, and the sums commute:
 
     .. math::
         \mathrm{mean}_{tu} E_c = \sum_v (\mathrm{mean}_u R_{cuv}) (W_v\, \mathrm{mean}_t x)_{cv}
 
-    so the layer works on W columns where the definition works on H W entries and W W relations a
+    so the layer computes with W columns where the definition has H W entries and W W relations a
     channel. The numbers are the same; they do not depend on the order of rows.
 
     Args:
@@ -66,7 +66,7 @@ class ChannelTopology(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights as the authors do: normal, variance 2 / output width; biases are zero."""
+        """Initialize as the authors do: normal weights of variance 2 / output width, biases 0."""
         for linear in (self.query, self.key, self.value, self.relation):
             nn.init.kaiming_normal_(linear.weight, mode="fan_out")
             nn.init.zeros_(linear.bias)

@@ -1,4 +1,4 @@
-"""How buffers that are in no state dict keep their values."""
+"""Non-persistent buffers that keep their values on the meta device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import nn
 
 
 def keep_constants(module: nn.Module) -> None:
-    """Let `module` fill its non-persistent buffers again whenever it loads a state dict.
+    """Make `module` fill its non-persistent buffers again whenever it loads a state dict.
 
-    After ``to_empty``, or on the meta device, they hold nothing, and a state dict brings nothing
-    for them. Each part of `module` that has some fills them in place in a method
+    After ``to_empty``, or on the meta device, they have no values, and a state dict has none for
+    them. Each submodule that has such buffers fills them in place in a method
     ``init_non_persistent_buffers``, as the modules of timm do.
     """
     module.register_load_state_dict_post_hook(_fill)

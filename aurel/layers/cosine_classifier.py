@@ -13,13 +13,13 @@ from aurel.ops.arguments import check_shape
 
 
 class CosineClassifier(nn.Module):
-    r"""Compare each node with its own prototype.
+    r"""Classify each node by its cosine similarity to a prototype.
 
     .. math::
         p_n = \cos(x_n, \mathrm{ReLU}(s_n))
 
     In [0, 1] for nodes that are nowhere negative, in [-1, 1] otherwise. A zero node gives 0; so
-    does a prototype that is nowhere positive, which then learns no more. Float32 at least.
+    does a prototype that is nowhere positive, whose gradient is zero. Float32 at least.
 
     Args:
         channels: width C of a node.
@@ -36,11 +36,11 @@ class CosineClassifier(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw prototypes as the authors do (Xavier, uniform)."""
+        """Initialize prototypes as the authors do: Xavier, uniform."""
         nn.init.xavier_uniform_(self.prototypes)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Compare.
+        """Return the probability of each AU.
 
         Args:
             x: nodes (B, N, C).

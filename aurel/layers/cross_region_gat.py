@@ -27,16 +27,13 @@ class CrossRegionGAT(nn.Module):
             \mathrm{LeakyReLU}_{0.2}(r_t^\top z_n + r_s^\top z_m), \qquad z = W x \\
         y_n = \mathrm{ELU}\Big(\sum_{m \in \mathcal N(n)} \alpha_{nm} z_m + x_n + b\Big)
 
-    Besides itself, node n listens to each node m that `edges` allows:
+    Besides itself, the sources of node n are the nodes m that `edges` allows:
 
     - ``"fully_connected"``: every m;
     - ``"same_region"``: m of the region of n;
     - ``"cross_region"``: m of another region;
     - ``"active"``: m predicted active;
     - ``"active_cross_region"``: m predicted active and of another region.
-
-    MDHR (Wang et al., CVPR 2024), section 3.2, equation 9, and the edge strategies of its table 5.
-    The residual and the bias are in the authors' code, not in the equation.
 
     Args:
         channels: width C of a node.
@@ -46,6 +43,9 @@ class CrossRegionGAT(nn.Module):
 
     Raises:
         ValueError: `edges` is unknown, or `heads` does not divide `channels`.
+
+    Source: MDHR (Wang et al., CVPR 2024), section 3.2, equation 9, and the edge strategies of its
+    table 5. The residual and the bias are in the authors' code, not in the equation.
     """
 
     _static: Tensor
@@ -77,7 +77,7 @@ class CrossRegionGAT(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-uniform weights, zero bias."""
+        """Initialize weights Xavier-uniform, the bias with 0."""
         nn.init.xavier_uniform_(self.linear.weight)
         for attention in (self.target_attention, self.source_attention):
             # The authors' vector is (1, H, C / H), which sets the fan.
@@ -86,11 +86,11 @@ class CrossRegionGAT(nn.Module):
         self.init_non_persistent_buffers()
 
     def init_non_persistent_buffers(self) -> None:
-        """Compute which edges the regions allow."""
+        """Fill in the edges that the regions allow."""
         region = torch.tensor(self.regions, device="cpu")
-        other = region[:, None] != region
-        static = {"same_region": ~other, "cross_region": other, "active_cross_region": other}
-        self._static.copy_(static.get(self.edges, torch.ones_like(other)))
+        crosses = region[:, None] != region
+        static = {"same_region": ~crosses, "cross_region": crosses, "active_cross_region": crosses}
+        self._static.copy_(static.get(self.edges, torch.ones_like(crosses)))
         self._loops.copy_(torch.eye(len(region), dtype=torch.bool, device="cpu"))
 
     @overload
@@ -98,8 +98,8 @@ class CrossRegionGAT(nn.Module):
         self,
         x: Tensor,
         active: Tensor | None = None,
-        *,
         mask: Tensor | None = None,
+        *,
         return_graph: Literal[False] = False,
     ) -> Tensor: ...
 
@@ -108,25 +108,36 @@ class CrossRegionGAT(nn.Module):
         self,
         x: Tensor,
         active: Tensor | None = None,
-        *,
         mask: Tensor | None = None,
+        *,
         return_graph: Literal[True],
     ) -> tuple[Tensor, RelationGraph]: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        active: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        return_graph: bool,
+    ) -> Tensor | tuple[Tensor, RelationGraph]: ...
 
     def forward(
         self,
         x: Tensor,
         active: Tensor | None = None,
-        *,
         mask: Tensor | None = None,
+        *,
         return_graph: bool = False,
     ) -> Tensor | tuple[Tensor, RelationGraph]:
-        r"""Let nodes listen to each other.
+        r"""Return the nodes after attention to their sources.
 
         Args:
             x: nodes (B, N, C).
-            active: (B, N), bool or a number where > 0 is active; the node listened to must be. It
-                gets no gradient. Needed by the two active strategies, ignored by the others.
+            active: (B, N), bool, or a number that is > 0 where the node is active. It gets no
+                gradient. Required by the two active strategies, which take sources from these
+                nodes; ignored by the others.
             mask: (B, N) bool, True where the node exists.
             return_graph: also return the attention, averaged over heads, as a graph.
 
@@ -145,14 +156,14 @@ class CrossRegionGAT(nn.Module):
     def adjacency(
         self, x: Tensor, active: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Return who listens to whom, bool (N, N) or (B, N, N); arguments as in `forward`."""
+        """Return the edges, bool (N, N) or (B, N, N), targets in rows; arguments as `forward`."""
         batch, nodes = x.shape[0], len(self.regions)
         check_shape("x", x, "B N C", N=nodes, C=self.channels)
         check_mask(mask, x)
         edges = self._static
         if self.edges.startswith("active"):
             if active is None:
-                raise ValueError(f"active must be given with edges={self.edges!r}")
+                raise ValueError(f"active must be a tensor with edges={self.edges!r}, got None")
             check_shape("active", active, "B N", B=batch, N=nodes)
             check_device("active", active, x)
             edges = edges & (active > 0).unsqueeze(1)
@@ -167,11 +178,11 @@ class CrossRegionGAT(nn.Module):
         return_weights: bool = True,
         backend: Backend = "auto",
     ) -> tuple[Tensor, Tensor | None]:
-        """Run the attention on a graph of the caller's.
+        """Return the nodes after attention on a graph of the caller, and the attention.
 
         Args:
             x: nodes (B, N, C).
-            adjacency: (N, N) or (B, N, N), > 0 where row listens to column.
+            adjacency: (N, N) or (B, N, N), > 0 where the column is a source of the row.
             return_weights: False gives None for the attention, and saves its memory.
             backend: see `aurel.ops.backend`.
 

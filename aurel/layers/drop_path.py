@@ -1,4 +1,4 @@
-"""Stochastic depth."""
+"""Stochastic depth: branches that are dropped at random in training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Set random samples of `x`, (B, ...), to zero and scale the others, in training alone.
+    """Return `x` with random samples set to zero and the others scaled up, in training alone.
 
     Args:
         x: (B, ...), a branch beside a shortcut.

@@ -1,4 +1,4 @@
-"""Motion between neighbouring frames of a clip, at several scales of a backbone."""
+"""Motion between consecutive frames of a clip, at several scales of a backbone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GATE_CHANNELS = 16
 
 
 class FacialDynamics(nn.Module):
-    r"""Average the motion around each frame, and weigh the scales at every place of the face.
+    r"""Average the motion around each frame, and weigh the scales at every position of the face.
 
     .. math::
         \hat d_l^s &= \mathrm{ReLU}(\mathrm{BN}(\mathrm{Conv}_l(x_l^{s+1} - x_l^s))), \qquad
@@ -32,8 +32,8 @@ class FacialDynamics(nn.Module):
     size; :math:`g_l` is a 1x1 convolution to 16 channels, batch norm and ReLU.
 
     Beyond the ends of the clip, ``padding="zeros"`` counts :math:`\hat d = 0`, so that the sum is
-    still divided by 2k and the first frame has half of the full strength; ``"repeat"`` repeats
-    the first and the last frame k times, which then also count in the batch statistics.
+    still divided by 2k, and the first frame averages k differences and k zeros; ``"repeat"``
+    repeats the first and the last frame k times, which then also count in the batch statistics.
 
     Args:
         in_channels: width :math:`C_l` of each map, finest first.
@@ -41,8 +41,8 @@ class FacialDynamics(nn.Module):
         hidden_channels: width of the motion maps; the authors' is that of the backbone's last map.
         out_channels: width C' of the result.
         num_adjacent: frames k on either side.
-        fusion: "adaptive" weighs scales as above, "sum" adds them up, "cat" concatenates them. One
-            scale by itself needs no weights and has none.
+        fusion: "adaptive" weighs scales as above, "sum" adds them up, "cat" concatenates them. A
+            single scale has no weights.
         padding: see above.
 
     Raises:
@@ -70,7 +70,7 @@ class FacialDynamics(nn.Module):
         check_choice("padding", padding, get_args(Padding))
         if not in_channels or len(strides) != len(in_channels):
             raise ValueError(
-                "in_channels and strides must have an entry a scale, at least one, got "
+                "in_channels and strides must have one entry a scale, at least one, got "
                 f"{tuple(in_channels)} and {tuple(strides)}"
             )
         if num_adjacent < 1:
@@ -99,7 +99,7 @@ class FacialDynamics(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights as the authors do: normal, variance 2 / (kernel area x output channels)."""
+        """Initialize weights as the authors do: normal, variance 2 / (kernel area x outputs)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.reset_parameters()
@@ -139,12 +139,12 @@ class FacialDynamics(nn.Module):
         difference = feature_map[:, 1:] - feature_map[:, :-1]
         if self.padding == "repeat":
             difference = F.pad(difference, (0, 0, 0, 0, 0, 0, k, k))
-        moved = scale(difference.flatten(0, 1))
-        size = moved.shape[1:]
-        sequence = moved.unflatten(0, difference.shape[:2]).flatten(2)
+        motion = scale(difference.flatten(0, 1))
+        size = motion.shape[1:]
+        sequence = motion.unflatten(0, difference.shape[:2]).flatten(2)
         if self.padding == "zeros":
             sequence = F.pad(sequence, (0, 0, k, k))
-        # Time as the height of a picture: its mean over a window needs no copy in another order.
+        # Time as the height of an image: its mean over a window needs no copy in another order.
         average = F.avg_pool2d(sequence.unsqueeze(1), (2 * k, 1), stride=1)
         return average.squeeze(1).flatten(0, 1).unflatten(1, size)
 
@@ -153,9 +153,9 @@ class FacialDynamics(nn.Module):
             return torch.cat(motion, dim=1)
         if self.weigh is None:
             return sum(motion[1:], motion[0])
-        gates = [gate(moved) for gate, moved in zip(self.gates, motion, strict=True)]
+        gates = [gate(scale) for gate, scale in zip(self.gates, motion, strict=True)]
         weights = self.weigh(torch.cat(gates, dim=1)).softmax(1)
-        weighted = [weights[:, i : i + 1] * moved for i, moved in enumerate(motion)]
+        weighted = [weights[:, i : i + 1] * scale for i, scale in enumerate(motion)]
         return sum(weighted[1:], weighted[0])
 
     def _check(self, maps: Sequence[Tensor]) -> None:

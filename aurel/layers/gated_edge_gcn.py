@@ -1,4 +1,4 @@
-"""Graph convolution gated by edge features, which it updates along with the nodes."""
+"""Graph convolution that is gated by edge features and updates nodes and edges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Residual = Literal["inside", "outside"]
 
 
 class GatedEdgeLayer(nn.Module):
-    r"""Update edges from their ends, then nodes from their gated neighbours.
+    r"""Update edges from their ends, then nodes from their gated messages.
 
     .. math::
         e'_{ij} &= e_{ij} + \mathrm{ReLU}(\mathrm{BN}(A x_i + B x_j + E e_{ij})) \\
@@ -49,7 +49,7 @@ class GatedEdgeLayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights as the authors do: normal, variance 2 / C."""
+        """Initialize as the authors do: normal weights of variance 2 / C."""
         for linear in (self.node, self.message, self.target, self.source, self.edge):
             nn.init.normal_(linear.weight, std=(2.0 / self.channels) ** 0.5)
         self.node_norm.reset_parameters()
@@ -58,7 +58,7 @@ class GatedEdgeLayer(nn.Module):
     def forward(
         self, x: Tensor, edges: Tensor, mask: Tensor | None, projected: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return x', e' for x (B, N, C), edges (B, N, N, C) and, if known, E e (B, N, N, C)."""
+        """Return x' and e' for x (B, N, C), edges (B, N, N, C) and E e (B, N, N, C) or None."""
         linears = (self.node, self.message, self.target, self.source)
         if all(is_plain(linear, nn.Linear) for linear in linears):
             weight = torch.cat([linear.weight for linear in linears])
@@ -67,9 +67,9 @@ class GatedEdgeLayer(nn.Module):
             node, message, target, source = (linear(x) for linear in linears)
         projected = self.edge(edges) if projected is None else projected
         edges = self._update(edges, projected, target, source, mask)
-        gathered = gated_edge_aggregate(edges, message, mask=mask)
-        present = x.shape[1] if mask is None else mask.sum(1).clamp_min(1)[:, None, None]
-        update = self.node_norm(node + gathered / present, mask)
+        aggregate = gated_edge_aggregate(edges, message, mask=mask)
+        count = x.shape[1] if mask is None else mask.sum(1).clamp_min(1)[:, None, None]
+        update = self.node_norm(node + aggregate / count, mask)
         x = F.relu(x + update) if self.residual == "inside" else x + F.relu(update)
         return x, edges
 
@@ -98,11 +98,11 @@ class GatedEdgeLayer(nn.Module):
             source,
             norm.weight,
             norm.bias,
-            norm.given(images),
+            norm.fixed_statistics(images),
             eps=norm.eps,
             mask=mask,
         )
-        norm.learn(mean, var, images, channels, pairs)
+        norm.update_statistics(mean, var, images, channels, pairs)
         return new
 
     def extra_repr(self) -> str:
@@ -110,7 +110,7 @@ class GatedEdgeLayer(nn.Module):
 
 
 class GatedEdgeGCN(nn.Module):
-    r"""Stack gated edge layers (see `GatedEdgeLayer`), each with weights of its own.
+    r"""Stack gated edge layers (see `GatedEdgeLayer`) that share no weights.
 
     Args:
         channels: width C of nodes and edges.
@@ -118,7 +118,7 @@ class GatedEdgeGCN(nn.Module):
         num_layers: number of layers.
         residual: "inside" the ReLU (ME-GraphAU) or "outside" (OpenGraphAU).
 
-    Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU). The division by N behind the
+    Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU). The division by N after the
     softmax, and the softmax over sigmoids, are in the authors' code.
     """
 
@@ -139,7 +139,7 @@ class GatedEdgeGCN(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew."""
+        """Initialize all layers."""
         for layer in self.layers:
             assert isinstance(layer, GatedEdgeLayer)
             layer.reset_parameters()
@@ -147,7 +147,7 @@ class GatedEdgeGCN(nn.Module):
     def edge_weight(self) -> Tensor | None:
         """Return the matrix by which the first layer multiplies the edges, (C, C).
 
-        None where it must do that itself, because its map of the edges is replaced or hooked.
+        None where the layer must be called, because its map of the edges is replaced or hooked.
         """
         first = self.layers[0]
         if isinstance(first, GatedEdgeLayer) and is_plain(first.edge, nn.Linear):
@@ -160,9 +160,9 @@ class GatedEdgeGCN(nn.Module):
         x: Tensor,
         edges: Tensor,
         mask: Tensor | None = None,
-        return_graph: Literal[False] = False,
-        *,
         projected: Tensor | None = None,
+        *,
+        return_graph: Literal[False] = False,
     ) -> tuple[Tensor, Tensor]: ...
 
     @overload
@@ -171,19 +171,30 @@ class GatedEdgeGCN(nn.Module):
         x: Tensor,
         edges: Tensor,
         mask: Tensor | None = None,
+        projected: Tensor | None = None,
         *,
         return_graph: Literal[True],
-        projected: Tensor | None = None,
     ) -> tuple[tuple[Tensor, Tensor], RelationGraph]: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        edges: Tensor,
+        mask: Tensor | None = None,
+        projected: Tensor | None = None,
+        *,
+        return_graph: bool,
+    ) -> tuple[Tensor, Tensor] | tuple[tuple[Tensor, Tensor], RelationGraph]: ...
 
     def forward(
         self,
         x: Tensor,
         edges: Tensor,
         mask: Tensor | None = None,
-        return_graph: bool = False,
-        *,
         projected: Tensor | None = None,
+        *,
+        return_graph: bool = False,
     ) -> tuple[Tensor, Tensor] | tuple[tuple[Tensor, Tensor], RelationGraph]:
         """Return updated nodes and edges.
 
@@ -192,10 +203,10 @@ class GatedEdgeGCN(nn.Module):
             edges: (B, N, N, C), target i before source j.
             mask: (B, N) bool, True where the node exists. N in the equations is then the number of
                 nodes that exist; absent nodes and their edges give zeros.
+            projected: the edges times `edge_weight`, (B, N, N, C), as
+                `MultiDimensionalEdges.with_projection` gives; None to compute it here.
             return_graph: also return the graph: its weights, (B, N, N), are the last layer's gates,
                 averaged over channels, so that each row sums to one; its edge features the edges.
-            projected: the edges times `edge_weight`, (B, N, N, C), if known
-                (`MultiDimensionalEdges.with_projection`).
 
         Returns:
             x (B, N, C) and edges (B, N, N, C); with `return_graph` this pair and the graph.

@@ -1,4 +1,4 @@
-"""Batch normalisation with one channel for each node, or for each pair of nodes."""
+"""Batch normalization with statistics for each node, or for each pair of nodes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aurel.layers.processes import joined, processes_of
+from aurel.layers.processes import joint_statistics, processes_of
 from aurel.ops.arguments import check_shape
 
 
 class GraphBatchNorm(nn.Module):
-    r"""Normalise every entry of a graph over images and features.
+    r"""Normalize every entry of a graph over images and features.
 
     .. math::
         y_{be} = \gamma_e \frac{x_{be} - \mu_e}{\sqrt{\sigma_e^2 + \epsilon}} + \beta_e
 
     for entries e, each with C features: `nn.BatchNorm1d` over the flattened entries, its running
     statistics included, except that absent entries enter no statistic. `affine` gives the same for
-    values that are too many to be held, from their mean and scatter an image; `given` and `learn`
-    are for an op that normalises by itself.
+    values that would not fit into memory, from their mean and scatter in each image;
+    `fixed_statistics` and `update_statistics` are for an op that normalizes by itself.
 
-    The converters of torch and timm to `nn.SyncBatchNorm` reach it: its statistics in training are
-    then those of all processes, on any device.
+    The converters of torch and timm to `nn.SyncBatchNorm` convert it, too: its statistics in
+    training are then those of all processes, on any device.
 
     Args:
         entries: (N,) for nodes, (N, N) for pairs of nodes; the shape of parameters and buffers.
@@ -50,12 +50,12 @@ class GraphBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(self.entries))
         self.register_buffer("running_var", torch.ones(self.entries))
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
-        # Without tensors and never called: converters replace it, and so say which processes.
+        # Without tensors and never called: converters replace it by one that holds the processes.
         self.processes = nn.BatchNorm1d(1, affine=False, track_running_stats=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start from the identity, with nothing tracked."""
+        """Initialize to the identity, with initial running statistics."""
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
         self.running_mean.zero_()
@@ -63,7 +63,7 @@ class GraphBatchNorm(nn.Module):
         self.num_batches_tracked.zero_()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalise x.
+        """Return x, normalized.
 
         Args:
             x: (B, *entries, C).
@@ -73,7 +73,7 @@ class GraphBatchNorm(nn.Module):
             (B, *entries, C), in the dtype of x; statistics are in float32 at least.
 
         Raises:
-            ValueError: x does not have these entries, or there is one value an entry to learn from.
+            ValueError: x does not have these entries, or one value an entry in training.
         """
         letters = "NM"[: len(self.entries)]
         layout = " ".join(["B", *letters, "C"])
@@ -101,42 +101,42 @@ class GraphBatchNorm(nn.Module):
         mask: Tensor | None = None,
         origin: Tensor | float = 0.0,
     ) -> tuple[Tensor, Tensor]:
-        r"""Return the normalisation of values of which only two moments an image are known.
+        r"""Return the normalization of values given by their two moments in each image.
 
         .. math::
             y - \bar x_{be} \mapsto a_e\, (x - \bar x_{be}) + c_{be}
 
         Args:
             mean: :math:`\bar x`, (B, *entries), float32 at least, less `origin`.
-            scatter: (B, *entries), sum of squares about that mean; None will do in evaluation.
+            scatter: (B, *entries), sum of squares about that mean; may be None in evaluation.
             count: values behind each mean.
             mask: (B, *entries) bool, True where the entry exists.
-            origin: scalar. What all values share is better kept apart: it never meets the rest in
-                training, so it takes no digits from it.
+            origin: scalar that is added to all means. Given apart, it costs the differences between
+                means no digits.
 
         Returns:
             Scale :math:`a`, (*entries), and shift :math:`c`, (B, *entries), zero where absent.
 
         Raises:
-            ValueError: there is one value an entry to learn from.
+            ValueError: there is one value an entry in training.
         """
         if mask is not None:
             mean = mean.where(mask, 0.0)
-        if self._learns(mean.shape[0]):
+        if self._uses_batch(mean.shape[0]):
             assert scatter is not None
             if mask is not None:
                 scatter = scatter.where(mask, 0.0)
             total = self._total(mean.shape[0], count, mask, mean.dtype)
-            centre = mean.sum(0) * (count / total)
-            deviation = _deviation(mean, centre, mask)
+            center = mean.sum(0) * (count / total)
+            deviation = _deviation(mean, center, mask)
             scatter = scatter.sum(0) + count * deviation.square().sum(0)
             if (group := processes_of(self.processes)) is not None:
                 images = mean.new_tensor(len(mean)) if mask is None else mask.sum(0)
-                total, centre, scatter = joined(images * count, centre, scatter, group)
+                total, center, scatter = joint_statistics(images * count, center, scatter, group)
                 total = total.clamp_min(1)
-                deviation = _deviation(mean, centre, mask)
+                deviation = _deviation(mean, center, mask)
             var = scatter / total
-            self._track(centre + origin, var, total)
+            self._track(center + origin, var, total)
         else:
             deviation = mean - (self.running_mean.to(mean.dtype) - origin)
             var = self.running_var.to(mean.dtype)
@@ -144,14 +144,14 @@ class GraphBatchNorm(nn.Module):
         shift = torch.addcmul(self.bias.to(mean.dtype), deviation, scale)
         return scale, shift if mask is None else shift.where(mask, 0.0)
 
-    def given(self, images: int) -> tuple[Tensor, Tensor] | None:
-        """Return mean and variance to normalise a batch by; None where its own are wanted."""
-        return None if self._learns(images) else (self.running_mean, self.running_var)
+    def fixed_statistics(self, images: int) -> tuple[Tensor, Tensor] | None:
+        """Return the running mean and variance; None where those of the batch are to be used."""
+        return None if self._uses_batch(images) else (self.running_mean, self.running_var)
 
-    def learn(
+    def update_statistics(
         self, mean: Tensor, var: Tensor, images: int, count: int, mask: Tensor | None = None
     ) -> None:
-        """Let a batch enter the running statistics, unless `given` has some for it.
+        """Add a batch to the running statistics, where `fixed_statistics` is None.
 
         Args:
             mean: (*entries), float32 at least.
@@ -161,24 +161,25 @@ class GraphBatchNorm(nn.Module):
             mask: (B, *entries) bool, True where the entry exists.
 
         Raises:
-            ValueError: there is one value an entry to learn from.
+            ValueError: there is one value an entry.
         """
-        if self._learns(images):
+        if self._uses_batch(images):
             self._track(mean, var, self._total(images, count, mask, mean.dtype))
 
     def is_synchronized(self) -> bool:
         """Return whether the next statistics are those of several processes.
 
-        `given` and `learn` know those of this process only: use `forward` or `affine`.
+        `fixed_statistics` and `update_statistics` are of this process only: use `forward` or
+        `affine`.
         """
         return processes_of(self.processes) is not None
 
-    def _learns(self, images: int) -> bool:
-        # A batch of nothing has no statistics, but other processes wait for it.
+    def _uses_batch(self, images: int) -> bool:
+        # An empty batch has no statistics, but other processes wait for this one.
         return self.training and (images > 0 or self.is_synchronized())
 
     def _plain(self, x: Tensor, momentum: float) -> Tensor:
-        training = self._learns(x.shape[0])
+        training = self._uses_batch(x.shape[0])
         if training:
             self.num_batches_tracked.add_(1)
         out = F.batch_norm(
@@ -202,7 +203,7 @@ class GraphBatchNorm(nn.Module):
         if self.is_synchronized():
             return max(images * count, 1)
         if images * count < 2:
-            raise ValueError("training needs more than one value an entry, got one image of one")
+            raise ValueError("x must have more than one value an entry in training, got one image")
         return images * count
 
     @torch.no_grad()
@@ -214,7 +215,7 @@ class GraphBatchNorm(nn.Module):
         else:
             share = self.momentum
         if isinstance(total, Tensor):
-            # An entry that no image has keeps what it has learned.
+            # An entry that no image has keeps its running statistics.
             share = (total > 1).to(mean.dtype) * share
             unbiased = var * (total / (total - 1).clamp_min(1))
         else:
@@ -227,6 +228,6 @@ class GraphBatchNorm(nn.Module):
         return f"{self.entries}, eps={self.eps}, momentum={self.momentum}"
 
 
-def _deviation(mean: Tensor, centre: Tensor, mask: Tensor | None) -> Tensor:
-    """Return how far images' means lie from `centre`, zero where there is nothing."""
-    return mean - centre if mask is None else (mean - centre).where(mask, 0.0)
+def _deviation(mean: Tensor, center: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the differences of the images' means from `center`, zero where absent."""
+    return mean - center if mask is None else (mean - center).where(mask, 0.0)

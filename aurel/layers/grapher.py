@@ -27,7 +27,7 @@ CONVS: dict[GrapherConv, type[nn.Module]] = {
 
 
 class Grapher(nn.Module):
-    r"""Relate the cells of a map by a graph of their features.
+    r"""Convolve the cells of a map over a graph of their features.
 
     .. math::
         X' &= \operatorname{BN}(X W_1), \qquad
@@ -49,7 +49,7 @@ class Grapher(nn.Module):
         reduction: r.
         position_size: rows and columns of the map whose relative positions b are added to the
             distances; other maps get them resampled. None for b = 0.
-        drop_path: probability with which the branch beside X is dropped from a sample in training.
+        drop_path: probability with which the branch added to X is dropped for a sample in training.
 
     Raises:
         ValueError: an argument has a value that is not among those above.
@@ -90,7 +90,7 @@ class Grapher(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialize as the authors do: He's normal weights, biases 0."""
+        """Initialize as the authors do: normal weights after He et al., biases 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -102,15 +102,22 @@ class Grapher(nn.Module):
                 nn.init.zeros_(module.eps)
 
     @overload
-    def forward(self, x: Tensor, return_graph: Literal[False] = False) -> Tensor: ...
+    def forward(self, x: Tensor, *, return_graph: Literal[False] = False) -> Tensor: ...
 
     @overload
-    def forward(self, x: Tensor, return_graph: Literal[True]) -> tuple[Tensor, RelationGraph]: ...
+    def forward(
+        self, x: Tensor, *, return_graph: Literal[True]
+    ) -> tuple[Tensor, RelationGraph]: ...
+
+    @overload
+    def forward(
+        self, x: Tensor, *, return_graph: bool
+    ) -> Tensor | tuple[Tensor, RelationGraph]: ...
 
     def forward(
-        self, x: Tensor, return_graph: bool = False
+        self, x: Tensor, *, return_graph: bool = False
     ) -> Tensor | tuple[Tensor, RelationGraph]:
-        """Relate the cells.
+        """Return the convolved map.
 
         Args:
             x: (B, C, H, W).
@@ -118,7 +125,7 @@ class Grapher(nn.Module):
                 row; with a reduction, those of the pooled map.
 
         Returns:
-            (B, C, H, W).
+            (B, C, H, W); with `return_graph` also the graph.
 
         Raises:
             ValueError: k is more than the sources, or x has the wrong shape.
@@ -137,7 +144,7 @@ class Grapher(nn.Module):
 
 
 class _DynamicGraphConv(nn.Module):
-    """A graph convolution over neighbors that the features decide."""
+    """Graph convolution over neighbors that are chosen by the features."""
 
     def __init__(self, conv: nn.Module, k: int, dilation: int, reduction: int) -> None:
         super().__init__()
@@ -155,6 +162,7 @@ class _DynamicGraphConv(nn.Module):
         return self.gconv(nodes, sources, neighbors).unflatten(2, x.shape[2:]), neighbors
 
     def nearest(self, nodes: Tensor, sources: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the nearest sources of every node, (B, N, k), by distance and `bias`."""
         count = sources.shape[1]
         if bias is not None:
             bias = resample_positions(bias, nodes.shape[1], count)[0]

@@ -1,8 +1,8 @@
 """The graph convolutions of Vision GNN, with the parameters of its released code.
 
 Each takes nodes (B, N, C), sources (B, M, C) and, for every node, rows of the sources (B, N, K),
-and returns (B, 2C, N). They differ from the layers over neighbor lists in what a channel group
-sees (`EdgeConv`, `SAGEConv`) and in the entries of their batch statistics (`SAGEConv`).
+and returns (B, 2C, N). They differ from the layers over neighbor lists in the input of a channel
+group (`EdgeConv`, `SAGEConv`) and in the entries of their batch statistics (`SAGEConv`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUPS = 4
 
 
 class MaxRelativeConv(nn.Module):
-    r"""Join every node with the largest difference of its neighbors, channel by channel.
+    r"""Map every node together with the largest difference of its neighbors in each channel.
 
     .. math:: y_i = f([x_i ; \max_j (s_j - x_i)]), \text{ the halves interleaved}
     """
@@ -39,7 +39,7 @@ class EdgeConv(nn.Module):
 
     .. math:: y_i = \max_j f([x_i ; s_j - x_i])
 
-    The first two channel groups see :math:`x_i` alone, the others :math:`s_j - x_i`. Batch
+    The first two channel groups map :math:`x_i` alone, the others :math:`s_j - x_i`. Batch
     statistics are over edges.
     """
 
@@ -54,23 +54,23 @@ class EdgeConv(nn.Module):
             return self.nn(edges.permute(0, 3, 1, 2)).max(3).values
         conv, norm = parts_of(self.nn)
         assert conv.bias is not None
-        (own, difference), bias = conv.weight.chunk(2), conv.bias.chunk(2)
+        (itself, difference), bias = conv.weight.chunk(2), conv.bias.chunk(2)
         x = as_map(nodes)
-        first = F.conv2d(x, own, bias[0], groups=GROUPS // 2)
+        first = F.conv2d(x, itself, bias[0], groups=GROUPS // 2)
         # W (s_j - x_i) = W s_j - W x_i: maps of nodes, K times fewer than edges.
         center = F.conv2d(x, difference, -bias[1], groups=GROUPS // 2)
-        other = F.conv2d(as_map(sources), difference, groups=GROUPS // 2)
-        second = gather_neighbors(as_nodes(other), neighbors).permute(0, 3, 1, 2) - center
+        source = F.conv2d(as_map(sources), difference, groups=GROUPS // 2)
+        second = gather_neighbors(as_nodes(source), neighbors).permute(0, 3, 1, 2) - center
         edges = torch.cat((first.expand_as(second), second), dim=1)
         return F.gelu(norm(edges)).max(3).values
 
 
 class SAGEConv(nn.Module):
-    r"""Join every node with the largest of its neighbors' mapped features.
+    r"""Map every node together with the largest message of its neighbors.
 
     .. math:: y_i = f_2([x_i ; \max_j f_1(s_j)])
 
-    The first two channel groups of :math:`f_2` see :math:`x_i` alone. Batch statistics of
+    The first two channel groups of :math:`f_2` map :math:`x_i` alone. Batch statistics of
     :math:`f_1` are over edges: a source counts as often as it is chosen.
     """
 
@@ -91,7 +91,7 @@ class SAGEConv(nn.Module):
 
 
 class GINConv(nn.Module):
-    r"""Add up every node and its neighbors.
+    r"""Map the weighted sum of every node and its neighbors.
 
     .. math:: y_i = f((1 + \epsilon) x_i + \sum_j s_j)
     """
@@ -113,7 +113,7 @@ def conv_norm_gelu(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def is_conv_norm_gelu(sequence: nn.Sequential) -> bool:
-    """Return whether the parts of `conv_norm_gelu` may be used one by one, see `is_plain`."""
+    """Return whether the modules of `conv_norm_gelu` may be used one by one, see `is_plain`."""
     kinds = (nn.Conv2d, nn.BatchNorm2d, nn.GELU)
     return is_plain(sequence, nn.Sequential) and all(map(is_plain, sequence, kinds))
 
@@ -148,7 +148,7 @@ def gather_neighbors(x: Tensor, neighbors: Tensor) -> Tensor:
 
 
 def norm_of_messages(norm: nn.BatchNorm2d, messages: Tensor, neighbors: Tensor) -> Tensor:
-    """Apply `norm` to messages (B, M, C), with statistics over the edges that carry them."""
+    """Return messages (B, M, C) normalized with statistics over the edges that carry them."""
     if not norm.training:
         return as_nodes(norm(as_map(messages)))
     wide = at_least_float32(messages)

@@ -12,19 +12,16 @@ from aurel.ops.arguments import check_shape
 
 
 class LandmarkPredictor(nn.Module):
-    r"""Three blocks of two convolutions and a pooling, then a linear layer to coordinates.
+    r"""Predict landmarks by three blocks of two convolutions and a pooling, and a linear layer.
 
     .. math::
         (\hat x_l, \hat y_l) = (W_{image}, H_{image}) \odot
             \big(\mathrm{Linear}(\mathrm{flatten}(\mathrm{blocks}(F)))\big)_l
 
-    The linear layer speaks in fractions of the image, so that one set of weights serves any
-    resolution and its outputs are of order one. Its bias starts at a mean face (the image's
-    centre unless `mean_face` is set) and its weights small, so that training starts near there.
-
-    SACL (Liu & Yuan, IEEE TAC 2024), section 3.3. The paper gives neither widths nor the meaning
-    of the outputs, and counts one output a landmark where two are needed: widths 64, 128, 256
-    come to the 2.41 M parameters that its table 8 leaves for this part.
+    The outputs of the linear layer are fractions of the image, so that one set of weights serves
+    any resolution and outputs are of order one. Its bias is initialized with a mean face (the
+    center of the image unless `mean_face` is set) and its weights are small, so that training
+    starts near there.
 
     Args:
         in_channels: channels of the map.
@@ -34,6 +31,10 @@ class LandmarkPredictor(nn.Module):
 
     Raises:
         ValueError: the map is too small to be halved by every block.
+
+    Source: SACL (Liu & Yuan, IEEE TAC 2024), section 3.3. The paper gives neither widths nor the
+    meaning of the outputs, and counts one output a landmark where two are needed: widths 64, 128,
+    256 have the 2.41 M parameters that its table 8 leaves for this predictor.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class LandmarkPredictor(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, mean_face: Tensor | None = None) -> None:
-        """Start over, near `mean_face`: (L, 2) as fractions of the image; None for its centre."""
+        """Initialize near `mean_face`: (L, 2) as fractions of the image; None for its center."""
         for module in self.blocks.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                 module.reset_parameters()
@@ -72,7 +73,7 @@ class LandmarkPredictor(nn.Module):
                 self.linear.bias.copy_(mean_face.flatten())
 
     def forward(self, feature_map: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Predict landmarks.
+        """Return the landmarks of every face.
 
         Args:
             feature_map: (B, in_channels, H, W), H and W as in `map_size`.

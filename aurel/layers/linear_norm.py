@@ -1,4 +1,4 @@
-"""A linear map of node features in groups of channels, and batch normalisation."""
+"""A linear map of node features in groups of channels, and batch normalization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aurel.layers.masked_norm import MaskedBatchNorm, batch_norm
 
 
 def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """Map each of `groups` runs of channels by its own rows of `weight`: (..., I) to (..., O).
+    """Return (..., O): each of `groups` runs of channels mapped by its rows of `weight`.
 
     Args:
         x: (..., I).
@@ -32,13 +32,13 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) 
 def interleave(first: Tensor, second: Tensor) -> Tensor:
     """Return (..., 2C) with channels first_0, second_0, first_1, second_1, ...
 
-    So every group of a grouped map sees the same channels of both.
+    So every group of a grouped map has the same channels of both as input.
     """
     return torch.stack((first, second), dim=-1).flatten(-2)
 
 
 class LinearNorm(nn.Module):
-    r"""Grouped linear map and batch normalisation over all present nodes.
+    r"""Grouped linear map and batch normalization over all present nodes.
 
     .. math:: y = \operatorname{BN}(W x + b)
 
@@ -66,7 +66,7 @@ class LinearNorm(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weight and bias as `nn.Linear` does; the normalisation starts as the identity."""
+        """Initialize the map as `nn.Linear` does, the normalization to the identity."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         bound = 1 / math.sqrt(self.weight.shape[1])
         nn.init.uniform_(self.bias, -bound, bound)

@@ -1,4 +1,4 @@
-"""Attention of a feature map to where on the face it matters, learned without landmarks."""
+"""Attention over the positions of a feature map, learned without landmarks."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class LocalRegionPerception(nn.Module):
     Args:
         channels: channels C of the map.
         networks: number M of attention networks.
-        reduction: by how much r they narrow the channels.
+        reduction: factor r by which they reduce the channels.
 
     Raises:
-        ValueError: fewer than one network, or more reduction than channels.
+        ValueError: `networks` is below 1, or `reduction` not in 1..C.
 
     Source: section 3.1 of Yu et al., CVPR Workshops 2023 (LRP). "Several" networks and the rate r
-    have no value in the paper: 4 and 16 are our choice, as is the ReLU between the convolutions,
-    which the work that it cites for LANet has (Wang & Guo, IEEE TIFS 2019).
+    have no value in the paper: 4 and 16 are choices of this library, as is the ReLU between the
+    convolutions, which the work that it cites for LANet has (Wang & Guo, IEEE TIFS 2019).
     """
 
     def __init__(self, channels: int, networks: int = 4, reduction: int = 16) -> None:
@@ -48,7 +48,7 @@ class LocalRegionPerception(nn.Module):
         self.score = nn.Conv2d(hidden, networks, 1, groups=networks)
 
     def reset_parameters(self) -> None:
-        """Draw weights and biases as `nn.Conv2d` does."""
+        """Initialize weights and biases as `nn.Conv2d` does."""
         self.reduce.reset_parameters()
         self.score.reset_parameters()
 

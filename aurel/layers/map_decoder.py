@@ -1,4 +1,4 @@
-"""From a coarse feature map to maps of a higher resolution, normalised instance by instance."""
+"""Decoder from a coarse feature map to maps of a higher resolution, with instance norms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SLOPE = 0.2
 
 
 class MapDecoder(nn.Module):
-    r"""Widen, mix and upsample a feature map, then draw maps with values between 0 and 1.
+    r"""Upsample a feature map by convolutional blocks to maps with values between 0 and 1.
 
     .. math::
         y = \sigma(W\, g_L(\dots g_1(V x)))
@@ -28,12 +28,12 @@ class MapDecoder(nn.Module):
             + C_2\, a(C_1\, \mathrm{up}(a(x)))\big), \qquad a = \mathrm{LeakyReLU} \circ \mathrm{IN}
 
     with 3x3 convolutions :math:`C`, nearest upsampling, and a 1x1 convolution S only where the
-    width changes; a plain block is :math:`a(C\, \mathrm{up}(x))`. After residual blocks W reads
+    width changes; a plain block is :math:`a(C\, \mathrm{up}(x))`. After residual blocks W maps
     :math:`a(g_L)`.
 
     Args:
         in_channels: width C of the map.
-        out_channels: number of maps that are drawn.
+        out_channels: number of maps in the result.
         widths: channels before the first block and after each; the resolution grows by
             2 to the number of blocks.
         residual: residual blocks, else plain ones.
@@ -76,14 +76,14 @@ class MapDecoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew, see `draw_convolutions`."""
-        draw_convolutions(self)
+        """Initialize the weights, see `initialize_convolutions`."""
+        initialize_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return maps (B, out_channels, s H, s W), s the `scale`, for x (B, C, H, W).
 
         Raises:
-            ValueError: x has another shape, or a single cell, over which nothing can be normalised.
+            ValueError: x has another shape, or a single cell, which has no variance.
         """
         check_shape("x", x, "B C H W", C=self.in_channels)
         if x.shape[-2:] == (1, 1):
@@ -100,8 +100,8 @@ class MapDecoder(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, scale={self.scale}"
 
 
-def draw_convolutions(module: nn.Module) -> None:
-    """Draw convolutions as He et al. do: normal, by fan-in, biases 0; norms become the identity."""
+def initialize_convolutions(module: nn.Module) -> None:
+    """Initialize convolutions as He et al.: normal, by fan-in, biases 0; norms to the identity."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
@@ -112,6 +112,8 @@ def draw_convolutions(module: nn.Module) -> None:
 
 
 class _ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut, both at `scale` times the resolution."""
+
     def __init__(self, in_channels: int, channels: int, scale: int) -> None:
         super().__init__()
         self.scale = scale
@@ -131,6 +133,8 @@ class _ResidualBlock(nn.Module):
 
 
 class _Block(nn.Module):
+    """A convolution at twice the resolution."""
+
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1)
@@ -141,7 +145,7 @@ class _Block(nn.Module):
 
 
 def _instance_norm(channels: int) -> nn.GroupNorm:
-    """Return an affine instance norm; torch's own refuses an empty batch."""
+    """Return an affine instance norm that takes an empty batch, which that of torch does not."""
     return nn.GroupNorm(channels, channels)
 
 

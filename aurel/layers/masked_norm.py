@@ -1,4 +1,4 @@
-"""Batch normalisation of features in which absent nodes take no part."""
+"""Batch normalization with statistics over valid nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aurel.layers.processes import joined, processes_of
+from aurel.layers.processes import joint_statistics, processes_of
 from aurel.ops.arguments import check_mask
 from aurel.ops.distances import at_least_float32
 
@@ -23,10 +23,10 @@ def zero_absent(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
 
 
-def zero_deserted(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return `x`, (B, ...), with zeros for images without nodes, by `mask`, (B, N) bool.
+def zero_empty_graphs(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return `x`, (B, ...), with zeros for graphs without valid nodes, by `mask`, (B, N) bool.
 
-    What such an image holds reaches no result, but NaN times zero would.
+    Such a graph has no part in any result; but NaN, times a weight of zero, would.
     """
     if mask is None:
         return x
@@ -34,15 +34,15 @@ def zero_deserted(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """`nn.BatchNorm1d` that takes a mask, so that masked statistics are a call of it, too."""
+    """`nn.BatchNorm1d` that takes a mask, so that hooks observe masked calls, too."""
 
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
-        """Return (M, C) for x (M, C), with statistics over `present`, (M, 1) or (M, C) bool."""
-        return super().forward(x) if present is None else _normalize(self, x, present)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return (M, C) for x (M, C), with statistics over `mask`, (M, 1) or (M, C) bool."""
+        return super().forward(x) if mask is None else _normalize(self, x, mask)
 
 
 def batch_norm(norm: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""Apply `norm` to the channels of `x`, with statistics over what is present.
+    r"""Return `x` normalized in every channel, with statistics over its valid entries.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
@@ -51,32 +51,32 @@ def batch_norm(norm: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor
             `nn.BatchNorm1d`, or the `nn.SyncBatchNorm` that a converter put in its place, whose
             statistics with a mask are those of all processes, on any device.
         x: (..., C); finite where absent.
-        mask: (...) bool, or (..., C) where it differs by channel, True where there is something;
+        mask: (...) bool, or (..., C) where it differs by channel, True where the entry is valid;
             None for everywhere.
 
     Returns:
-        (..., C), in the dtype of `x`. In training, absent entries give :math:`\beta`.
+        (..., C), in the dtype of `x`. In training, invalid entries give :math:`\beta`.
     """
     if x.numel() == 0 and processes_of(norm) is None:
         return x
     rows = x.flatten(0, -2)
     if mask is None or not norm.training:
         return norm(rows).view(x.shape)
-    present = (mask if mask.ndim == x.ndim else mask.unsqueeze(-1)).flatten(0, -2)
+    valid = (mask if mask.ndim == x.ndim else mask.unsqueeze(-1)).flatten(0, -2)
     masked = norm if isinstance(norm, MaskedBatchNorm) else partial(_normalize, norm)
-    return masked(rows, present).view(x.shape)
+    return masked(rows, valid).view(x.shape)
 
 
 def _normalize(norm: Any, x: Tensor, mask: Tensor) -> Tensor:
     wide = at_least_float32(x)
-    present = mask.to(wide.dtype)
-    count = present.sum(0)
-    mean = (wide * present).sum(0) / count.clamp_min(1)
-    centered = (wide - mean) * present
+    valid = mask.to(wide.dtype)
+    count = valid.sum(0)
+    mean = (wide * valid).sum(0) / count.clamp_min(1)
+    centered = (wide - mean) * valid
     scatter = centered.square().sum(0)
     if (group := processes_of(norm)) is not None:
-        count, mean, scatter = joined(count, mean, scatter, group)
-        centered = (wide - mean) * present
+        count, mean, scatter = joint_statistics(count, mean, scatter, group)
+        centered = (wide - mean) * valid
     variance = scatter / count.clamp_min(1)
     _track(norm, mean, variance, count)
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
@@ -86,8 +86,8 @@ def _normalize(norm: Any, x: Tensor, mask: Tensor) -> Tensor:
 @torch.no_grad()
 def _track(norm: Any, mean: Tensor, variance: Tensor, count: Tensor) -> None:
     if norm.running_mean is None or norm.running_var is None or norm.momentum is None:
-        raise ValueError("norm must track running statistics with a momentum")
-    # Fewer than two entries have no variance: what was learned stays.
+        raise ValueError(f"norm must track running statistics with a momentum, got {norm}")
+    # Fewer than two entries have no variance: running statistics stay.
     weight = norm.momentum * (count > 1)
     unbiased = variance * count / (count - 1).clamp_min(1)
     for running, batch in ((norm.running_mean, mean), (norm.running_var, unbiased)):

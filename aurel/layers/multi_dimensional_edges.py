@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aurel.graph import RelationGraph
 from aurel.layers.graph_batch_norm import GraphBatchNorm
-from aurel.layers.masked_norm import zero_deserted
+from aurel.layers.masked_norm import zero_empty_graphs
 from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_mask, check_shape
 from aurel.ops.pair_pool import pair_pool
@@ -18,17 +18,17 @@ from aurel.ops.precision import without_autocast
 
 
 class MultiDimensionalEdges(nn.Module):
-    r"""Learn a feature vector for each ordered pair of nodes.
+    r"""Compute a feature vector for each ordered pair of nodes by cross-attention.
 
-    A node's tokens :math:`u_i` look at the face's tokens t, and what node j saw looks at what node
-    i saw:
+    The tokens :math:`u_i` of a node attend to the tokens t of the face, which gives :math:`H_i`;
+    then :math:`H_j` attends to :math:`H_i`:
 
     .. math::
         H_i &= F_i\, v(t), \qquad F_i = \mathrm{softmax}(q(u_i)\, k(t)^\top / \sqrt{C/2}) \\
         A_{ij} &= \mathrm{softmax}(q'(H_j)\, k'(H_i)^\top / \sqrt{C/2}) \\
         e_{ij} &= \mathrm{mean}_d\, \mathrm{BN}_{ij}\big(A_{ij}\, v'(H_i)\, W^\top + b\big)
 
-    with statistics of the normalisation over images, tokens and features. That is the definition
+    with statistics of the normalization over images, tokens and features. That is the definition
     (`aurel.layers.reference_edges`); the layer computes the same numbers, gradients and running
     statistics from matrices between tokens. The rows of F and A sum to one, so H needs no
     projection of its own: with :math:`V = v'(v(t)) W^\top + b` of the face,
@@ -37,9 +37,9 @@ class MultiDimensionalEdges(nn.Module):
     which softmax ignores: its gradient is zero. The token mean needs the mean row of A only, and
     the variance that row and the scatter of `pair_pool`.
 
-    Hooks on the maps of pairs thus see the D tokens of the face, and what replaces one of these
-    maps must be affine, like an adapter of low rank. A hook on the normalisation costs the memory
-    of the definition.
+    Hooks on the maps of pairs thus get the D tokens of the face, and a module that replaces one of
+    these maps must be affine, like an adapter of low rank. A hook on the normalization costs the
+    memory of the definition.
 
     Args:
         channels: width C of tokens and edges, even.
@@ -68,7 +68,7 @@ class MultiDimensionalEdges(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights as the authors do: normal, variance 2 / output width."""
+        """Initialize as the authors do: normal weights of variance 2 / output width."""
         for module in self.children():
             if isinstance(module, nn.Linear):
                 module.reset_parameters()
@@ -81,6 +81,7 @@ class MultiDimensionalEdges(nn.Module):
         nodes: Tensor,
         tokens: Tensor,
         mask: Tensor | None = None,
+        *,
         return_graph: Literal[False] = False,
     ) -> Tensor: ...
 
@@ -94,11 +95,17 @@ class MultiDimensionalEdges(nn.Module):
         return_graph: Literal[True],
     ) -> tuple[Tensor, RelationGraph]: ...
 
+    @overload
+    def forward(
+        self, nodes: Tensor, tokens: Tensor, mask: Tensor | None = None, *, return_graph: bool
+    ) -> Tensor | tuple[Tensor, RelationGraph]: ...
+
     def forward(
         self,
         nodes: Tensor,
         tokens: Tensor,
         mask: Tensor | None = None,
+        *,
         return_graph: bool = False,
     ) -> Tensor | tuple[Tensor, RelationGraph]:
         """Return the edge features.
@@ -135,7 +142,7 @@ class MultiDimensionalEdges(nn.Module):
         Args:
             nodes: (B, N, D, C), the tokens of each node.
             tokens: (B, D, C), the tokens of the face.
-            weight: :math:`W`, (C', C), such as that of the gated graph convolution behind.
+            weight: :math:`W`, (C', C), such as `GatedEdgeGCN.edge_weight`.
             mask: (B, N) bool, True where the node exists.
 
         Returns:
@@ -152,7 +159,7 @@ class MultiDimensionalEdges(nn.Module):
     def _edges(
         self, nodes: Tensor, tokens: Tensor, mask: Tensor | None, weight: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the edges, and their projection if there is a weight."""
+        """Return the edges, and their projection if `weight` is not None."""
         check_shape("nodes", nodes, "B N D C", N=self.num_nodes, C=self.channels)
         batch, count, length, _ = nodes.shape
         check_shape("tokens", tokens, "B D C", B=batch, D=length, C=self.channels)
@@ -160,32 +167,32 @@ class MultiDimensionalEdges(nn.Module):
         pairs = None if mask is None else _pairs(mask)
         if mask is not None:
             nodes = nodes.where(mask[:, :, None, None], 0.0)
-            tokens = zero_deserted(tokens, mask)
+            tokens = zero_empty_graphs(tokens, mask)
         scores = self._face_scores(nodes, tokens)
-        seen = self.face_value(tokens)
-        query, key = self.pair_query(seen), self._centred(self.pair_key, seen)
-        values, shared = self._values(seen)
+        attended = self.face_value(tokens)
+        query, key = self.pair_query(attended), self._centered(self.pair_key, attended)
+        values, shared = self._values(attended)
         narrow, wide = values.dtype, torch.promote_types(values.dtype, torch.float32)
         with without_autocast(nodes):
             attention = scores.to(wide).contiguous().softmax(-1)
-            affinity = query.to(wide) @ key.to(wide).mT + self._nothing()
+            affinity = query.to(wide) @ key.to(wide).mT + self._bias_gradient()
             if not is_plain(self.norm, GraphBatchNorm):
                 edges = self._defined(attention, affinity, values.to(wide) + shared, pairs)
                 return edges.to(narrow), None if weight is None else F.linear(edges, weight)
             rows, scatter = self._pool(attention, affinity, values.to(wide))
-            rows, values, shift = self._normalise(rows, scatter, values.to(wide), shared, pairs)
+            rows, values, shift = self._normalize(rows, scatter, values.to(wide), shared, pairs)
             edges = torch.baddbmm(shift, rows, values).to(narrow)
             projected = None
             if weight is not None:
                 weight = weight.to(wide)
-                moved = torch.baddbmm(shift * weight.sum(1), rows, values @ weight.mT)
-                projected = moved.to(narrow).view(batch, count, count, weight.shape[0])
+                products = torch.baddbmm(shift * weight.sum(1), rows, values @ weight.mT)
+                projected = products.to(narrow).view(batch, count, count, weight.shape[0])
         return edges.view(batch, count, count, self.channels), projected
 
     def _face_scores(self, nodes: Tensor, tokens: Tensor) -> Tensor:
         """Return q(u) k(t)^T, (B, N, D, D), without projecting the N D tokens u."""
         batch, count, length, _ = nodes.shape
-        key = self._centred(self.face_key, tokens)
+        key = self._centered(self.face_key, tokens)
         if not is_plain(self.face_query, nn.Linear):
             return self.face_query(nodes) @ key.unsqueeze(1).mT
         folded = (key @ self.face_query.weight).mT
@@ -197,32 +204,32 @@ class MultiDimensionalEdges(nn.Module):
         scores = torch.baddbmm(offset, nodes.flatten(1, 2), folded)
         return scores.view(batch, count, length, length)
 
-    def _centred(self, key: nn.Linear, tokens: Tensor) -> Tensor:
-        """Return scaled keys less what all tokens share, which no softmax sees."""
+    def _centered(self, key: nn.Linear, tokens: Tensor) -> Tensor:
+        """Return scaled keys less their mean over tokens, on which no softmax depends."""
         plain = is_plain(key, nn.Linear)
         keys = (F.linear(tokens, key.weight) if plain else key(tokens)) * self.scale
         return keys - keys.mean(1, keepdim=True)
 
-    def _nothing(self) -> Tensor | float:
-        """Return the key biases' part: no softmax sees it, yet optimizers want its gradient."""
+    def _bias_gradient(self) -> Tensor | float:
+        """Return zero with a zero gradient for the key biases, on which no softmax depends."""
         keys = (self.face_key, self.pair_key)
         return 0.0 * sum(key.bias.sum() for key in keys if is_plain(key, nn.Linear))
 
-    def _values(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return V, (B, D, C), without what its biases add, and that, (C,): it costs no digits."""
+    def _values(self, attended: Tensor) -> tuple[Tensor, Tensor]:
+        """Return V, (B, D, C), without the sum of its biases, and that sum, (C,)."""
         inner, outer = self.pair_value, self.projection
-        wide = torch.promote_types(seen.dtype, torch.float32)
+        wide = torch.promote_types(attended.dtype, torch.float32)
         if is_plain(inner, nn.Linear) and is_plain(outer, nn.Linear):
-            values = F.linear(F.linear(seen, inner.weight), outer.weight)
-            with without_autocast(seen):
+            values = F.linear(F.linear(attended, inner.weight), outer.weight)
+            with without_autocast(attended):
                 return values, outer.weight.to(wide) @ inner.bias.to(wide) + outer.bias.to(wide)
-        values = outer(inner(seen))
+        values = outer(inner(attended))
         return values, values.new_zeros(self.channels, dtype=wide)
 
     def _defined(
         self, attention: Tensor, affinity: Tensor, values: Tensor, pairs: Tensor | None
     ) -> Tensor:
-        """Return the edges, (B, N, N, C), by way of all tokens of all pairs."""
+        """Return the edges, (B, N, N, C), from all tokens of all pairs."""
         scores = _between(attention, affinity).unsqueeze(1) @ attention.unsqueeze(2).mT
         tokens = scores.softmax(-1) @ (attention @ values.unsqueeze(1)).unsqueeze(2)
         return self.norm(tokens.flatten(3), pairs).view_as(tokens).mean(3)
@@ -230,7 +237,7 @@ class MultiDimensionalEdges(nn.Module):
     def _pool(
         self, attention: Tensor, affinity: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Return each pair's mean row of weights on the face's tokens, and the scatter about it.
+        """Return the mean row of attention of each pair to the face's tokens, and the scatter.
 
         The rows are (B, N N, D). The scatter (B, N, N), for training, is the sum over tokens and
         channels of squares of a pair's values about their mean over tokens.
@@ -238,12 +245,12 @@ class MultiDimensionalEdges(nn.Module):
         query = _between(attention, affinity)
         gram = None
         if self.norm.training:
-            centred = values - values.mean(1, keepdim=True)
-            gram = _between(attention, centred @ centred.mT) @ attention.mT
+            centered = values - values.mean(1, keepdim=True)
+            gram = _between(attention, centered @ centered.mT) @ attention.mT
         weights, scatter = pair_pool(query, attention, gram)
         return (weights @ attention).flatten(1, 2), scatter
 
-    def _normalise(
+    def _normalize(
         self,
         rows: Tensor,
         scatter: Tensor | None,
@@ -253,8 +260,8 @@ class MultiDimensionalEdges(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return rows (B, N N, D + 1), values (B, D + 1, C), shift: edges = rows values + shift.
 
-        What the biases add to all values is one more token, on which each pair has weight 1. The
-        mean over channels is kept apart, and so is the biases' own: large ones cost no digits.
+        The sum of the biases is one more token, on which each pair has weight 1. Its mean over
+        channels and that of the values are kept apart, so that large ones cost no digits.
         """
         batch, length, _ = values.shape
         origin = shared.mean()
@@ -277,7 +284,7 @@ class MultiDimensionalEdges(nn.Module):
 
 
 def _between(attention: Tensor, matrix: Tensor) -> Tensor:
-    """Return attention @ matrix, (B, N, D, D) by (B, D, D), as one product an image."""
+    """Return attention @ matrix, (B, N, D, D) by (B, D, D), as one product for each image."""
     return (attention.flatten(1, 2) @ matrix).view_as(attention)
 
 

@@ -12,7 +12,7 @@ STRIPS = (7, 11, 21)
 
 
 class MultiScaleAttention(nn.Module):
-    r"""Weigh every entry of a feature map by what strips of several lengths see around it.
+    r"""Weigh every entry of a feature map by strip convolutions of several lengths.
 
     .. math::
         y = x \odot \Big(W \big(a + \sum_{k \in \{7, 11, 21\}} V_k H_k a\big) + b\Big), \qquad
@@ -44,7 +44,7 @@ class MultiScaleAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights and biases as `nn.Conv2d` does, like the authors."""
+        """Initialize weights and biases as `nn.Conv2d` does, like the authors."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.reset_parameters()
@@ -53,10 +53,10 @@ class MultiScaleAttention(nn.Module):
         """Return (B, C, H, W) for a map x (B, C, H, W)."""
         check_shape("x", x, "B C H W", C=self.channels)
         local = self.local(x)
-        seen = local
+        total = local
         for strip in self.strips:
-            seen = seen + strip(local)
-        return x * self.mix(seen)
+            total = total + strip(local)
+        return x * self.mix(total)
 
     if TYPE_CHECKING:
         __call__ = forward

@@ -16,13 +16,13 @@ class MultiScaleFusion(nn.Module):
     .. math::
         A = \mathrm{Concat}(F_1, 2{\times} F_2, 4{\times} F_3, 8{\times} F_4)
 
-    SACL (Liu & Yuan, IEEE TAC 2024), section 3.2, equation 1. The paper does not say how it
-    interpolates; ours is bilinear with aligned pixel borders (`align_corners=False`). It has no
-    parameters.
+    without parameters. Source: SACL (Liu & Yuan, IEEE TAC 2024), section 3.2, equation 1. The paper
+    does not say how it interpolates; here it is bilinear with aligned pixel borders
+    (`align_corners=False`).
     """
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        r"""Fuse maps.
+        r"""Return the tokens of all maps together.
 
         Args:
             maps: :math:`F_l`, each (B, C_l, H_l, W_l), the finest first.

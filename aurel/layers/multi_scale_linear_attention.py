@@ -16,15 +16,15 @@ HEAD_DIM = 16
 
 
 class MultiScaleLinearAttention(nn.Module):
-    r"""Let every position look at all others, with a kernel in place of softmax.
+    r"""Attend from every position to all others, with a kernel in place of softmax.
 
     .. math::
         o_i = \frac{\phi(q_i) \sum_j \phi(k_j)^\top v_j}{\phi(q_i) \sum_j \phi(k_j)^\top}, \qquad
         y = x + \mathrm{BN}(W [o^{(1)}; o^{(3)}; o^{(5)}]), \qquad \phi = \mathrm{ReLU}
 
     in heads of 16 channels. :math:`q^{(1)}, k^{(1)}, v^{(1)}` are linear in x; those of scale 3 and
-    5 come of them by a depthwise convolution of that size and a linear map within the head. No
-    biases.
+    5 are computed from them by a depthwise convolution of that size and a linear map within the
+    head. No biases.
 
     Args:
         channels: channels C of the map, a multiple of 16.
@@ -34,7 +34,8 @@ class MultiScaleLinearAttention(nn.Module):
 
     Source: Cai et al., EfficientViT, arXiv:2205.14756, section 3.1, which uses one scale beside 1.
     MACG (Li et al., 2025, section 4.4.1) compares its attention to this one and names scales 3 and
-    5; that it stands where MACG's own stands, and the residual, are our reading.
+    5; that it replaces the attention of MACG in the same position, and the residual, are this
+    library's reading.
     """
 
     def __init__(self, channels: int) -> None:
@@ -56,7 +57,7 @@ class MultiScaleLinearAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights as `nn.Conv2d` does."""
+        """Initialize weights as `nn.Conv2d` does."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                 module.reset_parameters()
@@ -82,5 +83,5 @@ def _linear_attention(query: Tensor, key: Tensor, value: Tensor, eps: float = 1e
     dtype = torch.promote_types(query.dtype, torch.float32)
     with without_autocast(query):
         query, key, value = (tensor.to(dtype) for tensor in (query.relu(), key.relu(), value))
-        seen = F.pad(value, (0, 0, 0, 1), value=1.0) @ key.mT @ query
-        return seen[:, :, :-1] / (seen[:, :, -1:] + eps)
+        sums = F.pad(value, (0, 0, 0, 1), value=1.0) @ key.mT @ query
+        return sums[:, :, :-1] / (sums[:, :, -1:] + eps)

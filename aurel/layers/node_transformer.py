@@ -1,4 +1,4 @@
-"""Transformer blocks over nodes: every node listens to every other one."""
+"""Transformer blocks over nodes, in which every node attends to all nodes."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from aurel.ops.arguments import check_shape
 
 
 class NodeTransformer(nn.Module):
-    r"""Relate nodes by self-attention instead of by a graph of neighbours.
+    r"""Relate nodes by self-attention instead of by a graph of neighbors.
 
     .. math::
         G'  &= G + \big[A_h V_h(\mathrm{LN}(G))\big]_h W_o, \qquad
         A_h = \mathrm{softmax}\big(Q_h(\mathrm{LN}(G)) K_h(\mathrm{LN}(G))^\top / \sqrt{E}\big) \\
         G'' &= G' + \mathrm{GELU}(\mathrm{LN}(G') W_1) W_2
 
-    behind a linear map of the nodes to `channels`. A node's place is not told: what follows knows
-    the nodes by their order.
+    after a linear map of the nodes to `channels`. There is no encoding of positions: nodes are
+    treated alike.
 
     Args:
         in_channels: width of the nodes.
         channels: width C of the blocks and of the result.
         depth: number of blocks.
-        heads: attention heads h.
+        heads: number of attention heads.
         head_dim: width E of a head.
         expansion: width of the hidden layer, as a multiple of `channels`.
 
     Source: the ablation "Transformer" in table 9 of SACL (Liu & Yuan, IEEE TAC 2024): six vanilla
     blocks, 74.0 M parameters and 3.41 G multiply-adds for the whole model, no code. Heads and
     widths are inferred from these: without the graph network the model of 27.14 M has 14.90 M, so
-    that the blocks and what leads to them come to 59.1 M. Six blocks as wide as the tokens, 960,
+    that the blocks and the map before them have 59.1 M. Six blocks as wide as the tokens, 960,
     with the usual fourfold hidden layer, take 66 M if their heads share the 960 channels; with the
     eight heads of 64 of the original Transformer, without biases in query, key and value, they take
     56.09 M, and the map from flattened regions (7 by 7 cells of 64 channels) to 960 takes 3.01 M:
@@ -61,14 +61,14 @@ class NodeTransformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights and biases as `nn.Linear` does."""
+        """Initialize weights and biases as `nn.Linear` does."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.LayerNorm):
                 module.reset_parameters()
 
     @overload
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_graph: Literal[False] = False
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: Literal[False] = False
     ) -> Tensor: ...
 
     @overload
@@ -76,18 +76,23 @@ class NodeTransformer(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, *, return_graph: Literal[True]
     ) -> tuple[Tensor, tuple[RelationGraph, ...]]: ...
 
+    @overload
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_graph: bool = False
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: bool
+    ) -> Tensor | tuple[Tensor, tuple[RelationGraph, ...]]: ...
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: bool = False
     ) -> Tensor | tuple[Tensor, tuple[RelationGraph, ...]]:
-        """Relate nodes.
+        """Return the nodes after all blocks.
 
         Args:
             x: (B, N, in_channels).
             mask: (B, N) bool, True where the node exists.
-            return_graph: return the attention as well, its mean over heads, a graph a block.
+            return_graph: return the attention as well, its mean over heads, one graph a block.
 
         Returns:
-            (B, N, channels), zero for absent nodes.
+            (B, N, channels), zero for absent nodes; with `return_graph` also the graphs.
 
         Raises:
             ValueError: an argument has the wrong shape or dtype.
@@ -130,9 +135,9 @@ class _Block(nn.Module):
         scores = (query * self.scale) @ key.mT
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if mask is not None:
-            # Finite, so that a sample without nodes gives no NaN.
+            # Finite, so that a graph without valid nodes gives no NaN.
             scores = scores.masked_fill(~mask[:, None, None], torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1)
-        seen = weights.to(value.dtype) @ value
-        x = x + self.join(seen.transpose(1, 2).flatten(2))
+        out = weights.to(value.dtype) @ value
+        x = x + self.join(out.transpose(1, 2).flatten(2))
         return x + self.reduce(F.gelu(self.expand(self.hidden_norm(x)))), weights

@@ -1,4 +1,4 @@
-"""A convolutional classifier of each action unit's own."""
+"""A convolutional classifier for each action unit."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from aurel.layers.map_decoder import draw_convolutions
+from aurel.layers.map_decoder import initialize_convolutions
 from aurel.ops.arguments import check_shape
 
 
 class PerAUClassifier(nn.Module):
-    r"""Classify every AU's maps with convolutions that no other AU shares.
+    r"""Classify the maps of every AU by separate convolutions.
 
     .. math::
         e_n = \mathrm{mean}_{hw}\, b_{nL}(\dots b_{n1}(c_n)), \qquad z_n = w_n^\top e_n + v_n,
         \qquad b = \mathrm{ELU} \circ \mathrm{BN} \circ \mathrm{Conv}_{7 \times 7, \text{stride } 2}
 
-    The N convolutions of a depth are one grouped convolution; each AU has a mean and variance of
-    its own. Maps of any size are served.
+    The N convolutions of a depth are one grouped convolution; each AU has its own
+    mean and variance. Maps may have any size.
 
     Args:
         in_channels: channels D of an AU's map.
@@ -52,8 +52,8 @@ class PerAUClassifier(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew, see `draw_convolutions`."""
-        draw_convolutions(self)
+        """Initialize the weights, see `initialize_convolutions`."""
+        initialize_convolutions(self)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return logits (B, N) for maps (B, N, D, H, W).

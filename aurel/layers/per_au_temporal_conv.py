@@ -1,4 +1,4 @@
-"""A temporal convolution of each action unit's own."""
+"""A temporal convolution for each action unit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from aurel.ops.arguments import check_shape
 
 
 class PerAUTemporalConv(nn.Module):
-    r"""Filter every channel of every node along time, each with its own kernel.
+    r"""Convolve every channel of every node along time, each with its own kernel.
 
     .. math::
         y_n^t = \mathrm{ReLU}\Big(\mathrm{BN}_n\Big(\sum_{s=-r}^{r} w_n^s \odot x_n^{t+s}
             + b_n\Big)\Big)
 
     with zeros beyond the ends of the clip. The N convolutions are one grouped convolution; the
-    normalisation has one mean and variance a node.
+    normalization has one mean and variance a node.
 
     Args:
         channels: width C of a node.
@@ -46,7 +46,7 @@ class PerAUTemporalConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the kernels as torch does; the normalisation starts as the identity."""
+        """Initialize the kernels as torch does, the normalization to the identity."""
         self.conv.reset_parameters()
         self.norm.reset_parameters()
 

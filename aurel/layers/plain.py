@@ -1,4 +1,4 @@
-"""When the weights of a submodule may be used without a call of it."""
+"""Submodules whose weights may be used without calling them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
 
     Then a layer may fold the weights into a cheaper computation. It must call the module instead
     where it is an adapter or a quantized module, where a parametrization changed its class, and
-    where hooks want to see the call or, like those of pruning, compute the weights before it.
+    where hooks observe the call or, like those of pruning, compute the weights before it.
     Hooks on all modules, such as those of a profiler, do not count.
     """
     hooks = (

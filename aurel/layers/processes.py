@@ -12,8 +12,8 @@ from torch import Tensor, nn
 def processes_of(norm: nn.Module) -> Any:
     """Return the group of processes that `norm` takes its batch statistics over.
 
-    None for this process alone: `norm` is not what the converters of torch and timm put in place
-    of a batch norm, or is in evaluation, or there are no other processes.
+    None for this process alone: `norm` is not a norm that the converters of torch and timm put in
+    place of a batch norm, or is in evaluation, or there are no other processes.
     """
     if not isinstance(norm, nn.SyncBatchNorm) or not norm.training:
         return None
@@ -23,7 +23,7 @@ def processes_of(norm: nn.Module) -> Any:
     return group if dist.get_world_size(group) > 1 else None
 
 
-def joined(
+def joint_statistics(
     count: Tensor, mean: Tensor, scatter: Tensor, group: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the statistics of all processes together, from those of this one; differentiable.
@@ -37,10 +37,10 @@ def joined(
     Returns:
         The three for all processes; zero where none has a value.
     """
-    here = torch.stack((count.to(mean.dtype).expand_as(mean), mean, scatter))
+    local = torch.stack((count.to(mean.dtype).expand_as(mean), mean, scatter))
     rank = dist.get_rank(group)
-    rows = [torch.zeros_like(here)] * dist.get_world_size(group)
-    rows[rank] = here
+    rows = [torch.zeros_like(local)] * dist.get_world_size(group)
+    rows[rank] = local
     counts, means, scatters = _Sum.apply(torch.stack(rows), group).unbind(1)
     total = counts.sum(0)
     mean = (counts / total.clamp_min(1) * means).sum(0)
@@ -49,7 +49,7 @@ def joined(
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over processes; so is its gradient, as every process uses the sum."""
+    """Sum over processes, whose gradient is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:

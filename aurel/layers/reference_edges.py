@@ -1,4 +1,4 @@
-"""The definition of `MultiDimensionalEdges`, which holds every pair's tokens in memory."""
+"""The definition of `MultiDimensionalEdges`, which keeps the tokens of every pair in memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 
 
 def materialized_edges(layer: MultiDimensionalEdges, nodes: Tensor, tokens: Tensor) -> Tensor:
-    """Compute the edges of `layer` as their equation reads, before the mean over tokens.
+    """Return the edges of `layer` computed by their equation, before the mean over tokens.
 
     In training it updates the running statistics of `layer`, like the layer itself.
 
     Args:
-        layer: whose parameters to use.
+        layer: the layer with the parameters to use.
         nodes: (B, N, D, C).
         tokens: (B, D, C).
 
@@ -25,10 +25,10 @@ def materialized_edges(layer: MultiDimensionalEdges, nodes: Tensor, tokens: Tens
     """
     batch, count, length, channels = nodes.shape
     face = tokens.unsqueeze(1).expand(-1, count, -1, -1).reshape(nodes.shape)
-    seen = _attend(layer.face_query, layer.face_key, layer.face_value, nodes, face)
+    attended = _attend(layer.face_query, layer.face_key, layer.face_value, nodes, face)
     pairs = (batch, count, count, length, channels)
-    target = seen.unsqueeze(2).expand(pairs).reshape(batch, count * count, length, channels)
-    source = seen.unsqueeze(1).expand(pairs).reshape(batch, count * count, length, channels)
+    target = attended.unsqueeze(2).expand(pairs).reshape(batch, count * count, length, channels)
+    source = attended.unsqueeze(1).expand(pairs).reshape(batch, count * count, length, channels)
     between = _attend(layer.pair_query, layer.pair_key, layer.pair_value, source, target)
     norm = layer.norm
     return F.batch_norm(
@@ -44,6 +44,6 @@ def materialized_edges(layer: MultiDimensionalEdges, nodes: Tensor, tokens: Tens
 
 
 def _attend(query: nn.Linear, key: nn.Linear, value: nn.Linear, x: Tensor, y: Tensor) -> Tensor:
-    """Attend from tokens x to tokens y."""
+    """Return tokens x after attention to tokens y."""
     scores = query(x) @ key(y).mT * query.out_features**-0.5
     return scores.softmax(-1) @ value(y)

@@ -1,4 +1,4 @@
-"""Features of each action unit from its region of the face, and the region's AUs taken together."""
+"""Features of each action unit from its region of the face, and logits of a region's AUs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aurel.ops.arguments import check_shape
 
 
 class RegionalAUFeatures(nn.Module):
-    r"""See each AU in its region alone, and classify which AUs of a region are present together.
+    r"""Compute each AU's features from its region, and classify the combination of its AUs.
 
     .. math::
         S_g = \mathrm{proj}_g(G[\text{rows of } g]), \qquad
@@ -28,8 +28,8 @@ class RegionalAUFeatures(nn.Module):
     Args:
         channels: width C of the map and of a node.
         plan: the groups of AUs, from `aurel.facs.region_plan`.
-        group_projections: give each group a `TokenProjection` of its slice; without, a group reads
-            the slice as it is.
+        group_projections: project the slice of each group by a `TokenProjection`; without, it is
+            used as it is.
         auxiliary: classify the combinations.
 
     Source: Wang et al., CVPR 2024 (MDHR), section 3.2, equations 7 and 8. The projections, and
@@ -63,13 +63,13 @@ class RegionalAUFeatures(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw projections and AU features as the authors do, heads as torch does."""
+        """Initialize projections and AU features as the authors do, heads as torch does."""
         for layer in (*self.projections, *self.features, *self.heads):
             if not isinstance(layer, nn.Identity):
                 layer.reset_parameters()
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        r"""Return nodes and logits.
+        r"""Return the nodes, and the logits of each group.
 
         Args:
             x: feature map with the channels last, (B, H, W, C).

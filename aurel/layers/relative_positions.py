@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def relative_positions(channels: int, size: tuple[int, int], reduction: int = 1) -> Tensor:
-    r"""Return a term that is the smaller, the nearer two cells lie to each other.
+    r"""Return a term that grows with the distance between two cells.
 
     .. math:: b_{ij} = -\frac{2}{C} p_i \cdot p_j, \qquad
         p = [\sin(u \omega); \cos(u \omega); \sin(v \omega); \cos(v \omega)], \qquad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args, overload
 
@@ -10,15 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aurel.graph import RelationGraph
-from aurel.layers.edge_graph_conv import EdgeGraphConv
-from aurel.layers.gin_graph_conv import GINGraphConv
+from aurel.layers.drop_path import drop_path
+from aurel.layers.graph_convs import (
+    EdgeGraphConv,
+    GINGraphConv,
+    MaxRelativeGraphConv,
+    NeighborGraphConv,
+    SAGEGraphConv,
+    drop_absent,
+)
 from aurel.layers.linear_norm import LinearNorm
 from aurel.layers.masked_norm import zero_absent
-from aurel.layers.max_relative_graph_conv import MaxRelativeGraphConv
-from aurel.layers.neighborhood import Metric, NeighborGraphConv, drop_absent
-from aurel.layers.sage_graph_conv import SAGEGraphConv
 from aurel.ops.arguments import check_choice, check_shape
-from aurel.ops.distances import METRICS
+from aurel.ops.distances import METRICS, Metric
 from aurel.ops.knn_graph import knn_graph
 
 Conv = Literal["max_relative", "edge", "gin", "sage"]
@@ -40,25 +45,25 @@ class SelfAdjustingGCN(nn.Module):
         G'' &= \operatorname{GELU}(G' W_1) W_2 + G'
 
     Each of the S stages has blocks of one width and ends in a linear map to the next width. The
-    K nearest neighbours are those of the block's input G. SACL (Liu et al., IEEE TAC 2024,
+    K nearest neighbors are those of the block's input G. SACL (Liu et al., IEEE TAC 2024,
     section 3.4, equations 2 and 3). No code was released; what the paper leaves open follows
     Vision GNN (Han et al., NeurIPS 2022): convolutions d to 2d in four channel groups, batch
-    normalisation after every linear map of a block, a hidden layer of 4d, a node among its own
-    neighbours. These reproduce the parameter counts that the paper prints.
+    normalization after every linear map of a block, a hidden layer of 4d, a node among its own
+    neighbors. These reproduce the parameter counts that the paper prints.
 
     Args:
         in_channels: width of the nodes; a linear map leads to ``dims[0]`` where it differs.
         out_channels: width of the result; a linear map leads to it where ``dims[-1]`` differs.
         dims: width of each stage.
         depths: blocks of each stage.
-        k: number of neighbours.
+        k: number of neighbors.
         metric: "l2", "l1", "cosine" or "dot", as in `knn_graph`.
         conv: "max_relative", "edge", "gin" or "sage".
         groups: channel groups of the graph convolutions.
-        graph: "knn"; "self", in which every node listens to itself alone, for ablation; or a
-            fixed graph, (N, N) bool, row i True where i listens. Parameters are the same.
-        drop_path: probability with which the last block's branches are dropped from a sample in
-            training; it grows linearly from 0 at the first block.
+        graph: "knn"; "self", in which every node is its only source, for ablation; or a fixed
+            graph, (N, N) bool, row i True for the sources of i. Parameters are the same.
+        drop_path: probability with which the branches of the last block are dropped for a sample
+            in training; it grows linearly from 0 at the first block.
 
     Raises:
         ValueError: an argument has a value that is not among those above.
@@ -82,7 +87,7 @@ class SelfAdjustingGCN(nn.Module):
         super().__init__()
         if len(dims) != len(depths) or not dims:
             raise ValueError(
-                f"dims and depths must name one or more stages alike, got {len(dims)} and "
+                f"dims and depths must have one entry a stage, at least one, got {len(dims)} and "
                 f"{len(depths)}"
             )
         check_choice("metric", metric, METRICS)
@@ -117,14 +122,14 @@ class SelfAdjustingGCN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new parameters and forget the running statistics."""
+        """Initialize the parameters and reset the running statistics."""
         for module in self.modules():
             if isinstance(module, (nn.Linear, LinearNorm, GINGraphConv)):
                 module.reset_parameters()
 
     @overload
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_graph: Literal[False] = False
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: Literal[False] = False
     ) -> Tensor: ...
 
     @overload
@@ -132,10 +137,15 @@ class SelfAdjustingGCN(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, *, return_graph: Literal[True]
     ) -> tuple[Tensor, tuple[RelationGraph, ...]]: ...
 
+    @overload
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_graph: bool = False
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: bool
+    ) -> Tensor | tuple[Tensor, tuple[RelationGraph, ...]]: ...
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: bool = False
     ) -> Tensor | tuple[Tensor, tuple[RelationGraph, ...]]:
-        """Convolve.
+        """Return the convolved nodes.
 
         Args:
             x: (B, N, in_channels).
@@ -143,13 +153,13 @@ class SelfAdjustingGCN(nn.Module):
             return_graph: return the graphs as well, one a block.
 
         Returns:
-            (B, N, out_channels), zero for absent nodes.
+            (B, N, out_channels), zero for absent nodes; with `return_graph` also the graphs.
 
         Raises:
             ValueError: k is more than the nodes, or an argument has the wrong shape or dtype.
         """
         check_shape("x", x, "B N C", C=self.in_channels)
-        out, lists = self.convolve(x, mask, self.listen)
+        out, lists = self.convolve(x, mask, self.block_neighbors)
         graphs = tuple(RelationGraph(neighbors=neighbors) for neighbors in lists)
         return (out, graphs) if return_graph else out
 
@@ -160,9 +170,9 @@ class SelfAdjustingGCN(nn.Module):
         self,
         x: Tensor,
         mask: Tensor | None,
-        listen: Callable[[Tensor, Tensor | None], Tensor],
+        find_neighbors: Callable[[Tensor, Tensor | None], Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return what `forward` does, and each block's neighbours, which `listen` finds."""
+        """Return what `forward` does, and the neighbors of each block, by `find_neighbors`."""
         lists = []
         x = self.enter(zero_absent(x, mask))
         for index, stage in enumerate(self.stages):
@@ -171,12 +181,12 @@ class SelfAdjustingGCN(nn.Module):
                 x = self.widen[index - 1](x)
             for block in stage:
                 x = zero_absent(x, mask)
-                lists.append(listen(x, mask))
+                lists.append(find_neighbors(x, mask))
                 x = block(x, mask, lists[-1])
         return zero_absent(self.leave(x), mask), lists
 
-    def listen(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the neighbours of a block with input x, (B, N, K)."""
+    def block_neighbors(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the neighbors, (B, N, K), of a block with input x, (B, N, C)."""
         batch, nodes, _ = x.shape
         if self.graph == "knn":
             return knn_graph(x, self.k, self.metric, mask=mask)
@@ -187,6 +197,11 @@ class SelfAdjustingGCN(nn.Module):
             check_shape("x", x, "B N C", N=len(neighbors))
         return drop_absent(neighbors.expand(batch, -1, -1), mask)
 
+    def listen(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return `block_neighbors`, of which this is the former name."""
+        warnings.warn("listen is called block_neighbors", DeprecationWarning, stacklevel=2)
+        return self.block_neighbors(x, mask)
+
     def extra_repr(self) -> str:
         return (
             f"{self.in_channels}, {self.out_channels}, k={self.k}, metric={self.metric!r}, "
@@ -195,7 +210,7 @@ class SelfAdjustingGCN(nn.Module):
 
 
 class _Block(nn.Module):
-    """Equations 2 and 3: a graph convolution and a feed-forward network, each with a residual."""
+    """Graph convolution and feed-forward network, each with a residual: equations 2 and 3."""
 
     def __init__(self, dim: int, conv: NeighborGraphConv, drop_path: float) -> None:
         super().__init__()
@@ -208,16 +223,9 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None, neighbors: Tensor) -> Tensor:
         h = self.conv(self.before(x, mask), mask, neighbors=neighbors)  # ends in GELU
-        x = x + self._drop(self.after(h, mask))
+        x = x + drop_path(self.after(h, mask), self.drop_path, self.training)
         h = F.gelu(self.expand(x, mask))
-        return x + self._drop(self.reduce(h, mask))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        """Drop the branch from random samples, and scale it up in the others."""
-        if not self.training or self.drop_path == 0:
-            return x
-        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.drop_path
-        return x * (kept / (1 - self.drop_path)).to(x.dtype)
+        return x + drop_path(self.reduce(h, mask), self.drop_path, self.training)
 
 
 def _linear_if_needed(in_channels: int, out_channels: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Combination of what the nodes and the whole face say of each action unit."""
+"""Combination of the logits from nodes and from the whole face."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aurel.layers.masked_norm import zero_absent, zero_deserted
+from aurel.layers.masked_norm import zero_absent, zero_empty_graphs
 from aurel.ops.arguments import check_device, check_mask, check_shape, promote
 from aurel.ops.distances import at_least_float32
 
 
 class TokenFusion(nn.Module):
-    r"""Mix two logits of each AU by a weight that is read off the face.
+    r"""Mix two logits of each AU by a weight that is computed from the face.
 
     .. math::
         s_n = w\, s^{\mathrm{node}}_n + (1 - w)\, s^{\mathrm{face}}_n, \qquad
@@ -28,14 +28,14 @@ class TokenFusion(nn.Module):
         channels: width C of the tokens.
         depth: blocks of the encoder.
         heads: attention heads; divides `channels`.
-        weight: a constant w in 0..1 instead; then nothing is learned and tokens are not looked at.
+        weight: a constant w in 0..1 instead; then there are no parameters, and tokens are not used.
 
     Raises:
         ValueError: an argument is out of range.
 
     Source: section 3.3 and figure 3 of Yu et al., CVPR Workshops 2023 (LRP), both kinds. The paper
-    gives the depth, 2; the heads, the width of the MLP and that w is one number in 0..1 are our
-    choice.
+    gives the depth, 2; the heads, the width of the MLP and that w is one number in 0..1 are choices
+    of this library.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class TokenFusion(nn.Module):
         nn.init.trunc_normal_(self.token, std=0.02)
 
     def node_weight(self, nodes: Tensor, face: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the weight w of the nodes' logits, (B, 1), read off nodes (B, N, C), face (B, C).
+        """Return the weight w of the nodes' logits, (B, 1), for nodes (B, N, C) and face (B, C).
 
         Raises:
             ValueError: an argument has the wrong shape or dtype, or the weight is a constant.
         """
         if self.weight is not None:
-            raise ValueError(f"the weight is the constant {self.weight}, no tokens tell it")
+            raise ValueError(f"weight must be None for a weight from tokens, got {self.weight}")
         check_shape("nodes", nodes, "B N C", C=self.channels)
         check_shape("face", face, "B C", B=nodes.shape[0], C=self.channels)
         check_device("face", face, nodes)
-        nodes, face = zero_absent(nodes, mask), zero_deserted(face, mask)
+        nodes, face = zero_absent(nodes, mask), zero_empty_graphs(face, mask)
         token = self.token.expand(nodes.shape[0], 1, -1)
         tokens = torch.cat(promote(token, face.unsqueeze(1), nodes), dim=1)
         present = None
@@ -89,12 +89,12 @@ class TokenFusion(nn.Module):
         face: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Fuse.
+        """Return the mixed logits.
 
         Args:
             node_logits: (B, N).
             face_logits: (B, N).
-            nodes: (B, N, C); needed unless the weight is a constant.
+            nodes: (B, N, C); required unless the weight is a constant.
             face: (B, C); likewise.
             mask: (B, N) bool, True where the node exists.
 
@@ -117,7 +117,7 @@ class TokenFusion(nn.Module):
         if self.weight is not None:
             weight = self.weight
         elif nodes is None or face is None:
-            raise ValueError("nodes and face must be given, as the weight is read off them")
+            raise ValueError("nodes and face must be tensors without a constant weight, got None")
         else:
             check_shape("nodes", nodes, "B N C", B=batch, N=count, C=self.channels)
             weight = self.node_weight(nodes, face, mask)
@@ -131,7 +131,7 @@ class TokenFusion(nn.Module):
 
 
 class _Block(nn.Module):
-    """`nn.TransformerEncoderLayer` by names and results, but it calls every part that it has."""
+    """`nn.TransformerEncoderLayer` by names and results, but it calls each of its submodules."""
 
     def __init__(self, channels: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -165,5 +165,5 @@ class _SelfAttention(nn.Module):
         )
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         allowed = None if present is None else present[:, None, None]
-        seen = F.scaled_dot_product_attention(query, key, value, allowed)
-        return self.out_proj(seen.transpose(1, 2).flatten(2))
+        out = F.scaled_dot_product_attention(query, key, value, allowed)
+        return self.out_proj(out.transpose(1, 2).flatten(2))

@@ -1,4 +1,4 @@
-"""Linear, batch normalisation and ReLU over tokens: the papers' "linear block"."""
+"""Linear, batch normalization and ReLU over tokens: the papers' "linear block"."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TokenProjection(nn.Module):
     .. math::
         y = \mathrm{ReLU}(\mathrm{BN}(W t + b))
 
-    with the normalisation's statistics over images and tokens.
+    with the normalization's statistics over images and tokens.
 
     Args:
         in_channels: width C of the tokens.
@@ -35,7 +35,7 @@ class TokenProjection(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights as the authors do: normal, variance 2 / C'."""
+        """Initialize as the authors do: normal weights of variance 2 / C'."""
         self.linear.reset_parameters()
         nn.init.normal_(self.linear.weight, std=(2.0 / self.out_channels) ** 0.5)
         self.norm.reset_parameters()

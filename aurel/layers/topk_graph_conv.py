@@ -12,29 +12,28 @@ from torch.nn import functional as F
 from aurel.graph import RelationGraph
 from aurel.layers.graph_batch_norm import GraphBatchNorm
 from aurel.layers.masked_norm import zero_absent
-from aurel.layers.neighborhood import Metric
 from aurel.ops.arguments import check_choice, check_k, check_shape
-from aurel.ops.distances import METRICS
+from aurel.ops.distances import METRICS, Metric
 from aurel.ops.topk_aggregate import TIES, Ties, topk_aggregate
 
 
 class TopKGraphConv(nn.Module):
-    r"""Let every node listen to the k nodes whose features are most like its own.
+    r"""Aggregate the messages of the k nodes whose features are most like those of a node.
 
     .. math::
         X' = \operatorname{ReLU}(X + \operatorname{BN}(\hat{A}\, V(X) + U(X))), \qquad
         \hat{A} = D^{-1/2} A D^{-1/2}
 
     with linear maps U and V, A the k best of each row of the scores of X (`topk_aggregate`), and
-    batch normalisation over images and channels, one mean and variance a node. The facial graph
+    batch normalization over images and channels, one mean and variance a node. The facial graph
     generator of ME-GraphAU (Luo et al., IJCAI 2022, section 3.1), also in MACG and LRP. Their
-    text swaps U and V against their code; U is the node's own here, as in the code. On ties the
-    code keeps more than k neighbours: ``ties="all"``.
+    text exchanges U and V against their code; here U maps the node itself, as in the code. On ties
+    the code keeps more than k neighbors: ``ties="all"``.
 
     Args:
         channels: width C of the nodes.
         num_nodes: number N of nodes.
-        k: number of neighbours; the node itself competes like any other.
+        k: number of neighbors; the node itself competes like any other.
         metric: "dot", "cosine", "l1" or "l2".
         ties: "exact" or "all", see `topk_aggregate`.
 
@@ -64,14 +63,14 @@ class TopKGraphConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights from N(0, 2 / C), as the authors do, and default biases."""
+        """Initialize weights from N(0, 2 / C), as the authors do, and biases as torch does."""
         self.project.reset_parameters()
         nn.init.normal_(self.project.weight, 0, math.sqrt(2 / self.channels))
         self.norm.reset_parameters()
 
     @overload
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_graph: Literal[False] = False
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: Literal[False] = False
     ) -> Tensor: ...
 
     @overload
@@ -79,10 +78,15 @@ class TopKGraphConv(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, *, return_graph: Literal[True]
     ) -> tuple[Tensor, RelationGraph]: ...
 
+    @overload
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_graph: bool = False
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: bool
+    ) -> Tensor | tuple[Tensor, RelationGraph]: ...
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: bool = False
     ) -> Tensor | tuple[Tensor, RelationGraph]:
-        r"""Convolve.
+        r"""Return the convolved nodes.
 
         Args:
             x: (B, N, C).
@@ -90,7 +94,7 @@ class TopKGraphConv(nn.Module):
             return_graph: return the graph as well.
 
         Returns:
-            (B, N, C), zero for absent nodes; with `return_graph` also the graph: the neighbours,
+            (B, N, C), zero for absent nodes; with `return_graph` also the graph: the neighbors,
             or with ``ties="all"`` the weights :math:`\hat{A}`, (B, N, N).
 
         Raises:
@@ -98,9 +102,9 @@ class TopKGraphConv(nn.Module):
         """
         check_shape("x", x, "B N C", N=self.num_nodes, C=self.channels)
         x = zero_absent(x, mask)
-        values, own = self.project(x).chunk(2, dim=-1)
+        values, itself = self.project(x).chunk(2, dim=-1)
         mean, neighbors = topk_aggregate(x, values, self.k, self.metric, ties=self.ties, mask=mask)
-        out = zero_absent(F.relu(x + self.norm(mean + own, mask)), mask)
+        out = zero_absent(F.relu(x + self.norm(mean + itself, mask)), mask)
         if not return_graph:
             return out
         if self.ties == "exact":
@@ -111,7 +115,7 @@ class TopKGraphConv(nn.Module):
         __call__ = forward
 
     def _weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the normalised adjacency, (B, N, N): the aggregate of the identity."""
+        """Return the normalized adjacency, (B, N, N): the aggregate of the identity."""
         batch, nodes, _ = x.shape
         dtype = torch.promote_types(x.dtype, torch.float32)
         identity = torch.eye(nodes, dtype=dtype, device=x.device).repeat(batch, 1, 1)

@@ -1,8 +1,8 @@
 """Losses for AU probabilities, AU relations and landmarks.
 
 Labels are 1 present, 0 absent, -1 unknown. An unknown label has no part in any loss: its gradient
-is exactly zero, a NaN prediction there does no harm, and a loss without any known label is 0. On
-the CPU any other label raises ValueError; on an accelerator, where looking at values would stall,
+is exactly zero, a NaN prediction there has no effect, and a loss without any known label is 0. On
+the CPU any other label raises ValueError; on an accelerator, where a check of values would stall,
 it counts as unknown. All losses compute in float32 or wider, whatever the prediction's dtype.
 """
 

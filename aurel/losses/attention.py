@@ -20,7 +20,7 @@ def attention_map_loss(
     *,
     eps: float = 1e-8,
 ) -> Tensor:
-    r"""Cross-entropy between attention maps and what landmarks say of them.
+    r"""Return the cross-entropy between attention maps and their targets from landmarks.
 
     .. math:: L = -\frac{1}{S N H W} \sum_{s,n,h,w} \left[ t \log m + (1 - t) \log(1 - m) \right]
 
@@ -30,7 +30,7 @@ def attention_map_loss(
         masks: :math:`m`, :math:`(B, N, H, W)`, between 0 and 1.
         landmarks: :math:`(B, 49, 2)`, pixels (x, y); a sample with a NaN (or infinity) anywhere has
             no landmarks and no part in the loss.
-        rules: the centres of the N AUs, from `aurel.facs.au_center_rules`.
+        rules: the centers of the N AUs, from `aurel.facs.au_center_rules`.
         image_size: height and width of the image, pixels.
         eps: floor inside the logarithms.
 
@@ -40,13 +40,13 @@ def attention_map_loss(
     Raises:
         ValueError: shapes that do not match.
 
-    GTLE-Net (An et al., 2024), section 4.4, compares its free masks to masks supervised "following"
-    JAA-Net, whose refined maps have this loss (Shao et al., ECCV 2018); it gives neither the loss
-    nor its factor. The mean over the map is ours.
+    Source: GTLE-Net (An et al., 2024), section 4.4, compares its unsupervised masks to masks
+    supervised "following" JAA-Net, whose refined maps have this loss (Shao et al., ECCV 2018); it
+    gives neither the loss nor its factor. The mean over the map is a choice of this library.
     """
     if masks.dim() != 4 or masks.shape[:2] != (len(landmarks), len(rules.au_nodes)):
         raise ValueError(
-            f"masks must be (B={len(landmarks)}, N={len(rules.au_nodes)}, H, W), got "
+            f"masks must have shape (B={len(landmarks)}, N={len(rules.au_nodes)}, H, W), got "
             f"{tuple(masks.shape)}"
         )
     height, width = masks.shape[-2:]
@@ -64,16 +64,16 @@ def attention_targets(
     image_size: tuple[int, int],
     map_size: tuple[int, int],
 ) -> Tensor:
-    r"""Return where landmarks place each AU.
+    r"""Return the target attention map of each AU.
 
     .. math:: t_n(x, y) = \max_{c \in \{1, 2\}} 1 - \frac{0.56}{0.14}
               \big(|x - x_{nc}| + |y - y_{nc}|\big)
 
-    in fractions of the image, within a square of side 0.14 about each centre; 0 elsewhere.
+    in fractions of the image, within a square of side 0.14 about each center; 0 elsewhere.
 
     Args:
         landmarks: :math:`(B, 49, 2)`, pixels (x, y).
-        rules: the centres of the N AUs.
+        rules: the centers of the N AUs.
         image_size: height and width of the image, pixels.
         map_size: height H and width W of the maps.
 
@@ -83,10 +83,12 @@ def attention_targets(
     Raises:
         ValueError: the landmarks have another shape.
 
-    JAA-Net (Shao et al., ECCV 2018), with centres as in `aurel.facs.AU_CENTERS`.
+    Source: JAA-Net (Shao et al., ECCV 2018), with centers as in `aurel.facs.AU_CENTERS`.
     """
     if landmarks.dim() != 3 or tuple(landmarks.shape[1:]) != (NUM_LANDMARKS, 2):
-        raise ValueError(f"landmarks must be (B, {NUM_LANDMARKS}, 2), got {tuple(landmarks.shape)}")
+        raise ValueError(
+            f"landmarks must have shape (B, {NUM_LANDMARKS}, 2), got {tuple(landmarks.shape)}"
+        )
     landmarks = landmarks.to(at_least_float32(landmarks.dtype))
     pairs = [first // 2 for first, _ in rules.au_nodes]
     points = [rules.points[pair] for pair in pairs]
@@ -102,7 +104,7 @@ def attention_targets(
 
 
 def _distance(center: Tensor, pixels: int, cells: int) -> Tensor:
-    """Return that of each cell's centre to each AU's, (B, N, 2, cells), in parts of the image."""
+    """Return the distance of each cell to each AU center, (B, N, 2, cells), as image fractions."""
     # Pixel x covers [x - 0.5, x + 0.5), so the first cell starts at pixel coordinate -0.5.
     cell = (torch.arange(cells, dtype=center.dtype, device=center.device) + 0.5) / cells
     return (cell - ((center + 0.5) / pixels).unsqueeze(-1)).abs()

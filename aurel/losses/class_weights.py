@@ -9,14 +9,14 @@ from aurel.facs import check_labels
 
 
 def au_class_weights(labels: Tensor) -> Tensor:
-    r"""Return weights that are inversely proportional to how often each AU is present.
+    r"""Return weights that are inversely proportional to the frequency of each AU.
 
     .. math:: w_n = N \frac{1 / r_n}{\sum_m 1 / r_m}
 
     where :math:`r_n` is the share of present among the known labels of AU n. Two cases that the
-    papers leave open: an AU that is never present counts as rare as the rarest that is (all weights
-    are 1 if none ever is); an AU without any known label has weight 1 and leaves the weights of the
-    others as they would be without it. The weights sum to N.
+    papers leave open: an AU that is never present has the weight of the rarest that is (all weights
+    are 1 if none is ever present); an AU without any known label has weight 1, and the weights of
+    the others are those without it. The weights sum to N.
 
     Args:
         labels: :math:`(M, N)` labels of the *training* samples, 1 present, 0 absent, -1 unknown.
@@ -27,10 +27,10 @@ def au_class_weights(labels: Tensor) -> Tensor:
     Raises:
         ValueError: not two-dimensional, or a label other than 1, 0, -1.
 
-    SACL, section 3.6; ME-GraphAU, MDHR and MACG ship these numbers in files.
+    Source: SACL, section 3.6; the code of ME-GraphAU, MDHR and MACG has these numbers in files.
     """
     if labels.dim() != 2:
-        raise ValueError(f"labels must be (samples, AUs), got shape {tuple(labels.shape)}")
+        raise ValueError(f"labels must have shape (M, N), got {tuple(labels.shape)}")
     check_labels(labels)
     known = (labels >= 0).sum(0)
     present = (labels == 1).sum(0)

@@ -10,12 +10,12 @@ from aurel.losses._common import at_least_float32, mean_known
 
 
 def landmark_alignment_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    r"""Squared landmark error in units of the inter-ocular distance.
+    r"""Return the squared landmark error in units of the inter-ocular distance.
 
     .. math:: L = \frac{1}{S} \sum_s \frac{1}{2 d_s^2} \sum_{k=1}^{49}
               \lVert c_{sk} - \hat c_{sk} \rVert^2
 
-    over the S samples with landmarks, :math:`d_s` being the true distance between the centres of
+    over the S samples with landmarks, :math:`d_s` being the true distance between the centers of
     the eyes (means of the six points of each).
 
     Args:
@@ -29,11 +29,11 @@ def landmark_alignment_loss(predicted: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not match.
 
-    SACL, equation 6. The paper does not define the inter-ocular distance.
+    Source: SACL, equation 6. The paper does not define the inter-ocular distance.
     """
     if predicted.shape != target.shape or tuple(target.shape[-2:]) != (NUM_LANDMARKS, 2):
         raise ValueError(
-            f"predicted and target must both be (B, {NUM_LANDMARKS}, 2), got "
+            f"predicted and target must both have shape (B, {NUM_LANDMARKS}, 2), got "
             f"{tuple(predicted.shape)} and {tuple(target.shape)}"
         )
     dtype = at_least_float32(predicted.dtype)

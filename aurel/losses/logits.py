@@ -13,7 +13,7 @@ from aurel.losses._common import at_least_float32, check_pair, check_weights, me
 def binary_cross_entropy_loss(
     logits: Tensor, labels: Tensor, weights: Tensor | None = None
 ) -> Tensor:
-    r"""Cross-entropy of every AU by itself.
+    r"""Return the binary cross-entropy of every AU.
 
     .. math:: L = -\frac{1}{M} \sum_{(b,n)\ \text{known}} w_n \left[ y_{bn} \log \sigma(s_{bn})
               + (1 - y_{bn}) \log(1 - \sigma(s_{bn})) \right]
@@ -31,7 +31,7 @@ def binary_cross_entropy_loss(
     Raises:
         ValueError: shapes that do not match, or a label other than 1, 0, -1 (on the CPU).
 
-    LRP (Yu et al., 2023), equation 1, without weights.
+    Source: LRP (Yu et al., 2023), equation 1, without weights.
     """
     logits, known = _prepare(logits, labels)
     target = labels.clamp_min(0).to(logits.dtype)
@@ -40,14 +40,14 @@ def binary_cross_entropy_loss(
 
 
 def multilabel_circle_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    r"""Push all present AUs of a face above 0, and all absent ones below, together.
+    r"""Return a loss that moves all present AUs of a face above 0 and all absent ones below.
 
     .. math:: L = \frac{1}{S} \sum_b \left[
               \log\Big(1 + \sum_{n:\, y_{bn} = 0} w_n e^{s_{bn}}\Big) +
               \log\Big(1 + \sum_{n:\, y_{bn} = 1} w_n e^{-s_{bn}}\Big) \right]
 
-    over the S samples with a known label. The gradient of a sample goes mostly to its worst AUs,
-    however many it has right.
+    over the S samples with a known label. The gradient of a sample goes mostly to the AUs
+    with the largest errors, however many are correct.
 
     Args:
         logits: :math:`(..., N)` scores s, before the sigmoid.
@@ -60,7 +60,8 @@ def multilabel_circle_loss(logits: Tensor, labels: Tensor, weights: Tensor | Non
     Raises:
         ValueError: shapes that do not match, or a label other than 1, 0, -1 (on the CPU).
 
-    LRP (Yu et al., 2023), equation 2, added to `binary_cross_entropy_loss`. The weights are ours.
+    Source: LRP (Yu et al., 2023), equation 2, added to `binary_cross_entropy_loss`. The weights are
+    an addition of this library.
     """
     logits, known = _prepare(logits, labels)
     total = logits.new_zeros(logits.shape[:-1])
@@ -74,7 +75,7 @@ def multilabel_circle_loss(logits: Tensor, labels: Tensor, weights: Tensor | Non
 
 
 def _prepare(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits, wide enough and 0 where unknown, and where the labels are known."""
+    """Return logits, in float32 at least and 0 where unknown, and where labels are known."""
     check_pair("logits", logits, labels)
     known = known_labels(labels)
     return torch.where(known, logits.to(at_least_float32(logits.dtype)), 0), known

@@ -17,7 +17,7 @@ def weighted_asymmetric_loss(
     detach_focus: bool = True,
     eps: float = 1e-8,
 ) -> Tensor:
-    r"""Weighted asymmetric loss: cross-entropy whose negative term fades with easy negatives.
+    r"""Return the weighted asymmetric loss: cross-entropy that gives easy negatives less weight.
 
     .. math:: L = -\frac{1}{M} \sum_{(b,n)\ \text{known}} w_n \left[ y_{bn} \log p_{bn}
               + p_{bn} (1 - y_{bn}) \log(1 - p_{bn}) \right]
@@ -32,7 +32,7 @@ def weighted_asymmetric_loss(
         labels: :math:`(..., N)`, 1 present, 0 absent, -1 unknown.
         weights: :math:`(N,)` class weights, see `au_class_weights`; None means 1.
         detach_focus: treat the factor p of the negative term as a constant, as the authors' code
-            does and their equations do not say. False differentiates the equation as printed.
+            does, but not their equations. False differentiates the equation as printed.
         eps: floor inside the logarithms; for float16 input no less than its smallest normal number
             (6.1e-5), so that the gradient stays in its range.
 
@@ -42,7 +42,7 @@ def weighted_asymmetric_loss(
     Raises:
         ValueError: shapes that do not match, or a label other than 1, 0, -1 (on the CPU).
 
-    ME-GraphAU (Luo et al., 2022); SACL, equation 4.
+    Source: ME-GraphAU (Luo et al., 2022); SACL, equation 4.
     """
     eps = max(eps, torch.finfo(probs.dtype).tiny)
     probs, labels, known = _prepare(probs, labels)
@@ -55,7 +55,7 @@ def weighted_asymmetric_loss(
 def multilabel_dice_loss(
     probs: Tensor, labels: Tensor, weights: Tensor | None = None, *, smooth: float = 1.0
 ) -> Tensor:
-    r"""Weighted Dice loss of every AU of every sample.
+    r"""Return the weighted Dice loss, the mean over AUs and samples.
 
     .. math:: L = \frac{1}{M} \sum_{(b,n)\ \text{known}} w_n \left( 1 -
               \frac{2 y_{bn} p_{bn} + \varepsilon}{y_{bn}^2 + p_{bn}^2 + \varepsilon} \right)
@@ -66,7 +66,7 @@ def multilabel_dice_loss(
         probs: :math:`(..., N)` probabilities.
         labels: :math:`(..., N)`, 1 present, 0 absent, -1 unknown.
         weights: :math:`(N,)` class weights, see `au_class_weights`; None means 1.
-        smooth: :math:`\varepsilon`. The paper gives no value; 1 is our choice.
+        smooth: :math:`\varepsilon`. The paper gives no value; 1 is a choice of this library.
 
     Returns:
         The loss, 0-d.
@@ -74,7 +74,7 @@ def multilabel_dice_loss(
     Raises:
         ValueError: shapes that do not match, or a label other than 1, 0, -1 (on the CPU).
 
-    SACL, equation 5.
+    Source: SACL, equation 5.
     """
     probs, labels, known = _prepare(probs, labels)
     overlap = (2 * labels * probs + smooth) / (labels.square() + probs.square() + smooth)
@@ -82,7 +82,7 @@ def multilabel_dice_loss(
 
 
 def _prepare(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return probabilities in [0, 1], labels, both wide enough, and where the labels are known.
+    """Return probabilities in [0, 1] and labels, in float32 at least, and where labels are known.
 
     Probabilities of unknown labels are a constant, so neither NaN nor gradient passes there.
     """

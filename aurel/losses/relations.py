@@ -17,7 +17,7 @@ def edge_labels(labels: Tensor) -> Tensor:
 
     .. math:: R_{ij} = 2 y_i + y_j
 
-    with i the receiving node and j the source: 0 neither is present, 1 only j, 2 only i, 3 both.
+    with target i and source j: 0 neither is present, 1 only j, 2 only i, 3 both.
 
     Args:
         labels: :math:`(..., N)`, 1 present, 0 absent, -1 unknown.
@@ -28,7 +28,7 @@ def edge_labels(labels: Tensor) -> Tensor:
     Raises:
         ValueError: a label other than 1, 0, -1 (on the CPU).
 
-    ME-GraphAU, stage 2.
+    Source: ME-GraphAU, stage 2.
     """
     known = known_labels(labels)
     relation = 2 * labels.unsqueeze(-1).long() + labels.unsqueeze(-2).long()
@@ -38,7 +38,7 @@ def edge_labels(labels: Tensor) -> Tensor:
 def edge_cross_entropy(
     edge_logits: Tensor, labels: Tensor, weights: Tensor | None = None
 ) -> Tensor:
-    r"""Cross-entropy of the four relation classes of every pair of AUs.
+    r"""Return the cross-entropy of the four relation classes of every pair of AUs.
 
     .. math:: L = -\frac{1}{M} \sum_{(b,i,j)\ \text{known}} \frac{w_i + w_j}{2}
               \log \mathrm{softmax}(z_{bij})_{R_{bij}}
@@ -46,7 +46,7 @@ def edge_cross_entropy(
     with :math:`R_{bij}` of `edge_labels` and M the number of pairs whose members are both known.
 
     Args:
-        edge_logits: :math:`(..., N, N, 4)`, entry [i, j] for receiving node i and source j.
+        edge_logits: :math:`(..., N, N, 4)`, entry [i, j] for target i and source j.
         labels: :math:`(..., N)`, 1 present, 0 absent, -1 unknown.
         weights: :math:`(N,)` class weights w, see `au_class_weights`; a pair has the mean weight of
             its two AUs. None, as in the paper, means 1.
@@ -57,12 +57,13 @@ def edge_cross_entropy(
     Raises:
         ValueError: shapes that do not match, or a label other than 1, 0, -1 (on the CPU).
 
-    ME-GraphAU, stage 2: added to `weighted_asymmetric_loss` times 0.05 (BP4D) or 0.01 (DISFA).
+    Source: ME-GraphAU, stage 2: added to `weighted_asymmetric_loss` times 0.05 (BP4D) or 0.01
+    (DISFA).
     """
-    wanted = (*labels.shape, labels.shape[-1], 4)
-    if tuple(edge_logits.shape) != wanted:
+    expected = (*labels.shape, labels.shape[-1], 4)
+    if tuple(edge_logits.shape) != expected:
         raise ValueError(
-            f"edge_logits must be (..., N, N, 4), {wanted} for labels {tuple(labels.shape)}, got "
+            f"edge_logits must have shape {expected} for labels {tuple(labels.shape)}, got "
             f"{tuple(edge_logits.shape)}"
         )
     relation = edge_labels(labels)
@@ -80,7 +81,7 @@ def edge_cross_entropy(
 def region_cross_entropy(
     region_logits: Sequence[Tensor], labels: Tensor, plan: RegionPlan
 ) -> Tensor:
-    r"""Cross-entropy of the combination of AUs in every region of the face.
+    r"""Return the cross-entropy of the combination of AUs in every region of the face.
 
     .. math:: L = \frac{1}{G} \sum_{g=1}^{G} \frac{1}{M_g} \sum_{b\ \text{known in}\ g}
               -\log \mathrm{softmax}(z_{bg})_{c_{bg}}
@@ -99,18 +100,18 @@ def region_cross_entropy(
     Raises:
         ValueError: shapes that do not match, or a label other than 1, 0, -1 (on the CPU).
 
-    MDHR (Wang et al., CVPR 2024), equation 11, added to `weighted_asymmetric_loss` times 0.01. The
-    paper sums over frames and regions; the authors' code averages, as here.
+    Source: MDHR (Wang et al., CVPR 2024), equation 11, added to `weighted_asymmetric_loss` times
+    0.01. The paper sums over frames and regions; the authors' code averages, as here.
     """
     if labels.shape[-1] != len(plan.group_of):
         raise ValueError(
-            f"labels must have {len(plan.group_of)} columns, those of the plan, got shape "
-            f"{tuple(labels.shape)}"
+            f"labels must have shape (..., N={len(plan.group_of)}), a column for each AU of plan, "
+            f"got {tuple(labels.shape)}"
         )
-    wanted = [(*labels.shape[:-1], classes) for classes in plan.num_classes]
+    expected = [(*labels.shape[:-1], classes) for classes in plan.num_classes]
     found = [tuple(logits.shape) for logits in region_logits]
-    if found != wanted:
-        raise ValueError(f"region_logits must have the shapes {wanted}, got {found}")
+    if found != expected:
+        raise ValueError(f"region_logits must have the shapes {expected}, got {found}")
     combined = region_labels(labels.masked_fill(~known_labels(labels), -1), plan)
     losses = []
     for logits, target in zip(region_logits, combined.unbind(-1), strict=True):

@@ -6,7 +6,7 @@ false positives and negatives are counted per AU over the *whole* test fold; the
 .. math:: P = \frac{TP}{TP + FP}, \quad R = \frac{TP}{TP + FN}, \quad F_1 = \frac{2 P R}{P + R}
 
 with 0 / 0 = 0, so an AU that is never detected scores 0, present or not, and counts in the mean.
-`AUScores` shows the number of positives beside it, since a 0 for want of positives says nothing.
+`AUScores` gives the number of positives beside it, since a 0 without positives is no failure.
 
 Labels are 1 present, 0 absent, -1 unknown. Unknown entries count nowhere, which is also how to
 score a subset: set the labels outside it to -1. An AU without any known label scores NaN and is
@@ -30,7 +30,7 @@ __all__ = ["AUAUC", "AUAccuracy", "AUF1", "AUScores"]
 
 if TYPE_CHECKING:
     from aurel.metrics._classes import AUAUC, AUF1, AUAccuracy, AUScores
-else:  # a type checker that saw it would let any name pass
+else:  # with it, a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
         if name in __all__:

@@ -22,7 +22,7 @@ Threshold = float | Sequence[float] | Tensor
 
 
 class _AUMetric(Metric):
-    """Base of the metrics: the AU set, the average, the checks of a batch and of a merge."""
+    """Base of the metrics: the AU set, the average, and checks of batches and merges."""
 
     is_differentiable = False
     full_state_update = False
@@ -46,18 +46,18 @@ class _AUMetric(Metric):
         if isinstance(incoming_state, _AUMetric) and incoming_state._kind() != self._kind():
             raise ValueError(f"incoming_state must be {self._kind()}, got {incoming_state._kind()}")
         super().merge_state(incoming_state)
-        self._computed = None  # torchmetrics would return the score from before the merge
+        self._computed = None  # else torchmetrics returns the score from before the merge
 
     def _kind(self) -> str:
-        """Return in words which metrics count the same as this one."""
+        """Return text that is equal for metrics that can be merged."""
         return f"{type(self).__name__} of {', '.join(self.aus.names)}"
 
     def _flatten(self, probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities and labels, 1, 0 or -1, each (M, N)."""
         if probs.shape != labels.shape or probs.shape[-1] != len(self.aus):
             raise ValueError(
-                f"probs and labels must both be (..., {len(self.aus)}), one column for each AU of "
-                f"{self.aus.name}, got {tuple(probs.shape)} and {tuple(labels.shape)}"
+                f"probs and labels must both have shape (..., N={len(self.aus)}), a column for "
+                f"each AU of {self.aus.name}, got {tuple(probs.shape)} and {tuple(labels.shape)}"
             )
         probs, labels = (x.detach().reshape(-1, len(self.aus)) for x in (probs, labels))
         return probs, torch.where(known_labels(labels), labels, -1)
@@ -85,19 +85,19 @@ class _AUCounts(_AUMetric):
         self.threshold = torch.as_tensor(threshold, dtype=torch.float64)
         if self.threshold.dim() > 1 or self.threshold.numel() not in (1, len(self.aus)):
             raise ValueError(
-                f"threshold must be one number or one an AU ({len(self.aus)}), got shape "
+                f"threshold must be one number or have shape (N={len(self.aus)}), one an AU, got "
                 f"{tuple(self.threshold.shape)}"
             )
         for state in ("tp", "fp", "tn", "fn"):
             zeros = torch.zeros(len(self.aus), dtype=torch.long)
             self.add_state(state, default=zeros, dist_reduce_fx="sum")
-        # A MetricCollection lets metrics share their states where all are close after one batch.
-        # Bytes are only close where they are equal; "max" of equal ones leaves them as they are.
+        # A MetricCollection shares the states of metrics where all are close after one batch.
+        # Bytes are close only where they are equal, and "max" of equal ones changes none.
         threshold_bytes = self.threshold.reshape(-1).view(torch.uint8)
         self.add_state("threshold_bytes", default=threshold_bytes, dist_reduce_fx="max")
 
     def update(self, probs: Tensor, labels: Tensor) -> None:
-        """Count a batch.
+        """Add a batch to the counts.
 
         Args:
             probs: :math:`(..., N)` probabilities.
@@ -106,7 +106,7 @@ class _AUCounts(_AUMetric):
         self._count(*self._flatten(probs, labels))
 
     def _count(self, probs: Tensor, labels: Tensor) -> None:
-        # In the dtype of the predictions: a float32 0.7 is below a float64 0.7.
+        # In the dtype of the predictions: a float32 0.7 is less than a float64 0.7.
         detected = probs >= self.threshold.to(probs.dtype).to(probs.device)
         present, absent = labels == 1, labels == 0
         self.tp += (detected & present).sum(0)
@@ -123,7 +123,7 @@ class _AUCounts(_AUMetric):
 
 
 class AUF1(_AUCounts):
-    """F1 of each AU, or their mean; see the module's text for the protocol.
+    """F1 of each AU, or their mean, by the protocol of `aurel.metrics`.
 
     Args:
         aus: the AU set of the columns, anything `AUSet.of` takes.
@@ -140,9 +140,9 @@ class AUF1(_AUCounts):
 
 
 class AUAccuracy(_AUCounts):
-    """Share of right predictions of each AU, or its mean; arguments as `AUF1`.
+    """Share of correct predictions of each AU, or its mean; arguments as `AUF1`.
 
-    Rare AUs make it high for a model that detects nothing: never read it without F1.
+    Where AUs are rare it is high even for a model that detects none: always report F1 with it.
     """
 
     higher_is_better = True
@@ -171,7 +171,7 @@ class AUAUC(_AUMetric):
         self.add_state("pairs", default=[], dist_reduce_fx="cat")
 
     def update(self, probs: Tensor, labels: Tensor) -> None:
-        """Keep a batch; arguments as `AUF1.update`."""
+        """Store a batch; arguments as `AUF1.update`."""
         _keep_pairs(self.pairs, *self._flatten(probs, labels))
 
     def compute(self) -> Tensor:
@@ -198,7 +198,7 @@ class AUScores(_AUCounts):
         self.add_state("pairs", default=[], dist_reduce_fx="cat")
 
     def update(self, probs: Tensor, labels: Tensor) -> None:
-        """Count and keep a batch; arguments as `AUF1.update`."""
+        """Count and store a batch; arguments as `AUF1.update`."""
         flat = self._flatten(probs, labels)
         self._count(*flat)
         _keep_pairs(self.pairs, *flat)
@@ -222,7 +222,7 @@ class AUScores(_AUCounts):
 
 
 def _keep_pairs(pairs: list[Tensor] | Tensor, probs: Tensor, labels: Tensor) -> None:
-    # One flat float32 vector of (score, label): a process that saw no batch then adds an empty
+    # One flat float32 vector of (score, label): a process without a batch then adds an empty
     # vector of the same kind, which is what torchmetrics sends for it.
     assert isinstance(pairs, list)
     pairs.append(torch.stack((probs.float(), labels.float()), dim=-1).flatten())

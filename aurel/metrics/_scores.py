@@ -1,4 +1,4 @@
-"""Scores of counts and of ranks, one for each AU."""
+"""F1 and accuracy from counts, and the area under the ROC curve from ranks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def f1_from_counts(tp: Tensor, fp: Tensor, tn: Tensor, fn: Tensor) -> Tensor:
-    """Return the F1 of each AU; NaN where nothing was counted. Counts are float64."""
+    """Return the F1 of each AU; NaN where all counts, float64, are 0."""
     tiny = 1e-20
     precision = tp / (tp + fp + tiny)
     recall = tp / (tp + fn + tiny)
@@ -16,7 +16,7 @@ def f1_from_counts(tp: Tensor, fp: Tensor, tn: Tensor, fn: Tensor) -> Tensor:
 
 
 def accuracy_from_counts(tp: Tensor, fp: Tensor, tn: Tensor, fn: Tensor) -> Tensor:
-    """Return the share of right predictions of each AU; NaN where nothing was counted."""
+    """Return the share of correct predictions of each AU; NaN where all counts are 0."""
     return (tp + tn) / (tp + fp + tn + fn)
 
 

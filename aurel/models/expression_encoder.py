@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from aurel.backbones.batch_norms import activated_norm, check_activations
 from aurel.backbones.build import architecture, build_network, data_config_of
-from aurel.backbones.converted_norms import activated_norm, check_activations
 from aurel.backbones.renormalize import Renormalize
 from aurel.facs import AUSet
 from aurel.models.base import AUModel, ModelConfig

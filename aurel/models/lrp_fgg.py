@@ -16,13 +16,12 @@ from aurel.facs import AUSet
 from aurel.graph import RelationGraph
 from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.local_region_perception import LocalRegionPerception
-from aurel.layers.neighborhood import Metric
 from aurel.layers.token_fusion import TokenFusion
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models.base import AUModel, ModelConfig, relate
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice
-from aurel.ops.distances import at_least_float32
+from aurel.ops.distances import Metric, at_least_float32
 from aurel.ops.topk_aggregate import Ties
 from aurel.output import AUOutput
 

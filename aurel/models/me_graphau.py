@@ -17,13 +17,13 @@ from aurel.layers.constants import keep_constants
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN, Residual
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
-from aurel.layers.neighborhood import Metric
 from aurel.layers.plain import is_plain
 from aurel.layers.token_projection import TokenProjection
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models.author_keys import me_graphau as author_keys
 from aurel.models.base import AUModel, ModelConfig, relate
 from aurel.models.registry import Staging, register_model
+from aurel.ops.distances import Metric
 from aurel.ops.topk_aggregate import Ties
 from aurel.output import AUOutput
 

@@ -16,13 +16,12 @@ from aurel.layers.cross_attention import CrossAttention
 from aurel.layers.landmark_predictor import LandmarkPredictor
 from aurel.layers.landmark_roi import LandmarkROI
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
-from aurel.layers.neighborhood import Metric
 from aurel.layers.node_transformer import NodeTransformer
 from aurel.layers.self_adjusting_gcn import Conv, Graph, SelfAdjustingGCN
 from aurel.models.base import AUModel, ModelConfig
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice, check_k, check_shape
-from aurel.ops.distances import at_least_float32
+from aurel.ops.distances import Metric, at_least_float32
 from aurel.output import AUOutput
 
 _PAPER = (

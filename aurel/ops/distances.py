@@ -13,12 +13,15 @@ index; a product of matrices does not guarantee that.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from aurel.ops.precision import wide_dtype
 
-METRICS = ("l2", "l1", "cosine", "dot")
+Metric = Literal["l2", "l1", "cosine", "dot"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 _BLOCK = 2**20  # differences computed at a time
 

@@ -1,4 +1,4 @@
-"""The layers on graphs of any size, and the conversions, for users of PyTorch Geometric."""
+"""Layers on graphs of any size and conversions, for users of PyTorch Geometric."""
 
 from __future__ import annotations
 

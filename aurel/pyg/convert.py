@@ -1,4 +1,4 @@
-"""Dense batches of graphs from and to `Data`, `Batch` and `HeteroData` of PyTorch Geometric.
+"""Conversion of dense batches of graphs to and from `Data`, `Batch` and `HeteroData`.
 
 Beside `x`, `edge_index`, `edge_weight` and `edge_attr`, nodes carry `slot`: which of the N nodes of
 the dense form, such as which action unit, each of them is.
@@ -24,18 +24,18 @@ try:
 except ImportError as error:
     raise ImportError("aurel.pyg needs torch-geometric: pip install 'aurel-au[pyg]'") from error
 
-KEYS = ("x", "slot")  # what nodes have
-EDGE = "to"  # what the edges of a `HeteroData` are called
+KEYS = ("x", "slot")  # attributes of nodes
+EDGE = "to"  # the relation of all edges of a `HeteroData`
 
 
 def to_batch(x: Tensor, mask: Tensor | None = None, graph: RelationGraph | None = None) -> Batch:
-    """Return B graphs with the nodes that exist.
+    """Return the nodes that exist as B graphs.
 
     Args:
         x: (B, N, C), B at least 1.
         mask: (B, N) bool, True where the node exists.
-        graph: what a layer returned for x; its edges become `edge_index` (from source to
-            target), `edge_weight` and, if it has features, `edge_attr`.
+        graph: the graph that a layer returned for x; its edges become `edge_index` (from source
+            to target), `edge_weight` and, if it has features, `edge_attr`.
 
     Returns:
         A `Batch` with `x` and `slot` as well.
@@ -47,14 +47,14 @@ def to_batch(x: Tensor, mask: Tensor | None = None, graph: RelationGraph | None 
     x = zero_absent(x, mask)
     batch, nodes, _ = x.shape
     if batch == 0:
-        raise ValueError("x must hold a graph, got (0, N, C)")
-    parts = [Data() for _ in x] if graph is None else _edges_of(graph, nodes)
+        raise ValueError(f"x must hold at least one graph, got {tuple(x.shape)}")
+    edges = [Data() for _ in x] if graph is None else _edges_of(graph, nodes)
     slots = torch.arange(nodes, device=x.device)
     exists = torch.ones_like(slots, dtype=torch.bool) if mask is None else mask
     graphs = []
-    for data, features, kept in zip(parts, x, exists.expand(batch, nodes), strict=True):
+    for data, features, present in zip(edges, x, exists.expand(batch, nodes), strict=True):
         data.x, data.slot = features, slots
-        graphs.append(data.subgraph(kept))
+        graphs.append(data.subgraph(present))
     return Batch.from_data_list(graphs)
 
 
@@ -64,23 +64,23 @@ def from_batch(
     """Return the dense form of a `Data` or a `Batch`.
 
     Args:
-        data: has `x`; `slot`, or each node is at its position in its graph; maybe `edge_index`,
-            `edge_weight` (else 1) and `edge_attr`.
-        num_slots: number N of nodes of the dense form; None for the fewest that do.
-        num_graphs: number B of graphs; None for as many as a `Batch` has, or as `batch` names, to
-            which graphs without nodes at the end are unknown.
+        data: `x`; `slot`, by default the position of each node in its graph; and optionally
+            `edge_index`, `edge_weight` (default 1) and `edge_attr`.
+        num_slots: number N of nodes of the dense form; None for the fewest possible.
+        num_graphs: number B of graphs; None for that of a `Batch`, or that in `batch`, where
+            graphs without nodes at the end do not count.
 
     Returns:
         Nodes (B, N, C), zero where absent; the mask (B, N); and the graph, None without
         `edge_index`. It is dense, or holds neighbor lists where there are parallel edges or edges
-        of weight 0, which have no place in dense weights.
+        of weight 0, which dense weights cannot represent.
 
     Raises:
-        ValueError: there are no nodes, no place for one, an edge leads nowhere or to another graph,
-            or parallel edges have `edge_attr`.
+        ValueError: there are no nodes, or no slot for one; an edge has no target or one in another
+            graph; or parallel edges have `edge_attr`.
     """
     if data.x is None:
-        raise ValueError("data must have x, the features of nodes")
+        raise ValueError("data must have x, the features of nodes, got None")
     batch = data.batch
     if batch is None:
         batch = torch.zeros(len(data.x), dtype=torch.int64, device=data.x.device)
@@ -107,8 +107,8 @@ def _dense_graph(data: Data, layout: Layout) -> RelationGraph:
     check_edge_index(data.edge_index, len(data.x))
     source, target = data.edge_index
     if bool((layout.batch[source] != layout.batch[target]).any()):
-        raise ValueError("edge_index must join nodes of the same graph")
-    places = layout.batch[target], layout.slot[target], layout.slot[source]
+        raise ValueError("edge_index must connect nodes of the same graph, got an edge between two")
+    indices = layout.batch[target], layout.slot[target], layout.slot[source]
     weight = data.edge_weight if "edge_weight" in data else data.x.new_ones(len(source))
     sizes = (*layout.mask.shape, layout.mask.shape[1])
     distinct = len((target * len(data.x) + source).unique())
@@ -119,11 +119,11 @@ def _dense_graph(data: Data, layout: Layout) -> RelationGraph:
                 f"edge_index must hold no parallel edges where there is edge_attr, got "
                 f"{len(source)} edges between {distinct} pairs: data.coalesce() adds them up"
             )
-        features = features.new_zeros(*sizes, *features.shape[1:]).index_put(places, features)
+        features = features.new_zeros(*sizes, *features.shape[1:]).index_put(indices, features)
     if distinct < len(source) or bool((weight == 0).any()):
         neighbors, weights = _lists(data.edge_index, weight, layout)
         return RelationGraph(neighbors=neighbors, weights=weights, edge_features=features)
-    weights = weight.new_zeros(sizes).index_put(places, weight)
+    weights = weight.new_zeros(sizes).index_put(indices, weight)
     return RelationGraph(weights=weights, edge_features=features)
 
 
@@ -132,11 +132,11 @@ def _lists(edge_index: Tensor, weight: Tensor, layout: Layout) -> tuple[Tensor, 
     target = edge_index[1]
     order = target.argsort(stable=True)
     source, degree = by_target(edge_index, len(layout.batch))
-    target, place = target[order], positions(degree, len(source))
-    places = layout.batch[target], layout.slot[target], place
+    target, position = target[order], positions(degree, len(source))
+    indices = layout.batch[target], layout.slot[target], position
     sizes = *layout.mask.shape, max(1, int(degree.max()))
-    neighbors = source.new_full(sizes, -1).index_put(places, layout.slot[source])
-    return neighbors, weight.new_zeros(sizes).index_put(places, weight[order])
+    neighbors = source.new_full(sizes, -1).index_put(indices, layout.slot[source])
+    return neighbors, weight.new_zeros(sizes).index_put(indices, weight[order])
 
 
 def _edges_of(graph: RelationGraph, nodes: int) -> list[Data]:
@@ -149,13 +149,13 @@ def _edges_of(graph: RelationGraph, nodes: int) -> list[Data]:
     edge_features = graph.edge_features
     graphs = []
     for index, (lists, values) in enumerate(zip(graph.neighbors, weights, strict=True)):
-        target, place = (lists >= 0).nonzero(as_tuple=True)
-        order = (target * nodes + lists[target, place]).argsort(stable=True)
-        target, place = target[order], place[order]
-        source = lists[target, place]
+        target, position = (lists >= 0).nonzero(as_tuple=True)
+        order = (target * nodes + lists[target, position]).argsort(stable=True)
+        target, position = target[order], position[order]
+        source = lists[target, position]
         data = Data(
             edge_index=torch.stack((source, target)),
-            edge_weight=values[target, place],
+            edge_weight=values[target, position],
             num_nodes=nodes,
         )
         if edge_features is not None:
@@ -165,45 +165,47 @@ def _edges_of(graph: RelationGraph, nodes: int) -> list[Data]:
 
 
 def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
-    """Return the graphs with a type for each kind of node, such as a facial region.
+    """Return the graphs with a type for each group of nodes, such as a facial region.
 
     Args:
-        data: has `x`, `slot` and, unless it is one graph, `batch`, and maybe edges, as `to_batch`
-            gives.
+        data: `x`, `slot`, `batch` unless it is one graph, and optionally edges, as `to_batch`
+            returns.
         types: the type of the node of each slot, N names.
 
     Returns:
         A `HeteroData` in which each type has `x`, `slot` and, if there is one, `batch`, and each
-        pair of types the edges ``(source type, "to", target type)``, be there any or none;
-        without `edge_index` there are no pairs. Other attributes are left behind. Those of single
+        pair of types the edges ``(source type, "to", target type)``, even if there are none;
+        without `edge_index` there are no pairs. Other attributes are dropped. Those of single
         graphs can be collated by PyTorch Geometric's `DataLoader`.
 
     Raises:
-        ValueError: `data` lacks something, or a slot has no type.
+        ValueError: `data` has no `x` or `slot`, or a slot has no type.
     """
     for key in KEYS:
         if key not in data:
-            raise ValueError(f"data must have {' and '.join(KEYS)}, as to_batch gives, got {data}")
+            raise ValueError(
+                f"data must have {' and '.join(KEYS)}, as to_batch returns, got {data}"
+            )
     if len(data.slot) and int(data.slot.max()) >= len(types):
         raise ValueError(f"types must name all {int(data.slot.max()) + 1} slots, got {len(types)}")
     names = list(dict.fromkeys(types))
     numbers = torch.tensor([names.index(name) for name in types], device=data.slot.device)
     kind = numbers[data.slot]
-    place = torch.empty_like(data.slot)
+    index = torch.empty_like(data.slot)
     hetero = HeteroData()
     for number, name in enumerate(names):
         of_kind = kind == number
-        place[of_kind] = torch.arange(int(of_kind.sum()), device=place.device)
+        index[of_kind] = torch.arange(int(of_kind.sum()), device=index.device)
         for key in (*KEYS, "batch"):
             if key in data:
                 hetero[name][key] = data[key][of_kind]
     if data.edge_index is None:
         return hetero
     source, target = data.edge_index
-    for (a, origin), (b, goal) in product(enumerate(names), repeat=2):
+    for (a, source_type), (b, target_type) in product(enumerate(names), repeat=2):
         between = (kind[source] == a) & (kind[target] == b)
-        store = hetero[origin, EDGE, goal]
-        store.edge_index = torch.stack((place[source[between]], place[target[between]]))
+        store = hetero[source_type, EDGE, target_type]
+        store.edge_index = torch.stack((index[source[between]], index[target[between]]))
         for key in ("edge_weight", "edge_attr"):
             if key in data:
                 store[key] = data[key][between]
@@ -211,16 +213,19 @@ def to_hetero(data: Data, types: Sequence[str]) -> HeteroData:
 
 
 def from_hetero(hetero: HeteroData) -> Data:
-    """Return what `to_hetero` was given, be it collated since: sorted by graph and slot.
+    """Return the argument of `to_hetero`, sorted by graph and slot; `hetero` may be collated.
 
     Raises:
-        ValueError: a type of node lacks something.
+        ValueError: a type of node has no `x` or `slot`.
     """
     names = hetero.node_types
     for name in names:
         for key in KEYS:
             if key not in hetero[name]:
-                raise ValueError(f"{name!r} must have {' and '.join(KEYS)}, as to_hetero gives")
+                raise ValueError(
+                    f"{name!r} must have {' and '.join(KEYS)}, as to_hetero returns, got "
+                    f"{hetero[name]}"
+                )
     x, slot = (torch.cat([hetero[name][key] for name in names]) for key in KEYS)
     order = slot.argsort()
     data = Data()
@@ -231,18 +236,18 @@ def from_hetero(hetero: HeteroData) -> Data:
     data.x, data.slot = x[order], slot[order]
     if not hetero.edge_types:
         return data
-    place = order.argsort()
+    rank = order.argsort()
     counts = [len(hetero[name].slot) for name in names]
     first = dict(zip(names, (sum(counts[:i]) for i in range(len(counts))), strict=True))
     stores = [(a, b, hetero[a, relation, b]) for a, relation, b in hetero.edge_types]
     edges = torch.cat(
         [
-            store.edge_index + torch.tensor([[first[a]], [first[b]]], device=place.device)
+            store.edge_index + torch.tensor([[first[a]], [first[b]]], device=rank.device)
             for a, b, store in stores
         ],
         dim=1,
     )
-    data.edge_index = place[edges]
+    data.edge_index = rank[edges]
     for key in ("edge_weight", "edge_attr"):
         if all(key in store for *_, store in stores):
             data[key] = torch.cat([store[key] for *_, store in stores])

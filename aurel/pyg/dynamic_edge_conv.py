@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,34 +15,34 @@ from aurel.pyg.edges import edge_index_of
 from aurel.pyg.knn import nearest
 from aurel.pyg.reduce_edges import reduce_edges
 
-AGGREGATIONS = ("max", "mean", "sum", "add")
+Aggregation = Literal["max", "mean", "sum", "add"]
 
 
 class DynamicEdgeConv(nn.Module):
-    r"""Map the edges from the k nearest nodes, and reduce those of each node.
+    r"""Map the edges from the k nearest nodes, and aggregate those of each node.
 
     .. math:: y_i = \max_{j \in \mathcal{N}(i)} h([x_i ; x_j - x_i])
 
-    Takes the place of ``torch_geometric.nn.DynamicEdgeConv`` (Wang et al., ACM TOG 2019), with the
-    same numbers and the same keys in a checkpoint, and needs no compiled extension. A node is among
-    its own neighbors. The parameters of `nn` stay as they are given.
+    A replacement of ``torch_geometric.nn.DynamicEdgeConv`` (Wang et al., ACM TOG 2019), with the
+    same numbers and the same keys in a checkpoint, and without a compiled extension. A node is one
+    of its own neighbors. The constructor does not change the parameters of `nn`.
 
     Args:
         nn: h, a module that maps (E, 2C) to (E, C').
-        k: number of neighbors, 1 or more; a smaller graph gives all it has.
+        k: number of neighbors, 1 or more; in a smaller graph, all nodes.
         aggr: "max", whose gradient goes to the nearest neighbor that attains it, "mean", "sum",
-            or "add", which is another name for "sum".
+            or "add", an alias of "sum".
 
     Raises:
         ValueError: `aggr` is none of these.
     """
 
-    def __init__(self, nn: Callable[[Tensor], Tensor], k: int, aggr: str = "max") -> None:
+    def __init__(self, nn: Callable[[Tensor], Tensor], k: int, aggr: Aggregation = "max") -> None:
         super().__init__()
-        check_choice("aggr", aggr, AGGREGATIONS)
+        check_choice("aggr", aggr, get_args(Aggregation))
         self.nn = nn
         self.k = k
-        self.aggr = aggr
+        self.aggr: Aggregation = aggr
 
     def reset_parameters(self) -> None:
         """Initialize the parameters of `nn` again."""
@@ -53,7 +53,7 @@ class DynamicEdgeConv(nn.Module):
         x: Tensor | tuple[Tensor, Tensor],
         batch: Tensor | tuple[Tensor | None, Tensor | None] | None = None,
     ) -> Tensor:
-        """Convolve.
+        """Return the convolved nodes.
 
         Args:
             x: (M, C), or sources (Q, C) and targets (M, C).
@@ -70,10 +70,10 @@ class DynamicEdgeConv(nn.Module):
         batches = batch if isinstance(batch, tuple) else (batch, batch)
         neighbors = nearest(sources, nodes, self.k, *batches)
         source, target = edge_index_of(neighbors)
-        own = F.embedding(target, nodes)
-        edges = self.nn(torch.cat((own, F.embedding(source, sources) - own), dim=-1))
+        center = F.embedding(target, nodes)
+        edges = self.nn(torch.cat((center, F.embedding(source, sources) - center), dim=-1))
         degree = (neighbors >= 0).sum(1)
-        reduce = cast(Reduce, "sum" if self.aggr == "add" else self.aggr)
+        reduce: Reduce = "sum" if self.aggr == "add" else self.aggr
         return reduce_edges(edges, torch.arange(len(edges), device=edges.device), degree, reduce)
 
     def extra_repr(self) -> str:

@@ -16,7 +16,7 @@ def edge_index_of(neighbors: Tensor) -> Tensor:
     """Return the edges (2, E) of neighbor lists (M, K), by target, nearest first.
 
     Args:
-        neighbors: int64 rows, -1 in empty slots, as `aurel.ops.ragged_knn_graph` gives.
+        neighbors: int64 rows, -1 in empty slots, as `aurel.ops.ragged_knn_graph` returns.
     """
     check_shape("neighbors", neighbors, "M K")
     target, slot = (neighbors >= 0).nonzero(as_tuple=True)
@@ -31,7 +31,7 @@ def neighbors_of(edge_index: Tensor, num_nodes: int) -> Tensor:
         num_nodes: number M of nodes.
 
     Returns:
-        int64, -1 in empty slots; K is the most edges that lead to one node, 1 at least.
+        int64, -1 in empty slots; K is the largest number of edges to one node, 1 at least.
 
     Raises:
         ValueError: `edge_index` has the wrong shape or dtype, or names a node that does not exist.
@@ -40,7 +40,7 @@ def neighbors_of(edge_index: Tensor, num_nodes: int) -> Tensor:
 
 
 def by_target(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-    """Return the sources (E,) sorted by target, and how many edges lead to each node, (M,).
+    """Return the sources (E,) sorted by target, and the number of edges to each node, (M,).
 
     Raises:
         ValueError: as `neighbors_of`.
@@ -51,7 +51,7 @@ def by_target(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
 
 
 def padded_lists(source: Tensor, degree: Tensor) -> Tensor:
-    """Return the lists (M, K) of what `by_target` gives, -1 in empty slots."""
+    """Return the lists (M, K) for the result of `by_target`, -1 in empty slots."""
     longest = int(degree.max()) if len(degree) else 0
     lists = source.new_full((len(degree), max(1, longest)), -1)
     lists[targets(source, degree), positions(degree, len(source))] = source
@@ -59,7 +59,7 @@ def padded_lists(source: Tensor, degree: Tensor) -> Tensor:
 
 
 def targets(source: Tensor, degree: Tensor) -> Tensor:
-    """Return the target (E,) of each edge of what `by_target` gives."""
+    """Return the target (E,) of each edge in the result of `by_target`."""
     nodes = torch.arange(len(degree), device=degree.device)
     return nodes.repeat_interleave(degree, output_size=len(source))
 
@@ -85,10 +85,10 @@ def check_edge_index(edge_index: Tensor, num_nodes: int) -> None:
 def complete_graph(batch: Tensor) -> Tensor:
     """Return all edges (2, E) within graphs, loops included, by target, then by source.
 
-    The order of what `Ragged` takes and gives for pairs of nodes.
+    `Ragged` takes and returns pairs of nodes in this order.
 
     Args:
-        batch: (M,) int64, the graph of each node, sorted. Numbers may be left out.
+        batch: (M,) int64, the graph of each node, sorted. Numbers may be skipped.
 
     Raises:
         ValueError: `batch` has the wrong shape, or is not sorted.

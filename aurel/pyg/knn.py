@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from aurel.ops.arguments import check_choice
+from aurel.ops.distances import Metric
 from aurel.ops.ragged_knn_graph import ragged_knn_graph
 from aurel.pyg.edges import edge_index_of
 
-FLOWS = ("source_to_target", "target_to_source")
+Flow = Literal["source_to_target", "target_to_source"]
 
 
 def knn_graph(
@@ -17,26 +20,26 @@ def knn_graph(
     k: int,
     batch: Tensor | None = None,
     loop: bool = False,
-    flow: str = "source_to_target",
+    flow: Flow = "source_to_target",
     cosine: bool = False,
     num_workers: int = 1,
     batch_size: int | None = None,
 ) -> Tensor:
     """Return the edges to every node from the `k` nearest nodes of its graph.
 
-    Takes the place of ``torch_geometric.nn.knn_graph`` and needs no compiled extension. Nodes that
-    coincide have `k` neighbors as all others, ties going to the lowest index.
+    A replacement of ``torch_geometric.nn.knn_graph`` without a compiled extension. Equal nodes have
+    `k` neighbors like all others; ties go to the lowest index.
 
     Args:
         x: node features, (M, C), floating point.
-        k: number of neighbors, 1 or more; a smaller graph gives all it has.
+        k: number of neighbors, 1 or more; in a smaller graph, all nodes.
         batch: (M,) int64, the graph of each node, sorted; None for one graph.
-        loop: a node may choose itself.
+        loop: a node may be its own neighbor.
         flow: "source_to_target" for edges from the neighbor to the node, "target_to_source" for
             the rows in the other order.
-        cosine: choose by the cosine instead of the Euclidean distance.
-        num_workers: without effect.
-        batch_size: without effect.
+        cosine: compare by the cosine instead of the Euclidean distance.
+        num_workers: not used.
+        batch_size: not used.
 
     Returns:
         (2, E) int64, by node, nearest first.
@@ -45,7 +48,7 @@ def knn_graph(
         ValueError: an argument has the wrong shape, dtype or value.
         TypeError: an argument has the wrong type.
     """
-    check_choice("flow", flow, FLOWS)
+    check_choice("flow", flow, get_args(Flow))
     batch = one_graph(x) if batch is None else batch
     neighbors = ragged_knn_graph(x, batch, k, "cosine" if cosine else "l2", loop=loop)
     edges = edge_index_of(neighbors)
@@ -64,17 +67,17 @@ def knn(
 ) -> Tensor:
     """Return, for every row of `y`, the `k` nearest rows of `x` in the same graph.
 
-    Takes the place of ``torch_geometric.nn.knn`` and needs no compiled extension.
+    A replacement of ``torch_geometric.nn.knn`` without a compiled extension.
 
     Args:
-        x: features of the nodes to choose from, (Q, C), floating point.
-        y: features of the nodes that choose, (P, C).
-        k: number of neighbors, 1 or more; a smaller graph gives all it has.
+        x: features of the sources, (Q, C), floating point.
+        y: features of the targets, (P, C).
+        k: number of neighbors, 1 or more; in a smaller graph, all nodes.
         batch_x: (Q,) int64, the graph of each row of x, sorted; None for one graph.
         batch_y: (P,) int64, the graph of each row of y, sorted; None for one graph.
-        cosine: choose by the cosine instead of the Euclidean distance.
-        num_workers: without effect.
-        batch_size: without effect.
+        cosine: compare by the cosine instead of the Euclidean distance.
+        num_workers: not used.
+        batch_size: not used.
 
     Returns:
         (2, E) int64, rows of y above rows of x, by row of y, nearest first.
@@ -83,22 +86,27 @@ def knn(
         ValueError: an argument has the wrong shape, dtype or value.
         TypeError: an argument has the wrong type.
     """
-    metric = "cosine" if cosine else "l2"
+    metric: Metric = "cosine" if cosine else "l2"
     return edge_index_of(nearest(x, y, k, batch_x, batch_y, metric)).flip(0)
 
 
 def nearest(
-    x: Tensor, y: Tensor, k: int, batch_x: Tensor | None, batch_y: Tensor | None, metric: str = "l2"
+    x: Tensor,
+    y: Tensor,
+    k: int,
+    batch_x: Tensor | None,
+    batch_y: Tensor | None,
+    metric: Metric = "l2",
 ) -> Tensor:
     """Return the lists, (P, K), of the `k` nearest rows of x for every row of y."""
     if (batch_x is None) != (batch_y is None):
-        missing, given = ("batch_x", batch_y) if batch_x is None else ("batch_y", batch_x)
-        if given is not None and bool((given != 0).any()):
-            raise ValueError(f"{missing} must be given where there are several graphs, got None")
-    own = x is y and batch_x is batch_y
+        missing, other = ("batch_x", batch_y) if batch_x is None else ("batch_y", batch_x)
+        if other is not None and bool((other != 0).any()):
+            raise ValueError(f"{missing} must be a tensor for several graphs, got None")
+    same = x is y and batch_x is batch_y
     batch_x = one_graph(x) if batch_x is None else batch_x
     batch_y = one_graph(y) if batch_y is None else batch_y
-    if own:  # backends and kernels can do more with these
+    if same:  # for which backends and kernels have faster code
         return ragged_knn_graph(x, batch_x, k, metric)
     return ragged_knn_graph(y, batch_y, k, metric, sources=x, source_batch=batch_x)
 

@@ -1,4 +1,4 @@
-"""Where the nodes of graphs of any size lie in a dense batch."""
+"""Slots of the nodes of graphs of any size in a dense batch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Form = Literal["graph", "node", "pair"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Places of M nodes in a dense batch of B graphs with N slots each.
+    """Slots of M nodes in a dense batch of B graphs with N slots each.
 
     Args:
         batch: (M,) int64, the graph of each node, sorted.
-        slot: (M,) int64, its place in that graph.
+        slot: (M,) int64, its slot in that graph.
         mask: (B, N) bool, True where there is a node.
     """
 
@@ -29,35 +29,35 @@ class Layout:
     mask: Tensor
 
     def pad(self, x: Tensor, form: Form = "node") -> Tensor:
-        """Return the dense form of `x`, zeros where there is nothing.
+        """Return the dense form of `x`, zero in empty slots.
 
         Args:
             x: (M, ...) for nodes; (E, ...) for pairs, in the order of `complete_graph`; (B, ...)
-                for graphs, which stays as it is.
-            form: what the rows of x are.
+                for graphs, which is returned unchanged.
+            form: what the rows of x belong to.
 
         Returns:
             (B, N, ...) for nodes, (B, N, N, ...) for pairs, a row for each target.
 
         Raises:
-            ValueError: there are not as many rows as pairs.
+            ValueError: the number of rows is not that of the pairs.
         """
         if form == "graph":
             return x
-        places = self._places(form)
-        if len(x) != len(places[0]):
+        indices = self._indices(form)
+        if len(x) != len(indices[0]):
             raise ValueError(
-                f"edges must be all {len(places[0])} pairs of nodes of a graph, as complete_graph "
-                f"lists them, got {len(x)}"
+                f"edges must be all {len(indices[0])} pairs of nodes of a graph, in the order of "
+                f"complete_graph, got {len(x)}"
             )
         sizes = (*self.mask.shape, *self.mask.shape[1:]) if form == "pair" else self.mask.shape
-        return x.new_zeros(*sizes, *x.shape[1:]).index_put(places, x)
+        return x.new_zeros(*sizes, *x.shape[1:]).index_put(indices, x)
 
     def unpad(self, dense: Tensor, form: Form = "node") -> Tensor:
-        """Return the rows of what `pad` gives."""
-        return dense if form == "graph" else dense[self._places(form)]
+        """Return the rows of a dense form: undo `pad`."""
+        return dense if form == "graph" else dense[self._indices(form)]
 
-    def _places(self, form: Form) -> tuple[Tensor, ...]:
+    def _indices(self, form: Form) -> tuple[Tensor, ...]:
         if form == "node":
             return self.batch, self.slot
         source, target = complete_graph(self.batch)
@@ -72,20 +72,20 @@ def lay_out(
     num_slots: int | None = None,
     least_slots: int = 0,
 ) -> Layout:
-    """Place nodes in a dense batch.
+    """Return the slots of nodes in a dense batch.
 
     Args:
         batch: (M,) int64, the graph of each node, sorted.
-        slot: (M,) int64, which of the `num_slots` each node is, no two of a graph alike. None for
+        slot: (M,) int64, which of the `num_slots` each node is, different within a graph. None for
             its position in its graph.
-        num_graphs: number B of graphs; None for those that `batch` names.
-        num_slots: number N of slots, each with a meaning of its own, such as an action unit; None
-            for as many as the largest graph has nodes.
+        num_graphs: number B of graphs; None for those in `batch`.
+        num_slots: number N of slots, each of which has a meaning, such as an action unit; None
+            for the number of nodes of the largest graph.
         least_slots: the fewest slots where `num_slots` is None.
 
     Raises:
-        ValueError: a node has no place, or two have one; or `slot` is None, and a graph has not
-            `num_slots` nodes.
+        ValueError: a node has no slot, or two have the same; or `slot` is None, and a graph does
+            not have `num_slots` nodes.
     """
     graphs = int(batch[-1]) + 1 if len(batch) else 0
     if num_graphs is None:
@@ -97,8 +97,8 @@ def lay_out(
         slot = positions(sizes, len(batch))
         if num_slots is not None and bool(((sizes != num_slots) & (sizes > 0)).any()):
             raise ValueError(
-                f"slot must say which of the {num_slots} nodes there are, where graphs lack "
-                f"some, got None for graphs of {sizes.unique().tolist()} nodes"
+                f"slot must be a tensor where graphs have fewer than {num_slots} nodes, got None "
+                f"for graphs of {sizes.unique().tolist()} nodes"
             )
     check_shape("slot", slot, "M", M=len(batch))
     if slot.dtype != torch.int64:
@@ -113,5 +113,5 @@ def lay_out(
     mask = torch.zeros(num_graphs, num_slots, dtype=torch.bool, device=batch.device)
     mask[batch, slot] = True
     if int(mask.sum()) != len(batch):
-        raise ValueError("slot must differ among the nodes of a graph")
+        raise ValueError("slot must differ between nodes of a graph, got the same for two")
     return Layout(batch, slot, mask)

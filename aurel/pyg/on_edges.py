@@ -1,4 +1,4 @@
-"""The graph convolutions on edges of the caller's."""
+"""The graph convolutions on edges of the caller."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aurel.layers.edge_graph_conv import EdgeGraphConv
-from aurel.layers.gin_graph_conv import GINGraphConv
+from aurel.layers.graph_convs import (
+    EdgeGraphConv,
+    GINGraphConv,
+    MaxRelativeGraphConv,
+    NeighborGraphConv,
+    SAGEGraphConv,
+)
 from aurel.layers.linear_norm import LinearNorm, grouped_linear, interleave
 from aurel.layers.masked_norm import batch_norm
-from aurel.layers.max_relative_graph_conv import MaxRelativeGraphConv
-from aurel.layers.neighborhood import NeighborGraphConv
 from aurel.layers.plain import is_plain
-from aurel.layers.sage_graph_conv import SAGEGraphConv
 from aurel.ops.arguments import check_shape
 from aurel.pyg.edges import by_target, targets
 from aurel.pyg.reduce_edges import reduce_edges
 
 
 class OnEdges(nn.Module):
-    r"""Run a graph convolution on edges of the caller's, as PyTorch Geometric's own layers do.
+    r"""Run a graph convolution on edges of the caller, as layers of PyTorch Geometric do.
 
-    Parallel edges and loops count as they are given. Work and memory grow with the nodes and the
-    edges, not with the most edges that lead to one node.
+    Parallel edges and loops count like all edges. Work and memory grow with the nodes and the
+    edges, not with the largest number of edges to one node.
 
     Args:
         layer: `MaxRelativeGraphConv`, `EdgeGraphConv`, `GINGraphConv` or `SAGEGraphConv`.
@@ -45,7 +47,7 @@ class OnEdges(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """Convolve.
+        """Return the convolved nodes.
 
         Args:
             x: (M, C).
@@ -69,17 +71,17 @@ def _max_relative(layer: MaxRelativeGraphConv, x: Tensor, source: Tensor, degree
 
 def _edge(layer: EdgeGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Tensor:
     """Map both ends as nodes, then add them edge by edge: the sum is W [x_i ; x_j - x_i] + b."""
-    part = layer.project
-    if not is_plain(part, LinearNorm):
-        own, other = F.embedding(targets(source, degree), x), F.embedding(source, x)
-        edges = interleave(own, other - own)
-        edges = F.gelu(part(edges, _all_present(edges)))
+    linear = layer.project
+    if not is_plain(linear, LinearNorm):
+        center = F.embedding(targets(source, degree), x)
+        edges = interleave(center, F.embedding(source, x) - center)
+        edges = F.gelu(linear(edges, _all_present(edges)))
         return reduce_edges(edges, torch.arange(len(edges), device=edges.device), degree, "max")
-    center, difference = part.weight[:, ::2], part.weight[:, 1::2]
-    own = grouped_linear(x, center - difference, part.bias, part.groups)
-    other = grouped_linear(x, difference.contiguous(), None, part.groups)
-    edges = F.embedding(targets(source, degree), own) + F.embedding(source, other)
-    edges = F.gelu(batch_norm(part.norm, edges, _all_present(edges)))
+    itself, difference = linear.weight[:, ::2], linear.weight[:, 1::2]
+    of_target = grouped_linear(x, itself - difference, linear.bias, linear.groups)
+    of_source = grouped_linear(x, difference.contiguous(), None, linear.groups)
+    edges = F.embedding(targets(source, degree), of_target) + F.embedding(source, of_source)
+    edges = F.gelu(batch_norm(linear.norm, edges, _all_present(edges)))
     return reduce_edges(edges, torch.arange(len(edges), device=edges.device), degree, "max")
 
 
@@ -95,7 +97,7 @@ def _sage(layer: SAGEGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Te
 
 
 def _all_present(x: Tensor) -> Tensor:
-    """Return a mask of all rows: it keeps statistics those of a dense batch with a mask."""
+    """Return a mask of all rows, with which statistics are computed as for a masked batch."""
     return torch.ones(len(x), dtype=torch.bool, device=x.device)
 
 

@@ -1,4 +1,4 @@
-"""The relation layers on graphs of any size, in PyTorch Geometric's form."""
+"""The relation layers on graphs of any size, in the form of PyTorch Geometric."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.cross_attention import CrossAttention
 from aurel.layers.cross_region_gat import CrossRegionGAT
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
+from aurel.layers.graph_convs import NeighborGraphConv
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
-from aurel.layers.neighborhood import NeighborGraphConv
 from aurel.layers.node_transformer import NodeTransformer
 from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
 from aurel.ops.arguments import check_shape
@@ -25,7 +25,7 @@ from aurel.pyg.layout import Form, Layout, lay_out
 
 Edges = tuple[Tensor, Tensor]
 
-# What a layer takes and gives: something a graph, a node or a pair of nodes. Others: nodes.
+# Inputs and outputs of a layer: rows for graphs, nodes or pairs of nodes. Others: nodes.
 _FORMS: dict[type[nn.Module], tuple[tuple[Form, ...], tuple[Form, ...]]] = {
     AUSpecificFeatures: (("graph",), ("node",)),
     CrossAttention: (("node", "graph"), ("node",)),
@@ -39,19 +39,19 @@ _NODES: tuple[tuple[Form, ...], tuple[Form, ...]] = (("node",), ("node",))
 class Ragged(nn.Module):
     r"""Run a relation layer on graphs of any size: nodes (M, C) and the graph of each, (M,).
 
-    The numbers are those of the layer on a dense batch with a mask of the nodes that exist; so
-    are gradients and running statistics, and the weights are the layer's own. A graph with fewer
-    than K nodes gives each of its nodes all of them for neighbors.
+    Results, gradients and running statistics are those of the layer on a dense batch with a mask of
+    the nodes that exist; the weights are those of the layer. In a graph with fewer than K nodes,
+    all of them are neighbors of each node.
 
     The four convolutions over neighbor lists (`MaxRelativeGraphConv`, `EdgeGraphConv`,
     `GINGraphConv`, `SAGEGraphConv`) and `SelfAdjustingGCN` run without padding, as one large graph
     whose neighbors `ragged_knn_graph` finds; with ``aurel.use_backend("pyg")`` torch-cluster and
-    torch-scatter serve them. `NodeTransformer` runs on graphs of about the same size at a time.
-    Every other layer runs on a dense batch of the graphs that have nodes, which "pyg" refuses; so
-    does `SelfAdjustingGCN` on a fixed graph, or while it drops paths.
+    torch-scatter compute them. `NodeTransformer` runs on graphs of about the same size at a time.
+    Every other layer runs on a dense batch of the graphs that have nodes, for which "pyg" raises;
+    so does `SelfAdjustingGCN` on a fixed graph, or while it drops paths.
 
-    A layer that knows its nodes one by one (`num_nodes`, `regions` or a fixed graph) must know
-    which of them each node is: `slot`.
+    A layer with parameters or edges for each node (`num_nodes`, `regions` or a fixed graph)
+    requires `slot`, which of these nodes each node is.
 
     ==========================  ==========================  =========================  ============
     layer                       x                           other                      returns
@@ -65,13 +65,13 @@ class Ragged(nn.Module):
     ==========================  ==========================  =========================  ============
 
     with the E pairs of nodes in the order of `complete_graph`. `TokenFusion`, which takes four
-    things, is not served, nor are the layers without a mask, which `aurel.layers` names.
+    inputs, is not supported, nor are the layers without a mask, which `aurel.layers` lists.
 
     Args:
         layer: a layer of `aurel.layers` that takes a mask; or another that takes nodes and a mask.
 
     Raises:
-        ValueError: the layer takes no mask, or more than the table says.
+        ValueError: the layer takes no mask, or other inputs than those in the table.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -102,32 +102,32 @@ class Ragged(nn.Module):
         *,
         return_graph: bool = False,
     ) -> Any:
-        r"""Run the layer.
+        r"""Return the result of the layer.
 
         Args:
-            x: what the layer takes, see above.
+            x: the first input of the layer, see the table.
             batch: (M,) int64, the graph of each node, sorted; None for one graph.
             slot: (M,) int64, which of the layer's nodes each node is; may be None where all
                 graphs have all nodes in their order, or where the layer treats them alike.
-            other: what the layer takes besides, see above.
+            other: the other input of the layer, see the table.
             return_graph: return the graph as well: `edge_index` (2, E) from source to target,
                 and the weights (E,). A tuple of these if the layer builds several.
 
         Returns:
-            What the layer gives, a row a node or a pair of nodes.
+            The result of the layer, one row for each node or pair of nodes.
 
         Raises:
             ValueError: an argument has the wrong shape, dtype or value.
         """
         name = type(self.layer).__name__
         if other is not None and len(self.inputs) == 1:
-            raise ValueError(f"other must be None for {name}")
-        given = [x] if other is None else [x, other]
-        if len(given) < self.required:
-            raise ValueError(f"other must be given for {name}, got None")
+            raise ValueError(f"other must be None for {name}, got {type(other).__name__}")
+        inputs = [x] if other is None else [x, other]
+        if len(inputs) < self.required:
+            raise ValueError(f"other must be a tensor for {name}, got None")
         if batch is None:
             if self.inputs[0] == "graph":
-                raise ValueError("batch must be given for a layer that makes nodes, got None")
+                raise ValueError("batch must be a tensor for a layer of tokens, got None")
             batch = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if isinstance(self.layer, NeighborGraphConv):
             return self._convolve(self.layer, x, batch, return_graph)
@@ -137,18 +137,18 @@ class Ragged(nn.Module):
         check_batch_values(batch)
         if isinstance(self.layer, NodeTransformer):
             return self._by_size(x, batch, return_graph)
-        return self._on_dense(given, batch, slot, return_graph)
+        return self._on_dense(inputs, batch, slot, return_graph)
 
     def _on_dense(
-        self, given: list[Tensor], batch: Tensor, slot: Tensor | None, return_graph: bool
+        self, inputs: list[Tensor], batch: Tensor, slot: Tensor | None, return_graph: bool
     ) -> Any:
-        layout, given = self._lay_out(given, batch, slot)
-        dense = map(layout.pad, given, self.inputs)
+        layout, inputs = self._lay_out(inputs, batch, slot)
+        dense = map(layout.pad, inputs, self.inputs)
         options = {"return_graph": True} if return_graph else {}
         result = self.layer(*dense, mask=layout.mask, **options)
         result, graph = result if return_graph else (result, None)
-        parts = result if isinstance(result, tuple) else (result,)
-        out = tuple(map(layout.unpad, parts, self.outputs))
+        outputs = result if isinstance(result, tuple) else (result,)
+        out = tuple(map(layout.unpad, outputs, self.outputs))
         rows = out if len(out) > 1 else out[0]
         if graph is None:
             return rows
@@ -157,7 +157,7 @@ class Ragged(nn.Module):
         return rows, tuple(_edges(each, layout) for each in graph)
 
     def _by_size(self, x: Tensor, batch: Tensor, return_graph: bool) -> Any:
-        """Run a layer without batch statistics on graphs of about the same size at a time."""
+        """Return the result of a layer without batch statistics, for graphs of similar sizes."""
         sizes = batch.unique_consecutive(return_counts=True)[1]
         # frexp's exponent grows where the size reaches a power of two.
         width = sizes.double().frexp().exponent.repeat_interleave(sizes, output_size=len(batch))
@@ -170,7 +170,7 @@ class Ragged(nn.Module):
             return torch.cat(results)[order]
         out = torch.cat([rows for rows, _ in results])[order]
         blocks = zip(*(graphs for _, graphs in results), strict=True)
-        return out, tuple(_joined(block, groups) for block in blocks)
+        return out, tuple(_concatenated(block, groups) for block in blocks)
 
     def _convolve(
         self, layer: NeighborGraphConv, x: Tensor, batch: Tensor, return_graph: bool
@@ -186,22 +186,22 @@ class Ragged(nn.Module):
         check_shape("x", x, "M C", C=layer.in_channels)
         check_batch(batch, x)
 
-        def graph_of(x: Tensor, mask: Tensor | None) -> Tensor:
+        def find_neighbors(x: Tensor, mask: Tensor | None) -> Tensor:
             if layer.graph == "self":
-                return layer.listen(x, mask)
+                return layer.block_neighbors(x, mask)
             return ragged_knn_graph(x[0], batch, layer.k, layer.metric)[None]
 
-        out, lists = layer.convolve(x[None], _all_present(x), graph_of)
+        out, lists = layer.convolve(x[None], _all_present(x), find_neighbors)
         graphs = tuple(_listed(neighbors[0], x) for neighbors in lists)
         return (out[0], graphs) if return_graph else out[0]
 
     def _lay_out(
-        self, given: list[Tensor], batch: Tensor, slot: Tensor | None
+        self, inputs: list[Tensor], batch: Tensor, slot: Tensor | None
     ) -> tuple[Layout, list[Tensor]]:
-        """Return places in a dense batch of the graphs that have nodes, and their inputs."""
+        """Return slots in a dense batch of the graphs that have nodes, and the inputs of these."""
         numbers, graph = batch.unique_consecutive(return_inverse=True)
         present = []
-        for form, part in zip(self.inputs, given, strict=False):
+        for form, part in zip(self.inputs, inputs, strict=False):
             if form == "node":
                 check_batch(batch, part)
             elif form == "graph":
@@ -222,12 +222,12 @@ class Ragged(nn.Module):
 
 
 def _one_graph(layer: nn.Module, x: Tensor, neighbors: Tensor) -> Tensor:
-    """Convolve all nodes as one graph."""
+    """Return the nodes, convolved as one graph."""
     return layer(x[None], _all_present(x), neighbors=neighbors[None])[0]
 
 
 def _all_present(x: Tensor) -> Tensor:
-    """Return a mask for all nodes as one graph: it keeps statistics those of a masked batch."""
+    """Return a mask of all nodes as one graph; statistics are then those of a masked batch."""
     return torch.ones(1, len(x), dtype=torch.bool, device=x.device)
 
 
@@ -236,7 +236,7 @@ def _listed(neighbors: Tensor, x: Tensor) -> Edges:
     return edge_index, x.new_ones(edge_index.shape[1])
 
 
-def _joined(parts: Sequence[Edges], groups: list[Tensor]) -> Edges:
+def _concatenated(parts: Sequence[Edges], groups: list[Tensor]) -> Edges:
     """Return the edges of all groups by target, `groups` holding the nodes of each."""
     pairs = zip(groups, parts, strict=True)
     edges = torch.cat([nodes[edge_index] for nodes, (edge_index, _) in pairs], dim=1)
@@ -245,12 +245,12 @@ def _joined(parts: Sequence[Edges], groups: list[Tensor]) -> Edges:
 
 
 def _needs_no_padding(layer: SelfAdjustingGCN) -> bool:
-    """Return whether nodes are all alike, and no graph is treated as a whole."""
+    """Return whether the layer treats all nodes alike, and no graph as a whole."""
     return layer.graph != "fixed" and not (layer.training and layer.drop_path > 0)
 
 
 def _num_slots(layer: nn.Module) -> int | None:
-    """Return how many nodes the layer knows one by one, None if it treats all alike."""
+    """Return the number of nodes that the layer distinguishes, None if it treats all alike."""
     if isinstance(layer, CrossRegionGAT):
         return len(layer.regions)
     if isinstance(layer, SelfAdjustingGCN):

@@ -1,4 +1,4 @@
-"""Reductions over the edges that lead to each node, whatever their number."""
+"""Reductions over the edges to each node, however many there are."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from aurel.pyg.edges import padded_lists, targets
 
 
 def reduce_edges(values: Tensor, source: Tensor, degree: Tensor, reduce: Reduce) -> Tensor:
-    """Reduce the rows of `values` that the edges of each node name.
+    """Return the reduction of the rows of `values` over the edges to each node.
 
-    Where nodes have about the same number of edges, `neighbor_aggregate` serves padded lists;
-    elsewhere these would grow with the nodes times the longest list, and work is edge by edge.
+    Where nodes have about the same number of edges, `neighbor_aggregate` reduces padded lists;
+    elsewhere these would grow with the nodes times the longest list, and edges are scattered.
 
     Args:
         values: (Q, C).
         source: (E,) int64, the row of `values` of each edge, sorted by target.
-        degree: (M,) int64, the number of edges that lead to each node.
+        degree: (M,) int64, the number of edges to each node.
         reduce: "max", whose gradient goes to the first edge that attains it, "mean" or "sum".
 
     Returns:
-        (M, C), 0 where no edge leads.
+        (M, C), 0 for nodes without edges.
     """
     longest = int(degree.max()) if len(degree) else 0
     if longest * len(degree) <= 2 * len(source):
@@ -42,7 +42,7 @@ def reduce_edges(values: Tensor, source: Tensor, degree: Tensor, reduce: Reduce)
 
 
 def _first_maximum(values: Tensor, target: Tensor, degree: Tensor) -> Tensor:
-    """Return the maxima (M, C) of the edges' `values`, (E, C); the first edge wins ties."""
+    """Return the maxima (M, C) of the edges' `values`, (E, C); on ties that of the first edge."""
     shape = len(degree), values.shape[1]
     last = len(values) - 1
     with torch.no_grad():

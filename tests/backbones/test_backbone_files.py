@@ -36,22 +36,22 @@ def test_prefixes_and_wrappers_come_off(name: str, tmp_path: Path) -> None:
     parallel = {f"module.{key}": value for key, value in state.items()}
     content = {"state_dict": parallel, "epoch": 3, "optimizer": {"param_groups": []}}
     backbone = read(name, content, tmp_path)
-    ours = backbone.net.state_dict()
-    assert ours
-    assert all(torch.equal(value, state[key]) for key, value in ours.items())
+    actual = backbone.net.state_dict()
+    assert actual
+    assert all(torch.equal(value, state[key]) for key, value in actual.items())
 
 
 @every_backbone
-def test_all_that_does_not_fit_is_told_at_once(name: str, tmp_path: Path) -> None:
+def test_all_that_does_not_fit_is_raised_at_once(name: str, tmp_path: Path) -> None:
     state = published(name)
-    ours = list(build_backbone(name, **OPTIONS[name]).net.state_dict())
-    missing, misshapen = ours[0], ours[-2]
+    actual = list(build_backbone(name, **OPTIONS[name]).net.state_dict())
+    missing, misshapen = actual[0], actual[-2]
     del state[missing]
     state[misshapen] = torch.zeros(2, 3, 5)
     state["surplus.weight"] = torch.zeros(1)
-    with pytest.raises(RuntimeError) as told:
+    with pytest.raises(RuntimeError) as raised:
         read(name, state, tmp_path)
-    message = str(told.value)
+    message = str(raised.value)
     assert f'Missing key(s) in state_dict: "{missing}"' in message
     assert 'Unexpected key(s) in state_dict: "surplus.weight"' in message
     assert f"size mismatch for {misshapen}: copying a param with shape torch.Size([2, 3" in message

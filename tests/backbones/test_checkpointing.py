@@ -24,10 +24,10 @@ def test_statistics_advance_once_a_step(name: str) -> None:
         images = torch.randn(2, 3, 64, 64)
         for backbone in (plain, recomputed):
             sum(each.sum() for each in backbone(images)).backward()
-    for (key, wanted), got in zip(
+    for (key, expected), got in zip(
         statistics(plain).items(), statistics(recomputed).values(), strict=True
     ):
-        assert torch.equal(got, wanted), key
+        assert torch.equal(got, expected), key
     norms = [module for module in recomputed.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms and all(norm.momentum == 0.1 for norm in norms)
     before = norms[-1].running_mean.clone()

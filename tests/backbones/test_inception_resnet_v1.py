@@ -83,9 +83,9 @@ def model() -> InceptionResnetV1:
 
 
 def test_key_tree(shapes: InceptionResnetV1) -> None:
-    ours = {name: tuple(tensor.shape) for name, tensor in shapes.state_dict().items()}
-    assert ours == expand(KEY_TREE)
-    assert len(ours) == 716
+    actual = {name: tuple(tensor.shape) for name, tensor in shapes.state_dict().items()}
+    assert actual == expand(KEY_TREE)
+    assert len(actual) == 716
 
 
 def test_parameter_counts(shapes: InceptionResnetV1) -> None:
@@ -260,8 +260,8 @@ def test_every_parameter_learns_and_recomputing_changes_no_gradient() -> None:
     plain = gradients()
     backbone.net.set_grad_checkpointing()
     assert backbone.net.repeat_1.grad_checkpointing
-    for ours, wanted in zip(gradients(), plain, strict=True):
-        torch.testing.assert_close(ours, wanted)
+    for actual, expected in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize(("coarse", "groups"), [(False, 24), (True, 7)])

@@ -88,9 +88,9 @@ def small() -> IResNet:
 
 
 def test_key_tree(shapes: IResNet) -> None:
-    ours = {name: tuple(tensor.shape) for name, tensor in shapes.state_dict().items()}
-    assert ours == expand(KEY_TREE)
-    assert len(ours) == 925
+    actual = {name: tuple(tensor.shape) for name, tensor in shapes.state_dict().items()}
+    assert actual == expand(KEY_TREE)
+    assert len(actual) == 925
 
 
 def test_parameter_counts(shapes: IResNet) -> None:
@@ -285,8 +285,8 @@ def test_samples_do_not_meet_and_gradients_are_recomputed(small: IResNet) -> Non
 
     plain = gradients()
     small.set_grad_checkpointing()
-    for ours, wanted in zip(gradients(), plain, strict=True):
-        torch.testing.assert_close(ours, wanted)
+    for actual, expected in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def test_groups_follow_depth() -> None:
@@ -320,14 +320,14 @@ def test_compiles_and_exports() -> None:
     torch.testing.assert_close(program.module()(again), small(again))
 
 
-def test_images_are_normalised_as_the_weights_want_them() -> None:
+def test_images_are_normalized_for_the_weights() -> None:
     pixels = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     images = (pixels - pixels.new_tensor(mean)[:, None, None]) / pixels.new_tensor(std)[
         :, None, None
     ]
     config = build_backbone("iresnet100", **SMALL).data_config
-    ours = Renormalize(config["mean"], config["std"]).double()
-    torch.testing.assert_close(ours(images), (pixels - 0.5) / 0.5, rtol=0, atol=1e-6)
-    assert not ours.state_dict()
+    actual = Renormalize(config["mean"], config["std"]).double()
+    torch.testing.assert_close(actual(images), (pixels - 0.5) / 0.5, rtol=0, atol=1e-6)
+    assert not actual.state_dict()
     assert Renormalize(mean, std)(images) is images

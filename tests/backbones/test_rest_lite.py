@@ -81,9 +81,9 @@ def parameters(model: nn.Module) -> int:
 
 
 def test_key_tree(lite: nn.Module) -> None:
-    ours = {name: tuple(tensor.shape) for name, tensor in lite.state_dict().items()}
-    assert ours == expand(KEY_TREE)
-    assert len(ours) == 194
+    actual = {name: tuple(tensor.shape) for name, tensor in lite.state_dict().items()}
+    assert actual == expand(KEY_TREE)
+    assert len(actual) == 194
 
 
 def test_parameter_counts(lite: nn.Module, tiny: nn.Module) -> None:
@@ -193,18 +193,18 @@ def test_attention_equals_the_publication(heads: int, sr_ratio: int, training: b
 
 
 def test_attention_norms_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    calls = []
     real = rest_blocks.F.layer_norm
 
     def spy(x: Tensor, shape: torch.Size, *args: object, **options: object) -> Tensor:
-        seen.append((x.dtype, options.get("eps")))
+        calls.append((x.dtype, options.get("eps")))
         return real(x, shape, *args, **options)
 
     monkeypatch.setattr(rest_blocks.F, "layer_norm", spy)
     attention = Attention(8, 2, 1).bfloat16()
     out = attention(torch.randn(1, 6, 8, dtype=torch.bfloat16), 2, 3)
     assert out.dtype == torch.bfloat16
-    assert seen == [(torch.float32, 1e-5)]
+    assert calls == [(torch.float32, 1e-5)]
 
 
 def test_pixel_attention_and_stem() -> None:
@@ -289,9 +289,9 @@ def test_final_norm_is_for_the_last_map_only(tiny: nn.Module) -> None:
 def test_indices_of_intermediates(tiny: nn.Module) -> None:
     images = torch.randn(1, 3, 64, 64)
     every = tiny.forward_intermediates(images, intermediates_only=True)
-    for indices, wanted in ((2, [3, 4]), ([1, 3], [1, 3]), ([-1], [4]), (None, range(5))):
+    for indices, expected in ((2, [3, 4]), ([1, 3], [1, 3]), ([-1], [4]), (None, range(5))):
         maps = tiny.forward_intermediates(images, indices, stop_early=True, intermediates_only=True)
-        torch.testing.assert_close(maps, [every[tap] for tap in wanted])
+        torch.testing.assert_close(maps, [every[tap] for tap in expected])
     final, maps = tiny.forward_intermediates(images, [1], stop_early=True)
     assert len(maps) == 1
     torch.testing.assert_close(final, every[1])
@@ -341,8 +341,8 @@ def test_recomputing_activations_changes_no_gradient(tiny: nn.Module) -> None:
     plain = gradients()
     tiny.set_grad_checkpointing()
     assert tiny.stage1.grad_checkpointing and tiny.stage4.grad_checkpointing
-    for ours, wanted in zip(gradients(), plain, strict=True):
-        torch.testing.assert_close(ours, wanted)
+    for actual, expected in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize(("coarse", "groups"), [(False, 13), (True, 6)])

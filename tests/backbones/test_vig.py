@@ -119,16 +119,16 @@ def test_whole_networks(name: str, blocks: Any) -> None:
     model = randomized(timm.create_model(name, num_classes=7).double()).eval()
     images = torch.randn(1, 3, 224, 224, dtype=torch.float64)
     with torch.no_grad():
-        want = plain(model.state_dict(), images, blocks)
-        torch.testing.assert_close(model(images), want, rtol=1e-9, atol=1e-9)
+        expected = plain(model.state_dict(), images, blocks)
+        torch.testing.assert_close(model(images), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_small_network() -> None:
     model = randomized(small().double())
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     blocks = [(2, 1, 2), (2, 1, 1), (2, 1, 1), (3, 1, 1)]
-    want = plain(model.state_dict(), images, blocks)
-    torch.testing.assert_close(model(images), want, rtol=1e-9, atol=1e-9)
+    expected = plain(model.state_dict(), images, blocks)
+    torch.testing.assert_close(model(images), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["vig_ti_224_gelu", "pvig_ti_224_gelu"])
@@ -299,8 +299,8 @@ def test_recomputing_activations_changes_no_gradient() -> None:
     other.set_grad_checkpointing()
     for each in (model, other):
         sum(level.square().sum() for level in each(images)).backward()
-    for ours, wanted in zip(other.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, wanted.grad)
+    for actual, expected in zip(other.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, expected.grad)
     torch.testing.assert_close(dict(other.named_buffers()), dict(model.named_buffers()))
 
 
@@ -310,8 +310,8 @@ def test_initial_parameters() -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             fan = module.weight[0].numel()
-            wanted = (2 / fan) ** 0.5
-            assert module.weight.std().item() == pytest.approx(wanted, rel=0.1), name
+            expected = (2 / fan) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.1), name
             assert not module.bias.any(), name
 
 

@@ -65,9 +65,9 @@ def test_tokens_are_those_of_a_plain_transformer() -> None:
     images = torch.randn(2, 3, 48, 48).double()
     with torch.no_grad():
         (found,) = backbone(images)
-        wanted = plain(backbone.net.state_dict(), images, heads=3, depth=2)
+        expected = plain(backbone.net.state_dict(), images, heads=3, depth=2)
     assert found.shape == (2, 12, 3, 3) and backbone.reductions == [16]
-    torch.testing.assert_close(found.flatten(2).mT, wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.flatten(2).mT, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_every_parameter_learns_and_places_do_not() -> None:

@@ -101,7 +101,7 @@ def test_flip_twice_is_the_picture_again() -> None:
 
 
 def test_flip_needs_both_sides() -> None:
-    with pytest.raises(ValueError, match="cannot be mirrored"):
+    with pytest.raises(ValueError, match="must hold both sides of an AU to be mirrored"):
         horizontal_flip(sample(aus=AUSet.of(["L12"])), AUSet.of(["L12"]))
 
 

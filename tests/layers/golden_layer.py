@@ -1,4 +1,4 @@
-"""Compare a layer of ours with what the authors' layer gave: outputs, gradients, buffers."""
+"""Comparison of a layer with stored results of the authors' layer: outputs, gradients, buffers."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def assert_gradients(
     """Backpropagate and compare every gradient, of inputs and of parameters."""
     torch.autograd.backward(outputs, cotangents)
     for name, tensor in inputs.items():
-        want = torch.from_numpy(arrays[f"{mode}.grad.input.{name}"])
+        expected = torch.from_numpy(arrays[f"{mode}.grad.input.{name}"])
         torch.testing.assert_close(
-            tensor.grad, want, **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}"
+            tensor.grad, expected, **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}"
         )
     # The converters want whole state dicts: buffers stand in where there is no gradient.
     author = with_prefix(arrays, "param.") | with_prefix(arrays, f"{mode}.grad.param.")
-    wanted = convert(author)
+    expected_all = convert(author)
     for name, parameter in layer.named_parameters():
         torch.testing.assert_close(
-            parameter.grad, wanted[name], **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}"
+            parameter.grad, expected_all[name], **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
 def assert_buffers(layer: nn.Module, arrays: Mapping[str, np.ndarray], convert: Convert) -> None:
     """Compare running statistics after one training step."""
     author = with_prefix(arrays, "param.") | with_prefix(arrays, "train.buffer_after.")
-    wanted = convert(author)
+    expected = convert(author)
     for name, buffer in layer.named_buffers():
         torch.testing.assert_close(
-            buffer, wanted[name], **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}"
+            buffer, expected[name], **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}"
         )

@@ -51,11 +51,11 @@ class Head(nn.Module):
 
 
 def convert(author: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    ours = {}
+    actual = {}
     for part, (prefix, function) in PARTS.items():
         own = {k.removeprefix(prefix): v for k, v in author.items() if k.startswith(prefix)}
-        ours |= {f"{part}.{name}": value for name, value in function(own).items()}
-    return ours
+        actual |= {f"{part}.{name}": value for name, value in function(own).items()}
+    return actual
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
@@ -68,8 +68,8 @@ def test_gives_the_authors_numbers(golden: Golden, fold: bool, mode: str) -> Non
     probs, logits = head(tokens)
     outs = [probs, logits.flatten(1, 2)]
     for index, out in enumerate(outs):
-        want = torch.from_numpy(arrays[f"{mode}.out.{index}"])
-        torch.testing.assert_close(out, want, **TOLERANCE)
+        expected = torch.from_numpy(arrays[f"{mode}.out.{index}"])
+        torch.testing.assert_close(out, expected, **TOLERANCE)
     cotangents = [torch.from_numpy(arrays[f"cotangent.{index}"]) for index in range(2)]
     assert_gradients(head, arrays, convert, mode, {"x": tokens}, outs, cotangents)
     if mode == "train":

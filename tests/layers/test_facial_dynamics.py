@@ -55,7 +55,7 @@ def convolve(conv: nn.Conv2d, x: np.ndarray) -> np.ndarray:
     return out
 
 
-def normalise(norm: nn.BatchNorm2d, x: np.ndarray, training: bool) -> np.ndarray:
+def normalize(norm: nn.BatchNorm2d, x: np.ndarray, training: bool) -> np.ndarray:
     mean, variance = numpy_of(norm.running_mean), numpy_of(norm.running_var)
     if training:
         mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3))
@@ -65,7 +65,7 @@ def normalise(norm: nn.BatchNorm2d, x: np.ndarray, training: bool) -> np.ndarray
 
 
 def block(sequence: nn.Sequential, x: np.ndarray, training: bool) -> np.ndarray:
-    return normalise(sequence[1], convolve(sequence[0], x), training)
+    return normalize(sequence[1], convolve(sequence[0], x), training)
 
 
 def oracle(layer: FacialDynamics, maps: list[Tensor], training: bool) -> np.ndarray:
@@ -145,8 +145,8 @@ def test_steady_motion_fades_at_the_ends(k: int, ends: list[float], padding: str
     """The authors' numbers for 15 differences of 1; frames that are repeated do not move."""
     clip = torch.arange(16, dtype=torch.float64).view(1, 16, 1, 1, 1)
     out = passing_through(k, padding)([clip]).flatten()
-    wanted = torch.tensor([*ends, *[1.0] * (16 - 2 * len(ends)), *ends[::-1]]).double()
-    torch.testing.assert_close(out, wanted)
+    expected = torch.tensor([*ends, *[1.0] * (16 - 2 * len(ends)), *ends[::-1]]).double()
+    torch.testing.assert_close(out, expected)
 
 
 def test_padding_matters_for_what_stands_still() -> None:
@@ -195,9 +195,9 @@ def test_nan_stays_in_its_clip_and_within_reach() -> None:
     layer = make(k=2).eval()
     maps = random_maps(2, 9)
     clean = layer(maps)
-    spoilt = [feature_map.detach().clone() for feature_map in maps]
-    spoilt[1][1, 4] = torch.nan
-    out = layer(spoilt)
+    with_nan = [feature_map.detach().clone() for feature_map in maps]
+    with_nan[1][1, 4] = torch.nan
+    out = layer(with_nan)
     # Differences 3 and 4 reach the frames 2 to 6.
     assert out[1, 2:7].isnan().all()
     torch.testing.assert_close(out[0], clean[0])

@@ -1,4 +1,4 @@
-"""GraphBatchNorm is torch's batch normalisation, of what is there."""
+"""GraphBatchNorm is torch's batch normalization, of what is there."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ def pair(
     entries: tuple[int, ...], kind: type[nn.Module] = nn.BatchNorm1d, **options: float | None
 ) -> tuple[GraphBatchNorm, nn.Module]:
     """Return our layer and torch's, with the same random parameters and buffers."""
-    ours = GraphBatchNorm(entries, **options).double()
-    theirs = kind(ours.weight.numel(), **options).double()
+    actual = GraphBatchNorm(entries, **options).double()
+    expected = kind(actual.weight.numel(), **options).double()
     with torch.no_grad():
-        for tensor in (ours.weight, ours.bias, ours.running_mean):
+        for tensor in (actual.weight, actual.bias, actual.running_mean):
             tensor.normal_()
-        ours.running_var.uniform_(0.5, 2.0)
-    theirs.load_state_dict({k: v.flatten() if v.dim() else v for k, v in ours.state_dict().items()})
-    return ours, theirs
+        actual.running_var.uniform_(0.5, 2.0)
+    expected.load_state_dict(
+        {k: v.flatten() if v.dim() else v for k, v in actual.state_dict().items()}
+    )
+    return actual, expected
 
 
-def assert_same_buffers(ours: GraphBatchNorm, theirs: nn.Module) -> None:
+def assert_same_buffers(actual: GraphBatchNorm, expected: nn.Module) -> None:
     for name in BUFFERS:
-        a, b = getattr(ours, name), getattr(theirs, name)
+        a, b = getattr(actual, name), getattr(expected, name)
         torch.testing.assert_close(a.flatten(), b.flatten(), rtol=1e-12, atol=1e-12)
 
 
@@ -38,23 +40,23 @@ def assert_same_buffers(ours: GraphBatchNorm, theirs: nn.Module) -> None:
 @pytest.mark.parametrize("momentum", [0.1, 1.0, None])
 @pytest.mark.parametrize("masked", [False, True], ids=["no mask", "all present"])
 def test_equals_torch(entries, training: bool, momentum: float | None, masked: bool) -> None:
-    ours, theirs = pair(entries, momentum=momentum)
-    ours.train(training), theirs.train(training)
+    actual, reference = pair(entries, momentum=momentum)
+    actual.train(training), reference.train(training)
     mask = torch.ones(4, *entries, dtype=torch.bool) if masked else None
     for _ in range(3):
         x = (torch.randn(4, *entries, 6, dtype=torch.float64) + 3).requires_grad_()
-        out = ours(x, mask)
-        want = theirs(x.flatten(1, -2)).view(x.shape)
-        torch.testing.assert_close(out, want, rtol=1e-11, atol=1e-11)
+        out = actual(x, mask)
+        expected = reference(x.flatten(1, -2)).view(x.shape)
+        torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-11)
         cotangent = torch.randn_like(x)
-        leaves = [(x, ours.weight, ours.bias), (x, theirs.weight, theirs.bias)]
+        leaves = [(x, actual.weight, actual.bias), (x, reference.weight, reference.bias)]
         grads = [
             torch.autograd.grad(y, given, cotangent)
-            for y, given in zip((out, want), leaves, strict=True)
+            for y, given in zip((out, expected), leaves, strict=True)
         ]
         for a, b in zip(*grads, strict=True):
             torch.testing.assert_close(a.flatten(), b.flatten(), rtol=1e-10, atol=1e-10)
-        assert_same_buffers(ours, theirs)
+        assert_same_buffers(actual, reference)
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,15 +68,15 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("origin", [0.0, 7.5])
 def test_affine_needs_the_moments_only(training: bool, origin: float) -> None:
-    ours, theirs = pair((3, 3), nn.BatchNorm2d)
-    ours.train(training), theirs.train(training)
+    actual, reference = pair((3, 3), nn.BatchNorm2d)
+    actual.train(training), reference.train(training)
     x = torch.randn(2, 3, 3, 5, 4, dtype=torch.float64) * 2 + 1
     mean, scatter = moments(x)
-    scale, shift = ours.affine(mean - origin, scatter, 20, origin=torch.tensor(origin).double())
+    scale, shift = actual.affine(mean - origin, scatter, 20, origin=torch.tensor(origin).double())
     out = (x - mean[..., None, None]) * scale[..., None, None] + shift[..., None, None]
-    want = theirs(x.flatten(1, 2)).view(x.shape)
-    torch.testing.assert_close(out, want, rtol=1e-11, atol=1e-11)
-    assert_same_buffers(ours, theirs)
+    expected = reference(x.flatten(1, 2)).view(x.shape)
+    torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-11)
+    assert_same_buffers(actual, reference)
 
 
 def test_masked_statistics_are_of_what_is_there() -> None:

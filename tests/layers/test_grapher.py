@@ -133,26 +133,26 @@ class Oracle:
 def test_computes_its_equation(conv: str, mode: str, shape: str) -> None:
     layer = random_layer(conv, mode, **SHAPES[shape])
     x = torch.randn(3, 8, 4, 6, dtype=torch.float64)
-    want = Oracle(layer)(x)
-    np.testing.assert_allclose(layer(x).detach().numpy(), want, rtol=1e-9, atol=1e-9)
+    expected = Oracle(layer)(x)
+    np.testing.assert_allclose(layer(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
 @every_conv
 def test_running_statistics_are_those_of_what_is_normalized(conv: str) -> None:
     layer = random_layer(conv, "train", k=3, reduction=2)
-    oracle, seen = Oracle(layer), {}
+    oracle, inputs = Oracle(layer), {}
     plain = oracle.norm
-    oracle.norm = lambda x, name: seen.update({name: x}) or plain(x, name)
+    oracle.norm = lambda x, name: inputs.update({name: x}) or plain(x, name)
     x = torch.randn(3, 8, 4, 6, dtype=torch.float64)
     oracle(x)
     layer(x)
     after = layer.state_dict()
-    assert len(seen) == (4 if conv == "sage" else 3)
-    for name, values in seen.items():
+    assert len(inputs) == (4 if conv == "sage" else 3)
+    for name, values in inputs.items():
         flat = values.reshape(-1, values.shape[-1])
         for key, batch in (("mean", flat.mean(0)), ("var", flat.var(0, ddof=1))):
-            want = 0.9 * oracle.state[f"{name}.running_{key}"] + 0.1 * batch
-            np.testing.assert_allclose(after[f"{name}.running_{key}"], want, rtol=1e-9)
+            expected = 0.9 * oracle.state[f"{name}.running_{key}"] + 0.1 * batch
+            np.testing.assert_allclose(after[f"{name}.running_{key}"], expected, rtol=1e-9)
         assert after[f"{name}.num_batches_tracked"] == 1
 
 
@@ -173,8 +173,8 @@ def test_batch_norm_of_nodes_as_a_map_has_the_right_gradient() -> None:
     nn.init.uniform_(norm.weight)
     cotangent = torch.randn(2, 4, 5, 1, dtype=torch.float64)
     (grad,) = torch.autograd.grad(norm(as_map(nodes)), nodes, cotangent)
-    want = cotangent.flatten(2).mT * norm.weight / (1 + norm.eps) ** 0.5
-    torch.testing.assert_close(grad, want)
+    expected = cotangent.flatten(2).mT * norm.weight / (1 + norm.eps) ** 0.5
+    torch.testing.assert_close(grad, expected)
 
 
 def cubic_matrix(length: int, target: int) -> Array:
@@ -206,8 +206,8 @@ def similarity(channels: int, rows: int, columns: int) -> Array:
 def test_relative_positions(reduction: int) -> None:
     got = relative_positions(12, (4, 6), reduction)
     assert got.dtype == torch.float32 and got.shape == (1, 24, 24 // reduction**2)
-    want = -similarity(12, 4, 6) @ cubic_matrix(24, 24 // reduction**2).T
-    np.testing.assert_allclose(got[0], want, atol=1e-6)
+    expected = -similarity(12, 4, 6) @ cubic_matrix(24, 24 // reduction**2).T
+    np.testing.assert_allclose(got[0], expected, atol=1e-6)
 
 
 def test_positions_of_another_map_are_resampled() -> None:
@@ -249,10 +249,10 @@ def test_drop_path() -> None:
     kept = copy.deepcopy(layer)
     kept.drop_path = 0.0
     branch = layer(maps) - maps
-    want = kept(maps) - maps
+    expected = kept(maps) - maps
     gone = ~branch.flatten(1).any(1)
     assert gone.any() and not gone.all()
-    torch.testing.assert_close(branch[~gone], 2 * want[~gone])
+    torch.testing.assert_close(branch[~gone], 2 * expected[~gone])
     torch.testing.assert_close(layer.eval()(maps), kept.eval()(maps))
 
 
@@ -260,16 +260,16 @@ def test_drop_path() -> None:
 def test_trains_in_low_precision_and_round_trips(conv: str) -> None:
     layer = Grapher(8, 3, conv, reduction=2, position_size=(4, 6))
     x = torch.randn(4, 8, 4, 6)
-    want, graph = copy.deepcopy(layer).eval()(x, return_graph=True)
+    expected, graph = copy.deepcopy(layer).eval()(x, return_graph=True)
     with torch.autocast("cpu", torch.bfloat16):
         out = copy.deepcopy(layer)(x)
     out.float().sum().backward()
     assert out.isfinite().all()
     half, half_graph = copy.deepcopy(layer).bfloat16().eval()(x.bfloat16(), return_graph=True)
     assert half.dtype == torch.bfloat16
-    same = (half_graph.neighbors == graph.neighbors).all(2).view(4, 1, 4, 6).expand_as(want)
+    same = (half_graph.neighbors == graph.neighbors).all(2).view(4, 1, 4, 6).expand_as(expected)
     assert same.float().mean() > 0.5
-    torch.testing.assert_close(half.float()[same], want[same], rtol=0.1, atol=0.1)
+    torch.testing.assert_close(half.float()[same], expected[same], rtol=0.1, atol=0.1)
     layer(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
     other = Grapher(8, 3, conv, reduction=2, position_size=(4, 6))
@@ -289,23 +289,23 @@ def test_backends_agree(conv: str, backend: Any) -> None:
     other = copy.deepcopy(layer)
     x = torch.randn(2, 8, 6, 6, dtype=torch.float64, requires_grad=True)
     with use_backend("torch"):
-        want = layer(x)
+        expected = layer(x)
     with use_backend(backend):
         out = other(x)
-    torch.testing.assert_close(out, want)
-    wants = torch.autograd.grad(want.sin().sum(), [x, *layer.parameters()])
+    torch.testing.assert_close(out, expected)
+    expected_parts = torch.autograd.grad(expected.sin().sum(), [x, *layer.parameters()])
     grads = torch.autograd.grad(out.sin().sum(), [x, *other.parameters()])
-    torch.testing.assert_close(grads, wants)
+    torch.testing.assert_close(grads, expected_parts)
 
 
 @every_conv
 def test_any_memory_format(conv: str) -> None:
     layer = random_layer(conv, "eval", reduction=2)
     x = torch.randn(2, 8, 4, 6, dtype=torch.float64)
-    want = layer(x)
+    expected = layer(x)
     last = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     out = layer(last)
-    torch.testing.assert_close(out, want)
+    torch.testing.assert_close(out, expected)
     x.requires_grad_()
     grads = torch.autograd.grad(layer(x).square().sum(), [x, *layer.parameters()])
     others = torch.autograd.grad(out.square().sum(), [last, *layer.parameters()])
@@ -318,11 +318,11 @@ def test_compiles_in_one_graph(mode: str) -> None:
     other = copy.deepcopy(layer)
     x = torch.randn(2, 8, 4, 6, requires_grad=True)
     out = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
-    want = other(x)
-    torch.testing.assert_close(out, want)
+    expected = other(x)
+    torch.testing.assert_close(out, expected)
     grads = torch.autograd.grad(out.sin().sum(), [x, *layer.parameters()])
-    wants = torch.autograd.grad(want.sin().sum(), [x, *other.parameters()])
-    torch.testing.assert_close(grads, wants, rtol=1e-4, atol=1e-4)
+    expected_parts = torch.autograd.grad(expected.sin().sum(), [x, *other.parameters()])
+    torch.testing.assert_close(grads, expected_parts, rtol=1e-4, atol=1e-4)
 
 
 def test_exports_with_a_free_batch() -> None:

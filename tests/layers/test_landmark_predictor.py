@@ -28,7 +28,7 @@ def test_shapes_at_other_map_sizes() -> None:
         assert predictor(torch.randn(3, 4, *map_size), (96, 96)).shape == (3, 5, 2)
 
 
-def test_untrained_output_is_near_the_centre_of_the_image() -> None:
+def test_untrained_output_is_near_the_center_of_the_image() -> None:
     out = LandmarkPredictor(16, map_size=24)(torch.randn(8, 16, 24, 24), (100, 200))
     assert (out[..., 0] - 100).abs().max() < 50
     assert (out[..., 1] - 50).abs().max() < 25

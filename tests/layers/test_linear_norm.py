@@ -47,9 +47,9 @@ def test_statistics_are_those_of_what_is_present(training: bool) -> None:
     masked, packed = trained_norm().train(training), nn.BatchNorm1d(6).double().train(training)
     packed.load_state_dict(masked.state_dict())
     got = run(masked, x, mask, cotangent)
-    want = run(packed, x[mask], None, cotangent[mask])
-    for index, (ours, theirs) in enumerate(zip(got, want, strict=True)):
-        torch.testing.assert_close(ours[mask] if index < 2 else ours, theirs)
+    expected = run(packed, x[mask], None, cotangent[mask])
+    for index, (actual, reference) in enumerate(zip(got, expected, strict=True)):
+        torch.testing.assert_close(actual[mask] if index < 2 else actual, reference)
 
 
 @pytest.mark.parametrize("present", [0, 1])
@@ -74,8 +74,8 @@ def test_layer_is_map_then_norm() -> None:
     nn.init.normal_(layer.norm.weight)
     x = torch.randn(3, 5, 8)
     linear = F.conv1d(x.mT, layer.weight[..., None], layer.bias, groups=4)
-    want = F.batch_norm(linear, None, None, layer.norm.weight, layer.norm.bias, training=True)
-    torch.testing.assert_close(layer(x), want.mT)
+    expected = F.batch_norm(linear, None, None, layer.norm.weight, layer.norm.bias, training=True)
+    torch.testing.assert_close(layer(x), expected.mT)
     assert repr(layer).startswith("LinearNorm(\n  8, 12, groups=4")
 
 

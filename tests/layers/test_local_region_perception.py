@@ -63,27 +63,27 @@ def test_only_the_network_that_wins_a_position_learns_from_it() -> None:
 def test_positions_do_not_meet() -> None:
     layer = LocalRegionPerception(8, reduction=2)
     x = torch.randn(3, 8, 4, 5)
-    spoilt = x.clone()
-    spoilt[1, 3, 0, 2] = torch.nan
-    out, wanted = layer(spoilt), layer(x)
+    with_nan = x.clone()
+    with_nan[1, 3, 0, 2] = torch.nan
+    out, expected = layer(with_nan), layer(x)
     assert out[1, :, 0, 2].isnan().all()
     same = torch.ones(3, 4, 5, dtype=torch.bool)
     same[1, 0, 2] = False
-    torch.testing.assert_close(out.movedim(1, -1)[same], wanted.movedim(1, -1)[same])
+    torch.testing.assert_close(out.movedim(1, -1)[same], expected.movedim(1, -1)[same])
     assert layer(x[:0]).shape == (0, 8, 4, 5)
-    torch.testing.assert_close(layer(x.contiguous(memory_format=torch.channels_last)), wanted)
+    torch.testing.assert_close(layer(x.contiguous(memory_format=torch.channels_last)), expected)
 
 
 def test_low_precision() -> None:
     layer = LocalRegionPerception(32)
     x = torch.randn(2, 32, 7, 7)
-    wanted = layer(x)
+    expected = layer(x)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = layer(x)
     half = deepcopy(layer).bfloat16()(x.bfloat16())
     assert half.dtype == torch.bfloat16
     for out in (mixed, half):
-        assert (out - wanted).abs().max() < 0.02 * wanted.abs().max()
+        assert (out - expected).abs().max() < 0.02 * expected.abs().max()
 
 
 def test_compiles_in_one_graph() -> None:

@@ -10,7 +10,7 @@ from aurel.layers.multi_scale_fusion import MultiScaleFusion
 
 
 def bilinear(feature_map: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Interpolate between cell centres; beyond the outermost centre the border value holds."""
+    """Interpolate between cell centers; beyond the outermost center the border value holds."""
 
     def taps(cells: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         position = ((np.arange(size) + 0.5) * cells / size - 0.5).clip(0, cells - 1)

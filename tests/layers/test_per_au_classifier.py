@@ -55,16 +55,16 @@ def test_equals_the_plain_definition(
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
     cotangent = torch.randn_like(logits)
     inputs = (maps, *layer.parameters())
-    ours, theirs = (torch.autograd.grad(out, inputs, cotangent) for out in (logits, expected))
-    for one, other in zip(ours, theirs, strict=True):
+    actual, reference = (torch.autograd.grad(out, inputs, cotangent) for out in (logits, expected))
+    for one, other in zip(actual, reference, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-def test_an_au_sees_its_own_maps_alone(layer: PerAUClassifier) -> None:
+def test_an_au_depends_on_its_own_maps_alone(layer: PerAUClassifier) -> None:
     maps = torch.randn(2, 4, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(layer.train()(maps)[:, 2].square().sum(), maps)
-    seen = gradient.abs().sum((0, 2, 3, 4)) > 0
-    assert seen.tolist() == [False, False, True, False]
+    nonzero = gradient.abs().sum((0, 2, 3, 4)) > 0
+    assert nonzero.tolist() == [False, False, True, False]
 
 
 def test_parameters_of_the_paper() -> None:

@@ -58,10 +58,10 @@ def test_nan_stays_in_its_node_and_within_reach() -> None:
     clean = layer(x)
     x[1, 4, 2, 0] = torch.nan
     out = layer(x)
-    spoilt = torch.zeros(2, 9, 4, 3, dtype=torch.bool)
-    spoilt[1, 2:7, 2, 0] = True
-    assert torch.equal(out.isnan(), spoilt)
-    torch.testing.assert_close(out[~spoilt], clean[~spoilt])
+    is_nan = torch.zeros(2, 9, 4, 3, dtype=torch.bool)
+    is_nan[1, 2:7, 2, 0] = True
+    assert torch.equal(out.isnan(), is_nan)
+    torch.testing.assert_close(out[~is_nan], clean[~is_nan])
 
 
 def test_parameters_of_the_released_model() -> None:

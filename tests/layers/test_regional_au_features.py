@@ -1,4 +1,4 @@
-"""RegionalAUFeatures: equal to the authors' layers; each AU sees its region and no more."""
+"""RegionalAUFeatures: equal to the authors' layers; each AU depends on its region alone."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_equals_the_authors_module(golden: Golden, aus: str, mode: str) -> None:
     nodes, logits = layer(x.unflatten(1, (7, 7)))
     outputs = [*logits, nodes]
     for index, out in enumerate(outputs):
-        wanted = torch.from_numpy(arrays[f"{mode}.out.{index}"])
-        torch.testing.assert_close(out, wanted, **TOLERANCE)
+        expected = torch.from_numpy(arrays[f"{mode}.out.{index}"])
+        torch.testing.assert_close(out, expected, **TOLERANCE)
     cotangents = [torch.from_numpy(arrays[f"cotangent.{index}"]) for index in range(len(outputs))]
     assert_gradients(layer, arrays, convert, mode, {"x": x}, outputs, cotangents)
     if mode == "train":
@@ -42,7 +42,7 @@ ROWS = {7: ((0, 3), (2, 5), (4, 7)), 14: ((0, 6), (4, 10), (8, 14)), 2: ((0, 1),
 
 @pytest.mark.parametrize("height", [1, *ROWS])
 @pytest.mark.parametrize("group_projections", [False, True])
-def test_an_au_sees_the_rows_of_its_region(height: int, group_projections: bool) -> None:
+def test_an_au_depends_on_the_rows_of_its_region(height: int, group_projections: bool) -> None:
     plan = region_plan("BP4D")
     layer = RegionalAUFeatures(4, plan, group_projections=group_projections).eval()
     for name, bias in layer.named_parameters():
@@ -54,8 +54,8 @@ def test_an_au_sees_the_rows_of_its_region(height: int, group_projections: bool)
     for group, region in enumerate(plan.regions):
         for out in (*nodes[0, list(plan.columns[group])], logits[group]):
             (gradient,) = torch.autograd.grad(out.sum(), x, retain_graph=True)
-            seen = gradient[0].abs().sum((1, 2)).nonzero().flatten().tolist()
-            assert seen == list(range(*rows[region]))
+            rows_used = gradient[0].abs().sum((1, 2)).nonzero().flatten().tolist()
+            assert rows_used == list(range(*rows[region]))
 
 
 def test_nodes_are_in_the_order_of_the_au_set() -> None:
@@ -115,9 +115,9 @@ def test_nan_strides_and_empty_batch() -> None:
     x = torch.randn(2, 4, 7, 7).permute(0, 2, 3, 1)
     nodes, _ = layer(x)
     torch.testing.assert_close(nodes, layer(x.contiguous())[0])
-    spoilt = x.clone()
-    spoilt[0, 0] = torch.nan
-    found, _ = layer(spoilt)
+    with_nan = x.clone()
+    with_nan[0, 0] = torch.nan
+    found, _ = layer(with_nan)
     assert found[0, :3].isnan().all()
     torch.testing.assert_close(found[0, 3:], nodes[0, 3:])
     torch.testing.assert_close(found[1], nodes[1])

@@ -201,9 +201,11 @@ def test_k_defaults_to_all_regions_of_a_small_set() -> None:
 
 
 def test_aus_without_a_center_rule() -> None:
-    with pytest.raises(ValueError, match=r"(?s)no cent.. rule for AU05, AU20.*extra_rules="):
+    with pytest.raises(
+        ValueError, match=r"(?s)center rule .* got none for AU05, AU20.*extra_rules="
+    ):
         create_model("sacl", aus=[1, 5, 20], backbone="rest_tiny")
-    with pytest.raises(ValueError, match="needs the AUs of the 3 columns"):
+    with pytest.raises(ValueError, match="aus must name the AUs for .* got 3 unnamed columns"):
         create_model("sacl", num_aus=3, backbone="rest_tiny")
     assert create_model("sacl", num_aus=3, backbone="rest_tiny", relations=False).config.k == 9
 

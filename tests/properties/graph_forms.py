@@ -1,4 +1,4 @@
-"""Tensors over graphs by what they have an entry for, and what must hold of functions of them.
+"""Tensors over graphs by form, and assertions on functions of them.
 
 Forms: "node" (B, N, ...), "pair" (B, N, N, ...), "graph" (B, ...), "list" (B, N, K), whose numbers
 are nodes, -1 for none, and "shared" (N, N), which pairs have in common in all graphs.
@@ -16,7 +16,7 @@ Function = Callable[..., Sequence[Part]]  # of the inputs' tensors and a mask
 
 
 def pick(part: Part, nodes: Tensor) -> Tensor:
-    """Keep these nodes in this order; lists then name them by their new numbers."""
+    """Return the rows of these nodes in this order; lists then hold their new numbers."""
     tensor, form = part
     if form == "graph":
         return tensor
@@ -37,39 +37,39 @@ def picked(parts: Sequence[Part], nodes: Tensor) -> list[Part]:
 
 
 def alone(parts: Sequence[Part], graph: int) -> list[Part]:
-    """Keep one graph of the batch."""
+    """Return one graph of the batch."""
     return [(t if form == "shared" else t[graph : graph + 1], form) for t, form in parts]
 
 
 def existing(mask: Tensor) -> dict[str, Tensor]:
-    """What there is of each form where the nodes of `mask` (B, N) exist."""
+    """Return which entries of each form are valid where the nodes of `mask` (B, N) are."""
     pairs = mask[:, :, None] & mask[:, None]
     exists = {"node": mask, "list": mask, "pair": pairs, "graph": mask.any(1)}
     return exists | {"shared": torch.ones_like(pairs[0])}
 
 
-def assert_close(ours: Tensor, theirs: Tensor, rtol: float = 1e-7, atol: float = 1e-7) -> None:
-    """As torch's, which takes as long as a layer, where it might fail."""
-    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol, atol):
-        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
+def assert_close(actual: Tensor, expected: Tensor, rtol: float = 1e-7, atol: float = 1e-7) -> None:
+    """Call that of torch, which takes as long as a layer, only where it might fail."""
+    if actual.shape != expected.shape or not torch.allclose(actual, expected, rtol, atol):
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
 
 
-def assert_equal(got: Sequence[Part], want: Sequence[Part]) -> None:
-    for (ours, form), (theirs, other) in zip(got, want, strict=True):
+def assert_equal(got: Sequence[Part], expected: Sequence[Part]) -> None:
+    for (actual, form), (reference, other) in zip(got, expected, strict=True):
         assert form == other
-        assert_close(ours, theirs, 1e-9, 1e-9)
+        assert_close(actual, reference, 1e-9, 1e-9)
 
 
 def assert_equivariant(function: Function, moved: Function, inputs: Sequence[Part]) -> None:
-    """Permuted nodes have permuted results; `moved` is the function for permuted nodes."""
+    """Assert that permuted nodes give permuted results; `moved` is the function for these."""
     order = torch.randperm(next(tensor.shape[1] for tensor, form in inputs if form != "graph"))
-    want = picked(function(*(tensor for tensor, _ in inputs)), order)
-    assert_equal(moved(*(pick(part, order) for part in inputs)), want)
+    expected = picked(function(*(tensor for tensor, _ in inputs)), order)
+    assert_equal(moved(*(pick(part, order) for part in inputs)), expected)
 
 
 @torch.no_grad()
 def assert_independent(function: Function, inputs: Sequence[Part]) -> None:
-    """A graph gets what it gets alone, whatever the others hold, NaN for one."""
+    """Assert that the result of a graph does not depend on the others, which may hold NaN."""
     batch = len(inputs[0][0])
     graph = int(torch.randint(batch, ()))
     sound = torch.rand(batch) < 0.5
@@ -85,7 +85,7 @@ def assert_absent(
     inputs: Sequence[Part],
     mask: Tensor,
 ) -> None:
-    """Absent nodes might as well not be there, whatever they hold, for results and gradients.
+    """Assert that absent nodes, which hold NaN, have no effect on results and gradients.
 
     Args:
         function: of the inputs and a mask.
@@ -109,29 +109,31 @@ def assert_absent(
     few = [(tensor.detach(), form) for tensor, form in alone(inputs, graph)]
     given = [pick(part, nodes) for part in few]
     given = [tensor.requires_grad_(tensor.is_floating_point()) for tensor in given]
-    wants = alone_function(*given)
-    ours = picked(alone(outs, graph), nodes)
-    assert_equal(widened(ours, wants), wants)
-    for grad, want, (_, form) in zip(grads, gradients(wants, given), inputs, strict=True):
-        assert (grad is None) == (want is None)
+    expected_parts = alone_function(*given)
+    actual = picked(alone(outs, graph), nodes)
+    assert_equal(widened(actual, expected_parts), expected_parts)
+    for grad, expected, (_, form) in zip(
+        grads, gradients(expected_parts, given), inputs, strict=True
+    ):
+        assert (grad is None) == (expected is None)
         if grad is not None and form != "shared":
             got = pick((grad[graph : graph + 1], form), nodes)
-            assert_close(got, want, 1e-8, 1e-8)
+            assert_close(got, expected, 1e-8, 1e-8)
 
 
-def widened(ours: Sequence[Part], wants: Sequence[Part]) -> list[Part]:
-    """Without the slots that a smaller graph has not, which must be empty."""
+def widened(actual: Sequence[Part], expected_parts: Sequence[Part]) -> list[Part]:
+    """Return lists without the slots that a smaller graph lacks, which must be empty."""
     out = []
-    for (tensor, form), (want, _) in zip(ours, wants, strict=True):
+    for (tensor, form), (expected, _) in zip(actual, expected_parts, strict=True):
         if form == "list":
-            assert (tensor[..., want.shape[2] :] == -1).all()
-            tensor = tensor[..., : want.shape[2]]
+            assert (tensor[..., expected.shape[2] :] == -1).all()
+            tensor = tensor[..., : expected.shape[2]]
         out.append((tensor, form))
     return out
 
 
 def spoil(part: Part, exists: Tensor) -> Tensor:
-    """Fill with NaN what does not exist; lists name nobody there."""
+    """Return the tensor with NaN, or empty lists, where entries are not valid."""
     tensor, form = part
     absent = ~exists[(..., *[None] * (tensor.ndim - exists.ndim))]
     if form == "list":
@@ -142,7 +144,7 @@ def spoil(part: Part, exists: Tensor) -> Tensor:
 
 
 def gradients(outs: Sequence[Part], inputs: Sequence[Tensor]) -> list[Tensor | None]:
-    """Gradients of a fixed function of the results, None for inputs that have none."""
+    """Return gradients of a fixed function of the results, None for inputs without one."""
     leaves = [tensor for tensor in inputs if tensor.requires_grad]
     smooth = [(out * out.detach().cos()).sum() for out, _ in outs if out.requires_grad]
     if not smooth or not leaves:

@@ -1,4 +1,4 @@
-"""Every layer in every kind, with inputs: small modules for tests that ask nothing else of them."""
+"""Every layer with each choice of its options, and inputs: small modules for other tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import map_layers
 import node_layers
 import torch
-from drawn_layers import NODES
+from random_layers import NODES
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -33,6 +33,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "NodeTransformer": [{"heads": 2}],
     "TokenFusion": [{"weight": None}, {"weight": 0.3}],
     "AUMaskedFeatures": [{"masked": masked} for masked in (True, False)],
+    "ChannelTopology": [{"shared": False}],
     "FacialDynamics": [
         {"fusion": fusion, "padding": "zeros"} for fusion in ("adaptive", "sum", "cat")
     ],
@@ -44,7 +45,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A layer: how to make it, what it takes for a number of images, and how to call it."""
+    """A layer: how to build it, its inputs for a number of images, and how to call it."""
 
     make: Callable[[], nn.Module]
     inputs: Callable[[int], list[Tensor]]

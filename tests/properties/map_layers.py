@@ -1,6 +1,7 @@
-"""Every layer without a mask: how it is built, and the axes of what it maps to what.
+"""Every layer without a mask: how it is built, and the axes of inputs and results.
 
-Axes of inputs and results are letters: B images, N blocks for nodes, W what a mirror turns round.
+Axes of inputs and results are letters: B images, N blocks for nodes, W columns, which a mirror
+image reverses.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from drawn_layers import NODES
 from hypothesis import strategies as st
+from random_layers import NODES
 from torch import Tensor, nn
 
 from aurel import layers
@@ -21,10 +22,10 @@ Options = dict[str, st.SearchStrategy[Any]]
 
 @dataclass(frozen=True)
 class Kind:
-    """How to build a layer from which options, and the axes of what it maps to what.
+    """How to build a layer from its options, and the axes of inputs and results.
 
-    Inputs have the sizes behind the batch, too. A layer that looks `anywhere` may have its columns
-    in any order.
+    Inputs have the sizes behind the batch, too. A layer is `anywhere` if its columns may be in
+    any order.
     """
 
     make: Callable[..., nn.Module]
@@ -36,7 +37,7 @@ class Kind:
 
 
 def fused(layer: Callable[..., Tensor], *maps: Tensor) -> Tensor:
-    """Of tokens the map that they came from."""
+    """Return the tokens as a map."""
     return layer(maps).unflatten(1, maps[0].shape[2:])
 
 
@@ -50,7 +51,11 @@ KINDS = {
         {"masked": st.booleans()},
     ),
     "ChannelTopology": Kind(
-        lambda: layers.ChannelTopology(8, NODES, shared=False), MAP, ("BNC",), anywhere=True
+        lambda shared: layers.ChannelTopology(8, NODES, shared),
+        MAP,
+        ("BNC",),
+        {"shared": st.booleans()},
+        anywhere=True,
     ),
     "FacialDynamics": Kind(
         lambda fusion, padding: layers.FacialDynamics(

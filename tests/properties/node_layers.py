@@ -1,4 +1,4 @@
-"""Every relation layer of nodes: how it is built, and what it maps to what."""
+"""Every relation layer of nodes: how it is built, and the forms of inputs and results."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 import torch
-from drawn_layers import NODES, DrawnLayer, draw_layer, seed
 from graph_forms import Part
 from hypothesis import strategies as st
+from random_layers import NODES, RandomLayer, random_layer, seed
 from torch import Tensor, nn
 
 from aurel import layers
@@ -23,7 +23,7 @@ Options = dict[str, st.SearchStrategy[Any]]
 
 @dataclass(frozen=True)
 class Kind:
-    """How to build a layer for a number of nodes, from which options, and what it maps to what.
+    """How to build a layer for a number of nodes from its options; forms of inputs and results.
 
     Shapes are those behind the batch, and for nodes and pairs behind the nodes.
     """
@@ -120,11 +120,11 @@ def built(name: str, training: bool, nodes: int, **options: Any) -> nn.Module:
     return KINDS[name].make(nodes, **options).double().train(training)
 
 
-def drawn(name: str, data: st.DataObject, training: bool) -> tuple[DrawnLayer, dict[str, Any]]:
-    """A layer, and the options it was built from; seeds torch."""
+def sample(name: str, data: st.DataObject, training: bool) -> tuple[RandomLayer, dict[str, Any]]:
+    """Return a layer and the options that it was built from; seed torch."""
     seed(data)
     options = data.draw(st.fixed_dictionaries(KINDS[name].options))
-    return draw_layer(lambda nodes: built(name, training, nodes, **options)), options
+    return random_layer(lambda nodes: built(name, training, nodes, **options)), options
 
 
 def inputs_of(name: str, batch: int) -> list[Part]:

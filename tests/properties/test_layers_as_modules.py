@@ -22,18 +22,20 @@ both_modes = pytest.mark.parametrize("training", [True, False])
 MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
-def assert_alike(ours: Sequence[Tensor], theirs: Sequence[Tensor], atol: float = 1e-9) -> None:
-    for got, want in zip(ours, theirs, strict=True):
-        assert_close(got, want, atol, atol)
+def assert_alike(actual: Sequence[Tensor], reference: Sequence[Tensor], atol: float = 1e-9) -> None:
+    for got, expected in zip(actual, reference, strict=True):
+        assert_close(got, expected, atol, atol)
 
 
-def assert_same_gradients(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]) -> None:
-    assert ours.keys() == theirs.keys()
-    for name, want in theirs.items():
-        got = ours[name]
-        assert (got is None) == (want is None), name
-        if got is not None and want is not None:
-            assert_close(got, want, 1e-8, 1e-8)
+def assert_same_gradients(
+    actual: dict[str, Tensor | None], reference: dict[str, Tensor | None]
+) -> None:
+    assert actual.keys() == reference.keys()
+    for name, expected in reference.items():
+        got = actual[name]
+        assert (got is None) == (expected is None), name
+        if got is not None and expected is not None:
+            assert_close(got, expected, 1e-8, 1e-8)
 
 
 def run(
@@ -93,25 +95,25 @@ def test_new_parameters_bring_new_constants(name: str) -> None:
 
 @every_layer
 @both_modes
-def test_hooks_see_a_call_of_every_part_and_change_nothing(name: str, training: bool) -> None:
+def test_hooks_observe_every_submodule_and_change_nothing(name: str, training: bool) -> None:
     case = CASES[name]
     inputs = case.inputs(3)
     for mask in case.masks(3):
         plain, hooked = made(name).train(training), made(name).train(training)
-        seen: set[str] = set()
+        called: set[str] = set()
         parts = {
             key: part
             for key, part in hooked.named_modules()
             if not isinstance(part, nn.ModuleList) and not key.endswith(".processes")
         }
         for key, part in parts.items():
-            part.register_forward_hook(lambda *_, key=key, seen=seen: seen.add(key))
-        (outs, grads), (wants, want_grads) = (
+            part.register_forward_hook(lambda *_, key=key, called=called: called.add(key))
+        (outs, grads), (expected_parts, expected_grads) = (
             run(case, layer, inputs, mask) for layer in (hooked, plain)
         )
-        assert seen == set(parts)
-        assert_alike(outs, wants)
-        assert_same_gradients(grads, want_grads)
+        assert called == set(parts)
+        assert_alike(outs, expected_parts)
+        assert_same_gradients(grads, expected_grads)
         for key, buffer in plain.named_buffers():
             assert_close(hooked.get_buffer(key), buffer)
 
@@ -142,15 +144,15 @@ def test_adapters_beside_maps_give_what_the_sum_of_weights_gives(name: str, trai
             beside = adapted.get_parameter(f"{key}.beside.weight")
             with torch.no_grad():
                 merged.get_parameter(f"{key}.weight").add_(beside)
-        (outs, grads), (wants, want_grads) = (
+        (outs, grads), (expected_parts, expected_grads) = (
             run(case, layer, inputs, mask) for layer in (adapted, merged)
         )
-        assert_alike(outs, wants)
+        assert_alike(outs, expected_parts)
         for key in maps_of(merged):
             for part in ("base", "beside"):
-                got, want = grads[f"{key}.{part}.weight"], want_grads[f"{key}.weight"]
-                assert got is not None and want is not None
-                assert_close(got, want, 1e-8, 1e-8)
+                got, expected = grads[f"{key}.{part}.weight"], expected_grads[f"{key}.weight"]
+                assert got is not None and expected is not None
+                assert_close(got, expected, 1e-8, 1e-8)
 
 
 SURGERY: dict[str, Callable[[Any], Any]] = {
@@ -196,9 +198,9 @@ def test_tensors_may_stand_for_parameters(name: str) -> None:
         lambda *given, **options: functional_call(layer, other, given, options), *inputs
     )
     layer.load_state_dict(other)
-    wants = case(layer, inputs)
+    expected_parts = case(layer, inputs)
     parts = [part for part in torch.utils._pytree.tree_leaves(outs) if part is not None]
-    assert_alike(parts, wants)
+    assert_alike(parts, expected_parts)
 
 
 @every_layer
@@ -209,9 +211,9 @@ def test_linear_maps_may_be_quantized(name: str) -> None:
     assert not any(type(part) is nn.Linear for part in quantized.modules())
     inputs = [tensor.float() for tensor in case.inputs(2)]
     with torch.no_grad():
-        outs, wants = case(quantized, inputs), case(layer, inputs)
-    for got, want in zip(outs, wants, strict=True):
-        assert (got - want).norm() <= 0.1 * want.norm() + 1e-6
+        outs, expected_parts = case(quantized, inputs), case(layer, inputs)
+    for got, expected in zip(outs, expected_parts, strict=True):
+        assert (got - expected).norm() <= 0.1 * expected.norm() + 1e-6
 
 
 @every_layer
@@ -250,11 +252,11 @@ def test_copies_are_the_layer_and_share_nothing(name: str) -> None:
         "save": torch.load(file, weights_only=False),
     }
     inputs = case.inputs(2)
-    wants = case(layer, inputs)
+    expected_parts = case(layer, inputs)
     for tensor in layer.state_dict().values():
         tensor.zero_()
     for copied in copies.values():
-        assert_alike(case(copied, inputs), wants, 0)
+        assert_alike(case(copied, inputs), expected_parts, 0)
 
 
 @every_layer
@@ -276,10 +278,10 @@ def test_a_state_dict_fits_exactly(name: str) -> None:
 def test_a_layer_in_another_precision_gives_nearly_the_same(name: str, dtype: torch.dtype) -> None:
     case, layer = CASES[name], made(name).eval()
     inputs = case.inputs(2)
-    wants = case(layer, inputs)
+    expected_parts = case(layer, inputs)
     outs = case(layer.to(dtype), [tensor.to(dtype) for tensor in inputs])
-    for got, want in zip(outs, wants, strict=True):
-        error = (got.double() - want).abs() / (1 + want.abs())
+    for got, expected in zip(outs, expected_parts, strict=True):
+        error = (got.double() - expected).abs() / (1 + expected.abs())
         # A node may choose another neighbor.
         assert (error <= 30 * torch.finfo(dtype).eps).double().mean() > 0.9
 
@@ -290,13 +292,18 @@ def test_parts_may_be_frozen(name: str) -> None:
     case = CASES[name]
     inputs = case.inputs(3)
     free = made(name)
-    wants = run(case, free, inputs, None)[1]
+    expected_parts = run(case, free, inputs, None)[1]
     for part, _ in free.named_children():
         layer = made(name)
         layer.get_submodule(part).requires_grad_(False)
         grads = run(case, layer, inputs, None)[1]
         assert_same_gradients(
-            grads, {key: want for key, want in wants.items() if not key.startswith(f"{part}.")}
+            grads,
+            {
+                key: expected
+                for key, expected in expected_parts.items()
+                if not key.startswith(f"{part}.")
+            },
         )
 
 
@@ -309,10 +316,10 @@ def test_a_converted_layer_in_one_process_is_the_layer(name: str, training: bool
         plain = made(name).train(training)
         layer = nn.SyncBatchNorm.convert_sync_batchnorm(made(name).train(training))
         assert layer.state_dict().keys() == plain.state_dict().keys()
-        (outs, grads), (wants, want_grads) = (
+        (outs, grads), (expected_parts, expected_grads) = (
             run(case, each, inputs, mask) for each in (layer, plain)
         )
-        assert_alike(outs, wants)
-        assert_same_gradients(grads, want_grads)
+        assert_alike(outs, expected_parts)
+        assert_same_gradients(grads, expected_grads)
         for key, buffer in plain.named_buffers():
             assert_close(layer.get_buffer(key), buffer)

@@ -1,4 +1,4 @@
-"""What holds of every layer without a mask: of maps, whose cells exist, and of each AU alone."""
+"""Invariances of every layer without a mask: layers of maps, and of separate AUs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import graph_forms as forms
 import pytest
 import torch
-from drawn_layers import NODES, DrawnLayer, draw_layer, seed
 from hypothesis import given
 from hypothesis import strategies as st
 from map_layers import KINDS
+from random_layers import NODES, RandomLayer, random_layer, seed
 from torch import Tensor, nn
 
 from aurel import layers
@@ -31,16 +31,16 @@ def built(name: str, **options: Any) -> nn.Module:
     return KINDS[name].make(**options).double().eval()
 
 
-def drawn(name: str, data: st.DataObject, batch: int) -> tuple[DrawnLayer, list[Tensor]]:
-    """A layer and inputs for it; seeds torch."""
+def sample(name: str, data: st.DataObject, batch: int) -> tuple[RandomLayer, list[Tensor]]:
+    """Return a layer and inputs for it; seed torch."""
     seed(data)
     options = data.draw(st.fixed_dictionaries(KINDS[name].options))
     shapes = KINDS[name].inputs.values()
     inputs = [torch.randn(batch, *shape, dtype=torch.float64) for shape in shapes]
-    return draw_layer(lambda nodes: built(name, **options)), inputs
+    return random_layer(lambda nodes: built(name, **options)), inputs
 
 
-def results(name: str, layer: DrawnLayer, inputs: Sequence[Tensor]) -> list[Tensor]:
+def results(name: str, layer: RandomLayer, inputs: Sequence[Tensor]) -> list[Tensor]:
     with torch.no_grad():
         found = KINDS[name].call(layer, *inputs)
     parts = torch.utils._pytree.tree_leaves(found)
@@ -48,7 +48,7 @@ def results(name: str, layer: DrawnLayer, inputs: Sequence[Tensor]) -> list[Tens
 
 
 def along(letter: str, axes: str, tensor: Tensor, order: Tensor) -> Tensor:
-    """Put in order what the tensor has along this axis, if any: blocks of one size."""
+    """Return the tensor with its blocks along this axis, if it has it, in this order."""
     if letter not in axes:
         return tensor
     dim = axes.index(letter)
@@ -56,16 +56,16 @@ def along(letter: str, axes: str, tensor: Tensor, order: Tensor) -> Tensor:
     return blocks.index_select(dim, order).flatten(dim, dim + 1)
 
 
-def assert_all_close(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
-    for got, want in zip(ours, theirs, strict=True):
-        forms.assert_close(got, want, 1e-9, 1e-9)
+def assert_all_close(actual: Sequence[Tensor], reference: Sequence[Tensor]) -> None:
+    for got, expected in zip(actual, reference, strict=True):
+        forms.assert_close(got, expected, 1e-9, 1e-9)
 
 
 @of(list(KINDS))
 @given(data=st.data())
-def test_images_of_a_batch_do_not_meet_in_evaluation(name: str, data: st.DataObject) -> None:
-    """Whatever the others hold, NaN for one."""
-    layer, inputs = drawn(name, data, 3)
+def test_images_of_a_batch_are_independent_in_evaluation(name: str, data: st.DataObject) -> None:
+    """The other images may hold NaN."""
+    layer, inputs = sample(name, data, 3)
     image = data.draw(st.integers(0, 2))
     alone = [tensor[image : image + 1].clone() for tensor in inputs]
     for tensor in inputs:
@@ -77,20 +77,22 @@ def test_images_of_a_batch_do_not_meet_in_evaluation(name: str, data: st.DataObj
 @of(OF_NODES)
 @given(data=st.data())
 def test_permuted_nodes_have_permuted_results(name: str, data: st.DataObject) -> None:
-    layer, inputs = drawn(name, data, 2)
+    layer, inputs = sample(name, data, 2)
     order = torch.randperm(NODES)
     axes = list(KINDS[name].inputs)
     moved = [along("N", a, x, order) for a, x in zip(axes, inputs, strict=True)]
-    wants = results(name, layer, inputs)
-    wants = [along("N", a, y, order) for a, y in zip(KINDS[name].outputs, wants, strict=False)]
-    assert_all_close(results(name, layer.of_nodes(order), moved), wants)
+    expected_parts = results(name, layer, inputs)
+    expected_parts = [
+        along("N", a, y, order) for a, y in zip(KINDS[name].outputs, expected_parts, strict=False)
+    ]
+    assert_all_close(results(name, layer.of_nodes(order), moved), expected_parts)
 
 
 @of(WIDE)
 @given(data=st.data())
 def test_a_mirrored_map_has_a_mirrored_result(name: str, data: st.DataObject) -> None:
     """With mirrored kernels; without kernels, columns may come in any order."""
-    layer, inputs = drawn(name, data, 2)
+    layer, inputs = sample(name, data, 2)
     sizes = [x.shape[a.index("W")] for a, x in zip(KINDS[name].inputs, inputs, strict=True)]
     orders = {size: torch.arange(size).flip(0) for size in sizes}
     if KINDS[name].anywhere:
@@ -103,16 +105,16 @@ def test_a_mirrored_map_has_a_mirrored_result(name: str, data: st.DataObject) ->
         return along("W", axes, tensor, orders.get(size, torch.arange(size).flip(0)))
 
     state = {key: x.flip(-1) if x.ndim > 2 else x for key, x in layer.state.items()}
-    mirrored = DrawnLayer(layer.build, state)
+    mirrored = RandomLayer(layer.build, state)
     moved = [turned(axes, x) for axes, x in zip(KINDS[name].inputs, inputs, strict=True)]
     outs = results(name, layer, inputs)
-    wants = [turned(axes, y) for axes, y in zip(KINDS[name].outputs, outs, strict=False)]
-    assert_all_close(results(name, mirrored, moved), wants)
+    expected_parts = [turned(axes, y) for axes, y in zip(KINDS[name].outputs, outs, strict=False)]
+    assert_all_close(results(name, mirrored, moved), expected_parts)
 
 
 @given(data=st.data())
-def test_facial_dynamics_do_not_see_what_stands_still(data: st.DataObject) -> None:
-    layer, maps = drawn("FacialDynamics", data, 2)
+def test_facial_dynamics_do_not_depend_on_constant_maps(data: st.DataObject) -> None:
+    layer, maps = sample("FacialDynamics", data, 2)
     still = [moving + torch.randn_like(moving[:, :1]) for moving in maps]
     assert_all_close(
         results("FacialDynamics", layer, still), results("FacialDynamics", layer, maps)
@@ -121,7 +123,7 @@ def test_facial_dynamics_do_not_see_what_stands_still(data: st.DataObject) -> No
 
 @given(data=st.data())
 def test_fusion_is_linear(data: st.DataObject) -> None:
-    layer, maps = drawn("MultiScaleFusion", data, 2)
+    layer, maps = sample("MultiScaleFusion", data, 2)
     others = [torch.randn_like(each) for each in maps]
     mixed = [2 * each - other for each, other in zip(maps, others, strict=True)]
     (out,), (other_out,) = (results("MultiScaleFusion", layer, each) for each in (maps, others))

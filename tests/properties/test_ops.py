@@ -1,4 +1,4 @@
-"""Properties of every op: order of nodes, other graphs, absent nodes, metrics, K."""
+"""Invariances of every op: to permutations, other graphs, absent nodes; metrics and K."""
 
 from __future__ import annotations
 
@@ -249,8 +249,8 @@ def test_edges_normalized_by_their_batch_do_not_depend_on_absent_nodes(size: Siz
     inputs = update_inputs(size)[:-2]
     spoiled = [forms.spoil(part, exists[part[1]]) for part in inputs]
     outs = update(size, *spoiled, mask=mask)
-    wants = update(size, *(forms.pick(part, kept) for part in inputs))
-    forms.assert_equal(forms.picked(outs, kept), wants)
+    expected_parts = update(size, *(forms.pick(part, kept) for part in inputs))
+    forms.assert_equal(forms.picked(outs, kept), expected_parts)
 
 
 def ragged(size: Size) -> tuple[Tensor, Tensor]:
@@ -266,11 +266,11 @@ def test_ragged_graphs_may_come_in_any_order(size: Size) -> None:
     names = torch.randperm(size.batch)[batch] if len(batch) else batch
     order = (names + torch.rand(len(batch))).argsort()
     place = order.argsort()
-    want, lists = ops.ragged_knn_max_relative(x, batch, size.k, size.metric, loop=size.loop)
+    expected, lists = ops.ragged_knn_max_relative(x, batch, size.k, size.metric, loop=size.loop)
     got, moved = ops.ragged_knn_max_relative(
         x[order], names[order], size.k, size.metric, loop=size.loop
     )
-    assert torch.equal(got, want[order])
+    assert torch.equal(got, expected[order])
     lists = lists[order]
     assert torch.equal(moved, place[lists.clamp_min(0)].where(lists >= 0, -1) if len(x) else lists)
     # The order of a sum is that of the nodes, and so is its rounding.
@@ -294,13 +294,15 @@ def test_ragged_graphs_are_independent(size: Size) -> None:
     )
     options = {"k": size.k, "metric": size.metric, "loop": size.loop}
     out, lists = ops.ragged_knn_max_relative(x, batch, **options)
-    want, want_lists = ops.ragged_knn_max_relative(alone, torch.zeros_like(nodes), **options)
-    forms.assert_close(out[nodes], want, 1e-9, 1e-9)
+    expected, expected_lists = ops.ragged_knn_max_relative(
+        alone, torch.zeros_like(nodes), **options
+    )
+    forms.assert_close(out[nodes], expected, 1e-9, 1e-9)
     first = nodes[0] if len(nodes) else 0
-    assert torch.equal(lists[nodes], (want_lists + first).where(want_lists >= 0, -1))
+    assert torch.equal(lists[nodes], (expected_lists + first).where(expected_lists >= 0, -1))
     forms.assert_close(
         ops.ragged_neighbor_aggregate(x, lists, size.reduce)[nodes],
-        ops.ragged_neighbor_aggregate(alone, want_lists, size.reduce),
+        ops.ragged_neighbor_aggregate(alone, expected_lists, size.reduce),
         1e-9,
         1e-9,
     )
@@ -369,11 +371,11 @@ def test_max_relative_is_proportional_to_the_scale_and_independent_of_shifts(
     size.metric = "l1" if size.metric in ("l1", "dot") else "l2"
     x = integers(size)
     moved = (x + step * torch.randint(-3, 4, (size.batch, 1, size.channels))) * 2.0**power
-    want = max_relative(size, x)[0][0] * 2.0**power
-    assert torch.equal(max_relative(size, moved)[0][0], want)
+    expected = max_relative(size, x)[0][0] * 2.0**power
+    assert torch.equal(max_relative(size, moved)[0][0], expected)
     options = {"k": size.k, "metric": size.metric, "loop": size.loop}
     got, _ = ops.ragged_knn_max_relative(*as_ragged(size, moved), **options)
-    assert torch.equal(got.view(want.shape), want)
+    assert torch.equal(got.view(expected.shape), expected)
 
 
 @every_chooser
@@ -389,12 +391,12 @@ def test_cosine_does_not_depend_on_the_length_of_a_node(name: str, size: Size) -
 def test_rotations_and_signs_change_no_neighbor(size: Size) -> None:
     """l1 does not depend on signs of channels, the other metrics not on rotations."""
     x = size.normal(size.channels)
-    want = knn(size, x)[0][0]
+    expected = knn(size, x)[0][0]
     if size.metric == "l1":
         turned = x * (2 * torch.randint(0, 2, (size.channels,)) - 1)
     else:
         turned = x @ torch.linalg.qr(torch.randn(size.channels, size.channels).double()).Q
-    assert torch.equal(knn(size, turned)[0][0], want)
+    assert torch.equal(knn(size, turned)[0][0], expected)
 
 
 @every_chooser

@@ -40,18 +40,18 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
 @pytest.mark.parametrize("index", range(len(RUNS)), ids=RUNS)
 def test_two_processes_learn_as_one(halves: list[dict[Any, Any]], share: str, index: int) -> None:
     name, inputs, mask = batches()[index]
-    want = two_processes.result(made(name), name, inputs, mask, slice(None))
+    expected = two_processes.result(made(name), name, inputs, mask, slice(None))
     first, second = (half[share, index] for half in halves)
     for kind in ("outs", "inputs"):
-        for a, b, whole in zip(first[kind], second[kind], want[kind], strict=True):
+        for a, b, whole in zip(first[kind], second[kind], expected[kind], strict=True):
             if whole is None:
                 assert a is None and b is None
             else:
                 assert_close(torch.cat([a, b]), whole, 1e-8, 1e-8)
-    for key, whole in want["parameters"].items():
+    for key, whole in expected["parameters"].items():
         a, b = first["parameters"][key], second["parameters"][key]
         assert_close(a + b, whole, 1e-8, 1e-8)
-    for key, whole in want["buffers"].items():
+    for key, whole in expected["buffers"].items():
         assert_close(first["buffers"][key], whole)
         assert_close(second["buffers"][key], whole)
 

@@ -111,8 +111,8 @@ def test_types_of_nodes_and_edges() -> None:
     assert hetero["upper"].slot.tolist() == [0, 1, 0] and len(hetero["lower"].x) == 0
     assert hetero["upper"].batch.tolist() == [0, 0, 2]
     between = hetero["middle", "to", "upper"]
-    want = graph.weights[0, [0, 1], 3]
-    assert torch.equal(between.edge_weight, want[want != 0])
+    expected = graph.weights[0, [0, 1], 3]
+    assert torch.equal(between.edge_weight, expected[expected != 0])
     assert hetero.validate()
 
 
@@ -144,12 +144,12 @@ def test_our_layers_run_on_it() -> None:
     complete = RelationGraph(weights=torch.ones(2, 4, 4), edge_features=torch.randn(2, 4, 4, 8))
     data = to_batch(x, mask, complete)
     nodes, edges = Ragged(gated)(data.x, data.batch, data.slot, data.edge_attr)
-    wants = gated(x, complete.edge_features, mask)
-    torch.testing.assert_close(nodes, wants[0][mask])
-    torch.testing.assert_close(edges, wants[1][mask[:, :, None] & mask[:, None]])
+    expected_parts = gated(x, complete.edge_features, mask)
+    torch.testing.assert_close(nodes, expected_parts[0][mask])
+    torch.testing.assert_close(edges, expected_parts[1][mask[:, :, None] & mask[:, None]])
 
 
-def test_neighbour_lists_become_edges() -> None:
+def test_neighbor_lists_become_edges() -> None:
     x = torch.randn(1, 3, 2)
     graph = RelationGraph(neighbors=torch.tensor([[[1, 2], [1, -1], [-1, -1]]]))
     data = to_batch(x, graph=graph)
@@ -243,7 +243,7 @@ def test_messages() -> None:
         to_batch(x[0])
     with pytest.raises(ValueError, match="mask must be bool"):
         to_batch(x, MASK.float())
-    with pytest.raises(ValueError, match="x must hold a graph"):
+    with pytest.raises(ValueError, match="x must hold at least one graph, got"):
         to_batch(x[:0])
     with pytest.raises(ValueError, match="types must name all 4 slots, got 2"):
         to_hetero(to_batch(x, MASK, graph), REGIONS[:2])
@@ -269,7 +269,7 @@ def test_messages() -> None:
         ),
         (
             {"edge_index": torch.tensor([[0], [2]]), "batch": torch.tensor([0, 0, 1])},
-            "edge_index must join nodes of the same graph",
+            "edge_index must connect nodes of the same graph",
         ),
         ({}, "num_slots must be at least 3, the nodes of the largest graph, got 2"),
     ],

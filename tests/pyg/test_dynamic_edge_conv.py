@@ -68,8 +68,8 @@ def test_formula(sizes: list[tuple[int, int]], aggr: str, bipartite: bool, seed:
     else:
         x, batches = [x[0], x[0]], [batches[0], batches[0]]
         got = conv(x[0], batches[0])
-    want = by_loops(conv.nn, *(part.numpy() for part in (*x, *batches)), aggr)
-    np.testing.assert_allclose(got.detach().numpy(), want, rtol=1e-9, atol=1e-9)
+    expected = by_loops(conv.nn, *(part.numpy() for part in (*x, *batches)), aggr)
+    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("bipartite", [False, True])
@@ -81,17 +81,17 @@ def test_gives_the_numbers_of_edge_conv(aggr: str, bipartite: bool) -> None:
     x = torch.randn(9, WIDTH, dtype=torch.float64, requires_grad=True)
     y = torch.randn(9, WIDTH, dtype=torch.float64, requires_grad=True) if bipartite else x
     edge_index = knn(x, y, K, batch, batch).flip(0)
-    theirs = EdgeConv(mlp, aggr=aggr)
-    want = theirs((x, y), edge_index)
+    reference = EdgeConv(mlp, aggr=aggr)
+    expected = reference((x, y), edge_index)
     conv = DynamicEdgeConv(mlp, K, aggr)
     got = conv((x, y), (batch, batch)) if bipartite else conv(x, batch)
-    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     weight = torch.randn_like(got)
     leaves = [x, y, *mlp.parameters()]
-    grads = [torch.autograd.grad(out, leaves, weight) for out in (got, want)]
-    for ours, other in zip(*grads, strict=True):
-        torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)
-    assert [*conv.state_dict()] == [*theirs.state_dict()]
+    grads = [torch.autograd.grad(out, leaves, weight) for out in (got, expected)]
+    for actual, other in zip(*grads, strict=True):
+        torch.testing.assert_close(actual, other, rtol=1e-9, atol=1e-9)
+    assert [*conv.state_dict()] == [*reference.state_dict()]
 
 
 def test_one_graph_without_a_batch() -> None:
@@ -138,5 +138,5 @@ def test_messages() -> None:
     conv = DynamicEdgeConv(nn.Identity(), 2)
     with pytest.raises(ValueError, match="k must be 1 or more, got 0"):
         DynamicEdgeConv(nn.Identity(), 0)(torch.zeros(3, 2))
-    with pytest.raises(ValueError, match=r"batch_y must be given where .* several"):
+    with pytest.raises(ValueError, match=r"batch_y must be a tensor for several"):
         conv((torch.zeros(2, 2), torch.zeros(2, 2)), (torch.tensor([0, 1]), None))

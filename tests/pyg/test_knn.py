@@ -65,12 +65,12 @@ def test_knn_graph(
     batch = numbered(sizes, step)
     x = np.random.default_rng(seed).normal(size=(len(batch), 3))
     arguments = torch.from_numpy(x), k, torch.from_numpy(batch), loop
-    want = nearest_pairs(x, x, batch, batch, k, cosine, loop)
+    expected = nearest_pairs(x, x, batch, batch, k, cosine, loop)
     got = knn_graph(*arguments, cosine=cosine)
     assert got.dtype == torch.int64 and got.shape[0] == 2
-    assert got.flip(0).t().tolist() == want
+    assert got.flip(0).t().tolist() == expected
     reverse = knn_graph(*arguments, flow="target_to_source", cosine=cosine)
-    assert reverse.t().tolist() == want
+    assert reverse.t().tolist() == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,9 +102,9 @@ def test_knn(sizes: list[tuple[int, int]], k: int, cosine: bool, step: int, seed
 def test_nodes_that_choose_among_themselves(cosine: bool) -> None:
     """The same tensors, or equal ones, give the same edges."""
     x, batch = torch.randn(9, 3), torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1])
-    want = nearest_pairs(*2 * [x.double().numpy()], *2 * [batch.numpy()], 3, cosine)
+    expected = nearest_pairs(*2 * [x.double().numpy()], *2 * [batch.numpy()], 3, cosine)
     for queries in (x, x.clone()):
-        assert knn(x, queries, 3, batch, batch, cosine).t().tolist() == want
+        assert knn(x, queries, 3, batch, batch, cosine).t().tolist() == expected
     assert knn(x, x, 3).tolist() == knn(x, x.clone(), 3).tolist()
 
 
@@ -120,11 +120,11 @@ def test_the_examples_of_pyg() -> None:
     assert edges.tolist() == [[1, 2, 0, 3, 0, 3, 1, 2], [0, 0, 1, 1, 2, 2, 3, 3]]
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(knn, pool.knn), (knn_graph, pool.knn_graph)])
-def test_arguments_are_those_of_pyg(ours: object, theirs: object) -> None:
-    ours, theirs = (inspect.signature(function).parameters for function in (ours, theirs))
-    assert [*ours] == [*theirs]
-    assert [p.default for p in ours.values()] == [p.default for p in theirs.values()]
+@pytest.mark.parametrize(("actual", "expected"), [(knn, pool.knn), (knn_graph, pool.knn_graph)])
+def test_arguments_are_those_of_pyg(actual: object, expected: object) -> None:
+    actual, expected = (inspect.signature(function).parameters for function in (actual, expected))
+    assert [*actual] == [*expected]
+    assert [p.default for p in actual.values()] == [p.default for p in expected.values()]
 
 
 def test_nodes_that_coincide_have_k_neighbors() -> None:
@@ -143,9 +143,9 @@ def test_messages() -> None:
         knn_graph(SQUARE, 0)
     with pytest.raises(ValueError, match="batch must be sorted"):
         knn_graph(SQUARE, 2, batch.flip(0))
-    with pytest.raises(ValueError, match=r"batch_y must be given where .* several .*, got None"):
+    with pytest.raises(ValueError, match=r"batch_y must be a tensor for several graphs, got None"):
         knn(SQUARE, SQUARE, 2, batch)
-    with pytest.raises(ValueError, match=r"batch_x must be given where .* several .*, got None"):
+    with pytest.raises(ValueError, match=r"batch_x must be a tensor for several graphs, got None"):
         knn(SQUARE, SQUARE, 2, None, batch)
     with pytest.raises(ValueError, match=r"sources must have shape \(Q, C=3\), got \(4, 2\)"):
         knn(SQUARE, torch.zeros(4, 3), 2)

@@ -34,7 +34,7 @@ REDUCE = {"max": np.max, "sum": np.sum, "mean": np.mean}
 
 
 def random_multigraph(nodes: int, edges: int, hub: int, generator: np.random.Generator) -> Tensor:
-    """Edges drawn with repetition, loops among them, and `hub` more that lead to node 0."""
+    """Random edges with repetition, loops among them, and `hub` more that lead to node 0."""
     pairs = generator.integers(0, nodes, (2, edges + hub))
     pairs[1, edges:] = 0
     return torch.from_numpy(generator.permutation(pairs, axis=1))
@@ -55,13 +55,13 @@ def test_reductions(nodes: int, edges: int, hub: int, reduce: str, ties: bool, s
     edge_index = random_multigraph(nodes, edges, hub, rng)
     x = rng.integers(0, 3, (nodes, 4)).astype(float) if ties else rng.normal(size=(nodes, 4))
     weight = rng.normal(size=x.shape)
-    want, grad = np.zeros_like(x), np.zeros_like(x)
+    expected, grad = np.zeros_like(x), np.zeros_like(x)
     source, target = edge_index.numpy()
     for i in range(nodes):
         listed = source[target == i]
         if len(listed) == 0:
             continue
-        want[i] = REDUCE[reduce](x[listed], axis=0)
+        expected[i] = REDUCE[reduce](x[listed], axis=0)
         for c in range(4):
             if reduce == "max":
                 grad[listed[np.argmax(x[listed, c])], c] += weight[i, c]
@@ -70,7 +70,7 @@ def test_reductions(nodes: int, edges: int, hub: int, reduce: str, ties: bool, s
                 np.add.at(grad[:, c], listed, share)
     leaf = torch.from_numpy(x).requires_grad_()
     got = reduce_edges(leaf, *by_target(edge_index, nodes), reduce)
-    np.testing.assert_allclose(got.detach().numpy(), want, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
     (got_grad,) = torch.autograd.grad(got, leaf, torch.from_numpy(weight))
     np.testing.assert_allclose(got_grad.numpy(), grad, rtol=1e-9, atol=1e-12)
 
@@ -98,9 +98,9 @@ def test_half_precision_is_summed_in_float32(reduce: str, dtype: torch.dtype) ->
     degree = torch.zeros(3000, dtype=torch.int64)
     degree[5] = 3000
     out = reduce_edges(x, torch.arange(3000), degree, reduce)
-    want = REDUCE[reduce](x.double().numpy(), axis=0)
+    expected = REDUCE[reduce](x.double().numpy(), axis=0)
     assert out.dtype == dtype
-    np.testing.assert_allclose(out[5].double().numpy(), want, rtol=0.005)
+    np.testing.assert_allclose(out[5].double().numpy(), expected, rtol=0.005)
 
 
 @pytest.mark.parametrize("reduce", REDUCE)
@@ -115,7 +115,7 @@ def test_second_derivatives(reduce: str) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("conv", "theirs"), THEIRS.items(), ids=lambda value: value.__name__)
+@pytest.mark.parametrize(("conv", "reference"), THEIRS.items(), ids=lambda value: value.__name__)
 @settings(max_examples=25, deadline=None)
 @given(
     nodes=st.integers(2, 12),
@@ -125,7 +125,7 @@ def test_second_derivatives(reduce: str) -> None:
 )
 def test_multigraphs_give_the_numbers_of_pyg(
     conv: type[nn.Module],
-    theirs: Apply,
+    reference: Apply,
     training: bool,
     nodes: int,
     edges: int,
@@ -136,15 +136,15 @@ def test_multigraphs_give_the_numbers_of_pyg(
     layer = conv(WIDTH, OUT, k=3).double().train(training)
     edge_index = random_multigraph(nodes, edges, hub, np.random.default_rng(seed))
     x = torch.randn(nodes, WIDTH, dtype=torch.float64, requires_grad=True)
-    want = theirs(layer, x, edge_index)
+    expected = reference(layer, x, edge_index)
     got = OnEdges(deepcopy(layer))
     out = got(x, edge_index)
-    torch.testing.assert_close(out, want, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(out, expected, rtol=1e-8, atol=1e-8)
     weight = torch.randn_like(out)
     grads = torch.autograd.grad(out.mul(weight).sum(), [x, *got.parameters()])
-    wants = torch.autograd.grad(want.mul(weight).sum(), [x, *layer.parameters()])
-    for ours, other in zip(grads, wants, strict=True):
-        torch.testing.assert_close(ours, other, rtol=1e-6, atol=1e-6)
+    expected_parts = torch.autograd.grad(expected.mul(weight).sum(), [x, *layer.parameters()])
+    for actual, other in zip(grads, expected_parts, strict=True):
+        torch.testing.assert_close(actual, other, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("conv", THEIRS, ids=lambda conv: conv.__name__)
@@ -163,22 +163,22 @@ def step(apply: Apply, layer: nn.Module, x: Tensor, edge_index: Tensor) -> None:
     torch.autograd.grad(out.sum(), [x, *layer.parameters()])
 
 
-def ours(layer: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+def on_edges(layer: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
     return OnEdges(layer)(x, edge_index)
 
 
-@pytest.mark.parametrize(("conv", "theirs"), THEIRS.items(), ids=lambda value: value.__name__)
-def test_time_on_a_hub(conv: type[nn.Module], theirs: Apply) -> None:
+@pytest.mark.parametrize(("conv", "reference"), THEIRS.items(), ids=lambda value: value.__name__)
+def test_time_on_a_hub(conv: type[nn.Module], reference: Apply) -> None:
     """A node with 2000 edges takes a few times as long as there, not hundreds of times."""
     layer, edge_index = conv(64, 64, k=3), star(2000)
     x = torch.randn(2001, 64, requires_grad=True)
-    seconds: dict[Apply, list[float]] = {ours: [], theirs: []}
+    seconds: dict[Apply, list[float]] = {on_edges: [], reference: []}
     for _ in range(7):
         for apply, taken in seconds.items():
             start = time.perf_counter()
             step(apply, layer, x, edge_index)
             taken.append(time.perf_counter() - start)
-    ratio = statistics.median(seconds[ours]) / statistics.median(seconds[theirs])
+    ratio = statistics.median(seconds[on_edges]) / statistics.median(seconds[reference])
     assert ratio < 6, f"{ratio:.1f} times as long as PyTorch Geometric's layer"
 
 
@@ -194,12 +194,12 @@ def peak(apply: Apply, layer: nn.Module, x: Tensor, edge_index: Tensor) -> int:
     return max(accumulate(event.nbytes() for event in allocations))
 
 
-@pytest.mark.parametrize(("conv", "theirs"), THEIRS.items(), ids=lambda value: value.__name__)
-def test_memory_on_a_hub(conv: type[nn.Module], theirs: Apply) -> None:
+@pytest.mark.parametrize(("conv", "reference"), THEIRS.items(), ids=lambda value: value.__name__)
+def test_memory_on_a_hub(conv: type[nn.Module], reference: Apply) -> None:
     """Padded lists alone would take 2001 times 2000 numbers, and edges 64 times that."""
     layer, edge_index = conv(64, 64, k=3), star(2000)
     x = torch.randn(2001, 64, requires_grad=True)
-    step(ours, layer, x, edge_index)  # what is compiled or cached at the first call
-    got, want = (peak(apply, layer, x, edge_index) for apply in (ours, theirs))
-    assert want > x.numel() * x.element_size()
-    assert got < 3 * want, f"{got} bytes, PyTorch Geometric's layer {want}"
+    step(on_edges, layer, x, edge_index)  # what is compiled or cached at the first call
+    got, expected = (peak(apply, layer, x, edge_index) for apply in (on_edges, reference))
+    assert expected > x.numel() * x.element_size()
+    assert got < 3 * expected, f"{got} bytes, PyTorch Geometric's layer {expected}"

@@ -124,13 +124,15 @@ def assert_agrees(
     batch, slot = mask.nonzero(as_tuple=True)
     other = given[1] if len(given) > 1 else None
     outs = ragged(given[0], batch, slot if slots else None, other)
-    wants = dense(*inputs, mask=mask)
-    outs, wants = (part if isinstance(part, tuple) else (part,) for part in (outs, wants))
+    expected_parts = dense(*inputs, mask=mask)
+    outs, expected_parts = (
+        part if isinstance(part, tuple) else (part,) for part in (outs, expected_parts)
+    )
     losses = []
-    for out, want, form in zip(outs, wants, ragged.outputs, strict=True):
-        torch.testing.assert_close(out, rows(want, form, mask), rtol=1e-9, atol=1e-9)
+    for out, expected, form in zip(outs, expected_parts, ragged.outputs, strict=True):
+        torch.testing.assert_close(out, rows(expected, form, mask), rtol=1e-9, atol=1e-9)
         weight = torch.randn_like(out)
-        losses.append(((out * weight).sum(), (rows(want, form, mask) * weight).sum()))
+        losses.append(((out * weight).sum(), (rows(expected, form, mask) * weight).sum()))
     grads = [
         torch.autograd.grad(
             sum(pair[side] for pair in losses),
@@ -141,9 +143,9 @@ def assert_agrees(
         for side, leaves, owner in ((0, given, ragged), (1, inputs, dense))
     ]
     names = [*forms, *(parameter for parameter, _ in dense.named_parameters())]
-    for index, (leaf, got, want) in enumerate(zip(names, *grads, strict=True)):
-        want = rows(want, leaf, mask) if index < len(forms) else want
-        torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8, msg=lambda m, n=leaf: n + m)
+    for index, (leaf, got, expected) in enumerate(zip(names, *grads, strict=True)):
+        expected = rows(expected, leaf, mask) if index < len(forms) else expected
+        torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8, msg=lambda m, n=leaf: n + m)
     for key, buffer in dense.named_buffers():
         if buffer.is_floating_point():
             torch.testing.assert_close(ragged.get_buffer(f"layer.{key}"), buffer)
@@ -157,7 +159,7 @@ def assert_agrees(
     seed=st.integers(0, 10**6),
 )
 def test_any_number_of_nodes(name: str, sizes: list[int], training: bool, seed: int) -> None:
-    """Empty graphs, single nodes and fewer nodes than neighbours among them."""
+    """Empty graphs, single nodes and fewer nodes than neighbors among them."""
     torch.manual_seed(seed)
     nodes = max(*sizes, 5)
     mask = torch.arange(nodes) < torch.tensor(sizes)[:, None]
@@ -204,10 +206,12 @@ def test_bfloat16(name: str) -> None:
     given = [rows(part, form, mask) for part, form in zip(inputs, forms, strict=True)]
     ragged = Ragged(layer)
     outs = ragged(given[0], *mask.nonzero(as_tuple=True), *given[1:])
-    wants = layer(*inputs, mask=mask)
-    outs, wants = (part if isinstance(part, tuple) else (part,) for part in (outs, wants))
-    for out, want, form in zip(outs, wants, ragged.outputs, strict=True):
-        torch.testing.assert_close(out, rows(want, form, mask), rtol=0.02, atol=0.02)
+    expected_parts = layer(*inputs, mask=mask)
+    outs, expected_parts = (
+        part if isinstance(part, tuple) else (part,) for part in (outs, expected_parts)
+    )
+    for out, expected, form in zip(outs, expected_parts, ragged.outputs, strict=True):
+        torch.testing.assert_close(out, rows(expected, form, mask), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("name", PER_AU)
@@ -226,11 +230,13 @@ def test_order_of_nodes_within_a_graph_is_free(name: str) -> None:
     picked = {"graph": slice(None), "node": order, "pair": moved_pairs}
     given = [rows(part, form, mask) for part, form in zip(inputs, forms, strict=True)]
     moved = [part[picked[form]] for part, form in zip(given, forms, strict=True)]
-    wants = layer(given[0], batch, slot, *given[1:])
+    expected_parts = layer(given[0], batch, slot, *given[1:])
     outs = layer(moved[0], batch, slot[order], *moved[1:])
-    outs, wants = (part if isinstance(part, tuple) else (part,) for part in (outs, wants))
-    for out, want, form in zip(outs, wants, layer.outputs, strict=True):
-        torch.testing.assert_close(out, want[picked[form]])
+    outs, expected_parts = (
+        part if isinstance(part, tuple) else (part,) for part in (outs, expected_parts)
+    )
+    for out, expected, form in zip(outs, expected_parts, layer.outputs, strict=True):
+        torch.testing.assert_close(out, expected[picked[form]])
 
 
 @pytest.mark.parametrize("name", FREE)
@@ -238,11 +244,11 @@ def test_graphs_do_not_meet(name: str) -> None:
     layer = Ragged(random_layer(FREE[name], training=False))
     batch = torch.tensor([0, 0, 2, 2, 2, 2, 2, 5])
     x = torch.randn(8, WIDTH, dtype=torch.float64)
-    want = layer(x, batch)
+    expected = layer(x, batch)
     x[2:7] = torch.nan
     out = layer(x, batch)
-    torch.testing.assert_close(out[[0, 1, 7]], want[[0, 1, 7]])
-    torch.testing.assert_close(layer(x[:2]), want[:2])  # without a batch: one graph
+    torch.testing.assert_close(out[[0, 1, 7]], expected[[0, 1, 7]])
+    torch.testing.assert_close(layer(x[:2]), expected[:2])  # without a batch: one graph
 
 
 @pytest.mark.parametrize("name", [name for name in (*FREE, *PER_AU) if name not in GIVEN_GRAPHS])
@@ -253,10 +259,10 @@ def test_numbers_of_graphs_cost_nothing(name: str) -> None:
     inputs, forms = random_inputs(name, mask)
     given = [rows(part, form, mask) for part, form in zip(inputs, forms, strict=True)]
     batch, slot = mask.nonzero(as_tuple=True)
-    want, want_graph = run(deepcopy(layer), given, batch, slot)
+    expected, expected_graph = run(deepcopy(layer), given, batch, slot)
     out, graph = run(layer, given, torch.tensor([0, 7, 8, BIG])[batch], slot)
-    torch.testing.assert_close(out, want)
-    torch.testing.assert_close(graph, want_graph)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(graph, expected_graph)
 
 
 def run(layer: Ragged, given: list[Tensor], batch: Tensor, slot: Tensor) -> tuple:
@@ -329,8 +335,8 @@ def test_torch_cluster_and_torch_scatter_serve(name: str, sizes: list[int], seed
                 materialize_grads=True,
             )
         results.append((out, *grads))
-    for got, want in zip(*results, strict=True):
-        torch.testing.assert_close(got, want)
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 def test_runs_in_a_sequential_among_their_layers() -> None:
@@ -366,8 +372,8 @@ def test_given_edges_run_in_a_sequential() -> None:
     x, batch = torch.randn(7, WIDTH), torch.tensor([0, 0, 0, 0, 1, 1, 1])
     edge_index = edge_index_of(ragged_knn_graph(x, batch, 2))
     lists = neighbors_of(edge_index, 7)[None]
-    want = model[2].layer(model[0].layer(x[None], neighbors=lists).relu(), neighbors=lists)[0]
-    torch.testing.assert_close(model(x, edge_index), want)
+    expected = model[2].layer(model[0].layer(x[None], neighbors=lists).relu(), neighbors=lists)[0]
+    torch.testing.assert_close(model(x, edge_index), expected)
 
 
 def test_the_weights_are_the_layers_own() -> None:
@@ -394,14 +400,14 @@ def test_returns_the_graph(name: str) -> None:
     batch, slot = mask.nonzero(as_tuple=True)
     slot = slot if name in PER_AU else None
     out, graphs = Ragged(layer)(given[0], batch, slot, *given[1:], return_graph=True)
-    _, wants = layer(*inputs, mask=mask, return_graph=True)
+    _, expected_parts = layer(*inputs, mask=mask, return_graph=True)
     assert len(out) == 2 or out.shape[0] in (len(batch), 45)
     graphs = graphs if isinstance(graphs[0], tuple) else (graphs,)
-    wants = wants if isinstance(wants, tuple) else (wants,)
-    for (edge_index, weight), want in zip(graphs, wants, strict=True):
+    expected_parts = expected_parts if isinstance(expected_parts, tuple) else (expected_parts,)
+    for (edge_index, weight), expected in zip(graphs, expected_parts, strict=True):
         dense = torch.zeros(len(batch), len(batch), dtype=weight.dtype)
         dense[edge_index[1], edge_index[0]] = weight
-        adjacency = want.adjacency().to(weight.dtype)
+        adjacency = expected.adjacency().to(weight.dtype)
         blocks = [a[m][:, m] for a, m in zip(adjacency, mask, strict=True)]
         torch.testing.assert_close(dense, torch.block_diag(*blocks[:2]))
 
@@ -441,8 +447,12 @@ EDGES = torch.tensor([[0, 1, 2], [1, 0, 1]])
 @pytest.mark.parametrize(
     ("layer", "arguments", "message"),
     [
-        ("TopKGraphConv", (X, BATCH), r"slot must say which of the 6 nodes .* got None"),
-        ("TopKGraphConv", (X, BATCH, BATCH), "slot must differ among the nodes of a graph"),
+        (
+            "TopKGraphConv",
+            (X, BATCH),
+            "slot must be a tensor where graphs have fewer than 6 nodes, got None",
+        ),
+        ("TopKGraphConv", (X, BATCH, BATCH), "slot must differ between nodes of a graph"),
         ("TopKGraphConv", (X, BATCH, BATCH + 5), r"slot must lie in 0\.\.5, got 5\.\.6"),
         ("TopKGraphConv", (X, BATCH, BATCH[1:]), r"slot must have shape \(M=4\), got \(3,\)"),
         ("TopKGraphConv", (X, BATCH[1:]), r"batch must have shape \(P=4\), got \(3,\)"),
@@ -451,14 +461,18 @@ EDGES = torch.tensor([[0, 1, 2], [1, 0, 1]])
             (X, BATCH.flip(0)),
             "batch must be sorted",
         ),
-        ("TopKGraphConv", (X, BATCH, None, X), "other must be None for TopKGraphConv"),
+        ("TopKGraphConv", (X, BATCH, None, X), "other must be None for TopKGraphConv, got Tensor"),
         ("TopKGraphConv", (X[:, 1:], BATCH, torch.arange(4)), r"x must have shape \(B, N=6, C=8\)"),
-        ("AUSpecificFeatures", (X,), "batch must be given for a layer that makes nodes"),
+        ("AUSpecificFeatures", (X,), "batch must be a tensor for a layer of tokens, got None"),
         ("AUSpecificFeatures", (torch.zeros(1, 3, 5), BATCH, torch.arange(4)), "batch must number"),
         ("GatedEdgeGCN", (X, BATCH, torch.arange(4), X), "edges must be all 10 pairs .* got 4"),
-        ("GatedEdgeGCN", (X, BATCH, torch.arange(4)), "other must be given for GatedEdgeGCN"),
+        (
+            "GatedEdgeGCN",
+            (X, BATCH, torch.arange(4)),
+            "other must be a tensor for GatedEdgeGCN, got None",
+        ),
         ("TopKGraphConv", (X, BATCH, BATCH.int()), r"slot must be int64 .* got torch\.int32"),
-        ("EdgeGraphConv", (X, BATCH, None, X), "other must be None for EdgeGraphConv"),
+        ("EdgeGraphConv", (X, BATCH, None, X), "other must be None for EdgeGraphConv, got Tensor"),
         ("EdgeGraphConv", (X[None], BATCH), r"x must have shape \(M, C=8\), got \(1, 4, 8\)"),
         (
             "EdgeGraphConv",

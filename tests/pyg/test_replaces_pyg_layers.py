@@ -24,15 +24,15 @@ WIDTH, OUT, NODES = 8, 12, 10
 
 
 def random_edges() -> Tensor:
-    """Any number of edges to a node, in any order; nobody leads to node 4."""
+    """Any number of edges to a node, in any order; none to node 4."""
     pairs = (torch.rand(NODES, NODES) < 0.3).nonzero().t()
     pairs = pairs[:, pairs[1] != 4]
     return pairs[:, torch.randperm(pairs.shape[1])]
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("conv", "theirs"), THEIRS.items(), ids=lambda value: value.__name__)
-def test_gives_their_numbers(conv: type[nn.Module], theirs: Apply, training: bool) -> None:
+@pytest.mark.parametrize(("conv", "reference"), THEIRS.items(), ids=lambda value: value.__name__)
+def test_gives_their_numbers(conv: type[nn.Module], reference: Apply, training: bool) -> None:
     layer = conv(WIDTH, OUT, k=3).double().train(training)
     with torch.no_grad():
         for name, tensor in (*layer.named_parameters(), *layer.named_buffers()):
@@ -40,10 +40,10 @@ def test_gives_their_numbers(conv: type[nn.Module], theirs: Apply, training: boo
                 tensor.uniform_(0.5, 1.5)
     x = torch.randn(NODES, WIDTH, dtype=torch.float64, requires_grad=True)
     edge_index = random_edges()
-    want = theirs(layer, x, edge_index)
+    expected = reference(layer, x, edge_index)
     got = OnEdges(layer)(x, edge_index)
-    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
-    assert_same_gradients(got, want, [x, *layer.parameters()])
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    assert_same_gradients(got, expected, [x, *layer.parameters()])
 
 
 @pytest.mark.parametrize("heads", [1, 4])
@@ -52,17 +52,17 @@ def test_attention_between_regions_gives_the_numbers_of_gat(heads: int) -> None:
     torch.nn.init.normal_(layer.bias)
     x = torch.randn(6, WIDTH, dtype=torch.float64, requires_grad=True)
     target, source = layer.adjacency(x[None]).nonzero(as_tuple=True)
-    want = attention(layer, x, torch.stack((source, target)))
+    expected = attention(layer, x, torch.stack((source, target)))
     got = layer(x[None])[0]
-    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
-    assert_same_gradients(got, want, [x, *layer.parameters()])
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    assert_same_gradients(got, expected, [x, *layer.parameters()])
 
 
-def assert_same_gradients(got: Tensor, want: Tensor, leaves: list[Tensor]) -> None:
+def assert_same_gradients(got: Tensor, expected: Tensor, leaves: list[Tensor]) -> None:
     weight = torch.randn_like(got)
-    for ours, other in zip(
+    for actual, other in zip(
         torch.autograd.grad(got, leaves, weight),
-        torch.autograd.grad(want, leaves, weight),
+        torch.autograd.grad(expected, leaves, weight),
         strict=True,
     ):
-        torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(actual, other, rtol=1e-9, atol=1e-9)

@@ -1,4 +1,4 @@
-"""Layers with parameters and buffers drawn at random, at a fraction of the cost of building them.
+"""Layers with random parameters and buffers, at a fraction of the cost of building them.
 
 A layer is built once for its options, and is then a function of the tensors in its place.
 """
@@ -23,8 +23,8 @@ Build = Callable[[int], nn.Module]  # for a number of nodes; the same module eve
 
 
 @dataclass(frozen=True)
-class DrawnLayer:
-    """A layer with the tensors `state` in place of its own."""
+class RandomLayer:
+    """A layer with the tensors `state` as parameters and buffers."""
 
     build: Build
     state: Mapping[str, Tensor]
@@ -34,18 +34,18 @@ class DrawnLayer:
         layer, state = self.build(self.nodes), dict(self.state)
         return functional_call(layer, state, inputs, options, tie_weights=False)
 
-    def of_nodes(self, nodes: Tensor) -> DrawnLayer:
-        """The layer for these nodes, in this order, with what it knows of each of them."""
+    def of_nodes(self, nodes: Tensor) -> RandomLayer:
+        """Return the layer for these nodes, in this order, with their rows of its tensors."""
         state = {key: of_nodes(tensor, nodes) for key, tensor in self.state.items()}
-        return DrawnLayer(self.build, state, len(nodes))
+        return RandomLayer(self.build, state, len(nodes))
 
 
 def seed(data: st.DataObject) -> None:
     torch.manual_seed(data.draw(st.integers(0, 2**32 - 1)))
 
 
-def draw_layer(build: Build) -> DrawnLayer:
-    """Draw what is learned, statistics and factors of normalisations from what is positive."""
+def random_layer(build: Build) -> RandomLayer:
+    """Return a layer of random tensors: positive for statistics and norms, else of any sign."""
     state = {}
     for key, tensor in tensors_of(build(NODES)).items():
         state[key] = tensor.clone()
@@ -53,7 +53,7 @@ def draw_layer(build: Build) -> DrawnLayer:
             positive = "norm" in key or key.endswith("running_var")
             low, high = (0.5, 1.5) if positive else (-1, 1)
             state[key].uniform_(low, high)
-    return DrawnLayer(build, state)
+    return RandomLayer(build, state)
 
 
 @cache
@@ -63,8 +63,8 @@ def tensors_of(layer: nn.Module) -> dict[str, Tensor]:
 
 
 def of_nodes(tensor: Tensor, nodes: Tensor) -> Tensor:
-    """Keep what belongs to these nodes, in a copy."""
-    if tensor.dtype == torch.int64 and tensor.ndim == 2:  # whom each node listens to
+    """Return a copy of the rows of these nodes."""
+    if tensor.dtype == torch.int64 and tensor.ndim == 2:  # the sources of each node
         return forms.pick((tensor[None], "list"), nodes)[0]
     tensor = tensor.clone()
     for dim, size in enumerate(tensor.shape):
