@@ -184,6 +184,38 @@ def update_inputs(size: Size) -> list[Part]:
     return [*pairs, *ends, *((each, "shared") for each in shared)]
 
 
+def upper(pairs: Tensor) -> Tensor:
+    """Of couplings (N, N) the mean of both directions, as the ops take them."""
+    nodes = len(pairs)
+    return ((pairs + pairs.mT) / 2)[*torch.triu_indices(nodes, nodes, 1)]
+
+
+def chain_inputs(size: Size) -> list[Part]:
+    pairs = torch.randn(size.nodes, size.nodes, dtype=torch.float64)
+    return [(size.normal(4), "node"), (pairs, "shared"), (size.normal(3).abs(), "node")]
+
+
+def chain(
+    size: Size, logits: Tensor, pairs: Tensor, stay: Tensor, mask: Tensor | None = None
+) -> list[Part]:
+    """The op has no mask of nodes: one that is absent is never active."""
+    if mask is not None:
+        logits, stay = logits.where(mask[..., None], -1e3), stay.where(mask[..., None], 0)
+    _, odds = ops.chain_marginals(logits.mT, upper(pairs), stay.mT)
+    odds = odds.mT
+    return [(odds if mask is None else odds.where(mask[..., None], 0), "node")]
+
+
+def path(
+    size: Size, logits: Tensor, pairs: Tensor, stay: Tensor, mask: Tensor | None = None
+) -> list[Part]:
+    if mask is not None:
+        logits = logits.where(mask[..., None], -1e3)
+        stay = stay.where(mask[..., None], 0)
+    found = ops.chain_viterbi(logits.mT, upper(pairs), stay.mT).mT
+    return [(found if mask is None else found.where(mask[..., None], 0), "node")]
+
+
 CASES = {
     "knn_graph": Case(nodes_of, knn),
     "knn_max_relative": Case(nodes_of, max_relative),
@@ -194,6 +226,8 @@ CASES = {
     "pairwise_cross_attention": Case(token_inputs, pairwise),
     "pair_pool": Case(pool_inputs, pool),
     "edge_update": Case(update_inputs, update),
+    "chain_marginals": Case(chain_inputs, chain),
+    "chain_viterbi": Case(chain_inputs, path),
 }
 every_op = pytest.mark.parametrize("name", CASES)
 

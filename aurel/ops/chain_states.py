@@ -1,0 +1,78 @@
+"""The states of N binary action units along a video: numbering, energies, changes.
+
+State s has bit i of s for action unit i, so that there are 2^N states. Energies and messages of
+all states are float64 vectors of that length.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aurel.ops.arguments import check_device, check_floating, check_shape, check_tensor
+
+MAX_UNITS = 16
+MAX_STAY = 30.0
+"""A change costs at most this much, exp(-30) = 1e-13, so that no product of 16 such costs, and of
+the evidence against a state, leaves the range of float64."""
+MAX_LOGIT = 200.0
+"""Marginals are at most this far from 0, as logits."""
+NO_TRITON = "chains of action units have none"
+
+
+def check_chain(logits: Tensor, couplings: Tensor, stay: Tensor, mask: Tensor | None) -> None:
+    """Raise an error unless the arguments describe a chain over binary action units."""
+    check_shape("logits", logits, "B T N")
+    batch, frames, units = logits.shape
+    if not 1 <= units <= MAX_UNITS:
+        raise ValueError(f"logits must have 1..{MAX_UNITS} action units, got {units}")
+    if frames == 0:
+        raise ValueError("logits must have at least one frame, got T = 0")
+    check_shape("couplings", couplings, "P", P=units * (units - 1) // 2)
+    check_tensor("stay", stay)
+    steps = {"B": 1 if stay.ndim == 3 and stay.shape[0] == 1 else batch, "T-1": frames - 1}
+    check_shape("stay", stay, "N" if stay.ndim < 3 else "B T-1 N", **steps, N=units)
+    for name, tensor in (("logits", logits), ("couplings", couplings), ("stay", stay)):
+        check_floating(name, tensor)
+        check_device(name, tensor, logits)
+    if mask is not None:
+        check_shape("mask", mask, "B T", B=batch, T=frames)
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask must be bool (True where the frame is valid), got {mask.dtype}")
+        check_device("mask", mask, logits)
+
+
+def of_every_step(stay: Tensor, frames: int) -> Tensor:
+    """Return costs of a change (N,) as (1, T - 1, N); others as they are."""
+    return stay.expand(1, frames - 1, -1) if stay.ndim == 1 else stay
+
+
+def state_bits(units: int, like: Tensor) -> Tensor:
+    """Return y of every state, (2^N, N), in float64."""
+    states = torch.arange(2**units, device=like.device)
+    return ((states[:, None] >> torch.arange(units, device=like.device)) & 1).double()
+
+
+def state_energies(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> Tensor:
+    r"""Return :math:`\sum_i u_i y_i + \sum_{i<j} J_{ij} y_i y_j`, (B, T, 2^N), 0 without evidence.
+
+    Args:
+        logits: (B, T, N).
+        couplings: (N (N - 1) / 2,), rows of the upper triangle.
+        mask: (B, T) bool, True where a frame has evidence, or None.
+    """
+    units = logits.shape[-1]
+    bits = state_bits(units, logits)
+    first, second = torch.triu_indices(units, units, 1, device=logits.device)
+    coupled = (bits[:, first] * bits[:, second]) @ couplings.double()
+    if mask is None:
+        return logits.double() @ bits.T + coupled
+    # NaN in a frame without evidence must not reach a sum.
+    energies = logits.double().where(mask[..., None], 0) @ bits.T + coupled
+    return energies.where(mask[..., None], 0)
+
+
+def halves(values: Tensor, unit: int) -> tuple[Tensor, Tensor]:
+    """Return values (..., 2^N) of the states with y_unit = 0, and of those with 1, as views."""
+    pairs = values.unflatten(-1, (-1, 2, 2**unit))
+    return pairs[..., 0, :], pairs[..., 1, :]
