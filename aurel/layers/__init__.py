@@ -7,6 +7,7 @@ others nothing and counts in no statistics. These take none:
   `Grapher`, `LandmarkPredictor`, `LandmarkROI`, `LocalRegionPerception`, `MapDecoder`,
   `MultiScaleAttention`, `MultiScaleFusion`, `MultiScaleLinearAttention`, `RegionalAUFeatures`, and
   `TokenProjection` on the cells as tokens;
+- `ChainInference`, in which an AU without evidence has logits of 0; it has a mask of frames;
 - `PerAUClassifier` and `PerAUTemporalConv`, in which each AU has weights and statistics of its own
   and sees no other, so that the result for one that does not exist need only be ignored.
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from aurel.layers.au_masked_features import AUMaskedFeatures
 from aurel.layers.au_specific_features import AUSpecificFeatures
+from aurel.layers.chain_inference import ChainInference
 from aurel.layers.channel_topology import ChannelTopology
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.cross_attention import CrossAttention
@@ -55,6 +57,7 @@ check_owner()
 __all__ = [
     "AUMaskedFeatures",
     "AUSpecificFeatures",
+    "ChainInference",
     "ChannelTopology",
     "CosineClassifier",
     "CrossAttention",

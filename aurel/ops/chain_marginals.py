@@ -14,6 +14,7 @@ from aurel.ops.chain_states import (
     MAX_STAY,
     NO_TRITON,
     check_chain,
+    couplings_of_pairs,
     halves,
     of_every_step,
     state_energies,
@@ -29,7 +30,7 @@ def chain_marginals_reference(
     mask: Tensor | None = None,
     past: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Define `chain_marginals`: messages are logarithms of sums over all states."""
+    """Define `chain_marginals`, with `couplings_of_pairs`, by logarithms of sums over states."""
     frames, units = logits.shape[1:]
     energies = state_energies(logits, couplings, mask)
     costs = of_every_step(stay.double().clamp(-MAX_STAY, MAX_STAY), frames)
@@ -75,8 +76,8 @@ def chain_marginals(
     r"""Return the log-partition of a chain over N binary action units, and their marginals.
 
     .. math::
-        p(y_1, \ldots, y_T) = \frac{1}{Z} \prod_t \exp\Big(\sum_i u_{ti} y_{ti}
-            + \sum_{i<j} J_{ij} y_{ti} y_{tj}\Big) \prod_{t>1} \prod_i
+        p(y_1, \ldots, y_T) = \frac1Z \prod_t \exp\Big(\sum_i u_{ti} y_{ti}
+            + \sum_{i<j} \tfrac12 (J_{ij} + J_{ji}) y_{ti} y_{tj}\Big) \prod_{t>1} \prod_i
             \exp(-s_{ti} [y_{ti} \neq y_{t-1,i}]), \qquad y_t \in \{0, 1\}^N
 
     Exact, by the forward-backward algorithm over all :math:`2^N` states. A step multiplies the
@@ -84,12 +85,12 @@ def chain_marginals(
     Computed in float64 inside.
 
     The gradient of :math:`\log Z` with respect to `logits` is the marginals
-    :math:`p(y_{ti} = 1)`, with respect to `couplings` the expected number of frames in which both
-    action units are active, and with respect to `stay` minus the expected number of changes.
+    :math:`p(y_{ti} = 1)`, with respect to the coupling of a pair the expected number of frames in
+    which both are active, and with respect to `stay` minus the expected number of changes.
 
     Args:
         logits: :math:`u`, (B, T, N), floating point, T >= 1 and N in 1..16.
-        couplings: :math:`J`, (N (N - 1) / 2,), rows of the upper triangle: 01, 02, ..., 12, ...
+        couplings: :math:`J`, (N, N); the diagonal is not used.
         stay: cost :math:`s` of a change, (N,), or one for each step from a frame to the next,
             (B, T - 1, N) or (1, T - 1, N). 0 makes consecutive frames independent. Costs beyond
             -30 and 30 count as these.
@@ -111,6 +112,7 @@ def chain_marginals(
     check_chain(logits, couplings, stay, mask)
     check_bool("past", past)
     logits, couplings, stay = promote(logits, couplings, stay)
+    couplings = couplings_of_pairs(couplings)
     stay = of_every_step(stay, logits.shape[1])
     impl = resolve_backend("chain_marginals", backend, (logits,), lambda: NO_TRITON)
     log_partition, marginals = _chain_marginals(logits, couplings, stay, mask, past, impl)

@@ -28,7 +28,7 @@ def check_chain(logits: Tensor, couplings: Tensor, stay: Tensor, mask: Tensor | 
         raise ValueError(f"logits must have 1..{MAX_UNITS} action units, got {units}")
     if frames == 0:
         raise ValueError("logits must have at least one frame, got T = 0")
-    check_shape("couplings", couplings, "P", P=units * (units - 1) // 2)
+    check_shape("couplings", couplings, "N N", N=units)
     check_tensor("stay", stay)
     steps = {"B": 1 if stay.ndim == 3 and stay.shape[0] == 1 else batch, "T-1": frames - 1}
     check_shape("stay", stay, "N" if stay.ndim < 3 else "B T-1 N", **steps, N=units)
@@ -40,6 +40,13 @@ def check_chain(logits: Tensor, couplings: Tensor, stay: Tensor, mask: Tensor | 
         if mask.dtype != torch.bool:
             raise ValueError(f"mask must be bool (True where the frame is valid), got {mask.dtype}")
         check_device("mask", mask, logits)
+
+
+def couplings_of_pairs(couplings: Tensor) -> Tensor:
+    """Return the mean of both directions, (N (N - 1) / 2,): rows of the upper triangle."""
+    units = len(couplings)
+    first, second = torch.triu_indices(units, units, 1, device=couplings.device)
+    return (couplings[first, second] + couplings[second, first]) / 2
 
 
 def of_every_step(stay: Tensor, frames: int) -> Tensor:

@@ -13,6 +13,7 @@ from aurel.ops.chain_states import (
     MAX_STAY,
     NO_TRITON,
     check_chain,
+    couplings_of_pairs,
     halves,
     of_every_step,
     state_bits,
@@ -24,7 +25,7 @@ from aurel.ops.registration import operator
 def chain_viterbi_reference(
     logits: Tensor, couplings: Tensor, stay: Tensor, *, mask: Tensor | None = None
 ) -> Tensor:
-    """Define `chain_viterbi`: the best score that ends in each state, then back from the best."""
+    """Define `chain_viterbi`, with `couplings_of_pairs`: best scores, then back from the best."""
     frames, units = logits.shape[1:]
     energies = state_energies(logits, couplings, mask)
     costs = of_every_step(stay.double().clamp(-MAX_STAY, MAX_STAY), frames)
@@ -64,7 +65,7 @@ def chain_viterbi(
 
     .. math::
         \operatorname*{arg\,max}_{y_1, \ldots, y_T} \sum_t \Big(\sum_i u_{ti} y_{ti}
-            + \sum_{i<j} J_{ij} y_{ti} y_{tj}\Big)
+            + \sum_{i<j} \tfrac12 (J_{ij} + J_{ji}) y_{ti} y_{tj}\Big)
             - \sum_{t>1} \sum_i s_{ti} [y_{ti} \neq y_{t-1,i}]
 
     by the Viterbi algorithm over all :math:`2^N` states, in float64. The model and its arguments
@@ -72,7 +73,7 @@ def chain_viterbi(
 
     Args:
         logits: :math:`u`, (B, T, N), floating point, T >= 1 and N in 1..16.
-        couplings: :math:`J`, (N (N - 1) / 2,), rows of the upper triangle.
+        couplings: :math:`J`, (N, N); the diagonal is not used.
         stay: cost :math:`s` of a change, (N,), (B, T - 1, N) or (1, T - 1, N).
         mask: (B, T) bool, True where the frame has evidence.
         backend: see `aurel.use_backend`.
@@ -86,6 +87,7 @@ def chain_viterbi(
     """
     check_chain(logits, couplings, stay, mask)
     logits, couplings, stay = promote(logits, couplings, stay)
+    couplings = couplings_of_pairs(couplings)
     stay = of_every_step(stay, logits.shape[1])
     impl = resolve_backend("chain_viterbi", backend, (logits,), lambda: NO_TRITON)
     given = (logits.detach(), couplings.detach(), stay.detach(), mask)

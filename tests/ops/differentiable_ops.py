@@ -103,7 +103,7 @@ UPDATE = (PAIR, PAIR, NODE, NODE, (NODES, NODES), (NODES, NODES))
 GIVEN = (PAIRS[0], PAIRS[1] + 1)
 FLAT, ROWS = (len(GRAPHS), WIDTH), (len(SOURCE_GRAPHS), WIDTH)
 SEEN = torch.tensor([[True, False, True], [False, True, True]])
-CHAIN = ((BATCH, 3, 3), (3,))
+CHAIN = ((BATCH, 3, 3), (3, 3))
 
 OPS: dict[str, Op] = {
     "chain_marginals": Op("chain_marginals", (*CHAIN, (3,)), chain()),

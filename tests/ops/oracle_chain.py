@@ -16,7 +16,7 @@ class Chain(NamedTuple):
     Attributes:
         log_partition: logarithm of the sum of exp(score) over paths.
         marginals: (T, N) probabilities of being active.
-        pairs: (N (N - 1) / 2,) expected numbers of frames in which both are active.
+        pairs: (N, N) expected numbers of frames in which both are active, half of it each way.
         changes: (T - 1, N) probabilities of a change.
         best: (T, N) path of the highest score.
     """
@@ -39,7 +39,7 @@ def enumerate_paths(
 
     Args:
         logits: (T, N).
-        couplings: (N (N - 1) / 2,).
+        couplings: (N, N), of which both directions count half.
         stay: (N,) or (T - 1, N).
         mask: (T,) frames with evidence.
         allowed: (T, N) labels that paths must agree with, -1 for either.
@@ -54,9 +54,16 @@ def enumerate_paths(
     both = paths[..., first] * paths[..., second] * seen[:, None]
     changed = paths[:, 1:] != paths[:, :-1]
     score = (np.nan_to_num(logits) * paths * seen[:, None]).sum((1, 2))
-    score += (both @ couplings).sum(1) - (changed * stay).sum((1, 2))
+    score += (both @ ((couplings + couplings.T) / 2)[first, second]).sum(1) - (changed * stay).sum(
+        (1, 2)
+    )
     top = score.max()
     weight = np.exp(score - top)
     total = weight.sum()
-    mean = [np.tensordot(weight / total, each, 1) for each in (paths, both.sum(1), changed)]
-    return Chain(top + np.log(total), *mean, paths[score.argmax()])
+    weight /= total
+    marginals, paired, changes = (
+        np.tensordot(weight, each, 1) for each in (paths, both.sum(1), changed)
+    )
+    pairs = np.zeros((units, units))
+    pairs[first, second] = pairs[second, first] = paired / 2
+    return Chain(top + np.log(total), marginals, pairs, changes, paths[score.argmax()])

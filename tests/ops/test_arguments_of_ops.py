@@ -25,7 +25,7 @@ RAGGED = {"x": FLAT, "batch": BATCH, "k": 2, "metric": "l2", "loop": True}
 RAGGED_AMONG = RAGGED | {"sources": FLAT, "source_batch": BATCH}
 CHAIN = {
     "logits": torch.randn(2, 4, 3),
-    "couplings": torch.randn(3),
+    "couplings": torch.randn(3, 3),
     "stay": torch.rand(3),
     "mask": torch.ones(2, 4) > 0,
 }

@@ -11,7 +11,6 @@ from oracle_chain import enumerate_paths
 from test_chain_marginals import cost, random_chain
 
 from aurel.ops import chain_viterbi
-from aurel.ops.chain_viterbi import chain_viterbi_reference
 
 
 @every_backend
@@ -45,10 +44,10 @@ def test_equals_the_best_of_all_paths(backend: str, seed: int, stay_of: str, mas
 def test_blocks_of_frames_change_nothing(backend: str, frames: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(frames)
     logits = 3 * torch.randn(2, frames, 4, generator=generator, dtype=dtype)
-    couplings = torch.randn(6, generator=generator, dtype=dtype)
+    couplings = torch.randn(4, 4, generator=generator, dtype=dtype)
     stay = torch.rand(2, frames - 1, 4, generator=generator, dtype=dtype) * 3
     path = chain_viterbi(logits, couplings, stay, backend=backend)
-    assert torch.equal(path, chain_viterbi_reference(logits, couplings, stay))
+    assert torch.equal(path, chain_viterbi(logits, couplings, stay, backend="definition"))
     changes = path.diff(dim=1).abs().sum()
     assert 0 < changes < (logits > 0).long().diff(dim=1).abs().sum()
 

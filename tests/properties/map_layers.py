@@ -49,6 +49,7 @@ KINDS = {
         ("BNCHW", "BNHW"),
         {"masked": st.booleans()},
     ),
+    "ChainInference": Kind(lambda: layers.ChainInference(NODES), {"BWN": (6, NODES)}, ("BWN",)),
     "ChannelTopology": Kind(
         lambda: layers.ChannelTopology(8, NODES, shared=False), MAP, ("BNC",), anywhere=True
     ),

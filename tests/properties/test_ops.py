@@ -184,12 +184,6 @@ def update_inputs(size: Size) -> list[Part]:
     return [*pairs, *ends, *((each, "shared") for each in shared)]
 
 
-def upper(pairs: Tensor) -> Tensor:
-    """Of couplings (N, N) the mean of both directions, as the ops take them."""
-    nodes = len(pairs)
-    return ((pairs + pairs.mT) / 2)[*torch.triu_indices(nodes, nodes, 1)]
-
-
 def chain_inputs(size: Size) -> list[Part]:
     pairs = torch.randn(size.nodes, size.nodes, dtype=torch.float64)
     return [(size.normal(4), "node"), (pairs, "shared"), (size.normal(3).abs(), "node")]
@@ -201,7 +195,7 @@ def chain(
     """The op has no mask of nodes: one that is absent is never active."""
     if mask is not None:
         logits, stay = logits.where(mask[..., None], -1e3), stay.where(mask[..., None], 0)
-    _, odds = ops.chain_marginals(logits.mT, upper(pairs), stay.mT)
+    _, odds = ops.chain_marginals(logits.mT, pairs, stay.mT)
     odds = odds.mT
     return [(odds if mask is None else odds.where(mask[..., None], 0), "node")]
 
@@ -212,7 +206,7 @@ def path(
     if mask is not None:
         logits = logits.where(mask[..., None], -1e3)
         stay = stay.where(mask[..., None], 0)
-    found = ops.chain_viterbi(logits.mT, upper(pairs), stay.mT).mT
+    found = ops.chain_viterbi(logits.mT, pairs, stay.mT).mT
     return [(found if mask is None else found.where(mask[..., None], 0), "node")]
 
 

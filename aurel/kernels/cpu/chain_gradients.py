@@ -31,7 +31,7 @@ from aurel.kernels.cpu.chain_steps import (
     store,
     weigh,
 )
-from aurel.kernels.cpu.compiler import uncounted
+from aurel.kernels.cpu.compiler import inner, uncounted
 from aurel.kernels.cpu.ranges import ranged
 from aurel.kernels.cpu.threads import run
 
@@ -45,7 +45,7 @@ def count_units(states):
     return units
 
 
-@uncounted
+@inner
 def add_source(frame, sources, message, sums, target):
     """Add G_t times a message to `target`; `sources` are values of active and inactive units."""
     if sources.size == 0:
@@ -72,7 +72,7 @@ def dot(x, y):
     return total
 
 
-@uncounted
+@inner
 def moved(message, change, units, steps):
     """Keep what each matrix of a step is multiplied with, and the result as the last."""
     store(message, 1.0, steps[0])
@@ -81,7 +81,7 @@ def moved(message, change, units, steps):
         mix(steps[i + 1], 1 << i, change[i])
 
 
-@uncounted
+@inner
 def add_changes(message, change, units, scale, steps, out):
     """Move a message back over a step; subtract its sums over changes of each action unit."""
     for i in range(units - 1, -1, -1):
@@ -95,7 +95,7 @@ def add_changes(message, change, units, scale, steps, out):
         mix(message, half, change[i])
 
 
-@uncounted
+@inner
 def add_pairs(values, units, out):
     """Add sums of values over states in which two action units are active, pair by pair."""
     pair = 0
@@ -146,7 +146,7 @@ def pairs_at_ends(start, stop, model, length, sources, first, stored):
                 store(linked, factor, stored[row + states :][:states])
 
 
-@uncounted
+@inner
 def walk_forward(clip, opening, last, model, sources, scratch, rows):
     """Write a and B of the frames of a block behind (a, C) of the frame before it."""
     low, high, psi, message, linked = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
@@ -168,7 +168,7 @@ def walk_forward(clip, opening, last, model, sources, scratch, rows):
         add_source(clip * model[4][0] + t, sources, message, low, linked)
 
 
-@uncounted
+@inner
 def step_back(clip, t, opening, model, sources, scratch, rows, steps, out):
     """Move b and A, times the potentials of frame t, to the frame before; write grad of costs."""
     low, message, linked, before = scratch[0], scratch[3], scratch[4], scratch[5]
@@ -190,7 +190,7 @@ def step_back(clip, t, opening, model, sources, scratch, rows, steps, out):
     add_changes(message, change, units, scale, steps, out)
 
 
-@uncounted
+@inner
 def gradient_of_frame(frame, model, scratch, forward, linked_forward, sums, total):
     """Write the sums of D over states, and add D to `total`."""
     message, linked, joint = scratch[3], scratch[4], scratch[5]

@@ -13,11 +13,11 @@ import numpy as np
 from torch import Tensor
 
 from aurel.kernels.cpu.arrays import Array, flags, flat
-from aurel.kernels.cpu.compiler import uncounted
+from aurel.kernels.cpu.compiler import inner, uncounted
 from aurel.kernels.cpu.vector_math import exp_of_nonpositive
 
 _BLOCK = 64  # frames at least between two stored messages
-_WIDE = 300.0  # couplings whose potentials could leave the range of float64
+_WIDE = 150.0  # couplings whose potentials could leave the range of float64
 MAX_STAY = 30.0
 MAX_LOGIT = 200.0
 
@@ -135,7 +135,7 @@ def mix_first_three(message, change):
         x[2], x[6], x[3], x[7] = b2 + h * b6, b6 + h * b2, b3 + h * b7, b7 + h * b3
 
 
-@uncounted
+@inner
 def move(message, change, units):
     """Multiply by the matrices of all action units: a step to the next frame, or the last."""
     i = 0
@@ -159,7 +159,7 @@ def weigh(message, psi, factor):
     return total
 
 
-@uncounted
+@inner
 def fold(values, units, out):
     """Write the sums of values of the states in which each action unit is active, (N,), and the
     sums of the others behind them, (N,). Overwrites `values`."""
@@ -177,7 +177,7 @@ def fold(values, units, out):
         out[units + i] = zeros
 
 
-@uncounted
+@inner
 def evidence(frame, model, low, high, psi):
     """Write the potentials of a frame of all clips, 1 without evidence; return their scale."""
     logits, valid, table, _, sizes = model
@@ -196,7 +196,7 @@ def step_factors(clip, step, model):
     return (step if shared > 0 else clip * (frames - 1) + step) * units
 
 
-@uncounted
+@inner
 def cross(message, clip, step, model):
     """Move a message over a step of a clip."""
     at = step_factors(clip, step, model)

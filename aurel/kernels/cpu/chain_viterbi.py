@@ -21,7 +21,7 @@ from aurel.kernels.cpu.chain_steps import (
     step_factors,
     store,
 )
-from aurel.kernels.cpu.compiler import uncounted
+from aurel.kernels.cpu.compiler import inner, uncounted
 from aurel.kernels.cpu.ranges import ranged
 from aurel.kernels.cpu.threads import run
 
@@ -41,7 +41,7 @@ def best_changes(score, cost, units):
                 active[k] = max(b, a - cost[i])
 
 
-@uncounted
+@inner
 def advance(clip, t, model, scratch, score):
     """Take the scores of the frame before to frame t of a clip."""
     logits, valid, coupled, costs, sizes = model
@@ -69,7 +69,7 @@ def best_state(score):
     return best
 
 
-@uncounted
+@inner
 def best_before(score, state, costs):
     """Return the first of the best states before `state`; costs are of sets of changes."""
     best = 0
