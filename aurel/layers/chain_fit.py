@@ -54,7 +54,7 @@ def fit_chain(
         loss.backward()
         return float(loss.detach())
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     with torch.no_grad():
         found = (bias, matrix(), stay.clamp_min(0))
         loss = -data.log_likelihood(*found).item() / frames

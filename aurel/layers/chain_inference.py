@@ -148,8 +148,11 @@ class ChainInference(nn.Module):
             lag: how many further frames are seen before a frame is inferred, 0 or more.
         """
         with torch.no_grad():
-            given = (self.bias, self.couplings, self.stay.clamp_min(0), self.temper)
-            return ChainStream(*(each.detach().double().clone() for each in given), lag)
+            bias, couplings, stay, temper = (
+                each.double().clone()
+                for each in (self.bias, self.couplings, self.stay.clamp_min(0), self.temper)
+            )
+            return ChainStream(bias, couplings, stay, temper, lag)
 
     def log_likelihood(
         self,
@@ -171,9 +174,9 @@ class ChainInference(nn.Module):
         Raises:
             ValueError: an argument has the wrong shape, dtype or value.
         """
-        chain = self._chain(logits, gaps)
-        found = log_likelihoods(*(each.double() for each in chain), labels, frame_mask)
-        return found.to(chain[0].dtype)
+        fields, couplings, stay = self._chain(logits, gaps)
+        given = (fields.double(), couplings.double(), stay.double())
+        return log_likelihoods(*given, labels, frame_mask).to(fields.dtype)
 
     def nll(
         self,
