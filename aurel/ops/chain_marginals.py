@@ -9,13 +9,13 @@ from torch import Tensor
 
 from aurel.ops.arguments import check_bool, promote
 from aurel.ops.backend import Backend, resolve_backend
+from aurel.ops.chain_gradients import chain_gradients
 from aurel.ops.chain_states import (
-    MAX_LOGIT,
-    MAX_STAY,
     NO_TRITON,
     check_chain,
     couplings_of_pairs,
-    halves,
+    log_messages,
+    marginal_logits,
     of_every_step,
     state_energies,
 )
@@ -31,37 +31,10 @@ def chain_marginals_reference(
     past: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Define `chain_marginals`, with `couplings_of_pairs`, by logarithms of sums over states."""
-    frames, units = logits.shape[1:]
     energies = state_energies(logits, couplings, mask)
-    costs = of_every_step(stay.double().clamp(-MAX_STAY, MAX_STAY), frames)
-    forward = [energies[:, 0]]
-    for t in range(1, frames):
-        forward.append(_step(forward[-1], costs[:, t - 1]) + energies[:, t])
-    backward = [torch.zeros_like(energies[:, 0])]
-    for t in range(frames - 1, 0, -1):
-        backward.append(_step(backward[-1] + energies[:, t], costs[:, t - 1]))
-    joint = torch.stack(forward, 1)
-    if not past:
-        joint = joint + torch.stack(backward[::-1], 1)
-    odds = []
-    for i in range(units):
-        inactive, active = halves(joint, i)
-        odds.append(active.flatten(-2).logsumexp(-1) - inactive.flatten(-2).logsumexp(-1))
-    marginals = torch.stack(odds, -1).clamp(-MAX_LOGIT, MAX_LOGIT)
-    return forward[-1].logsumexp(-1).to(logits.dtype), marginals.to(logits.dtype)
-
-
-def _step(message: Tensor, costs: Tensor) -> Tensor:
-    """Return the logarithm of the product of exp(message), (B, 2^N), and all N 2 x 2 matrices."""
-    for i in range(costs.shape[-1]):
-        inactive, active = halves(message, i)
-        cost = costs[:, i, None, None]
-        pairs = (
-            torch.logaddexp(inactive, active - cost),
-            torch.logaddexp(active, inactive - cost),
-        )
-        message = torch.stack(pairs, -2).flatten(-3)
-    return message
+    forward, backward = log_messages(energies, of_every_step(stay, logits.shape[1]))
+    marginals = marginal_logits(forward if past else forward + backward)
+    return forward[:, -1].logsumexp(1).to(logits.dtype), marginals.to(logits.dtype)
 
 
 def chain_marginals(
@@ -143,22 +116,10 @@ def _chain_marginals_backward(
     past: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = [each.detach().requires_grad_() for each in (logits, couplings, stay)]
-    with torch.enable_grad():
-        grads = _through_definition(inputs, (grad_partition, grad_marginals), mask, past)
-    found = [
-        torch.zeros_like(each) if grad is None else grad.detach().contiguous()
-        for each, grad in zip(inputs, grads, strict=True)
-    ]
-    return found[0], found[1], found[2]
-
-
-def _through_definition(
-    inputs: Any, grads: Any, mask: Tensor | None, past: bool
-) -> tuple[Tensor | None, ...]:
-    return gradients_of_definition(
-        lambda *given: chain_marginals_reference(*given, mask=mask, past=past), inputs, grads
+    grads = chain_gradients(
+        grad_partition, grad_marginals, logits, couplings, stay, mask=mask, past=past
     )
+    return grads[0].to(logits.dtype), grads[1].to(couplings.dtype), grads[2].to(stay.dtype)
 
 
 def _save(ctx: Any, call: Any, _: tuple[Tensor, Tensor]) -> None:
@@ -175,7 +136,11 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
 
 def _twice(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     *inputs, mask = ctx.saved_tensors
-    return *_through_definition(inputs, grads, mask, ctx.past), None, None, None
+
+    def marginals(*given: Tensor) -> tuple[Tensor, Tensor]:
+        return chain_marginals_reference(*given, mask=mask, past=ctx.past)
+
+    return *gradients_of_definition(marginals, inputs, grads), None, None, None
 
 
 @operator(

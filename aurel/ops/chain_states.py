@@ -83,3 +83,46 @@ def halves(values: Tensor, unit: int) -> tuple[Tensor, Tensor]:
     """Return values (..., 2^N) of the states with y_unit = 0, and of those with 1, as views."""
     pairs = values.unflatten(-1, (-1, 2, 2**unit))
     return pairs[..., 0, :], pairs[..., 1, :]
+
+
+def log_messages(energies: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logarithms of forward and backward messages, (B, T, 2^N) each.
+
+    The forward message of a frame is the sum over all paths that end in a state of it, the backward
+    message that over all paths behind the state.
+
+    Args:
+        energies: (B, T, 2^N).
+        costs: (B, T - 1, N) or (1, T - 1, N).
+    """
+    frames = energies.shape[1]
+    costs = costs.double().clamp(-MAX_STAY, MAX_STAY)
+    forward = [energies[:, 0]]
+    for t in range(1, frames):
+        forward.append(_log_step(forward[-1], costs[:, t - 1]) + energies[:, t])
+    backward = [torch.zeros_like(energies[:, 0])]
+    for t in range(frames - 1, 0, -1):
+        backward.append(_log_step(backward[-1] + energies[:, t], costs[:, t - 1]))
+    return torch.stack(forward, 1), torch.stack(backward[::-1], 1)
+
+
+def _log_step(message: Tensor, costs: Tensor) -> Tensor:
+    """Return the logarithm of the product of exp(message), (B, 2^N), and all N 2 x 2 matrices."""
+    for i in range(costs.shape[-1]):
+        inactive, active = halves(message, i)
+        cost = costs[:, i, None, None]
+        pairs = (
+            torch.logaddexp(inactive, active - cost),
+            torch.logaddexp(active, inactive - cost),
+        )
+        message = torch.stack(pairs, -2).flatten(-3)
+    return message
+
+
+def marginal_logits(joint: Tensor) -> Tensor:
+    """Return the logits of marginals, (..., N), from logarithms of probabilities (..., 2^N)."""
+    odds = []
+    for i in range(joint.shape[-1].bit_length() - 1):
+        inactive, active = halves(joint, i)
+        odds.append(active.flatten(-2).logsumexp(-1) - inactive.flatten(-2).logsumexp(-1))
+    return torch.stack(odds, -1).clamp(-MAX_LOGIT, MAX_LOGIT)
