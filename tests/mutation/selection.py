@@ -47,6 +47,7 @@ KNN = ["knn_graph", "knn_max_relative", "topk_aggregate"]
 RAGGED = ["ragged_knn_graph", "ragged_aggregate", "work_of_ragged_graphs"]
 USERS = {
     "__init__": [],
+    "chain_gradients": ["chain_marginals"],
     "chain_states": ["chain_marginals", "chain_viterbi"],
     "distances": [*KNN, "exact_choice", "ties", "sources_bias_dilation"],
     "gather_reduce": ["neighbor_aggregate", *KNN, "sources_bias_dilation"],
