@@ -11,6 +11,8 @@ from ceilings import Floor
 from torch import Tensor
 
 from aurel.ops import (
+    chain_marginals,
+    chain_viterbi,
     edge_update,
     gated_edge_aggregate,
     graph_attention,
@@ -154,6 +156,60 @@ def test_neighbor_aggregate(
         },
         Floor(moved),
         compiled="eager",
+    )
+
+
+CHAINS = {
+    "cpu": [{"B": 8, "T": 64, "N": 12}, {"B": 1, "T": 512, "N": 12}],
+    "cuda": [{"B": 64, "T": 64, "N": 12}, {"B": 1, "T": 512, "N": 12}],
+}
+
+
+def chain_of(size: dict[str, int], bench: Any) -> list[Tensor]:
+    """Return logits, couplings and costs of changes."""
+    units = size["N"]
+    logits = torch.randn(size["B"], size["T"], units, device=bench.device)
+    couplings = torch.randn(units, units, device=bench.device) / 4
+    return [logits, couplings, torch.full((units,), 3.0, device=bench.device)]
+
+
+def chain_floor(size: dict[str, int], directions: int) -> Floor:
+    """Both ends in float32; a step is N multiply-adds for each of 2^N states."""
+    steps = 2 * directions * count(size, "B", "T", "N") * 2 ** size["N"]
+    return Floor(2 * FLOAT * count(size, "B", "T", "N"), steps)
+
+
+@modes
+@pytest.mark.sizes(**CHAINS)
+def test_chain_marginals(
+    size: dict[str, int], mode: str, bench: Any, versus_functions: Any
+) -> None:
+    versus_functions(
+        "chain_marginals",
+        size,
+        mode,
+        chain_of(size, bench),
+        {
+            "aurel": lambda *given: chain_marginals(*given)[1],
+            "eager": lambda *given: peers.smoothed_chain(*given),
+        },
+        chain_floor(size, 2 if mode == "forward" else 6),
+    )
+
+
+@pytest.mark.sizes(**CHAINS)
+def test_chain_viterbi(size: dict[str, int], bench: Any, versus_functions: Any) -> None:
+    versus_functions(
+        "chain_viterbi",
+        size,
+        "forward",
+        chain_of(size, bench),
+        {
+            "aurel": lambda *given: chain_viterbi(*given).float(),
+            "eager": lambda *given: peers.best_path(*given),
+        },
+        chain_floor(size, 1),
+        selects=True,
     )
 
 

@@ -154,3 +154,56 @@ class StateTable:
         """Return the energies, (B, 2^N), of logits (B, N) and couplings (N, N)."""
         both = (couplings + couplings.T)[self.first, self.second] / 2
         return logits @ self.states.T + self.pairs @ both
+
+
+def chain_energies(logits: Tensor, couplings: Tensor) -> tuple[Tensor, Tensor]:
+    """The states of binary action units, (2^N, N), and their energies, (B, T, 2^N), in float64."""
+    units = logits.shape[2]
+    numbers = torch.arange(2**units, device=logits.device)
+    states = (numbers[:, None] >> torch.arange(units, device=logits.device) & 1).double()
+    half = ((couplings + couplings.T) / 2).double().triu(1)
+    return states, logits.double() @ states.T + ((states @ half) * states).sum(1)
+
+
+def smoothed_chain(logits: Tensor, couplings: Tensor, stay: Tensor) -> Tensor:
+    """Forward-backward over all states: a step is a product with a 2 x 2 matrix for each unit."""
+    states, energies = chain_energies(logits, couplings)
+    potentials = (energies - energies.amax(2, keepdim=True)).exp()
+    change = stay.double().neg().exp()
+
+    def move(message: Tensor) -> Tensor:
+        for i in range(len(change)):
+            pairs = message.unflatten(1, (-1, 2, 2**i))
+            message = (pairs + change[i] * pairs.flip(2)).flatten(1)
+        return message
+
+    forward = [potentials[:, 0]]
+    for t in range(1, logits.shape[1]):
+        message = move(forward[-1]) * potentials[:, t]
+        forward.append(message / message.sum(1, keepdim=True))
+    backward = [torch.ones_like(forward[0])]
+    for t in range(logits.shape[1] - 1, 0, -1):
+        message = move(backward[-1] * potentials[:, t])
+        backward.append(message / message.sum(1, keepdim=True))
+    joint = torch.stack(forward, 1) * torch.stack(backward[::-1], 1)
+    return ((joint @ states).log() - (joint @ (1 - states)).log()).to(logits.dtype)
+
+
+def best_path(logits: Tensor, couplings: Tensor, stay: Tensor) -> Tensor:
+    """Viterbi over all states: each step keeps from where the best score came."""
+    states, energies = chain_energies(logits, couplings)
+    numbers = torch.arange(len(states), device=logits.device)
+    score, came = energies[:, 0], []
+    for t in range(1, logits.shape[1]):
+        origin = numbers.expand(len(score), -1)
+        for i, cost in enumerate(stay.double()):
+            other = numbers ^ (1 << i)
+            better = score[:, other] - cost > score
+            origin = torch.where(better, origin[:, other], origin)
+            score = torch.where(better, score[:, other] - cost, score)
+        came.append(origin)
+        score = score + energies[:, t]
+    path = [score.argmax(1)]
+    for origin in reversed(came):
+        path.append(origin.gather(1, path[-1][:, None])[:, 0])
+    return states[torch.stack(path[::-1], 1)].float()

@@ -8,6 +8,7 @@ These take no mask:
   `Grapher`, `LandmarkPredictor`, `LandmarkROI`, `LocalRegionPerception`, `MapDecoder`,
   `MultiScaleAttention`, `MultiScaleFusion`, `MultiScaleLinearAttention`, `RegionalAUFeatures`, and
   `TokenProjection` on the cells as tokens;
+- `ChainInference`, in which an AU without evidence has logits of 0; it has a mask of frames;
 - `PerAUClassifier` and `PerAUTemporalConv`, in which each AU has weights and statistics of its own
   and depends on no other, so that the result for one that does not exist need only be ignored.
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 from aurel.layers.au_masked_features import AUMaskedFeatures
 from aurel.layers.au_specific_features import AUSpecificFeatures
 from aurel.layers.calibration import PlattScaling
+from aurel.layers.chain_inference import ChainInference
 from aurel.layers.channel_topology import ChannelTopology
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.cross_attention import CrossAttention
@@ -60,6 +62,7 @@ check_owner()
 __all__ = [
     "AUMaskedFeatures",
     "AUSpecificFeatures",
+    "ChainInference",
     "ChannelTopology",
     "CosineClassifier",
     "CrossAttention",

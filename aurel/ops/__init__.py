@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from aurel.name_clash import check_owner
 from aurel.ops.backend import Backend, use_backend
+from aurel.ops.chain_marginals import chain_marginals
+from aurel.ops.chain_viterbi import chain_viterbi
 from aurel.ops.edge_update import edge_update
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
 from aurel.ops.graph_attention import graph_attention
@@ -26,6 +28,8 @@ check_owner()
 
 __all__ = [
     "Backend",
+    "chain_marginals",
+    "chain_viterbi",
     "edge_update",
     "gated_edge_aggregate",
     "graph_attention",

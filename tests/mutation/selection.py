@@ -18,6 +18,8 @@ KERNELS = [
 ]
 # Which of their runs of kernels, in Triton's interpreter, concern an op; "" for none.
 RUNS = {
+    "chain_marginals": "",
+    "chain_viterbi": "",
     "edge_update": "edge_update",
     "gated_edge_aggregate": "gated",
     "graph_attention": "attention",
@@ -46,6 +48,8 @@ KNN = ["knn_graph", "knn_max_relative", "topk_aggregate"]
 RAGGED = ["ragged_knn_graph", "ragged_aggregate", "work_of_ragged_graphs"]
 USERS = {
     "__init__": [],
+    "chain_gradients": ["chain_marginals"],
+    "chain_states": ["chain_marginals", "chain_viterbi"],
     "distances": [*KNN, "exact_choice", "ties", "sources_bias_dilation"],
     "edge_update_blocks": ["edge_update"],
     "gather_reduce": ["neighbor_aggregate", *KNN, "sources_bias_dilation"],

@@ -100,6 +100,10 @@ def pairwise(**options: Any) -> Callable[..., tuple[Tensor, ...]]:
     return call
 
 
+def chain(**options: Any) -> Callable[..., tuple[Tensor, ...]]:
+    return lambda *tensors, backend: ops.chain_marginals(*tensors, backend=backend, **options)
+
+
 NODE, SOURCE = (BATCH, NODES, WIDTH), (BATCH, SOURCES, WIDTH)
 PAIR, SCORE = (BATCH, NODES, NODES, WIDTH), (BATCH, 2, NODES)
 HEADS, TOKENS = ((BATCH, 2, NODES, WIDTH), SCORE, SCORE), (BATCH, 2, 3, 2)
@@ -107,8 +111,13 @@ UPDATE = (PAIR, PAIR, NODE, NODE, (NODES, NODES), (NODES, NODES))
 GIVEN = (PAIRS[0], PAIRS[1] + 1)
 MODEL = ((BATCH, NODES), (NODES, NODES))
 FLAT, ROWS = (len(GRAPHS), WIDTH), (len(SOURCE_GRAPHS), WIDTH)
+SEEN = torch.tensor([[True, False, True], [False, True, True]])
+CHAIN = ((BATCH, 3, 3), (3, 3))
 
 OPS: dict[str, Op] = {
+    "chain_marginals": Op("chain_marginals", (*CHAIN, (3,)), chain()),
+    "chain_marginals mask": Op("chain_marginals", (*CHAIN, (BATCH, 2, 3)), chain(mask=SEEN)),
+    "chain_marginals past": Op("chain_marginals", (*CHAIN, (1, 2, 3)), chain(past=True)),
     "knn_max_relative": Op("knn_max_relative", (NODE,), first(ops.knn_max_relative, k=K)),
     "knn_max_relative of sources": Op("knn_max_relative", (NODE, SOURCE), max_relative_of_sources),
     **{
@@ -153,7 +162,14 @@ OPS: dict[str, Op] = {
     ),
     "ragged_knn_max_relative of sources": Op("ragged_knn_graph", (FLAT, ROWS), ragged_of_sources),
 }
-WITHOUT_GRADIENT = {"knn_graph", "ragged_knn_graph", "pairwise_mode", "use_backend", "Backend"}
+WITHOUT_GRADIENT = {
+    "chain_viterbi",
+    "knn_graph",
+    "ragged_knn_graph",
+    "pairwise_mode",
+    "use_backend",
+    "Backend",
+}
 missing = {*ops.__all__} - WITHOUT_GRADIENT - {name.split(" ")[0] for name in OPS}
 assert not missing, f"tests/ops/differentiable_ops.py must have every op, lacks {missing}"
 

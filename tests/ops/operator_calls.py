@@ -58,7 +58,25 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
     far = (1000 * fitted[0], fitted[1])
     outputs = pairwise_marginals_reference(*far, pairs=True)
     outputs = (outputs.log_partition, outputs.logits, outputs.pair_marginals)
+    frames, coupled = leaf(BATCH, 4, 3), leaf(3)
+    shared, changing = leaf(1, 3, 3), leaf(BATCH, 3, 3)
+    seen = torch.tensor([[True, False, True, True], [False, True, True, False]])
+    chain = _detached(frames, coupled, shared)
     table: dict[str, list[tuple[int, tuple[Any, ...]]]] = {
+        "chain_marginals": [
+            (2, (frames, coupled, shared, None, False)),
+            (2, (frames, coupled, changing, seen, False)),
+            (2, (frames, coupled, changing, None, True)),
+        ],
+        "chain_marginals_backward": [
+            (3, (torch.randn(BATCH), torch.randn(BATCH, 4, 3), *chain, seen, False)),
+            (3, (torch.randn(BATCH), None, *chain, None, False)),
+            (3, (None, torch.randn(BATCH, 4, 3), *chain, None, False)),
+        ],
+        "chain_viterbi": [
+            (1, (*chain, None)),
+            (1, (*chain[:2], changing.detach(), seen)),
+        ],
         "edge_update": [
             (1, (*update, mean, var, None, 1e-5)),
             (1, (*update, mean, var, MASK, 0.5)),

@@ -23,9 +23,17 @@ KNN = {"x": X, "k": 2, "metric": "l2", "loop": True, "mask": MASK, "bias": WEIGH
 AMONG = KNN | {"sources": SOURCES, "source_mask": SOURCE_MASK, "bias": torch.rand(5, 7)}
 RAGGED = {"x": FLAT, "batch": BATCH, "k": 2, "metric": "l2", "loop": True}
 RAGGED_AMONG = RAGGED | {"sources": FLAT, "source_batch": BATCH}
+CHAIN = {
+    "logits": torch.randn(2, 4, 3),
+    "couplings": torch.randn(3, 3),
+    "stay": torch.rand(3),
+    "mask": torch.ones(2, 4) > 0,
+}
 
 # All arguments of valid calls, by op.
 CALLS: dict[str, list[dict[str, Any]]] = {
+    "chain_marginals": [CHAIN | {"past": False}],
+    "chain_viterbi": [CHAIN],
     "knn_graph": [KNN, AMONG],
     "knn_max_relative": [KNN, AMONG],
     "neighbor_aggregate": [

@@ -50,6 +50,7 @@ KINDS = {
         ("BNCHW", "BNHW"),
         {"masked": st.booleans()},
     ),
+    "ChainInference": Kind(lambda: layers.ChainInference(NODES), {"BWN": (6, NODES)}, ("BWN",)),
     "ChannelTopology": Kind(
         lambda shared: layers.ChannelTopology(8, NODES, shared),
         MAP,

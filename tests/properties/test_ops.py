@@ -200,6 +200,32 @@ def mode(size: Size, logits: Tensor, couplings: Tensor, mask: Tensor | None = No
     return [(ops.pairwise_mode(logits, couplings, mask=mask).double(), "node")]
 
 
+def chain_inputs(size: Size) -> list[Part]:
+    pairs = torch.randn(size.nodes, size.nodes, dtype=torch.float64)
+    return [(size.normal(4), "node"), (pairs, "shared"), (size.normal(3).abs(), "node")]
+
+
+def chain(
+    size: Size, logits: Tensor, pairs: Tensor, stay: Tensor, mask: Tensor | None = None
+) -> list[Part]:
+    """The op has no mask of nodes: one that is absent is never active."""
+    if mask is not None:
+        logits, stay = logits.where(mask[..., None], -1e3), stay.where(mask[..., None], 0)
+    _, odds = ops.chain_marginals(logits.mT, pairs, stay.mT)
+    odds = odds.mT
+    return [(odds if mask is None else odds.where(mask[..., None], 0), "node")]
+
+
+def path(
+    size: Size, logits: Tensor, pairs: Tensor, stay: Tensor, mask: Tensor | None = None
+) -> list[Part]:
+    if mask is not None:
+        logits = logits.where(mask[..., None], -1e3)
+        stay = stay.where(mask[..., None], 0)
+    found = ops.chain_viterbi(logits.mT, pairs, stay.mT).mT
+    return [(found if mask is None else found.where(mask[..., None], 0), "node")]
+
+
 CASES = {
     "knn_graph": Case(nodes_of, knn),
     "knn_max_relative": Case(nodes_of, max_relative),
@@ -212,6 +238,8 @@ CASES = {
     "edge_update": Case(update_inputs, update),
     "pairwise_marginals": Case(model_inputs, marginals),
     "pairwise_mode": Case(model_inputs, mode),
+    "chain_marginals": Case(chain_inputs, chain),
+    "chain_viterbi": Case(chain_inputs, path),
 }
 every_op = pytest.mark.parametrize("name", CASES)
 
