@@ -40,6 +40,7 @@ from aurel.layers.multi_scale_attention import MultiScaleAttention
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
 from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
 from aurel.layers.node_transformer import NodeTransformer
+from aurel.layers.pair_messages import PairMessages
 from aurel.layers.per_au_classifier import PerAUClassifier
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
@@ -74,6 +75,7 @@ __all__ = [
     "MultiScaleFusion",
     "MultiScaleLinearAttention",
     "NodeTransformer",
+    "PairMessages",
     "PerAUClassifier",
     "PerAUTemporalConv",
     "RegionalAUFeatures",
