@@ -41,6 +41,7 @@ from aurel.layers.multi_scale_fusion import MultiScaleFusion
 from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
 from aurel.layers.node_transformer import NodeTransformer
 from aurel.layers.pair_messages import PairMessages
+from aurel.layers.pairwise_inference import PairwiseInference
 from aurel.layers.per_au_classifier import PerAUClassifier
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
@@ -76,6 +77,7 @@ __all__ = [
     "MultiScaleLinearAttention",
     "NodeTransformer",
     "PairMessages",
+    "PairwiseInference",
     "PerAUClassifier",
     "PerAUTemporalConv",
     "RegionalAUFeatures",

@@ -16,6 +16,8 @@ from aurel.ops.knn_max_relative import knn_max_relative
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 from aurel.ops.pair_pool import pair_pool
 from aurel.ops.pairwise_cross_attention import pairwise_cross_attention
+from aurel.ops.pairwise_marginals import pairwise_marginals
+from aurel.ops.pairwise_mode import pairwise_mode
 from aurel.ops.ragged_aggregate import ragged_knn_max_relative, ragged_neighbor_aggregate
 from aurel.ops.ragged_knn_graph import ragged_knn_graph
 from aurel.ops.topk_aggregate import topk_aggregate
@@ -32,6 +34,8 @@ __all__ = [
     "neighbor_aggregate",
     "pair_pool",
     "pairwise_cross_attention",
+    "pairwise_marginals",
+    "pairwise_mode",
     "ragged_knn_graph",
     "ragged_knn_max_relative",
     "ragged_neighbor_aggregate",
