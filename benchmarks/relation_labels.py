@@ -50,11 +50,12 @@ def world_table(name: str, seed: int, rows: int = ROWS) -> LabelTable:
     """Return independent samples from an embedded label world; its law is the joint."""
     world = label_world(name)
     numbers = np.random.default_rng(seed).random(2 * rows)
-    labels = torch.from_numpy(world.sample(numbers)).float()
+    train, test = torch.from_numpy(world.sample(numbers)).float().split(rows)
     return LabelTable(
         name,
         AUSet.of(world.aus),
-        *labels.split(rows),
+        train,
+        test,
         torch.from_numpy(all_states(len(world.aus))).float(),
         torch.from_numpy(world.probabilities),
         torch.from_numpy(world.couplings),
@@ -88,14 +89,14 @@ def file_table(path: Path, groups: str | None, seed: int) -> LabelTable:
         )
     order = np.random.default_rng(seed).permutation(len(unique))
     held_out = np.isin(group, order[: round(TEST_SHARE * len(unique))])
-    labels = torch.from_numpy(labels[:, mixed]).float()
+    known = torch.from_numpy(labels[:, mixed])
     test = torch.from_numpy(held_out)
-    states, counts = labels[~test].unique(dim=0, return_counts=True)
+    states, counts = known[~test].unique(dim=0, return_counts=True)
     return LabelTable(
         path.stem,
         AUSet.of(names),
-        labels[~test],
-        labels[test],
+        known[~test],
+        known[test],
         states,
         counts.double() / counts.sum(),
     )
@@ -111,7 +112,8 @@ def read_labels(path: Path, groups: str | None) -> tuple[list[str], np.ndarray, 
             raise ValueError(f"{path} must have columns such as AU01, got {', '.join(header)}")
         if groups is not None and groups not in header:
             raise ValueError(f"groups must be a column of {path}, got {groups!r}")
-        labels, subjects = [], []
+        labels: list[list[int]] = []
+        subjects: list[int | str] = []
         for cells in reader:
             if len(cells) != len(header):
                 raise ValueError(

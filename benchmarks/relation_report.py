@@ -29,18 +29,18 @@ def pair_values(graph: Tensor) -> list[float]:
 def agreement(graph: Tensor, other: Tensor | None) -> float | None:
     """Return Spearman's correlation of a graph with the absolute values of a matrix, by pairs.
 
-    None where there is no matrix; NaN where one of both is constant.
+    None where there is no matrix, or one of both is constant.
     """
     if other is None:
         return None
     return rank_correlation(pair_values(graph), pair_values(other.abs()))
 
 
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return Spearman's correlation; NaN where one of both is constant."""
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Spearman's correlation; None where one of both is constant."""
     if len(set(first)) < 2 or len(set(second)) < 2:
-        return float("nan")
-    return float(spearmanr(first, second).statistic)
+        return None
+    return round(float(spearmanr(first, second).statistic), 4)
 
 
 def tables(result: dict[str, Any]) -> str:
@@ -77,7 +77,7 @@ def _cells(
         f"{_mean(kept, 'auc_covered'):.3f}",
         f"{_mean(kept, 'auc_visible'):.3f}",
         f"**{100 * _mean(kept, 'closed'):.0f} %** ({100 * low:.0f} to {100 * high:.0f})",
-        f"{100 * _mean(shuffled, 'closed'):.0f} %" if shuffled else "",
+        f"{100 * _mean(shuffled, 'closed'):+.0f} %" if shuffled else "",
         _correlation([row["with_couplings"] for row in kept if "with_couplings" in row]),
         _correlation([row["with_phi"] for row in kept if "with_phi" in row]),
         _correlation(_between_seeds(kept)),
@@ -92,13 +92,13 @@ def _mean(rows: Sequence[Row], key: str) -> float:
     return statistics.mean(row[key] for row in rows)
 
 
-def _between_seeds(rows: Sequence[Row]) -> list[float]:
+def _between_seeds(rows: Sequence[Row]) -> list[float | None]:
     graphs = [row["graph"] for row in rows if "graph" in row]
     return [rank_correlation(*pair) for pair in itertools.combinations(graphs, 2)]
 
 
 def _correlation(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None and value == value]
+    known = [value for value in values if value is not None]
     return f"{statistics.mean(known):+.2f}" if known else ""
 
 

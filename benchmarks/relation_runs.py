@@ -66,7 +66,7 @@ def run(job: Job) -> list[Row]:
     local = bounds[LOCAL][0]
     rows = [_row(job, table, name, own, local, way, None) for name, own in bounds.items()]
     evidence = Evidence(len(table.aus), job.seed)
-    x, covered = test_evidence(table, evidence, job.seed)
+    x, covered = held_out_evidence(table, evidence, job.seed)
     for name in job.layers:
         net = train(name, table, evidence, job.seed, job.steps)
         with torch.no_grad():
@@ -95,7 +95,7 @@ def _row(
 def score_bounds(table: LabelTable, seed: int, exact: bool = True) -> dict[str, Areas]:
     """Return the AUC (covered, visible) of the bounds on the test labels."""
     evidence = Evidence(len(table.aus), seed)
-    x, covered = test_evidence(table, evidence, seed)
+    x, covered = held_out_evidence(table, evidence, seed)
     ratio = evidence.log_ratio(x)
     scores = {LOCAL: local_bayes(ratio, table.train.mean(0))}
     if exact:
@@ -103,7 +103,7 @@ def score_bounds(table: LabelTable, seed: int, exact: bool = True) -> dict[str, 
     return {name: areas(own, table.test, covered, table.aus) for name, own in scores.items()}
 
 
-def test_evidence(table: LabelTable, evidence: Evidence, seed: int) -> tuple[Tensor, Tensor]:
+def held_out_evidence(table: LabelTable, evidence: Evidence, seed: int) -> tuple[Tensor, Tensor]:
     """Return evidence of the test labels and which AUs are covered; equal for equal seeds."""
     return evidence.sample(table.test, torch.Generator().manual_seed(10_000 + seed))
 

@@ -20,7 +20,7 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     jobs = jobs_of(options)
     result: dict[str, Any] = {"about": about(options), "rows": [], "times": []}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(options.jobs, len(jobs)), mp_context=context) as pool:
-        for future in as_completed([pool.submit(run, job) for job in jobs]):
-            result["rows"] += future.result()
-            write(result, options.out)
+    for rows in finished(jobs, options.jobs):
+        result["rows"] += rows
+        write(result, options.out)
     for job in jobs:
         if job.seed == options.seeds[0] and not job.permute:
             result["times"] += measure(job, ROUNDS)
@@ -57,6 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(tables(result))
     print(f"\n{time.perf_counter() - start:.0f} s in {options.jobs} processes")
     return 1 if misses_bar(result["rows"]) else 0
+
+
+def finished(jobs: Sequence[Job], processes: int) -> Iterator[list[Row]]:
+    """Yield the rows of each job when it ends; one process is this one."""
+    if processes == 1:
+        yield from map(run, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        for future in as_completed([pool.submit(run, job) for job in jobs]):
+            yield future.result()
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
