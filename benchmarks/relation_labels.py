@@ -68,7 +68,8 @@ def file_table(path: Path, groups: str | None, seed: int) -> LabelTable:
     Args:
         path: a header, then a row for each frame. Columns AU01, AU1 or AU01_c hold 0 or 1, and
             -1, 9 or nothing where the label is unknown: such rows are left out. So are the columns
-            of AUs that are never or always active.
+            of AUs that are never or always active. Test rows are repeated, for other evidence in
+            each, to 40,000 at least.
         groups: the column that names the subject. A third of the subjects is held out; None holds
             out a third of the rows, which in a video resemble those that are kept.
         seed: chooses what is held out.
@@ -91,12 +92,13 @@ def file_table(path: Path, groups: str | None, seed: int) -> LabelTable:
     held_out = np.isin(group, order[: round(TEST_SHARE * len(unique))])
     known = torch.from_numpy(labels[:, mixed])
     test = torch.from_numpy(held_out)
+    repeats = -(-ROWS // int(test.sum()))
     states, counts = known[~test].unique(dim=0, return_counts=True)
     return LabelTable(
         path.stem,
         AUSet.of(names),
         known[~test],
-        known[test],
+        known[test].repeat(repeats, 1),
         states,
         counts.double() / counts.sum(),
     )

@@ -76,8 +76,8 @@ def _cells(
         layer,
         f"{_mean(kept, 'auc_covered'):.3f}",
         f"{_mean(kept, 'auc_visible'):.3f}",
-        f"**{100 * _mean(kept, 'closed'):.0f} %** ({100 * low:.0f} to {100 * high:.0f})",
-        f"{100 * _mean(shuffled, 'closed'):+.0f} %" if shuffled else "",
+        f"**{_percent(_mean(kept, 'closed'))} %** ({_percent(low)} to {_percent(high)})",
+        f"{_percent(_mean(shuffled, 'closed'))} %" if shuffled else "",
         _correlation([row["with_couplings"] for row in kept if "with_couplings" in row]),
         _correlation([row["with_phi"] for row in kept if "with_phi" in row]),
         _correlation(_between_seeds(kept)),
@@ -90,6 +90,10 @@ def _cells(
 
 def _mean(rows: Sequence[Row], key: str) -> float:
     return statistics.mean(row[key] for row in rows)
+
+
+def _percent(share: float) -> int:
+    return round(100 * share)
 
 
 def _between_seeds(rows: Sequence[Row]) -> list[float | None]:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 BATCH = 256
 LEARNING_RATE = 3e-3
+LEAST_WAY = 0.01
+"""Least difference of the bounds in AUC of which a share is stated."""
 LOCAL, EXACT = "local Bayes bound", "exact posterior"
 Areas = tuple[float, float]
 Graph = Tensor | None
@@ -55,11 +57,19 @@ def run(job: Job) -> list[Row]:
 
     With permuted labels no bound is above the local one: the share counts in units of the way
     between the bounds before.
+
+    Raises:
+        ValueError: the bounds differ too little.
     """
     torch.set_num_threads(job.threads)
     table = job.table()
     bounds = score_bounds(table, job.seed)
     way = bounds[EXACT][0] - bounds[LOCAL][0]
+    if way < LEAST_WAY:
+        raise ValueError(
+            f"labels must have relations that raise the AUC of covered AUs by {LEAST_WAY} or more, "
+            f"got {way:.4f} for {table.name}: a share would be chance"
+        )
     if job.permute:
         table = permuted(table, job.seed)
         bounds = {LOCAL: score_bounds(table, job.seed, exact=False)[LOCAL]}

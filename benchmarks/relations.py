@@ -81,7 +81,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--threads", type=int, default=1, help="of torch, in each process")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    parser.add_argument("--out", type=Path, help="writes OUT.jsonl, the rows, and OUT.md")
     options = parser.parse_args(arguments)
     if options.groups and not options.labels:
         parser.error("--groups must name a column of --labels FILE, got no file")
@@ -113,21 +113,14 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def write(result: dict[str, Any], out: Path | None) -> None:
-    """Write the result so far, as JSON and as a page."""
+    """Write the result so far, as lines of JSON and as a page."""
     if out is None:
         return
-    for suffix, text in ((".json", lines(result)), (".md", page(result))):
+    kinds = (("about", [result["about"]]), ("score", result["rows"]), ("time", result["times"]))
+    rows = [json.dumps({"kind": kind, **row}) for kind, rows in kinds for row in rows]
+    for suffix, text in ((".jsonl", "\n".join(rows) + "\n"), (".md", page(result))):
         with atomic_path(out.with_suffix(suffix)) as temporary:
             temporary.write_text(text)
-
-
-def lines(result: dict[str, Any]) -> str:
-    """Return the result as JSON with a line for each row."""
-    parts = [f' "about": {json.dumps(result["about"])}']
-    for key in ("rows", "times"):
-        rows = ",\n".join(f"  {json.dumps(row)}" for row in result[key])
-        parts.append(f' "{key}": [\n{rows}\n ]')
-    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def misses_bar(rows: Sequence[Row]) -> bool:

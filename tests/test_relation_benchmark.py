@@ -155,6 +155,15 @@ def test_shares_are_0_without_relations_and_1_for_the_exact_posterior(
     assert local["closed"] == 0 and oracle["closed"] == pytest.approx(0, abs=0.15)
 
 
+def test_labels_without_relations_have_no_share(tmp_path: Path) -> None:
+    import relation_runs
+
+    path = tmp_path / "labels.csv"
+    path.write_text("AU1,AU2\n" + "0,0\n0,1\n1,0\n1,1\n" * 30)
+    with pytest.raises(ValueError, match=r"labels must have relations .* for labels"):
+        relation_runs.run(small_job(source=path))
+
+
 def test_pairwise_inference_closes_most_of_the_way() -> None:
     import relation_runs
 
@@ -195,8 +204,13 @@ FILE = """frame, subject, AU01_c, AU04_c, AU09_c, AU01_r
 """
 
 
-def test_a_file_is_split_by_subject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_split_by_subject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import relation_labels
     from relation_labels import file_table
+
+    monkeypatch.setattr(relation_labels, "ROWS", 1)
 
     path = tmp_path / "labels.csv"
     path.write_text(FILE)
@@ -213,6 +227,11 @@ def test_a_file_is_split_by_subject(tmp_path: Path, capsys: pytest.CaptureFixtur
             assert probability == pytest.approx(float(share)) and share > 0
     assert seen == {((1, 0), (0, 1)), ((1, 1),), ((0, 1), (1, 0))}
     assert "left out, for they never change: AU09" in capsys.readouterr().err
+    monkeypatch.setattr(relation_labels, "ROWS", 7)
+    repeated = file_table(path, "subject", seed)
+    assert len(repeated.test) in (7, 8)
+    assert torch.equal(repeated.test[: len(table.test)], table.test)
+    assert torch.equal(repeated.train, table.train)
 
 
 @pytest.mark.parametrize(
@@ -288,15 +307,16 @@ def test_the_page_holds_a_row_for_each_layer(
     out = tmp_path / "results" / "relations"
     arguments = ["--world", "DISFA", "--seeds", "0", "1", "--steps", "3", "--jobs", "1"]
     assert relations.main([*arguments, "--layers", *layers, "--out", str(out)]) == 0
-    result = json.loads(out.with_suffix(".json").read_text())
-    assert len(result["rows"]) == 2 * (2 + 3) + (1 + 3)
-    assert {(row["threads"], row["steps"]) for row in result["rows"]} == {(1, 3)}
-    assert [row["layer"] for row in result["times"]] == layers
+    about, *results = map(json.loads, out.with_suffix(".jsonl").read_text().splitlines())
+    scores = [row for row in results if row["kind"] == "score"]
+    assert len(scores) == 2 * (2 + 3) + (1 + 3)
+    assert {(row["threads"], row["steps"]) for row in scores} == {(1, 3)}
+    assert [row["layer"] for row in results if row["kind"] == "time"] == layers
     page = out.with_suffix(".md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     for name in ("exact posterior", "local Bayes bound", *layers):
         (row,) = (row for row in rows if row.startswith(f"| {name} |"))
-        assert result["about"]["date"] in row
+        assert about["date"] in row
     (base,) = (row for row in rows if "SelfAdjustingGCN" in row)
     assert "| 1.00 |" in base
     assert page.splitlines()[-len(rows) :] == rows

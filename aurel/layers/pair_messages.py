@@ -26,14 +26,14 @@ class PairMessages(nn.Module):
 
     Args:
         channels: width C of the nodes.
-        num_aus: number N of nodes.
+        num_nodes: number N of nodes.
     """
 
-    def __init__(self, channels: int, num_aus: int) -> None:
+    def __init__(self, channels: int, num_nodes: int) -> None:
         super().__init__()
         self.channels = channels
-        self.num_aus = num_aus
-        self.pairs = nn.Parameter(torch.empty(num_aus, num_aus, channels))
+        self.num_nodes = num_nodes
+        self.pairs = nn.Parameter(torch.empty(num_nodes, num_nodes, channels))
         self.message = nn.Linear(channels, channels, bias=False)
         self.reset_parameters()
 
@@ -43,7 +43,7 @@ class PairMessages(nn.Module):
         With P = 0 the layer is the identity, but V has no gradient.
         """
         self.message.reset_parameters()
-        nn.init.normal_(self.pairs, std=0.1 * max(self.num_aus, 1) ** -0.5)
+        nn.init.normal_(self.pairs, std=0.1 * max(self.num_nodes, 1) ** -0.5)
 
     @overload
     def forward(
@@ -72,7 +72,7 @@ class PairMessages(nn.Module):
         Raises:
             ValueError: an argument has the wrong shape or dtype.
         """
-        check_shape("x", x, "B N C", N=self.num_aus, C=self.channels)
+        check_shape("x", x, "B N C", N=self.num_nodes, C=self.channels)
         x = zero_absent(x, mask)
         messages = F.gelu(self.message(x))
         # One product (B, N) by (N, N) for each channel, so that no (B, N, N, C) is built.
@@ -89,4 +89,4 @@ class PairMessages(nn.Module):
         return RelationGraph(weights=weights)
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, num_aus={self.num_aus}"
+        return f"{self.channels}, num_nodes={self.num_nodes}"

@@ -50,8 +50,8 @@ class Ragged(nn.Module):
     Every other layer runs on a dense batch of the graphs that have nodes, which "pyg" refuses; so
     does `SelfAdjustingGCN` on a fixed graph, or while it drops paths.
 
-    A layer with parameters or regions for each node (`num_nodes`, `num_aus`, `regions` or a fixed
-    graph) must know which of them each node is: `slot`.
+    A layer that knows its nodes one by one (`num_nodes`, `regions` or a fixed graph) must know
+    which of them each node is: `slot`.
 
     ==========================  ==========================  =========================  ============
     layer                       x                           other                      returns
@@ -255,7 +255,7 @@ def _num_slots(layer: nn.Module) -> int | None:
         return len(layer.regions)
     if isinstance(layer, SelfAdjustingGCN):
         return None if layer.neighbors is None else len(layer.neighbors)
-    return getattr(layer, "num_nodes", getattr(layer, "num_aus", None))
+    return getattr(layer, "num_nodes", None)
 
 
 def _edges(graph: RelationGraph, layout: Layout) -> Edges:

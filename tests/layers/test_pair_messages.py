@@ -13,14 +13,14 @@ from aurel.layers.pair_messages import PairMessages
 GELU = np.vectorize(lambda z: z * (1 + math.erf(z / math.sqrt(2))) / 2)
 
 
-def random_layer(channels: int = 5, num_aus: int = 4) -> PairMessages:
-    layer = PairMessages(channels, num_aus).double()
+def random_layer(channels: int = 5, num_nodes: int = 4) -> PairMessages:
+    layer = PairMessages(channels, num_nodes).double()
     torch.nn.init.normal_(layer.pairs)
     return layer
 
 
-def random_nodes(batch: int = 3, num_aus: int = 4, channels: int = 5) -> torch.Tensor:
-    return torch.randn(batch, num_aus, channels, dtype=torch.float64)
+def random_nodes(batch: int = 3, num_nodes: int = 4, channels: int = 5) -> torch.Tensor:
+    return torch.randn(batch, num_nodes, channels, dtype=torch.float64)
 
 
 def by_the_equation(layer: PairMessages, x: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_permuted_nodes_and_parameters_give_permuted_results() -> None:
 def test_a_masked_node_is_absent() -> None:
     layer, x = random_layer(), random_nodes()
     kept = torch.tensor([0, 2, 3])
-    packed = random_layer(num_aus=3)
+    packed = random_layer(num_nodes=3)
     with torch.no_grad():
         packed.pairs.copy_(layer.pairs[kept][:, kept])
     packed.message = layer.message
