@@ -117,7 +117,7 @@ PAGE = """# Do relation layers use the relations between AUs?
 Measured on {date} with torch {torch} on {device}, float32, {threads} thread(s) of torch in each of
 {jobs} processes:
 
-    python benchmarks/relations.py --out benchmarks/results/relations
+    python benchmarks/relations.py {labels} --out benchmarks/results/relations
 
 A test without images, in which it is known how much there is to gain.
 
@@ -145,6 +145,8 @@ Columns, means over {seeds} seed(s):
 - *graph and J*, *graph and phi*: Spearman correlation, over pairs of AUs, of the weights of the
   learned graph (its mean over test frames, blocks and directions) with the absolute couplings and
   the absolute correlations of the labels. *seeds agree*: the same of the graphs of two seeds.
+  The graph of `PairwiseInference` starts from fitted couplings, so that its agreement is no
+  discovery.
 - *step, ms*: forward and backward of the net on a batch of {batch}, the least of several rounds in
   which layers take turns. *forward*: of the net without gradients, relative to `SelfAdjustingGCN`.
 

@@ -101,6 +101,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
 def about(options: argparse.Namespace) -> dict[str, Any]:
     """Return the conditions of the run."""
     return {
+        "labels": "--labels FILE" if options.labels else f"--world {' '.join(options.world)}",
         "date": today(),
         "torch": torch.__version__.partition("+")[0],
         "device": processor(),
