@@ -18,6 +18,8 @@ from aurel.ops import (
     knn_max_relative,
     neighbor_aggregate,
     pairwise_cross_attention,
+    pairwise_marginals,
+    pairwise_mode,
     ragged_knn_graph,
     ragged_knn_max_relative,
     ragged_neighbor_aggregate,
@@ -257,6 +259,57 @@ def test_topk_aggregate(size: dict[str, int], mode: str, bench: Any, versus_func
         compiled="eager",
         selects=True,
     )
+
+
+BINARY_MODELS: dict[str, list[dict[str, int]]] = {
+    "cpu": [{"B": 8, "N": 12}, {"B": 512, "N": 12}],
+    "cuda": [{"B": 64, "N": 12}, {"B": 4096, "N": 12}],
+    "sweep": [{"B": 64, "N": nodes} for nodes in (4, 6, 8, 10, 12, 14)],
+}
+
+
+@modes
+@pytest.mark.sizes(**BINARY_MODELS)
+def test_pairwise_marginals(
+    size: dict[str, int], mode: str, bench: Any, versus_functions: Any
+) -> None:
+    logits, couplings, table = binary_model(size, bench)
+    versus_functions(
+        "pairwise_marginals",
+        size,
+        mode,
+        [logits, couplings],
+        {
+            "aurel": lambda *args: pairwise_marginals(*args).marginals,
+            "eager": lambda *args: table(*args).softmax(1) @ table.states,
+        },
+        Floor(FLOAT * (2 * logits.numel() + couplings.numel()), 4 * size["B"] * 2 ** size["N"]),
+        compiled="eager",
+    )
+
+
+@pytest.mark.sizes(**BINARY_MODELS)
+def test_pairwise_mode(size: dict[str, int], bench: Any, versus_functions: Any) -> None:
+    logits, couplings, table = binary_model(size, bench)
+    versus_functions(
+        "pairwise_mode",
+        size,
+        "forward",
+        [logits, couplings],
+        {
+            "aurel": lambda *args: pairwise_mode(*args).float(),
+            "eager": lambda *args: table.states[table(*args).argmax(1)],
+        },
+        Floor(FLOAT * (2 * logits.numel() + couplings.numel()), 2 * size["B"] * 2 ** size["N"]),
+        compiled="eager",
+    )
+
+
+def binary_model(size: dict[str, int], bench: Any) -> tuple[Tensor, Tensor, peers.StateTable]:
+    batch, nodes = size["B"], size["N"]
+    logits = torch.randn(batch, nodes, device=bench.device)
+    couplings = torch.randn(nodes, nodes, device=bench.device)
+    return logits, couplings, peers.StateTable(nodes, bench.device)
 
 
 @modes

@@ -139,3 +139,18 @@ def scatter_rows(x: Tensor, neighbors: Tensor, reduce: str) -> Tensor:
         x.flatten(0, 1)[source], target, 0, dim_size=batch * nodes, reduce=reduce
     )
     return out.view(x.shape)
+
+
+class StateTable:
+    """Energies of a pairwise model of binary nodes by a table of all states, kept between calls."""
+
+    def __init__(self, nodes: int, device: torch.device | str) -> None:
+        numbers = torch.arange(2**nodes, device=device)[:, None]
+        self.states = ((numbers >> torch.arange(nodes, device=device)) & 1).float()
+        self.first, self.second = torch.triu_indices(nodes, nodes, 1, device=device)
+        self.pairs = self.states[:, self.first] * self.states[:, self.second]
+
+    def __call__(self, logits: Tensor, couplings: Tensor) -> Tensor:
+        """Return the energies, (B, 2^N), of logits (B, N) and couplings (N, N)."""
+        both = (couplings + couplings.T)[self.first, self.second] / 2
+        return logits @ self.states.T + self.pairs @ both

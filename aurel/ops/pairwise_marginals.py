@@ -79,6 +79,8 @@ def _result(
     marginals = logits.sigmoid()
     if mask is not None:
         marginals = marginals.masked_fill(~mask, 0)
+        # Of no nodes, without rounding.
+        log_partition = log_partition.masked_fill(~mask.any(1), 0)
     return PairwiseMarginals(log_partition, logits, marginals, pairs)
 
 

@@ -26,6 +26,7 @@ RUNS = {
     "neighbor_aggregate": "neighbor",
     "pair_pool": "pair",
     "pairwise_cross_attention": "pair",
+    "pairwise_marginals": "",
     "ragged_knn_graph": "",
     "topk_aggregate": "topk",
 }
@@ -52,6 +53,10 @@ USERS = {
     "knn_max_relative": ["knn_max_relative", "sources_bias_dilation"],
     "neighbor_aggregate": ["neighbor_aggregate", "ragged_aggregate", "arguments_of_ops"],
     "numba_support": ["backend"],
+    "pairwise_halves": ["pairwise_marginals"],
+    "pairwise_mode": ["pairwise_marginals"],
+    "pairwise_states": ["pairwise_marginals"],
+    "pairwise_walk": ["pairwise_marginals"],
     "precision": ["pair_pool", "graph_attention", "pairwise_cross_attention"],
     "pyg_support": RAGGED,
     "ragged_knn_graph": [*RAGGED, "sources_bias_dilation"],

@@ -92,11 +92,20 @@ def cross_attention(mask: Tensor | None) -> Callable[..., tuple[Tensor, ...]]:
     )
 
 
+def pairwise(**options: Any) -> Callable[..., tuple[Tensor, ...]]:
+    def call(*tensors: Tensor, backend: str) -> tuple[Tensor, ...]:
+        found = ops.pairwise_marginals(*tensors, backend=backend, **options)
+        return tuple(part for part in found if part is not None)
+
+    return call
+
+
 NODE, SOURCE = (BATCH, NODES, WIDTH), (BATCH, SOURCES, WIDTH)
 PAIR, SCORE = (BATCH, NODES, NODES, WIDTH), (BATCH, 2, NODES)
 HEADS, TOKENS = ((BATCH, 2, NODES, WIDTH), SCORE, SCORE), (BATCH, 2, 3, 2)
 UPDATE = (PAIR, PAIR, NODE, NODE, (NODES, NODES), (NODES, NODES))
 GIVEN = (PAIRS[0], PAIRS[1] + 1)
+MODEL = ((BATCH, NODES), (NODES, NODES))
 FLAT, ROWS = (len(GRAPHS), WIDTH), (len(SOURCE_GRAPHS), WIDTH)
 
 OPS: dict[str, Op] = {
@@ -122,6 +131,8 @@ OPS: dict[str, Op] = {
     "pair_pool mean": Op("pair_pool", (TOKENS, TOKENS), pool),
     "pairwise_cross_attention": Op("pair_pool", (TOKENS,) * 3, cross_attention(None)),
     "pairwise_cross_attention mask": Op("pair_pool", (TOKENS,) * 3, cross_attention(MASK[:, :2])),
+    "pairwise_marginals": Op("pairwise_marginals", MODEL, pairwise()),
+    "pairwise_marginals pairs": Op("pairwise_marginals", MODEL, pairwise(mask=MASK, pairs=True)),
     "gated_edge_aggregate": Op(
         "gated_edge_aggregate", (PAIR, NODE), first(ops.gated_edge_aggregate)
     ),
@@ -142,7 +153,7 @@ OPS: dict[str, Op] = {
     ),
     "ragged_knn_max_relative of sources": Op("ragged_knn_graph", (FLAT, ROWS), ragged_of_sources),
 }
-WITHOUT_GRADIENT = {"knn_graph", "ragged_knn_graph", "use_backend", "Backend"}
+WITHOUT_GRADIENT = {"knn_graph", "ragged_knn_graph", "pairwise_mode", "use_backend", "Backend"}
 missing = {*ops.__all__} - WITHOUT_GRADIENT - {name.split(" ")[0] for name in OPS}
 assert not missing, f"tests/ops/differentiable_ops.py must have every op, lacks {missing}"
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aurel.ops.knn_graph import knn_graph_reference
+from aurel.ops.pairwise_marginals import pairwise_marginals_reference
 from aurel.ops.registration import OPERATORS
 
 BATCH, NODES, SOURCES, WIDTH, K = 2, 5, 7, 4, 3
@@ -51,6 +52,12 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
     graphs = torch.tensor([0, 0, 3, 3, 3, 8])
     flat, rows = torch.randn(6, WIDTH), torch.randn(5, WIDTH)
     nothing = grad.new_empty(0)
+    fields, couplings = leaf(BATCH, NODES), leaf(NODES, NODES)
+    sums = (torch.randn(BATCH), torch.randn(BATCH, NODES), torch.rand(BATCH, NODES, NODES))
+    fitted = (fields.detach(), couplings.detach())
+    far = (1000 * fitted[0], fitted[1])
+    outputs = pairwise_marginals_reference(*far, pairs=True)
+    outputs = (outputs.log_partition, outputs.logits, outputs.pair_marginals)
     table: dict[str, list[tuple[int, tuple[Any, ...]]]] = {
         "edge_update": [
             (1, (*update, mean, var, None, 1e-5)),
@@ -103,6 +110,16 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
         "pair_pool_backward": [
             (3, (pooled, scatter, pooled, tokens.detach(), tokens.detach(), gram.detach())),
             (2, (pooled, nothing, pooled, tokens.detach(), tokens.detach(), None)),
+        ],
+        "pairwise_marginals": [
+            (2, (fields, couplings, None, False)),
+            (3, (fields, couplings, MASK, True)),
+            (3, (1000 * fields, couplings, MASK, True)),
+        ],
+        "pairwise_marginals_backward": [
+            (2, (*sums[:2], nothing, *sums[:2], nothing, *fitted, None)),
+            (2, (*sums, *sums, *fitted, MASK)),
+            (2, (*sums, *outputs, *far, None)),
         ],
         "ragged_knn_graph": [
             (1, (flat, graphs, None, None, K, "l2", False)),

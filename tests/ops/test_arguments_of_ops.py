@@ -48,6 +48,8 @@ CALLS: dict[str, list[dict[str, Any]]] = {
     "pairwise_cross_attention": [
         {"query": TOKENS, "key": TOKENS, "value": TOKENS, "scale": 0.5, "mask": MASK}
     ],
+    "pairwise_marginals": [{"logits": X[..., 0], "couplings": WEIGHT, "mask": MASK, "pairs": True}],
+    "pairwise_mode": [{"logits": X[..., 0], "couplings": WEIGHT, "mask": MASK}],
     "gated_edge_aggregate": [{"edge": PAIRS, "values": X, "mask": MASK}],
     "edge_update": [
         UPDATE
@@ -193,6 +195,11 @@ EMPTY: dict[str, Callable[..., tuple[Tensor, ...]]] = {
         *ops.pairwise_cross_attention(
             x, x, x, scale=1.0, mask=torch.ones(b, n) > 0, backend=backend
         ),
+    ),
+    "pairwise_marginals": lambda b, n, c, backend: (
+        (x := leaf(b, n)),
+        *ops.pairwise_marginals(x, leaf(n, n), pairs=True, backend=backend),
+        *ops.pairwise_marginals(x, leaf(n, n), mask=torch.ones(b, n) > 0, backend=backend)[:3],
     ),
     "gated_edge_aggregate": lambda b, n, c, backend: (
         (x := leaf(b, n, c)),

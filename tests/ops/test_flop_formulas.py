@@ -18,6 +18,7 @@ from aurel.ops import (
     knn_max_relative,
     neighbor_aggregate,
     pair_pool,
+    pairwise_marginals,
     ragged_knn_graph,
     topk_aggregate,
 )
@@ -74,6 +75,11 @@ CASES: dict[str, list[tuple[Call, int]]] = {
             ),
             0,
         )
+    ],
+    # Of 2^2 x 2^3 couplings with each half's factors; with pairs, those of each node of one half.
+    "pairwise_marginals": [
+        ((pairwise_marginals, (nodes(3, 5), nodes(5, 5)), {}), 2 * 3 * 32 * 2),
+        ((pairwise_marginals, (nodes(3, 5), nodes(5, 5)), {"pairs": True}), 2 * 3 * 32 * (2 + 3)),
     ],
     # The cost depends on the sizes of the graphs, not on shapes.
     "ragged_knn_graph": [((ragged_knn_graph, (nodes(5, 7), torch.zeros(5).long(), 3), {}), 0)],

@@ -134,7 +134,9 @@ def test_blocks_of_a_walk_add_up(block: int, monkeypatch: pytest.MonkeyPatch) ->
     fields, couplings = model(2, 6, 1000.0)
     monkeypatch.setattr(walk, "_BLOCK", block)
     found = pairwise_marginals(fields, couplings, pairs=True)
-    for got, expected in zip(found, pairwise_marginals_reference(fields, couplings, pairs=True)):
+    for got, expected in zip(
+        found, pairwise_marginals_reference(fields, couplings, pairs=True), strict=True
+    ):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-9)
 
 

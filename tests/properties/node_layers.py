@@ -107,6 +107,7 @@ KINDS = {
         {"heads": st.sampled_from([1, 2])},
     ),
     "PairMessages": Kind(lambda nodes: layers.PairMessages(WIDTH, nodes)),
+    "PairwiseInference": Kind(lambda nodes: layers.PairwiseInference(nodes), {}, (("node", ()),)),
     "TokenFusion": Kind(
         lambda nodes, weight: layers.TokenFusion(WIDTH, 1, 2, weight),
         {"weight": st.sampled_from([None, 0.3])},

@@ -184,6 +184,22 @@ def update_inputs(size: Size) -> list[Part]:
     return [*pairs, *ends, *((each, "shared") for each in shared)]
 
 
+def model_inputs(size: Size) -> list[Part]:
+    couplings = torch.randn(size.nodes, size.nodes, dtype=torch.float64)
+    return [(size.normal(), "node"), (couplings, "shared")]
+
+
+def marginals(
+    size: Size, logits: Tensor, couplings: Tensor, mask: Tensor | None = None
+) -> list[Part]:
+    found = ops.pairwise_marginals(logits, couplings, mask=mask, pairs=True)
+    return list(zip(found, ("graph", "node", "node", "pair"), strict=True))
+
+
+def mode(size: Size, logits: Tensor, couplings: Tensor, mask: Tensor | None = None) -> list[Part]:
+    return [(ops.pairwise_mode(logits, couplings, mask=mask).double(), "node")]
+
+
 CASES = {
     "knn_graph": Case(nodes_of, knn),
     "knn_max_relative": Case(nodes_of, max_relative),
@@ -194,6 +210,8 @@ CASES = {
     "pairwise_cross_attention": Case(token_inputs, pairwise),
     "pair_pool": Case(pool_inputs, pool),
     "edge_update": Case(update_inputs, update),
+    "pairwise_marginals": Case(model_inputs, marginals),
+    "pairwise_mode": Case(model_inputs, mode),
 }
 every_op = pytest.mark.parametrize("name", CASES)
 

@@ -67,6 +67,7 @@ PER_AU = {
     "MultiDimensionalEdges": lambda: layers.MultiDimensionalEdges(WIDTH, NODES),
     "GatedEdgeGCN": lambda: layers.GatedEdgeGCN(WIDTH, NODES),
     "CosineClassifier": lambda: layers.CosineClassifier(WIDTH, NODES),
+    "PairwiseInference": lambda: layers.PairwiseInference(NODES),
     "AUSpecificFeatures": lambda: layers.AUSpecificFeatures(5, 4, NODES),
 }
 
@@ -88,6 +89,8 @@ def random_inputs(name: str, mask: Tensor) -> tuple[list[Tensor], list[str]]:
     if name == "MultiDimensionalEdges":
         x = torch.randn(graphs, nodes, TOKENS, WIDTH).double()
         return [spoil(x, mask), torch.randn(graphs, TOKENS, WIDTH).double()], ["node", "graph"]
+    if name == "PairwiseInference":
+        return [spoil(torch.randn(graphs, nodes).double(), mask)], ["node"]
     x = spoil(torch.randn(graphs, nodes, WIDTH).double(), mask)
     if name == "CrossAttention":
         return [x, torch.randn(graphs, TOKENS, WIDTH).double()], ["node", "graph"]
