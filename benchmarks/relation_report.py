@@ -148,7 +148,8 @@ Columns, means over {seeds} seed(s):
   The graph of `PairwiseInference` starts from fitted couplings, so that its agreement is no
   discovery.
 - *step, ms*: forward and backward of the net on a batch of {batch}, the least of several rounds in
-  which layers take turns. *forward*: of the net without gradients, relative to `SelfAdjustingGCN`.
+  which layers take turns, in processor time where there is one thread. *forward*: of the net
+  without gradients, relative to `SelfAdjustingGCN`.
 
 In a world, the joint distribution has the form that `PairwiseInference` assumes. That of a file of
 real labels has not, and there its share can be lower. The exact posterior of a file is that of the
