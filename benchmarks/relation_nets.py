@@ -89,7 +89,7 @@ class PerAULinear(nn.Module):
 
 
 class WithGraph(nn.Module):
-    """A layer of nodes, with the mean of the graphs that it builds."""
+    """A layer of nodes; in evaluation, with the mean of the graphs that it builds."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -128,9 +128,7 @@ class GatedEdges(nn.Module):
         self.gcn = GatedEdgeGCN(CHANNELS, num_aus)
 
     def forward(self, nodes: Tensor) -> tuple[Tensor, Graph]:
-        edges = self.edges.expand(len(nodes), -1, -1, -1)
-        (out, _), graph = self.gcn(nodes, edges, return_graph=True)
-        return out, graph.adjacency()
+        return gated(self.gcn, nodes, self.edges.expand(len(nodes), -1, -1, -1))
 
 
 class GatedEdgesOfTokens(nn.Module):
@@ -142,9 +140,15 @@ class GatedEdgesOfTokens(nn.Module):
         self.gcn = GatedEdgeGCN(CHANNELS, num_aus)
 
     def forward(self, nodes: Tensor) -> tuple[Tensor, Graph]:
-        edges = self.edges(nodes, nodes.mean(1))
-        (out, _), graph = self.gcn(nodes.mean(2), edges, return_graph=True)
-        return out, graph.adjacency()
+        return gated(self.gcn, nodes.mean(2), self.edges(nodes, nodes.mean(1)))
+
+
+def gated(gcn: GatedEdgeGCN, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Graph]:
+    """Return the nodes (B, N, C) and, in evaluation, the gates (B, N, N)."""
+    if gcn.training:
+        return gcn(nodes, edges)[0], None
+    (out, _), graph = gcn(nodes, edges, return_graph=True)
+    return out, graph.adjacency()
 
 
 class ActiveAttention(nn.Module):
@@ -157,6 +161,8 @@ class ActiveAttention(nn.Module):
 
     def forward(self, nodes: Tensor) -> tuple[Tensor, Graph]:
         active = self.first(nodes).squeeze(2)
+        if self.training:
+            return self.attention(nodes, active), None
         out, graph = self.attention(nodes, active, return_graph=True)
         return out, graph.adjacency()
 
