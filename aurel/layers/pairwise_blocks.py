@@ -20,10 +20,10 @@ def even_blocks(num_nodes: int, size: int) -> Blocks:
 
 
 def coupled_blocks(couplings: Tensor, size: int = 14) -> Blocks:
-    """Return blocks of at most `size` nodes that keep strong couplings within a block.
+    """Return even blocks of at most `size` nodes that keep strong couplings within a block.
 
-    The strongest pair is joined first, then the next whose blocks fit together; small blocks are
-    then put together where they fit. Ties go to the lowest nodes.
+    From blocks of consecutive nodes, the two nodes of different blocks are exchanged that most
+    increase the sum of the absolute couplings within blocks, until no exchange does.
 
     Args:
         couplings: (N, N), as those of `PairwiseInference`.
@@ -39,25 +39,23 @@ def coupled_blocks(couplings: Tensor, size: int = 14) -> Blocks:
         raise ValueError(f"size must be 1 or more, got {size}")
     half = half_couplings(couplings.detach().double().cpu())
     strength = (half + half.T).abs()
-    first, second = torch.triu_indices(len(strength), len(strength), 1)
-    order = strength[first, second].argsort(descending=True, stable=True)
-    blocks = [{node} for node in range(len(strength))]
-    member = list(range(len(strength)))
-    for i, j in zip(first[order].tolist(), second[order].tolist(), strict=True):
-        _join(blocks, member, member[i], member[j], size)
-    for a in sorted(range(len(blocks)), key=lambda block: -len(blocks[block])):
-        for b in range(len(blocks)):
-            _join(blocks, member, a, b, size)
-    return tuple(sorted(tuple(sorted(block)) for block in blocks if block))
-
-
-def _join(blocks: list[set[int]], member: list[int], a: int, b: int, size: int) -> None:
-    if a == b or not blocks[a] or not blocks[b] or len(blocks[a]) + len(blocks[b]) > size:
-        return
-    for node in blocks[b]:
-        member[node] = a
-    blocks[a] |= blocks[b]
-    blocks[b] = set()
+    blocks = even_blocks(len(strength), size)
+    member = torch.zeros(len(strength), len(blocks), dtype=torch.float64)
+    for number, nodes in enumerate(blocks):
+        member[list(nodes), number] = 1
+    while True:
+        to_block = strength @ member  # (N, blocks)
+        there = to_block @ member.T  # [i, j]: of i to the block of j
+        here = there.diagonal()
+        gain = there + there.T - here[:, None] - here - 2 * strength
+        gain = gain.masked_fill(member @ member.T > 0, 0)
+        best = int(gain.argmax())
+        i, j = divmod(best, len(strength))
+        if gain[i, j] < 1e-9:
+            break
+        member[[i, j]] = member[[j, i]]
+    found = member.argmax(1)
+    return tuple(sorted(tuple((found == b).nonzero()[:, 0].tolist()) for b in range(len(blocks))))
 
 
 def check_blocks(blocks: Sequence[Sequence[int]], num_nodes: int, most: int) -> Blocks:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aurel.ops.pairwise_states import half_couplings, impossible, states_between
+from aurel.ops.pairwise_states import half_couplings, states_between, without_impossible
 
 LIMITS = {torch.float64: 600.0, torch.float32: 70.0}
 
@@ -26,16 +26,26 @@ def exponent_range(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> Te
     return logits.abs().sum(1) + half_couplings(couplings).abs().sum()
 
 
-class _Factors(NamedTuple):
-    low: Tensor  # (B, 2^L), of the fields of the first L nodes
-    high: Tensor  # (B, 2^H), of the fields of the others
-    joint: Tensor  # (2^L, 2^H), of the couplings
-    log_scale: Tensor  # (B,), of the product of the three
-    low_states: Tensor  # (2^L, L)
-    high_states: Tensor  # (2^H, H)
+class Halves(NamedTuple):
+    """Energies of the states of either half, and of the couplings of both; or their exponentials.
+
+    Attributes:
+        low: (B, 2^L), of the fields of the first L nodes.
+        high: (B, 2^H), of the fields of the others.
+        joint: (2^L, 2^H), of all couplings.
+        low_states: (2^L, L).
+        high_states: (2^H, H).
+    """
+
+    low: Tensor
+    high: Tensor
+    joint: Tensor
+    low_states: Tensor
+    high_states: Tensor
 
 
-def _factors(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> _Factors:
+def energies_of_halves(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> Halves:
+    """Return energies whose sum is that of a state; -inf where an absent node is 1."""
     nodes = logits.shape[1]
     split = nodes // 2
     low_states = states_between(0, 2**split, split, logits)
@@ -44,32 +54,37 @@ def _factors(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> _Factors
         logits = logits.masked_fill(~mask, 0)
     low, high = logits[:, :split] @ low_states.T, logits[:, split:] @ high_states.T
     if mask is not None:
-        low = low.masked_fill(impossible(low_states, mask[:, :split]), -torch.inf)
-        high = high.masked_fill(impossible(high_states, mask[:, split:]), -torch.inf)
+        low = without_impossible(low, low_states, mask[:, :split])
+        high = without_impossible(high, high_states, mask[:, split:])
     half = half_couplings(couplings)
     across = half[:split, split:] + half[split:, :split].T
     joint = low_states @ across @ high_states.T
     joint += ((low_states @ half[:split, :split]) * low_states).sum(1)[:, None]
     joint += ((high_states @ half[split:, split:]) * high_states).sum(1)
-    tops = low.amax(1, keepdim=True), high.amax(1, keepdim=True), joint.amax()
-    return _Factors(
-        (low - tops[0]).exp(),
-        (high - tops[1]).exp(),
-        (joint - tops[2]).exp(),
-        (tops[0] + tops[1]).squeeze(1) + tops[2],
-        low_states,
-        high_states,
+    return Halves(low, high, joint, low_states, high_states)
+
+
+def _exponentials(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> tuple[Halves, Tensor]:
+    """Return the exponentials, each up to a scale, and the logarithm of the scale of all, (B,)."""
+    halves = energies_of_halves(logits, couplings, mask)
+    low, high = (part.amax(1, keepdim=True) for part in halves[:2])
+    joint = halves.joint.amax()
+    scaled = halves._replace(
+        low=(halves.low - low).exp(),
+        high=(halves.high - high).exp(),
+        joint=(halves.joint - joint).exp(),
     )
+    return scaled, (low + high).squeeze(1) + joint
 
 
-def _weights_of_halves(factors: _Factors) -> tuple[Tensor, Tensor]:
+def _weights_of_halves(factors: Halves) -> tuple[Tensor, Tensor]:
     """Return the weight of each state of either half, (B, 2^L) and (B, 2^H)."""
     low = factors.low * (factors.high @ factors.joint.T)
     return low, factors.high * (factors.low @ factors.joint)
 
 
 def _active_and_inactive(
-    factors: _Factors, low: Tensor, high: Tensor, mask: Tensor | None
+    factors: Halves, low: Tensor, high: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return the weight of the states in which node i is 1, and is 0; 1 where it is absent."""
     parts = (low, factors.low_states), (high, factors.high_states)
@@ -89,11 +104,11 @@ def forward(
     logits: Tensor, couplings: Tensor, mask: Tensor | None, pairs: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log Z (B,), logits of the marginals (B, N) and the marginals of pairs (B, N, N)."""
-    factors = _factors(logits, couplings, mask)
+    factors, log_scale = _exponentials(logits, couplings, mask)
     low, high = _weights_of_halves(factors)
     total = low.sum(1)
     active, inactive = _active_and_inactive(factors, low, high, mask)
-    log_partition = total.log() + factors.log_scale
+    log_partition = total.log() + log_scale
     marginal_logits = active.log() - inactive.log()
     if not pairs:
         return log_partition, marginal_logits, logits.new_empty(0)
@@ -125,7 +140,7 @@ def backward(
     Each state has a score, of which the gradient of an energy is p(s) times: that of log Z is 1, of
     the logit of a marginal s_i / p_i - (1 - s_i) / (1 - p_i), of p_ij it is s_i s_j - p_ij.
     """
-    factors = _factors(logits, couplings, mask)
+    factors, _ = _exponentials(logits, couplings, mask)
     low, high = _weights_of_halves(factors)
     total = low.sum(1, keepdim=True)
     active, inactive = _active_and_inactive(factors, low, high, mask)
@@ -153,7 +168,7 @@ def backward(
 
 
 def _sum_over_states(
-    factors: _Factors, terms: list[tuple[Tensor | None, Tensor | None]]
+    factors: Halves, terms: list[tuple[Tensor | None, Tensor | None]]
 ) -> tuple[Tensor, Tensor]:
     """Sum s and s s^T / 2 over states, weighted by p(s) times a score, the sum of `terms`.
 

@@ -5,22 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aurel.ops.pairwise_halves import energies_of_halves
 from aurel.ops.pairwise_marginals import check_arguments
-from aurel.ops.pairwise_states import (
-    energies_of,
-    states_between,
-    without_absent,
-    without_impossible,
-)
 from aurel.ops.precision import without_autocast
 
-_BLOCK = 2**20  # energies computed at a time
+_BLOCK = 2**16  # energies computed at a time
 
 
 def pairwise_mode(logits: Tensor, couplings: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return the most likely state of the model of `pairwise_marginals`.
 
-    All 2^N states are compared, block after block. Of equally likely states the one with the lowest
+    All 2^N states are compared. Of equally likely states the one with the lowest
     number is returned, in which node i is bit i.
 
     Args:
@@ -38,16 +33,17 @@ def pairwise_mode(logits: Tensor, couplings: Tensor, *, mask: Tensor | None = No
     check_arguments(logits, couplings, mask)
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     logits, couplings = logits.detach().to(wide), couplings.detach().to(wide)
-    batch, nodes = logits.shape
-    best = logits.new_full((batch,), -torch.inf)
-    number = torch.zeros(batch, dtype=torch.int64, device=logits.device)
-    size = max(1, _BLOCK // max(1, batch))
-    free = without_absent(logits, couplings, mask)
-    for start in range(0, 2**nodes, size):
-        states = states_between(start, min(start + size, 2**nodes), nodes, logits)
-        with without_autocast(logits):
-            energies = energies_of(states, *free)
-        most, place = without_impossible(energies, states, mask).max(1)
-        number = torch.where(most > best, place + start, number)
-        best = torch.maximum(best, most)
-    return (number[:, None] >> torch.arange(nodes, device=logits.device)) & 1 == 1
+    with without_autocast(logits):
+        halves = energies_of_halves(logits, couplings, mask)
+    (batch, nodes), split = logits.shape, logits.shape[1] // 2
+    size = max(1, _BLOCK // max(1, batch * 2**split))
+    found = [
+        # The best state of the lower half, for some states of the upper one.
+        (halves.low[:, None] + joint).max(2)
+        for joint in halves.joint.T.split(size)
+    ]
+    best = torch.cat([each.values for each in found], 1) + halves.high
+    place = torch.cat([each.indices for each in found], 1)
+    upper = best.argmax(1, keepdim=True)
+    number = upper * 2**split + place.gather(1, upper)
+    return (number >> torch.arange(nodes, device=logits.device)) & 1 == 1
