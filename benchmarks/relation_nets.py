@@ -11,7 +11,6 @@ from relation_labels import LabelTable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import aurel.layers
 from aurel.facs import AUSet, region_plan
 from aurel.graph import RelationGraph
 from aurel.layers import (
@@ -20,6 +19,7 @@ from aurel.layers import (
     MultiDimensionalEdges,
     NodeTransformer,
     PairMessages,
+    PairwiseInference,
     SelfAdjustingGCN,
     TopKGraphConv,
 )
@@ -38,7 +38,7 @@ class Net(nn.Module):
     Args:
         aus: the AUs, N of them.
         layer: maps nodes (B, N, C) to nodes and the graph, (N, N) or (B, N, N), if it has one.
-        tokens: nodes are tokens (B, N, D, C) where this is not None.
+        tokens: number D of tokens of each node; where it is more than 1, nodes are (B, N, D, C).
     """
 
     def __init__(self, aus: AUSet, layer: nn.Module | None = None, tokens: int = 1) -> None:
@@ -208,40 +208,36 @@ class Coupled(Net):
 
     def __init__(self, aus: AUSet, train: Tensor) -> None:
         super().__init__(aus)
-        self.coupling: Any = aurel.layers.PairwiseInference(len(aus))
+        self.coupling = PairwiseInference(len(aus))
         self.coupling.fit_labels(train)
 
     def scores(self, x: Tensor) -> Tensor:
         """Return the logits of the marginals, (B, N)."""
-        scores: Tensor = self.coupling(self(x)[0])
-        return scores
+        return self.coupling(self(x)[0])
 
     def loss(self, x: Tensor, labels: Tensor) -> Tensor:
         """Return the mean negative logarithm of the joint probability of a frame's labels."""
-        loss: Tensor = self.coupling.nll(self(x)[0], labels)
-        return loss
+        return self.coupling.nll(self(x)[0], labels)
 
     def graph(self, x: Tensor) -> Graph:
         """Return the absolute couplings, (N, N)."""
-        couplings: Tensor = self.coupling.graph().adjacency()[0]
-        return couplings.abs()
+        return self.coupling.graph().adjacency()[0].abs()
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return parameters with their learning rates."""
-        fast: list[dict[str, Any]] = self.coupling.parameter_groups(lr)
+        fast = self.coupling.parameter_groups(lr)
         coupled = {id(parameter) for group in fast for parameter in group["params"]}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in coupled]
         return [{"params": rest, "lr": lr}, *fast]
 
 
-def reference_couplings(table: LabelTable) -> Tensor | None:
+def reference_couplings(table: LabelTable) -> Tensor:
     """Return the couplings of the labels, fitted where the table does not give them, (N, N)."""
-    if table.couplings is not None or "PairwiseInference" not in LAYERS:
+    if table.couplings is not None:
         return table.couplings
-    layer: Any = aurel.layers.PairwiseInference(len(table.aus))
+    layer = PairwiseInference(len(table.aus))
     layer.fit_labels(table.train)
-    couplings: Tensor = layer.graph().adjacency()[0].detach()
-    return couplings
+    return layer.graph().adjacency()[0].detach()
 
 
 def self_adjusting() -> nn.Module:
@@ -278,7 +274,6 @@ LAYERS: dict[str, Build] = {
     "torch TransformerEncoder": lambda aus, _: Net(aus, WithoutGraph(encoder())),
     "PairMessages": lambda aus, _: Net(aus, WithGraph(PairMessages(CHANNELS, len(aus)))),
     "MLP of all evidence": lambda aus, _: AllEvidence(aus),
+    "PairwiseInference": Coupled,
 }
 """Nets by name, from the AUs and the training labels."""
-if hasattr(aurel.layers, "PairwiseInference"):
-    LAYERS["PairwiseInference"] = Coupled

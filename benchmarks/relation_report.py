@@ -26,13 +26,11 @@ def pair_values(graph: Tensor) -> list[float]:
     return ((graph + graph.T) / 2)[row, column].tolist()
 
 
-def agreement(graph: Tensor, other: Tensor | None) -> float | None:
+def agreement(graph: Tensor, other: Tensor) -> float | None:
     """Return Spearman's correlation of a graph with the absolute values of a matrix, by pairs.
 
-    None where there is no matrix, or one of both is constant.
+    None where one of both is constant.
     """
-    if other is None:
-        return None
     return rank_correlation(pair_values(graph), pair_values(other.abs()))
 
 

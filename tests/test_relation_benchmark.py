@@ -292,7 +292,6 @@ def test_agreement_is_the_correlation_of_ranks_of_pairs() -> None:
     other = torch.tensor([[0.0, 3, 3], [3, 0, 1], [3, 1, 0]])
     assert agreement(graph, other) == -1
     assert agreement(torch.ones(3, 3), other) is None
-    assert agreement(graph, None) is None
 
 
 def test_the_page_holds_a_row_for_each_layer(
