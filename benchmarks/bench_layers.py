@@ -10,7 +10,7 @@ import pytest
 import torch
 from ceilings import Floor
 from measure import Step
-from peers import attention, gathered
+from peers import StateTable, attention, gathered
 from plain_me_graphau import GatedGraph, TopKGraph
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +22,7 @@ from aurel.layers import (
     GINGraphConv,
     MaxRelativeGraphConv,
     MultiDimensionalEdges,
+    PairwiseInference,
     SAGEGraphConv,
     SelfAdjustingGCN,
     TopKGraphConv,
@@ -172,6 +173,28 @@ def test_self_adjusting_gcn(size: dict[str, int], bench: Any, versus: Any) -> No
 
 def plain_block_conv(layer: Any, x: Tensor, mask: None, neighbors: Tensor) -> Tensor:
     return plain_conv(layer, x, neighbors)
+
+
+@pytest.mark.sizes(
+    cpu=[{"B": 8, "N": 12}, {"B": 64, "N": 12}],
+    cuda=[{"B": 64, "N": 12}, {"B": 1024, "N": 12}],
+)
+def test_pairwise_inference(size: dict[str, int], bench: Any, versus: Any) -> None:
+    batch, nodes = size.values()
+    layer = PairwiseInference(nodes).to(bench.device)
+    nn.init.normal_(layer.couplings)
+    table = StateTable(nodes, bench.device)
+    logits = torch.randn(batch, nodes, device=bench.device).requires_grad_()
+
+    def plain() -> list[Tensor]:
+        energies = table(logits + layer.bias, layer.couplings)
+        return gradients((energies.softmax(1) @ table.states).logit(), [logits], layer)
+
+    steps: dict[str, Step] = {
+        "aurel": lambda: gradients(layer(logits), [logits], layer),
+        "plain": plain,
+    }
+    versus("PairwiseInference", size, "training", steps)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ nothing underflows where `exponent_range` is within the limit of the dtype.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,10 @@ from torch import Tensor
 
 from aurel.ops.pairwise_states import half_couplings, states_between, without_impossible
 
+# Factors of either half, whose product is part of the score of a state; None is 1.
+_Term = tuple[Tensor | None, Tensor | None]
+
+_CPU_BLOCK = 2**15  # states of a half for all samples of a block
 LIMITS = {torch.float64: 600.0, torch.float32: 70.0}
 
 
@@ -26,65 +31,91 @@ def exponent_range(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> Te
     return logits.abs().sum(1) + half_couplings(couplings).abs().sum()
 
 
-class Halves(NamedTuple):
-    """Energies of the states of either half, and of the couplings of both; or their exponentials.
+class Joint(NamedTuple):
+    """The couplings of the states of both halves.
 
     Attributes:
-        low: (B, 2^L), of the fields of the first L nodes.
-        high: (B, 2^H), of the fields of the others.
-        joint: (2^L, 2^H), of all couplings.
-        low_states: (2^L, L).
-        high_states: (2^H, H).
+        values: energies (2^L, 2^H), or their exponentials.
+        low_states: (2^L, L), of the first L nodes.
+        high_states: (2^H, H), of the others.
     """
 
-    low: Tensor
-    high: Tensor
-    joint: Tensor
+    values: Tensor
     low_states: Tensor
     high_states: Tensor
 
 
-def energies_of_halves(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> Halves:
-    """Return energies whose sum is that of a state; -inf where an absent node is 1."""
-    nodes = logits.shape[1]
+def joint_energies(couplings: Tensor) -> Joint:
+    """Return the energies of the couplings (N, N) in all states, those of N // 2 nodes by row."""
+    nodes = couplings.shape[0]
     split = nodes // 2
-    low_states = states_between(0, 2**split, split, logits)
-    high_states = states_between(0, 2 ** (nodes - split), nodes - split, logits)
-    if mask is not None:
-        logits = logits.masked_fill(~mask, 0)
-    low, high = logits[:, :split] @ low_states.T, logits[:, split:] @ high_states.T
-    if mask is not None:
-        low = without_impossible(low, low_states, mask[:, :split])
-        high = without_impossible(high, high_states, mask[:, split:])
+    low_states = states_between(0, 2**split, split, couplings)
+    high_states = states_between(0, 2 ** (nodes - split), nodes - split, couplings)
     half = half_couplings(couplings)
     across = half[:split, split:] + half[split:, :split].T
     joint = low_states @ across @ high_states.T
     joint += ((low_states @ half[:split, :split]) * low_states).sum(1)[:, None]
     joint += ((high_states @ half[split:, split:]) * high_states).sum(1)
-    return Halves(low, high, joint, low_states, high_states)
+    return Joint(joint, low_states, high_states)
 
 
-def _exponentials(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> tuple[Halves, Tensor]:
-    """Return the exponentials, each up to a scale, and the logarithm of the scale of all, (B,)."""
-    halves = energies_of_halves(logits, couplings, mask)
-    low, high = (part.amax(1, keepdim=True) for part in halves[:2])
-    joint = halves.joint.amax()
-    scaled = halves._replace(
-        low=(halves.low - low).exp(),
-        high=(halves.high - high).exp(),
-        joint=(halves.joint - joint).exp(),
+def field_energies(logits: Tensor, mask: Tensor | None, joint: Joint) -> tuple[Tensor, Tensor]:
+    """Return the energies of the fields for either half, (B, 2^L) and (B, 2^H).
+
+    They are -inf where an absent node is 1.
+    """
+    _, low_states, high_states = joint
+    split = low_states.shape[1]
+    if mask is None:
+        return logits[:, :split] @ low_states.T, logits[:, split:] @ high_states.T
+    logits = logits.masked_fill(~mask, 0)
+    low, high = logits[:, :split] @ low_states.T, logits[:, split:] @ high_states.T
+    return (
+        without_impossible(low, low_states, mask[:, :split]),
+        without_impossible(high, high_states, mask[:, split:]),
     )
-    return scaled, (low + high).squeeze(1) + joint
 
 
-def _weights_of_halves(factors: Halves) -> tuple[Tensor, Tensor]:
+class _Factors(NamedTuple):
+    low: Tensor  # (B, 2^L)
+    high: Tensor  # (B, 2^H)
+    joint: Tensor  # (2^L, 2^H)
+    low_states: Tensor
+    high_states: Tensor
+    log_scale: Tensor  # (B,), what the product of the three is divided by
+
+
+def _blocks(
+    logits: Tensor, couplings: Tensor, mask: Tensor | None
+) -> Iterator[tuple[slice, _Factors, Tensor | None]]:
+    """Yield the factors of some samples, whose tensors stay in the cache of a CPU, and their mask.
+
+    The couplings are computed once.
+    """
+    joint = joint_energies(couplings)
+    top = joint.values.amax()
+    weights = (joint.values - top).exp()
+    batch = logits.shape[0]
+    size = batch if logits.device.type != "cpu" else _CPU_BLOCK // joint.high_states.shape[0]
+    size = max(1, size)
+    for start in range(0, max(batch, 1), size):
+        rows = slice(start, start + size)
+        own = None if mask is None else mask[rows]
+        low, high = field_energies(logits[rows], own, joint)
+        low_top, high_top = low.amax(1, keepdim=True), high.amax(1, keepdim=True)
+        scale = (low_top + high_top).squeeze(1) + top
+        low, high = (low - low_top).exp(), (high - high_top).exp()
+        yield rows, _Factors(low, high, weights, joint.low_states, joint.high_states, scale), own
+
+
+def _weights_of_halves(factors: _Factors) -> tuple[Tensor, Tensor]:
     """Return the weight of each state of either half, (B, 2^L) and (B, 2^H)."""
     low = factors.low * (factors.high @ factors.joint.T)
     return low, factors.high * (factors.low @ factors.joint)
 
 
 def _active_and_inactive(
-    factors: Halves, low: Tensor, high: Tensor, mask: Tensor | None
+    factors: _Factors, low: Tensor, high: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return the weight of the states in which node i is 1, and is 0; 1 where it is absent."""
     parts = (low, factors.low_states), (high, factors.high_states)
@@ -104,24 +135,28 @@ def forward(
     logits: Tensor, couplings: Tensor, mask: Tensor | None, pairs: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log Z (B,), logits of the marginals (B, N) and the marginals of pairs (B, N, N)."""
-    factors, log_scale = _exponentials(logits, couplings, mask)
-    low, high = _weights_of_halves(factors)
-    total = low.sum(1)
-    active, inactive = _active_and_inactive(factors, low, high, mask)
-    log_partition = total.log() + log_scale
-    marginal_logits = active.log() - inactive.log()
-    if not pairs:
-        return log_partition, marginal_logits, logits.new_empty(0)
-    split = factors.low_states.shape[1]
-    total = total[:, None, None]
-    joint = logits.new_empty(*logits.shape, logits.shape[1])
-    joint[:, :split, :split] = (low @ _outer(factors.low_states)).unflatten(1, (split, split))
-    rest = logits.shape[1] - split
-    joint[:, split:, split:] = (high @ _outer(factors.high_states)).unflatten(1, (rest, rest))
+    batch, nodes = logits.shape
+    log_partition, marginal_logits = logits.new_empty(batch), torch.empty_like(logits)
+    joint = logits.new_empty((batch, nodes, nodes) if pairs else (0,))
+    for rows, factors, own in _blocks(logits, couplings, mask):
+        low, high = _weights_of_halves(factors)
+        log_partition[rows] = low.sum(1).log() + factors.log_scale
+        active, inactive = _active_and_inactive(factors, low, high, own)
+        marginal_logits[rows] = active.log() - inactive.log()
+        if pairs:
+            _pair_marginals(factors, low, high, joint[rows])
+    return log_partition, marginal_logits, joint
+
+
+def _pair_marginals(factors: _Factors, low: Tensor, high: Tensor, out: Tensor) -> None:
+    """Write the marginals of pairs, (B, N, N)."""
+    split, rest = factors.low_states.shape[1], factors.high_states.shape[1]
+    out[:, :split, :split] = (low @ _outer(factors.low_states)).unflatten(1, (split, split))
+    out[:, split:, split:] = (high @ _outer(factors.high_states)).unflatten(1, (rest, rest))
     given = (factors.high[:, None] * factors.high_states.T) @ factors.joint.T
     across = (given * factors.low[:, None]) @ factors.low_states
-    joint[:, split:, :split], joint[:, :split, split:] = across, across.mT
-    return log_partition, marginal_logits, joint / total
+    out[:, split:, :split], out[:, :split, split:] = across, across.mT
+    out /= low.sum(1)[:, None, None]
 
 
 def backward(
@@ -140,37 +175,50 @@ def backward(
     Each state has a score, of which the gradient of an energy is p(s) times: that of log Z is 1, of
     the logit of a marginal s_i / p_i - (1 - s_i) / (1 - p_i), of p_ij it is s_i s_j - p_ij.
     """
-    factors, _ = _exponentials(logits, couplings, mask)
-    low, high = _weights_of_halves(factors)
-    total = low.sum(1, keepdim=True)
-    active, inactive = _active_and_inactive(factors, low, high, mask)
     if mask is not None:
         grad_logits = grad_logits.masked_fill(~mask, 0)
-    factors = factors._replace(low=factors.low / total)
+    total, moments = torch.empty_like(logits), torch.zeros_like(couplings)
+    for rows, factors, own in _blocks(logits, couplings, mask):
+        low, high = _weights_of_halves(factors)
+        weight = low.sum(1, keepdim=True)
+        active, inactive = _active_and_inactive(factors, low, high, own)
+        given = grad_logits[rows] * weight
+        low_score, high_score = _scores(factors, given / active, given / inactive)
+        low_score += grad_partition[rows, None]
+        terms: list[_Term] = [(low_score, None), (None, high_score)]
+        if grad_pairs.numel() > 0:
+            low_score -= (grad_pairs[rows] * pair_marginals[rows]).sum((1, 2))[:, None]
+            terms += _add_pairs(factors, low_score, high_score, grad_pairs[rows])
+        factors = factors._replace(low=factors.low / weight)
+        total[rows], part = _sum_over_states(factors, terms)
+        moments += part
+    return total, half_couplings(moments)
+
+
+def _scores(factors: _Factors, if_active: Tensor, if_inactive: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the score of each state of either half, (B, 2^L) and (B, 2^H)."""
+    low, high = factors.low_states, factors.high_states
+    split = low.shape[1]
+    return (
+        if_active[:, :split] @ low.T - if_inactive[:, :split] @ (1 - low).T,
+        if_active[:, split:] @ high.T - if_inactive[:, split:] @ (1 - high).T,
+    )
+
+
+def _add_pairs(
+    factors: _Factors, low_score: Tensor, high_score: Tensor, grad_pairs: Tensor
+) -> list[_Term]:
+    """Add the scores of pairs within a half in place; return those of pairs across."""
     split = factors.low_states.shape[1]
-    if_active, if_inactive = grad_logits * total / active, grad_logits * total / inactive
-
-    def score(states: Tensor, nodes: slice) -> Tensor:
-        return if_active[:, nodes] @ states.T - if_inactive[:, nodes] @ (1 - states).T
-
-    low_score = score(factors.low_states, slice(None, split)) + grad_partition[:, None]
-    high_score = score(factors.high_states, slice(split, None))
-    if grad_pairs.numel() > 0:
-        low_score -= (grad_pairs * pair_marginals).sum((1, 2))[:, None]
-        low_score += grad_pairs[:, :split, :split].flatten(1) @ _outer(factors.low_states).T
-        high_score += grad_pairs[:, split:, split:].flatten(1) @ _outer(factors.high_states).T
-    terms = [(low_score, None), (None, high_score)]
-    if grad_pairs.numel() > 0:
-        across = grad_pairs[:, :split, split:] + grad_pairs[:, split:, :split].mT
-        given = across @ factors.high_states.T
-        terms += [(factors.low_states[:, i], given[:, i]) for i in range(split)]
-    return _sum_over_states(factors, terms)
+    low_score += grad_pairs[:, :split, :split].flatten(1) @ _outer(factors.low_states).T
+    high_score += grad_pairs[:, split:, split:].flatten(1) @ _outer(factors.high_states).T
+    across = grad_pairs[:, :split, split:] + grad_pairs[:, split:, :split].mT
+    given = across @ factors.high_states.T
+    return [(factors.low_states[:, i], given[:, i]) for i in range(split)]
 
 
-def _sum_over_states(
-    factors: Halves, terms: list[tuple[Tensor | None, Tensor | None]]
-) -> tuple[Tensor, Tensor]:
-    """Sum s and s s^T / 2 over states, weighted by p(s) times a score, the sum of `terms`.
+def _sum_over_states(factors: _Factors, terms: list[_Term]) -> tuple[Tensor, Tensor]:
+    """Sum s and s s^T over states, weighted by p(s) times a score, the sum of `terms`.
 
     Each term is a factor of either half; None is 1.
     """
@@ -189,4 +237,4 @@ def _sum_over_states(
     within_high = (high_states * moments.sum(0)[:, None]).T @ high_states
     both = torch.cat((torch.cat((within_low, across), 1), torch.cat((across.T, within_high), 1)), 0)
     grad_logits = torch.cat((low_sum @ low_states, high_sum @ high_states), 1)
-    return grad_logits, half_couplings(both)
+    return grad_logits, both

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aurel.ops.pairwise_halves import energies_of_halves
+from aurel.ops.pairwise_halves import field_energies, joint_energies
 from aurel.ops.pairwise_marginals import check_arguments
 from aurel.ops.precision import without_autocast
 
@@ -34,15 +34,13 @@ def pairwise_mode(logits: Tensor, couplings: Tensor, *, mask: Tensor | None = No
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     logits, couplings = logits.detach().to(wide), couplings.detach().to(wide)
     with without_autocast(logits):
-        halves = energies_of_halves(logits, couplings, mask)
+        joint = joint_energies(couplings)
+        low, high = field_energies(logits, mask, joint)
     (batch, nodes), split = logits.shape, logits.shape[1] // 2
     size = max(1, _BLOCK // max(1, batch * 2**split))
-    found = [
-        # The best state of the lower half, for some states of the upper one.
-        (halves.low[:, None] + joint).max(2)
-        for joint in halves.joint.T.split(size)
-    ]
-    best = torch.cat([each.values for each in found], 1) + halves.high
+    # The best state of the lower half, for some states of the upper one.
+    found = [(low[:, None] + values).max(2) for values in joint.values.T.split(size)]
+    best = torch.cat([each.values for each in found], 1) + high
     place = torch.cat([each.indices for each in found], 1)
     upper = best.argmax(1, keepdim=True)
     number = upper * 2**split + place.gather(1, upper)
