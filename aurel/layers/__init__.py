@@ -47,6 +47,7 @@ from aurel.layers.multi_scale_attention import MultiScaleAttention
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
 from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
 from aurel.layers.node_transformer import NodeTransformer
+from aurel.layers.pair_messages import PairMessages
 from aurel.layers.pairwise_inference import PairwiseInference
 from aurel.layers.per_au_classifier import PerAUClassifier
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
@@ -82,6 +83,7 @@ __all__ = [
     "MultiScaleFusion",
     "MultiScaleLinearAttention",
     "NodeTransformer",
+    "PairMessages",
     "PairwiseInference",
     "PerAUClassifier",
     "PerAUTemporalConv",

@@ -106,6 +106,7 @@ KINDS = {
         lambda nodes, heads: layers.NodeTransformer(WIDTH, 6, 1, heads, head_dim=3, expansion=2),
         {"heads": st.sampled_from([1, 2])},
     ),
+    "PairMessages": Kind(lambda nodes: layers.PairMessages(WIDTH, nodes)),
     "PairwiseInference": Kind(lambda nodes: layers.PairwiseInference(nodes), {}, (("node", ()),)),
     "TokenFusion": Kind(
         lambda nodes, weight: layers.TokenFusion(WIDTH, 1, 2, weight),

@@ -61,6 +61,7 @@ PER_AU = {
     "SelfAdjustingGCN fixed": lambda: layers.SelfAdjustingGCN(
         WIDTH, 10, (8,), (1,), graph=torch.eye(NODES).roll(1, 0) + torch.eye(NODES) > 0
     ),
+    "PairMessages": lambda: layers.PairMessages(WIDTH, NODES),
     "CrossAttention": lambda: layers.CrossAttention(WIDTH),
     "CrossRegionGAT": lambda: layers.CrossRegionGAT(WIDTH, REGIONS, heads=2),
     "MultiDimensionalEdges": lambda: layers.MultiDimensionalEdges(WIDTH, NODES),
