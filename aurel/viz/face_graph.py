@@ -94,7 +94,7 @@ def draw_face_graph(
             label = name if aus is None else name.removeprefix("AU")
             _draw_node(axes, x, y, label, None if hollow else color)
     notes = {
-        "an arrowhead points at the AU that listens": directed and bool(edges),
+        "an arrowhead points at the target": directed and bool(edges),
         "fainter: less certain": opacity is not None and bool(edges),
         "dashed: without any known weight": bool(unknown.any()),
     }
