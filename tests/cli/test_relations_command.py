@@ -72,11 +72,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("relations")
     write_study(folder / "tables", people=8)
     groups = ["--group", r"file:(P\d+)", "--condition", "file:_([a-z]+)"]
-    code = main(
-        ["relations", str(folder / "tables"), *groups, "--out", str(folder / "out"), *QUICK]
-    )
-    assert code == 0
-    return folder / "out"
+    out = folder / "out"
+    assert main(["relations", str(folder / "tables"), *groups, "--out", str(out), *QUICK]) == 0
+    return out
 
 
 def test_the_report_is_one_file_with_its_pictures_inside(report: Path) -> None:
@@ -119,7 +117,8 @@ def test_all_statistics_are_in_csv_files(report: Path) -> None:
     files = rows_of(report / "files.csv")
     assert len(files) == 16 and all(row["low_confidence"] == "1" for row in files)
     changes = {row["au"]: row for row in rows_of(report / "compare_rest_stress_rates.csv")}
-    assert float(changes["AU04"]["difference_q"]) < 0.05 < float(changes["AU04"]["difference"])
+    assert float(changes["AU04"]["difference"]) > 0.3
+    assert float(changes["AU04"]["difference_p"]) < 0.02 <= float(changes["AU45"]["difference_p"])
 
 
 def test_the_graph_holds_what_survives(report: Path) -> None:
@@ -197,10 +196,14 @@ def test_a_file_called_smooth_can_be_read(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_real_tables(shared: Path, tmp_path: Path) -> None:
-    for table in sorted((shared / "data" / "real").glob("*.csv")):
-        code = main(["relations", str(table), "--fps", "30", "--out", str(tmp_path), *QUICK])
-        assert code == (2 if table.stem == "pyfeat_news_clips" else 0), table
-        assert (tmp_path / "report.html").is_file()
+    folder = shared / "data" / "real"
+    openface = [str(folder / "OpenFace_Test.csv")]
+    pyfeat = sorted(map(str, folder.glob("pyfeat_news_0*.csv")))
+    for number, tables in enumerate((openface, pyfeat)):
+        out = tmp_path / f"{number}"
+        assert main(["relations", *tables, "--fps", "30", "--out", str(out), *QUICK]) == 0
+        assert "nan" not in (out / "report.html").read_text().split("base64")[0].lower()
+    assert main(["relations", str(folder), "--out", str(tmp_path / "all"), *QUICK]) == 2
 
 
 def test_documents(tmp_path: Path) -> None:
