@@ -102,7 +102,7 @@ def compare(
             found.append(statistic(permuted[1]) - statistic(permuted[0]))
     differences = []
     for statistic, chance in zip((rates, phi), chances, strict=True):
-        values = [statistic(part.total()) for part in parts]
+        values = [statistic(part.total()) for part in swap_parts]
         samples = [statistic(part.weighted(weights)) for part in parts]
         interval = estimate(values[1] - values[0], samples[1] - samples[0], units, level=level)
         p = permutation_p(values[1] - values[0], np.concatenate(chance))

@@ -46,7 +46,7 @@ class Counts:
 
 def weighted(part: Numbers, weights: Numbers) -> Numbers:
     """Return sums over the first axis of (U, ...), once for each row of the (R, U) weights."""
-    return (weights @ part.reshape(len(part), -1)).reshape(-1, *part.shape[1:])
+    return np.tensordot(weights, part, axes=1).astype(np.float64, copy=False)
 
 
 def count_pairs(labels: Labels, later: Labels, starts: Indices, stops: Indices) -> Counts:

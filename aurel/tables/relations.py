@@ -25,6 +25,7 @@ from aurel.tables.pairs import (
 )
 from aurel.tables.patterns import PATTERNS, pattern_counts, pattern_shares, patterns_in
 from aurel.tables.resampling import (
+    MIN_BLOCKS,
     PERMUTATIONS,
     Estimate,
     Units,
@@ -34,6 +35,7 @@ from aurel.tables.resampling import (
     resample_weights,
     resampling_units,
     separate_units,
+    whole,
 )
 from aurel.tables.timing import (
     after_onset,
@@ -47,6 +49,8 @@ from aurel.tables.timing import (
 
 FEWEST_TOGETHER = 5
 """A pair is tested where so many effective frames show both AUs, or would by chance."""
+PRIOR = 2.5
+"""Standard deviation of the normal prior on couplings, as if frames were the effective ones."""
 COUPLING_RESAMPLES = 200
 """Most resamples for couplings, each of which is a fit of its own."""
 _FEWEST_STARTS = 10
@@ -138,10 +142,8 @@ class Relations:
 
     @property
     def effective_frames(self) -> float:
-        """Median of `effective` over the pairs, NaN where there is none."""
-        known = self.effective[np.triu_indices(len(self.effective), 1)]
-        known = known[np.isfinite(known)]
-        return float(np.median(known)) if len(known) else float("nan")
+        """Median of `effective` over the pairs, 0 where there is none."""
+        return median_of_pairs(self.effective)
 
 
 def find_relations(
@@ -175,16 +177,18 @@ def find_relations(
     weights = resample_weights(units, resamples, seed)
     counts = count_pairs(table.labels, table.labels, units.starts, units.stops)
     samples = counts.weighted(weights)
-    whole = count_pairs(table.labels, table.labels, np.array([0]), np.array([len(table)])).total()
+    rows = whole(table)
+    total = count_pairs(table.labels, table.labels, rows.starts, rows.stops).total()
 
     def interval(statistic: Numbers, sampled: Numbers, **options: object) -> Estimate:
         return estimate(statistic, sampled, units, level=level, **options)  # type: ignore[arg-type]
 
-    correlation = interval(phi(whole), phi(samples), scale="atanh")
+    correlation = interval(phi(total), phi(samples), scale="atanh")
     with np.errstate(all="ignore"):
-        effective = np.minimum(phi_variance(whole) / correlation.error**2, whole.known)
-    tested = _tested_pairs(whole, effective)
-    fields, couplings, complete = _couplings(table, units, weights, level)
+        effective = np.minimum(phi_variance(total) / correlation.error**2, total.known)
+    tested = _tested_pairs(total, effective)
+    ridge = 1 / (PRIOR**2 * max(median_of_pairs(effective), MIN_BLOCKS))
+    fields, couplings, complete = _couplings(table, units, weights, level, ridge)
     own = patterns_in(table.aus, patterns)
     shares, ratio = _patterns(table, units, weights, own, level)
     conditions = [name for name in np.unique(table.condition).tolist() if name]
@@ -192,12 +196,12 @@ def find_relations(
         table=table,
         units=units,
         level=level,
-        counts=whole,
-        rates=interval(rates(whole), rates(samples), scale="logit", null=0.5),
-        observed=together(whole)[0],
-        expected=together(whole)[1],
+        counts=total,
+        rates=interval(rates(total), rates(samples), scale="logit", null=0.5),
+        observed=together(total)[0],
+        expected=together(total)[1],
         phi=_controlled(correlation, tested),
-        conditional=interval(conditional(whole), conditional(samples), scale="logit", null=0.5),
+        conditional=interval(conditional(total), conditional(samples), scale="logit", null=0.5),
         fields=fields,
         couplings=_controlled(couplings, tested),
         complete=complete,
@@ -213,11 +217,18 @@ def find_relations(
     )
 
 
+def median_of_pairs(matrix: Numbers) -> float:
+    """Return the median of the finite values above the diagonal, 0 where there is none."""
+    upper = matrix[np.triu_indices(len(matrix), 1)]
+    return float(np.median(upper[np.isfinite(upper)])) if np.isfinite(upper).any() else 0.0
+
+
 def _check(table: AUTable, level: float, resamples: int, lag: float) -> None:
     if not (table.labels >= 0).any():
         sources = ", ".join(account.source for account in table.accounts[:3]) or "the table"
         raise ValueError(
-            f"{sources}: no row has a known AU: every row failed or is of low confidence"
+            f"{sources}: at least one row must have a known AU, "
+            "got only rows that failed, are of low confidence or without a face"
         )
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}")
@@ -244,11 +255,11 @@ def _controlled(found: Estimate, tested: NDArray[np.bool_], symmetric: bool = Tr
 
 
 def _couplings(
-    table: AUTable, units: Units, weights: Numbers, level: float
+    table: AUTable, units: Units, weights: Numbers, level: float, ridge: float
 ) -> tuple[Numbers, Estimate, int]:
     """Return h, J and the number of complete rows."""
     states, counts, row_state = distinct_states(table.labels)
-    model = PairwiseModel.of(states, counts.astype(np.float64))
+    model = PairwiseModel.of(states, counts.astype(np.float64), ridge)
     parameters = model.fit(counts.astype(np.float64))
     fields, couplings = model.expanded(parameters)
     by_unit = count_states(row_state, len(states), units.starts, units.stops)
@@ -272,9 +283,10 @@ def _patterns(
 ) -> tuple[Numbers, Tested]:
     """Return observed and expected shares (P, 2), and their ratio."""
     counts = pattern_counts(table.labels, patterns, units.starts, units.stops)
-    whole = pattern_counts(table.labels, patterns, np.array([0]), np.array([len(table)]))[0]
+    rows = whole(table)
+    total = pattern_counts(table.labels, patterns, rows.starts, rows.stops)[0]
     summed = weighted(counts, weights)
-    observed, expected = pattern_shares(whole, patterns)
+    observed, expected = pattern_shares(total, patterns)
     with np.errstate(all="ignore"):
         sampled = np.divide(*pattern_shares(summed, patterns))
         found = estimate(observed / expected, sampled, units, scale="log", null=1.0, level=level)
@@ -293,26 +305,26 @@ def _timing(
     if np.isnan(frame_step(table)) or not (rows_later(table, lag) >= 0).any():
         return None
     present, starting = lagged_counts(table, units, lag)
-    totals, samples = present.total(), present.weighted(weights)
+    totals, starts = (counts.total() for counts in lagged_counts(table, whole(table), lag))
+    samples = present.weighted(weights)
     lagged, sampled = phi(totals), phi(samples)
     found = estimate(lagged, sampled, units, scale="atanh", level=level)
     lead = estimate(lagged - lagged.T, sampled - np.swapaxes(sampled, -1, -2), units, level=level)
-    starts = starting.total()
     after = estimate(
         after_onset(starts), after_onset(starting.weighted(weights)), units, level=level
     )
     order = order_counts(table, units, lag)
+    apart = order_counts(table, separate_units(table, units), lag)
+    summed = apart.total()
     first = estimate(
-        first_share(order.total()),
+        first_share(summed),
         first_share(order.weighted(weights)),
         units,
         scale="logit",
         null=0.5,
         level=level,
     )
-    apart = order_counts(table, separate_units(table, units), lag)
     first = replace(first, p=order_p(apart, PERMUTATIONS * len(weights), seed))
-    summed = apart.total()
     pairs = summed.first + summed.first.T
     with np.errstate(all="ignore"):
         delay = summed.delay / (pairs + summed.same)

@@ -24,7 +24,7 @@ Scale = Literal["identity", "logit", "atanh", "log"]
 
 MIN_PEOPLE = 6
 """With fewer people than this, blocks of time are resampled."""
-MIN_BLOCKS = 10
+MIN_BLOCKS = 5
 PERMUTATIONS = 10
 """Permutations for each resample: a q-value of few tests needs small p-values."""
 _OVERLAP = 4  # each row is in about so many blocks
@@ -77,6 +77,11 @@ class Estimate:
     error: Numbers
 
 
+def whole(table: AUTable) -> Units:
+    """Return all rows as one unit."""
+    return Units(np.array([0]), np.array([len(table)]), draws=1)
+
+
 def resampling_units(table: AUTable) -> Units:
     """Return the people of a table, or blocks of time where there are fewer than six people."""
     if len(np.unique(table.person)) >= MIN_PEOPLE:
@@ -120,7 +125,7 @@ def block_length(table: AUTable) -> int:
 
     with :math:`\tau` half the integrated autocorrelation time of the most persistent AU: the
     length of least error for the variance of a mean of a first-order autoregression, where
-    :math:`\rho^k = e^{-k / \tau}`. At most a tenth of the rows.
+    :math:`\rho^k = e^{-k / \tau}`. At most a fifth of the rows.
 
     Source: Politis and White, Econometric Reviews 2004, section 3.
     """

@@ -58,6 +58,11 @@ class Picture:
     name: str
     caption: str
 
+    @property
+    def title(self) -> str:
+        """The first sentence of the caption, for those who cannot see the picture."""
+        return self.caption.partition(". ")[0].removesuffix(".")
+
 
 Block = Heading | Paragraph | Bullets | Table | Picture
 
@@ -73,7 +78,7 @@ def to_markdown(title: str, blocks: Sequence[Block]) -> str:
         elif isinstance(block, Bullets):
             parts.append("\n".join(f"- {item}" for item in block.items))
         elif isinstance(block, Picture):
-            parts.append(f"![{block.caption}]({block.name})\n\n{block.caption}")
+            parts.append(f"![{block.title}]({block.name})\n\n{block.caption}")
         else:
             align = ["--:" if right else "---" for right in _numeric(block)]
             lines = [block.columns, align, *block.rows]
@@ -94,10 +99,10 @@ def to_html(title: str, blocks: Sequence[Block], folder: Path) -> str:
             parts.append(f"<ul>{items}</ul>")
         elif isinstance(block, Picture):
             data = base64.b64encode((folder / block.name).read_bytes()).decode()
-            caption = html.escape(block.caption)
             parts.append(
-                f'<figure><img alt="{caption}" width="640" src="data:image/png;base64,{data}">'
-                f"<figcaption>{caption}</figcaption></figure>"
+                f'<figure><img alt="{html.escape(block.title)}" width="640" '
+                f'src="data:image/png;base64,{data}">'
+                f"<figcaption>{html.escape(block.caption)}</figcaption></figure>"
             )
         else:
             parts.append(_html_table(block))

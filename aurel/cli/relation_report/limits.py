@@ -7,7 +7,7 @@ import numpy as np
 from aurel.cli.relation_report.document import Block, Bullets, Heading
 from aurel.cli.relation_report.words import number, percent
 from aurel.tables.couplings import EXACT_UP_TO
-from aurel.tables.relations import COUPLING_RESAMPLES, FEWEST_TOGETHER, Relations
+from aurel.tables.relations import COUPLING_RESAMPLES, FEWEST_TOGETHER, PRIOR, Relations
 from aurel.tables.resampling import MIN_PEOPLE
 
 
@@ -15,18 +15,14 @@ def limits(found: Relations) -> list[Block]:
     """Return the sections on the method and its limits, and on the files."""
     units = found.units
     people = len(np.unique(found.table.person))
-    resampled = (
-        f"Intervals: {units.draws} people are resampled with replacement. The standard deviation "
-        "of "
-        f"a statistic over the resamples gives its interval by Student's t with {units.draws - 1} "
-        "degrees of freedom."
-        if not units.block
-        else f"Intervals: there are {people} people, fewer than {MIN_PEOPLE}, so overlapping "
-        "blocks "
-        f"of {units.block} rows are resampled, a length chosen from the autocorrelation of the "
-        "AUs; "
-        f"they amount to {units.draws} independent blocks."
-    )
+    if units.block:
+        resampled = (
+            f"There are fewer than {MIN_PEOPLE} people ({people}), so overlapping blocks of "
+            f"{units.block} rows are resampled, a length chosen from the autocorrelation of the "
+            f"AUs. They amount to {units.draws} independent blocks."
+        )
+    else:
+        resampled = f"The {units.draws} people are resampled with replacement."
     varying = int(np.isfinite(found.fields).sum())
     fit = (
         "exact maximum likelihood over all states"
@@ -34,21 +30,21 @@ def limits(found: Relations) -> list[Block]:
         else "maximum pseudo-likelihood (logistic regressions of each AU on the others)"
     )
     method = [
-        resampled,
+        f"Intervals: {resampled} The standard deviation of a statistic over the resamples gives "
+        f"its interval by Student's t with {units.draws - 1} degrees of freedom.",
         f"Tests: a pair is tested where at least {FEWEST_TOGETHER} effective frames show both AUs, "
         "or would if they were independent. q is the p-value after Benjamini and Hochberg's "
-        "control "
-        f"of false discoveries; what is called surviving has q of {number(1 - found.level)} or "
-        "less.",
+        "control of false discoveries; what is called surviving has a q of at most "
+        f"{number(1 - found.level)}.",
         "Effective frames: the number of independent frames that would give phi the error that "
         "resampling gives it.",
-        f"Couplings: the pairwise (Ising) model of presence and absence, fitted by {fit}; their "
-        f"intervals are of {COUPLING_RESAMPLES} resamples at most.",
+        f"Couplings: the pairwise (Ising) model of presence and absence, by {fit}, with a normal "
+        f"prior of standard deviation {PRIOR} on each coupling, which keeps those of rare pairs "
+        f"finite. Their intervals are of at most {COUPLING_RESAMPLES} resamples.",
     ]
     if found.comparisons:
         method.append(
-            "Conditions: p-values of permutations. Two conditions that differ in more than the "
-            "task, "
+            "Conditions: p-values of permutations. Conditions that differ in more than the task, "
             "such as in their order, differ by that, too."
         )
     cautions = [

@@ -63,8 +63,7 @@ def _summary(found: Relations) -> list[Block]:
         f"{counted(people, 'person', 'people')}, {known:,} frames with a known AU, "
         f"{len(table.aus)} AUs.",
         "Frames that follow each other are alike. For the relation of two AUs the frames are "
-        "worth "
-        f"about {number(found.effective_frames, 0)} independent ones (median over pairs).",
+        f"worth about {number(found.effective_frames, 0)} independent ones (median over pairs).",
         f"All intervals are {percent(found.level)} intervals from resampling {unit}.",
     ]
     if units.block:
@@ -83,8 +82,7 @@ def _summary(found: Relations) -> list[Block]:
     strongest = by_strength(found.phi, survivors)[:5]
     if strongest:
         words = [
-            f"{table.aus.names[i]} and {table.aus.names[j]} "
-            f"({interval(found.phi.estimate, (i, j))})"
+            f"{table.aus.names[i]} and {table.aus.names[j]} {interval(found.phi.estimate, (i, j))}"
             for i, j in strongest
         ]
         items.append(f"The strongest correlations: {'; '.join(words)}.")
@@ -151,7 +149,7 @@ def _pairs(found: Relations, folder: Path) -> list[Block]:
     aus, phi, given = found.table.aus, found.phi.estimate, found.conditional
     survivors = surviving(found.phi, found.level)
     _face(found.phi.estimate.value, survivors, found, folder / "together.png", "phi")
-    draw_adjacency(phi.value, aus.names, folder / "matrix.png", weight="phi")
+    unchanging = _draw_matrix(found, folder / "matrix.png")
     rows = [
         (aus.names[i], aus.names[j], interval(phi, (i, j)))
         + (percent(float(found.observed[i, j])), percent(float(found.expected[i, j])))
@@ -174,8 +172,8 @@ def _pairs(found: Relations, folder: Path) -> list[Block]:
             "intervals. An AU with a dashed outline never changes, so nothing is known of it.",
         ),
         Table(
-            ("AU", "AU (2)", "phi (interval)", "frames with both", "if independent")
-            + ("2 given 1", "1 given 2", "q"),
+            ("AU", "other", "phi (interval)", "frames with both", "if independent")
+            + ("other given AU", "AU given other", "q"),
             rows[:_MOST_ROWS],
         )
         if rows
@@ -192,8 +190,19 @@ def _pairs(found: Relations, folder: Path) -> list[Block]:
         )
     return [
         *blocks,
-        Picture("matrix.png", "All correlations, tested or not. A dash: an AU never changes."),
+        Picture("matrix.png", f"All correlations, tested or not. {unchanging}"),
     ]
+
+
+def _draw_matrix(found: Relations, path: Path) -> str:
+    """Draw the correlations of the AUs that change; return which do not."""
+    names = np.array(found.table.aus.names)
+    changing = np.isfinite(np.diagonal(found.phi.estimate.value))
+    values = found.phi.estimate.value[np.ix_(changing, changing)].copy()
+    np.fill_diagonal(values, np.nan)
+    draw_adjacency(values, names[changing].tolist(), path, weight="phi")
+    left_out = ", ".join(names[~changing].tolist())
+    return f"Left out, as they never change: {left_out}." if left_out else ""
 
 
 def _couplings(found: Relations, folder: Path) -> list[Block]:
@@ -210,14 +219,12 @@ def _couplings(found: Relations, folder: Path) -> list[Block]:
         Heading("Which of these relations are direct"),
         Paragraph(
             "Two AUs may occur together only because a third one joins both. The coupling J of a "
-            "pair "
-            "is what is left when all other AUs are held fixed: with J the odds of one AU are "
-            "exp(J) "
-            "times as high where the other is present. "
+            "pair is what is left when all other AUs are held fixed: with J the odds of one AU "
+            "are exp(J) times as high where the other is present. "
             f"It is estimated from the {found.complete:,} frames in which every AU is known."
         ),
         Picture("couplings.png", "Couplings that survive. Blue: together; orange: apart."),
-        Table(("AU", "AU (2)", "J (interval)", "phi", "odds times", "q"), rows)
+        Table(("AU", "other", "J (interval)", "phi", "odds times", "q"), rows)
         if rows
         else Paragraph("No coupling survives."),
     ]
@@ -280,8 +287,7 @@ def _comparison(found: Relations, comparison: Comparison, folder: Path) -> list[
     ]
     within = (
         f"{comparison.paired} people are seen under both conditions and {comparison.unpaired} "
-        "under "
-        "one; people under both are compared with themselves."
+        "under one; people under both are compared with themselves."
         if not found.units.block
         else "Blocks of time are shuffled within each person."
     )
@@ -300,7 +306,7 @@ def _comparison(found: Relations, comparison: Comparison, folder: Path) -> list[
             else "No correlation of two AUs differs beyond chance."
         ),
         *(
-            [Table(("AU", "AU (2)", first, second, "difference (interval)", "q"), pairs)]
+            [Table(("AU", "other", first, second, "difference (interval)", "q"), pairs)]
             * bool(pairs)
         ),
     ]

@@ -29,8 +29,7 @@ def timing_section(found: Relations, folder: Path) -> list[Block]:
             heading,
             Paragraph(
                 "Not computed: the tables have no times (give --fps), or no recording is as long "
-                "as "
-                "the lag (--lag)."
+                "as the lag (--lag)."
             ),
         ]
     return [heading, *_following(found, found.timing, folder), *_first(found, found.timing)]
@@ -59,8 +58,7 @@ def _following(found: Relations, timing: Timing, folder: Path) -> list[Block]:
     blocks: list[Block] = [
         Paragraph(
             f"When an AU starts, how much more often is another one present {lag} later than at "
-            "any "
-            "other time? AUs that are active together also follow each other; the second table "
+            "any other time? AUs that are active together also follow each other; the second table "
             "therefore compares both directions."
         ),
         Picture(
@@ -94,8 +92,7 @@ def _first(found: Relations, timing: Timing) -> list[Block]:
     ]
     words = (
         f"Starts of two AUs that are each other's nearest and at most {timing.lag:g} s apart "
-        "belong "
-        "together. "
+        "belong together. "
     )
     if not rows:
         return [Paragraph(words + "Of no pair does one AU start first beyond chance.")]
