@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from aurel.graph import RelationGraph
 from aurel.layers.chain_fit import CANDIDATES, best_temper, fit_chain
 from aurel.layers.chain_gaps import check_gaps, costs_over_gaps, order_of_tracks
 from aurel.layers.chain_likelihood import log_likelihoods
 from aurel.layers.chain_stream import ChainStream
+from aurel.layers.pairwise_model import symmetric
 from aurel.ops.arguments import check_floating, check_shape, check_tensor
 from aurel.ops.chain_marginals import chain_marginals
 from aurel.ops.chain_states import MAX_UNITS
@@ -193,6 +195,10 @@ class ChainInference(nn.Module):
         if frame_mask is None:
             return total / max(1, logits.shape[0] * logits.shape[1])
         return total / frame_mask.sum().clamp_min(1)
+
+    def graph(self) -> RelationGraph:
+        """Return the symmetric couplings J as a graph with weights (1, N, N), 0 on the diagonal."""
+        return RelationGraph(weights=symmetric(self.couplings)[None])
 
     def fit_labels(self, labels: Tensor | Sequence[Tensor], *, ridge: float = 1.0) -> float:
         r"""Set bias, couplings and costs to those that make the labels of clips most likely.

@@ -22,6 +22,7 @@ from aurel.models.author_keys import mdhr as author_keys
 from aurel.models.base import AUModel, ModelConfig, relate
 from aurel.models.me_graphau import make_trunk
 from aurel.models.registry import register_model
+from aurel.models.relation_head import couple_along
 from aurel.models.windows import windows
 from aurel.ops.arguments import check_shape
 from aurel.output import AUOutput
@@ -242,11 +243,16 @@ class MDHR(AUModel):
         return labels_from_regions(combined, self.features.plan)
 
 
+CHAIN_LAG = 32
+"""Frames after a frame from which `stream` infers it, with a relation head "chain"."""
+
+
 def stream(model: MDHR, frames: Iterable[Tensor], chunk: int = 64) -> Iterator[AUOutput]:
     """Predict a video of any length; the result equals that of the whole video as one clip.
 
     The model runs on windows of `chunk` frames with `model.context` frames on either side, so
-    memory does not grow with the video.
+    memory does not grow with the video. A relation head "chain" infers each frame from all before
+    it and the 32 after it.
 
     Args:
         model: in eval mode.
@@ -263,8 +269,10 @@ def stream(model: MDHR, frames: Iterable[Tensor], chunk: int = 64) -> Iterator[A
     check_at_least("chunk", chunk, 1)
     if model.training:
         raise ValueError("model must be in eval mode, got one in training mode")
-    for window, start, stop in windows(frames, chunk, model.context):
-        yield _predict(model, window, start, stop)
+    outputs = (_predict(model, *window) for window in windows(frames, chunk, model.context))
+    head = model.relation_head
+    chained = head is not None and head.kind == "chain"
+    yield from couple_along(head, outputs, CHAIN_LAG) if head and chained else outputs
 
 
 @torch.no_grad()

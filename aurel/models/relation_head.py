@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aurel.graph import RelationGraph
-from aurel.layers import PairwiseInference, PlattScaling
+from aurel.layers import ChainInference, PairwiseInference, PlattScaling
 from aurel.output import AUOutput
 
 RelationHeadKind = Literal["pairwise", "chain"]
@@ -41,14 +42,14 @@ class RelationHead(nn.Module):
         ValueError: `kind` is another.
     """
 
-    inference: PairwiseInference
+    inference: PairwiseInference | ChainInference
 
     def __init__(self, kind: RelationHeadKind, num_aus: int) -> None:
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"relation_head must be one of {', '.join(KINDS)}, got {kind!r}")
-        layer = PairwiseInference
-        self.kind, self.inference = kind, layer(num_aus)
+        self.kind = kind
+        self.inference = (PairwiseInference if kind == "pairwise" else ChainInference)(num_aus)
         self.calibration = PlattScaling(num_aus).requires_grad_(False)
 
     def forward(self, output: AUOutput, return_graph: bool = False) -> AUOutput:
@@ -86,8 +87,7 @@ class RelationHead(nn.Module):
         Args:
             labels: (M, N), 1, 0 or -1; for "chain" one (T, N) table for each run of frames.
         """
-        assert isinstance(labels, Tensor)
-        self.inference.fit_labels(labels)
+        self.inference.fit_labels(labels)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def calibrate(self, local_logits: Tensor, labels: Tensor) -> None:
@@ -108,3 +108,36 @@ class RelationHead(nn.Module):
         prior = self.inference(torch.zeros(*frame, local_logits.shape[-1], device=labels.device))
         assert self.calibration.shift is not None
         self.calibration.shift.sub_(prior.flatten())
+
+
+@torch.no_grad()
+def couple_along(head: RelationHead, outputs: Iterable[AUOutput], lag: int) -> Iterator[AUOutput]:
+    """Yield the outputs of consecutive parts of one video, coupled by a chain over all of them.
+
+    Args:
+        head: of kind "chain".
+        outputs: with `local_logits` (1, n, N), in order.
+        lag: number of further frames that a frame is inferred from.
+    """
+    assert isinstance(head.inference, ChainInference)
+    chain = head.inference.stream(lag)
+    waiting: deque[AUOutput] = deque()
+    coupled: list[Tensor] = []
+    for output in outputs:
+        assert output.local_logits is not None
+        waiting.append(output)
+        found = (chain.push(frame) for frame in head.calibration(output.local_logits[0]))
+        coupled += [frame for frame in found if frame is not None]
+        yield from _complete(waiting, coupled)
+    coupled += chain.flush()
+    yield from _complete(waiting, coupled)
+
+
+def _complete(waiting: deque[AUOutput], coupled: list[Tensor]) -> Iterator[AUOutput]:
+    """Yield the outputs all of whose frames are coupled; remove them and their frames."""
+    while waiting and waiting[0].probs.shape[1] <= len(coupled):
+        output = waiting.popleft()
+        frames = output.probs.shape[1]
+        logits = torch.stack(coupled[:frames])[None]
+        del coupled[:frames]
+        yield replace(output, probs=logits.sigmoid(), logits=logits)

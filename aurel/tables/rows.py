@@ -28,6 +28,7 @@ class Ask(Protocol):
 
 
 def number_column(table: TextTable, index: int, place: list[str]) -> Numbers:
+    """Return the numbers of a column; true and false are 1 and 0."""
     truth = {"true": 1.0, "false": 0.0}
     return to_numbers(
         table.columns[index],
@@ -94,6 +95,7 @@ def _by_pattern(
 
 
 def frames_of(table: TextTable, known: Mapping[str, int], place: list[str]) -> NDArray[np.int64]:
+    """Return the frame numbers of the rows; without a column of them, the numbers of the rows."""
     if "frame" not in known:
         return np.arange(len(place))
     frames = number_column(table, known["frame"], place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,13 @@ import torch
 from small_models import small_input, small_model
 from torch import Tensor
 
+from aurel.data.synthetic import SyntheticFaces
 from aurel.models import create_model, load_model, save_model
+from aurel.models.mdhr import stream
 from aurel.models.registry import info_of, list_models, model_info
 from aurel.models.relation_head import RelationHead
+from aurel.training.couple import couple
+from aurel.training.data_module import Splits
 from aurel.training.objective import Objective
 from aurel.training.options import OptimizerOptions
 from aurel.training.task import make_optimizer
@@ -68,6 +73,51 @@ def test_a_model_of_clips_takes_a_chain() -> None:
     assert (out.probs - out.local_logits.sigmoid()).abs().max() > 0.01
 
 
+def test_a_streamed_video_is_coupled_over_all_its_frames() -> None:
+    """Up to the frames after a frame that the stream waits for, it is the clip as a whole."""
+    torch.manual_seed(0)
+    model = small_model("mdhr", relation_head="chain").eval()
+    set_couplings(model.relation_head)
+    torch.nn.init.constant_(model.relation_head.inference.stay, 1.0)
+    video = torch.randn(11, 3, 64, 64)
+    with torch.no_grad():
+        whole = model(video[None])
+    parts = list(stream(model, iter(video), chunk=4))
+    assert [part.probs.shape[1] for part in parts] == [4, 7]
+    got = torch.cat([part.probs for part in parts], 1)
+    torch.testing.assert_close(got, whole.probs, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(got, torch.cat([part.logits for part in parts], 1).sigmoid())
+
+
+def test_a_head_that_is_put_onto_a_trained_model_leaves_its_weights() -> None:
+    faces = SyntheticFaces("BP4D", range(6), 10, 64, seed=0)
+    labels = [faces.labels]
+    splits = Splits(aus=faces.aus, train=faces, validation=Scaled(faces), train_labels=labels)
+    model = create_model("au_windows").eval()
+    coupled = couple(model, splits)
+    assert coupled.relation_head.inference.couplings.abs().max() > 0.1
+    images = torch.randn(2, 3, 64, 64)
+    local = coupled(images).local_logits
+    torch.testing.assert_close(local, model(images).logits)
+    with pytest.raises(ValueError, match="model must have no relation head"):
+        couple(coupled, splits)
+    with pytest.raises(ValueError, match="splits must have train_labels and a validation part"):
+        couple(model, Splits(aus=faces.aus))
+
+
+class Scaled(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Faces as floating-point images."""
+
+    def __init__(self, faces: SyntheticFaces) -> None:
+        self.faces = faces
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        return {"image": self.faces.images[index].float() / 255, "labels": self.faces.labels[index]}
+
+
 @pytest.mark.parametrize(
     ("name", "head", "message"),
     [
@@ -81,7 +131,7 @@ def test_heads_that_do_not_fit_are_refused(name: str, head: str, message: str) -
         create_model(name, relation_head=head)
 
 
-def test_a_checkpoint_brings_its_head_back(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_checkpoint_brings_its_head_back(tmp_path: Path) -> None:
     model = small_model("au_windows", relation_head="pairwise").eval()
     set_couplings(model.relation_head)
     save_model(model, tmp_path / "model.pt")

@@ -161,8 +161,9 @@ def weigh(message, psi, factor):
 
 @inner
 def fold(values, units, out):
-    """Write the sums of values of the states in which each action unit is active, (N,), and the
-    sums of the others behind them, (N,). Overwrites `values`.
+    """Write into `out` the sums of `values` over the states of each action unit.
+
+    (2 N,): those in which it is active, then those in which it is not. Overwrites `values`.
     """
     for i in range(units - 1, -1, -1):
         half = 1 << i
