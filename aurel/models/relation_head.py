@@ -138,6 +138,6 @@ def _complete(waiting: deque[AUOutput], coupled: list[Tensor]) -> Iterator[AUOut
     while waiting and waiting[0].probs.shape[1] <= len(coupled):
         output = waiting.popleft()
         frames = output.probs.shape[1]
-        logits = torch.stack(coupled[:frames])[None]
+        logits = torch.stack(coupled[:frames])[None].to(output.probs.dtype)
         del coupled[:frames]
         yield replace(output, probs=logits.sigmoid(), logits=logits)
