@@ -189,7 +189,7 @@ def test_embedding(small: IResNet) -> None:
     assert small(torch.randn(1, 3, 97, 100)).shape == (1, 5)
     assert not small.features.weight.requires_grad
     torch.testing.assert_close(small.forward_head(last, pre_logits=True), last.mean((2, 3)))
-    with pytest.raises(ValueError, match=r"maps of 7 x 7 \(images of 97 to 112 .*got \(14, 14\)"):
+    with pytest.raises(ValueError, match=r"map of 7 x 7 \(images of 97 to 112 .*got \(14, 14\)"):
         small(torch.randn(1, 3, 224, 224))
     small.reset_classifier(0)
     torch.testing.assert_close(small(faces), last.mean((2, 3)))

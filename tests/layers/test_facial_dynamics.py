@@ -243,5 +243,5 @@ def test_repr_and_errors() -> None:
         make(fusion="max")
     with pytest.raises(ValueError, match="padding must be one of zeros, repeat, got 'reflect'"):
         make(padding="reflect")
-    with pytest.raises(ValueError, match=r"an entry a scale, at least one, got \(2,\) and \(\)"):
+    with pytest.raises(ValueError, match=r"one entry a scale, at least one, got \(2,\) and \(\)"):
         FacialDynamics([2], [], 6, 7)
