@@ -211,7 +211,7 @@ def test_graph_conv(layer_type: Any, size: dict[str, int], bench: Any, versus: A
 
     def pyg() -> list[Tensor]:
         edges = edge_index(knn_graph(x, k))
-        out = pyg_layers.THEIRS[layer_type](peer, x.flatten(0, 1), edges)
+        out = pyg_layers.PYG[layer_type](peer, x.flatten(0, 1), edges)
         return gradients(out.view(x.shape), [x], peer)
 
     steps: dict[str, Step] = {

@@ -26,7 +26,7 @@ def gradients(out: Tensor, x: Tensor, module: nn.Module) -> list[Tensor]:
     return [out.detach(), *torch.autograd.grad(out, [x, *module.parameters()], cotangent)]
 
 
-@pytest.mark.parametrize("layer_type", pyg_layers.THEIRS)
+@pytest.mark.parametrize("layer_type", pyg_layers.PYG)
 @pytest.mark.sizes(cpu=HUBS, cuda=HUBS, sweep=SWEEP)
 def test_on_a_hub(layer_type: Any, size: dict[str, int], bench: Any, versus: Any) -> None:
     """Measure a graph in which all edges except one lead to one node."""
@@ -37,7 +37,7 @@ def test_on_a_hub(layer_type: Any, size: dict[str, int], bench: Any, versus: Any
     x = torch.randn(size["hub"] + 1, channels, device=bench.device).requires_grad_()
     steps = {
         "aurel": lambda: gradients(aurel(x, edges), x, aurel),
-        "pyg": lambda: gradients(pyg_layers.THEIRS[layer_type](peer, x, edges), x, peer),
+        "pyg": lambda: gradients(pyg_layers.PYG[layer_type](peer, x, edges), x, peer),
     }
     versus(f"OnEdges {layer_type.__name__} on a hub", size, "training", steps, allowed=0.01)
 

@@ -102,7 +102,7 @@ def attention(layer: CrossRegionGAT, x: Tensor, edge_index: Tensor) -> Tensor:
     return F.elu(functional_call(conv, weights, (x, edge_index)) + x + layer.bias)
 
 
-THEIRS: dict[type[nn.Module], Apply] = {
+PYG: dict[type[nn.Module], Apply] = {
     MaxRelativeGraphConv: max_relative,
     EdgeGraphConv: edge,
     GINGraphConv: gin,

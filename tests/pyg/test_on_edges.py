@@ -25,7 +25,7 @@ from aurel.pyg.reduce_edges import reduce_edges
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
-from pyg_layers import THEIRS, Apply, star  # noqa: E402
+from pyg_layers import PYG, Apply, star  # noqa: E402
 
 sys.path.remove(str(BENCHMARKS))
 
@@ -115,7 +115,7 @@ def test_second_derivatives(reduce: str) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("conv", "reference"), THEIRS.items(), ids=lambda value: value.__name__)
+@pytest.mark.parametrize(("conv", "reference"), PYG.items(), ids=lambda value: value.__name__)
 @settings(max_examples=25, deadline=None)
 @given(
     nodes=st.integers(2, 12),
@@ -147,7 +147,7 @@ def test_multigraphs_give_the_numbers_of_pyg(
         torch.testing.assert_close(actual, other, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("conv", THEIRS, ids=lambda conv: conv.__name__)
+@pytest.mark.parametrize("conv", PYG, ids=lambda conv: conv.__name__)
 def test_no_edge_at_all(conv: type[nn.Module]) -> None:
     layer = conv(WIDTH, OUT, k=3)
     x = torch.randn(5, WIDTH, requires_grad=True)
@@ -167,7 +167,7 @@ def on_edges(layer: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
     return OnEdges(layer)(x, edge_index)
 
 
-@pytest.mark.parametrize(("conv", "reference"), THEIRS.items(), ids=lambda value: value.__name__)
+@pytest.mark.parametrize(("conv", "reference"), PYG.items(), ids=lambda value: value.__name__)
 def test_time_on_a_hub(conv: type[nn.Module], reference: Apply) -> None:
     """A node with 2000 edges takes a few times as long as there, not hundreds of times."""
     layer, edge_index = conv(64, 64, k=3), star(2000)
@@ -194,7 +194,7 @@ def peak(apply: Apply, layer: nn.Module, x: Tensor, edge_index: Tensor) -> int:
     return max(accumulate(event.nbytes() for event in allocations))
 
 
-@pytest.mark.parametrize(("conv", "reference"), THEIRS.items(), ids=lambda value: value.__name__)
+@pytest.mark.parametrize(("conv", "reference"), PYG.items(), ids=lambda value: value.__name__)
 def test_memory_on_a_hub(conv: type[nn.Module], reference: Apply) -> None:
     """Padded lists alone would take 2001 times 2000 numbers, and edges 64 times that."""
     layer, edge_index = conv(64, 64, k=3), star(2000)

@@ -16,7 +16,7 @@ from aurel.pyg import OnEdges
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
-from pyg_layers import THEIRS, Apply, attention  # noqa: E402
+from pyg_layers import PYG, Apply, attention  # noqa: E402
 
 sys.path.remove(str(BENCHMARKS))
 
@@ -31,7 +31,7 @@ def random_edges() -> Tensor:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("conv", "reference"), THEIRS.items(), ids=lambda value: value.__name__)
+@pytest.mark.parametrize(("conv", "reference"), PYG.items(), ids=lambda value: value.__name__)
 def test_gives_their_numbers(conv: type[nn.Module], reference: Apply, training: bool) -> None:
     layer = conv(WIDTH, OUT, k=3).double().train(training)
     with torch.no_grad():

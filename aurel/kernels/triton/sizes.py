@@ -11,12 +11,8 @@ MAX_CHANNELS = 2_048
 WHOLE_GRAPH = 64  # nodes of a graph that one program holds
 MAX_GATED_NODES = 256
 MAX_TOKENS = 1_024
-<<<<<<< HEAD
-WHOLE_PAIR = 64  # tokens a node for which one program holds the attention of a pair
-=======
 MAX_BINARY_NODES = 20  # of which all 2^N states are summed
-WHOLE_PAIR = 64  # tokens of two nodes whose attention a program can see all at once
->>>>>>> pairwise
+WHOLE_PAIR = 64  # tokens a node for which one program holds the attention of a pair
 
 
 def graph_obstacle(nodes: int, channels: int, k: int) -> str | None:
