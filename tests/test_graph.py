@@ -61,7 +61,7 @@ def test_a_graph_without_edges_of_any_kind_is_rejected() -> None:
         RelationGraph()
 
 
-def test_networkx_edges_point_at_the_listener() -> None:
+def test_networkx_edges_point_at_the_target() -> None:
     pytest.importorskip("networkx")
     graph = RelationGraph(NEIGHBORS, WEIGHTS).to_networkx(names=["AU01", "AU02", "AU04"])
     assert list(graph.nodes) == ["AU01", "AU02", "AU04"]

@@ -48,7 +48,7 @@ def test_aurel_au_alone_gives_no_warning(site: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["layers", "facs", "cli.main"])
-def test_ours_replaced_or_removed_is_an_error(site: Path, part: str) -> None:
+def test_a_package_replaced_or_removed_is_an_error(site: Path, part: str) -> None:
     install_other(site)
     error = run(site, f"import aurel.{part}").stderr.splitlines()[-1]
     assert "aurel-au was replaced by another distribution, 'aurel'" in error and CURE in error
@@ -57,7 +57,7 @@ def test_ours_replaced_or_removed_is_an_error(site: Path, part: str) -> None:
     assert "aurel-au was removed by another distribution, 'aurel'" in error and CURE in error
 
 
-def test_ours_installed_over_the_other_warns_and_works(site: Path) -> None:
+def test_a_package_installed_over_the_other_warns_and_works(site: Path) -> None:
     install_other(site)
     shutil.copy(ROOT / "aurel" / "__init__.py", site / "aurel")
     done = run(site, "import aurel.layers; print(aurel.__version__, aurel.layers.TopKGraphConv)")

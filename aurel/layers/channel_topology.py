@@ -59,7 +59,7 @@ class ChannelTopology(nn.Module):
         self.view: TokenProjection | AUSpecificFeatures
         if shared:
             self.view = TokenProjection(channels, channels)
-            # To move n times by a tenth towards one mean is to move once by 1 - 0.9^n.
+            # n steps of a tenth to one mean are one step of 1 - 0.9^n.
             self.view.norm.momentum = 1 - 0.9**num_nodes
         else:
             self.view = AUSpecificFeatures(channels, channels, num_nodes)

@@ -20,7 +20,7 @@ Names = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class Account:
-    """What was read from one file, and what of it is unknown and why.
+    """A record of what was read from one file: its rows, and those that are unknown, by reason.
 
     Args:
         source: the file.
@@ -78,13 +78,13 @@ class AUTable:
 
     def __post_init__(self) -> None:
         rows, count = len(self.person), len(self.aus)
-        for name, wanted in (
+        for name, expected in (
             *((name, (rows, count)) for name in ("values", "labels")),
             *((name, (rows,)) for name in ("condition", "track", "frame", "time", "source")),
         ):
-            if getattr(self, name).shape != wanted:
+            if getattr(self, name).shape != expected:
                 raise ValueError(
-                    f"{name} must have shape {wanted}, got {getattr(self, name).shape}"
+                    f"{name} must have shape {expected}, got {getattr(self, name).shape}"
                 )
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What the numbers of AU columns are, and from which value an AU counts as present."""
+"""Kinds of the numbers of AU columns, and the values from which an AU counts as present."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def interpret(
     columns: Sequence[AUColumn],
     cells: Mapping[int, Numbers],
     tool: Tool,
-    wanted: Kind | Literal["auto"],
+    requested: Kind | Literal["auto"],
     threshold: float | None,
     place: Sequence[str],
 ) -> Reading:
@@ -78,7 +78,7 @@ def interpret(
         columns: the AU columns of the table.
         cells: their numbers.
         tool: who wrote them.
-        wanted: a kind, or "auto": presence where there is any, else probability, else intensity.
+        requested: a kind, or "auto": presence where there is any, else probability, else intensity.
         threshold: None for 0.5 for presence and probability, 1 (FACS's A) for an intensity from 0
             to 5, 0.1 for FaceReader's numbers from 0 to 1.
         place: file and line of each row, for errors.
@@ -87,12 +87,14 @@ def interpret(
         ValueError: there is no column of that kind, or a number out of the range of its kind.
     """
     kinds = [_kind_of(column, cells, tool) for column in columns]
-    chosen = next((kind for kind in KINDS if kind in kinds), None) if wanted == "auto" else wanted
+    chosen = (
+        next((kind for kind in KINDS if kind in kinds), None) if requested == "auto" else requested
+    )
     use = [column for column, kind in zip(columns, kinds, strict=True) if kind == chosen]
     if chosen is None or not use:
         raise ValueError(
             f"{place[0] if place else 'table'}: au_kind must be a kind that the table holds "
-            f"({', '.join(sorted({kind for kind in kinds if kind}))}), got {wanted!r}"
+            f"({', '.join(sorted({kind for kind in kinds if kind}))}), got {requested!r}"
         )
     values = np.column_stack([_scaled(column, cells[column.index], tool) for column in use])
     _check(values, chosen, use, place)
@@ -130,16 +132,16 @@ def _check(values: Numbers, kind: Kind, columns: Sequence[AUColumn], place: Sequ
     """Set codes of unknown presence to NaN; raise for numbers that are not of their kind."""
     if kind == "presence":
         values[np.isin(values, UNKNOWN_CODES)] = np.nan
-        wrong, wanted = ~np.isin(values, (0.0, 1.0)), "0, 1, or -1, 9 or 999 for unknown"
+        wrong, expected = ~np.isin(values, (0.0, 1.0)), "0, 1, or -1, 9 or 999 for unknown"
     elif kind == "probability":
-        wrong, wanted = (values < -_SLACK) | (values > 1 + _SLACK), "from 0 to 1"
+        wrong, expected = (values < -_SLACK) | (values > 1 + _SLACK), "from 0 to 1"
     else:
-        wrong, wanted = values > 5.5, "from 0 to 5"
+        wrong, expected = values > 5.5, "from 0 to 5"
     wrong &= ~np.isnan(values)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ValueError(
-            f"{place[row]}: the {kind} of {columns[column].name} must be {wanted}, "
+            f"{place[row]}: the {kind} of {columns[column].name} must be {expected}, "
             f"got {values[row, column]:g}"
         )
 

@@ -74,9 +74,9 @@ def read_file(path: Path, options: ReadOptions) -> AUTable:
             f"the first line is {text.strip().splitlines()[0][:80]!r}"
         )
     names = header[2]
-    wanted = {column.index for column in au_columns(names)} | set(meanings(names).values())
-    wanted |= {names.index(own) for own in (options.person, options.condition) if own in names}
-    table = read_columns(text, path, header, sorted(wanted))
+    needed = {column.index for column in au_columns(names)} | set(meanings(names).values())
+    needed |= {names.index(own) for own in (options.person, options.condition) if own in names}
+    table = read_columns(text, path, header, sorted(needed))
     return _build(table, str(path), options, [f"{path}, line {line}" for line in table.lines])
 
 

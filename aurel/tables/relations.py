@@ -98,7 +98,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Relations:
-    """What `find_relations` returns; matrices are (N, N) with row i and column j.
+    """The result of `find_relations`; matrices are (N, N) with row i and column j.
 
     Args:
         table: what they are of.

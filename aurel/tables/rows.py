@@ -147,7 +147,7 @@ def tracks_of(
     _, face = np.unique(faces, return_inverse=True)
     repeated = _repeats(recording, face, frame)
     if repeated.any():
-        notes.append("rows of one frame and face: their order in the file tells them apart")
+        notes.append("rows of one frame and face: their order in the file distinguishes them")
     _, track = np.unique(np.stack((recording, face, repeated), 1), axis=0, return_inverse=True)
     track = track.reshape(-1).astype(np.int64)
     pairs = np.unique(np.stack((recording, track), 1), axis=0)

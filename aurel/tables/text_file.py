@@ -87,9 +87,9 @@ def find_header(
 
 
 def read_columns(
-    text: str, path: Path, header: tuple[int, str, list[str]], wanted: Sequence[int]
+    text: str, path: Path, header: tuple[int, str, list[str]], needed: Sequence[int]
 ) -> TextTable:
-    """Return the wanted columns below a header, without empty lines and those that start with #.
+    """Return the needed columns below a header, without empty lines and those that start with #.
 
     Raises:
         ValueError: a row has more or fewer cells than the header; names file and line.
@@ -98,7 +98,7 @@ def read_columns(
     file = io.StringIO(text, newline="")
     for _ in range(first + 1):
         file.readline()
-    columns: dict[int, list[str]] = {number: [] for number in wanted}
+    columns: dict[int, list[str]] = {number: [] for number in needed}
     lines = []
     reader = csv.reader(file, delimiter=separator)
     try:

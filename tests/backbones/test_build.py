@@ -187,7 +187,7 @@ def test_checkpoint_of_any_classifier(classes: int, tmp_path: Path) -> None:
     assert torch.equal(backbone.net.stage4[0].attn.q.weight, trained.stage4[0].attn.q.weight)
 
 
-def test_checkpoint_for_grey_images(tmp_path: Path) -> None:
+def test_checkpoint_for_gray_images(tmp_path: Path) -> None:
     trained = timm.create_model("rest_tiny")
     path = wrap(trained.state_dict(), "flat", tmp_path)
     backbone = build_backbone("rest_tiny", checkpoint=path, in_chans=1).eval()
@@ -214,7 +214,7 @@ def test_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         build_backbone("rest_tiny", checkpoint=tmp_path / "nowhere.pth")
 
 
-def test_weights_that_nobody_published_are_an_error() -> None:
+def test_weights_that_were_not_published_are_an_error() -> None:
     with pytest.raises(RuntimeError, match="No pretrained weights exist for rest_tiny"):
         build_backbone("rest_tiny", pretrained=True)
 

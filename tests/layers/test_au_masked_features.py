@@ -38,7 +38,7 @@ def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def plain_trunk(decoder: MapDecoder, x: Tensor, bottlenecks: int, residual: bool) -> Tensor:
-    """What the heads read, as the docstring of `MapDecoder` has it, upsampling before the 1x1."""
+    """Return the input of the heads by the equation of `MapDecoder`: upsample, then 1x1."""
     if isinstance(decoder.project, nn.Conv2d):
         x = conv(decoder.project, x)
     for index, block in enumerate(decoder.blocks):
@@ -83,8 +83,8 @@ def test_equals_the_plain_definition(in_channels: int, bottlenecks: int) -> None
     cotangent = torch.randn_like(actual[0])
     inputs = (h, *layer.parameters())
     gradients = [torch.autograd.grad(out[0], inputs, cotangent) for out in (actual, expected)]
-    for ours_grad, theirs_grad in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours_grad, theirs_grad, **TOLERANCE)
+    for own_grad, plain_grad in zip(*gradients, strict=True):
+        torch.testing.assert_close(own_grad, plain_grad, **TOLERANCE)
     assert all(gradient.isfinite().all() for gradient in gradients[0])
 
 

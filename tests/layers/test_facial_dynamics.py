@@ -165,7 +165,7 @@ def test_parameters_of_the_released_model() -> None:
     assert sum(parameter.numel() for parameter in layer.parameters()) == 64_120_772
 
 
-def test_weights_are_drawn_as_the_authors_do() -> None:
+def test_weights_are_initialized_as_by_the_authors() -> None:
     layer = FacialDynamics([16], [4], 64, 64)
     for block, variance in ((layer.scales[0], 2 / (16 * 64)), (layer.project, 2 / 64)):
         torch.testing.assert_close(

@@ -107,7 +107,7 @@ def test_linear_attention_is_that_of_efficientvit(training: bool) -> None:
     expected.load_state_dict(dict(zip(expected.state_dict(), values, strict=True)))
     actual.train(training), expected.train(training)
     x = torch.randn(2, 48, 5, 7, dtype=torch.float64)
-    # Theirs computes in float32.
+    # The code of the authors computes in float32.
     torch.testing.assert_close(actual(x), x + expected(x), rtol=1e-5, atol=1e-5)
     for a, b in zip(actual.buffers(), expected.buffers(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)

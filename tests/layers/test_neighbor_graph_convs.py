@@ -46,7 +46,7 @@ def pairs(x: Tensor, other: Tensor) -> Tensor:
 
 
 def equation(layer: nn.Module, x: Tensor, neighbors: Tensor) -> Tensor:
-    """What the docstring says, with every edge formed."""
+    """Compute the equation of the docstring from a tensor of all edges."""
     around = x[torch.arange(len(x))[:, None, None], neighbors]  # (B, N, K, C)
     center = x[:, :, None].expand_as(around)
     if isinstance(layer, MaxRelativeGraphConv):

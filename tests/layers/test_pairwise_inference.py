@@ -249,7 +249,7 @@ def test_standard_errors_of_independent_rows_are_those_of_the_information() -> N
     assert torch.equal(fit.couplings_error, fit.couplings_error.T)
 
 
-def test_rows_that_a_person_repeats_tell_nothing_new() -> None:
+def test_rows_that_a_person_repeats_add_no_information() -> None:
     labels = label_table(60)
     once, often = PairwiseInference(4).double(), PairwiseInference(4).double()
     groups = torch.arange(60)
@@ -275,10 +275,10 @@ def test_blocks_are_near_the_exact_marginals_on_a_real_model() -> None:
     blocks = coupled_blocks(exact.couplings, 6)
     split = real_model(num_exact=6, blocks=blocks)
     logits = torch.randn(500, 12, generator=torch.Generator().manual_seed(0)).double()
-    wanted = exact.probabilities(logits)
-    error = (split.probabilities(logits) - wanted).abs()
+    expected = exact.probabilities(logits)
+    error = (split.probabilities(logits) - expected).abs()
     assert error.mean() < 0.03 and error.max() < 0.25
-    assert error.mean() < 0.15 * (logits.sigmoid() - wanted).abs().mean()
+    assert error.mean() < 0.15 * (logits.sigmoid() - expected).abs().mean()
     known = torch.randint(-1, 2, logits.shape, generator=torch.Generator().manual_seed(1))
     given = (split.condition(logits, known) - exact.condition(logits, known)).abs()
     assert given.mean() < 0.03

@@ -81,7 +81,7 @@ def test_parameter_counts_of_the_papers() -> None:
 @pytest.mark.parametrize(
     "layer", [TokenProjection(6, 64), AUSpecificFeatures(6, 64, 20)], ids=lambda x: type(x).__name__
 )
-def test_weights_are_drawn_as_the_authors_do(layer: nn.Module) -> None:
+def test_weights_are_initialized_as_by_the_authors(layer: nn.Module) -> None:
     layer.reset_parameters()
     torch.testing.assert_close(
         layer.linear.weight.std(), torch.tensor((2 / 64) ** 0.5), rtol=0.1, atol=0

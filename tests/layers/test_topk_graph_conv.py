@@ -45,7 +45,7 @@ def random_layer(nodes: int = 6, **options) -> TopKGraphConv:
     return layer
 
 
-def test_ties_are_all_kept_only_if_wanted() -> None:
+def test_ties_are_all_kept_only_on_request() -> None:
     exact = random_layer().eval()
     every = random_layer(ties="all").eval()
     every.load_state_dict(exact.state_dict())

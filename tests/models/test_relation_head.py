@@ -181,7 +181,7 @@ def test_the_joint_loss_is_the_likelihood_of_all_labels_at_once() -> None:
 
 
 def test_calibration_counts_the_rates_once() -> None:
-    """Where a face tells nothing of an AU, its probability is the rate of the labels."""
+    """Without evidence of an AU, its probability is the rate of its labels."""
     torch.manual_seed(0)
     rates = torch.tensor([0.2, 0.6, 0.4])
     labels = torch.bernoulli(rates.expand(4000, 3)).long()

@@ -57,9 +57,9 @@ def count(**options: Any) -> tuple[int, float]:
 @pytest.mark.parametrize("row", TABLE_8)
 def test_sizes_are_those_of_the_paper(row: str) -> None:
     options, params, macs = TABLE_8[row]
-    ours_params, ours_macs = count(**options)
-    assert ours_params / 1e6 == pytest.approx(params, rel=0.02)
-    assert ours_macs / 1e9 == pytest.approx(macs, rel=0.06)
+    own_params, own_macs = count(**options)
+    assert own_params / 1e6 == pytest.approx(params, rel=0.02)
+    assert own_macs / 1e9 == pytest.approx(macs, rel=0.06)
 
 
 @pytest.mark.parametrize(("aus", "nodes"), [("BP4D", 18), ("DISFA", 16)])

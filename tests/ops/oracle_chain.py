@@ -11,7 +11,7 @@ Array = np.ndarray
 
 
 class Chain(NamedTuple):
-    """What is known of a distribution over paths.
+    """The moments of a distribution over paths.
 
     Attributes:
         log_partition: logarithm of the sum of exp(score) over paths.

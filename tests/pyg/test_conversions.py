@@ -131,7 +131,7 @@ def test_their_layers_run_on_it() -> None:
 
 
 def test_our_layers_run_on_it() -> None:
-    """What a layer returned becomes data, whose nodes and edges give the same as the dense form."""
+    """A graph of a layer becomes data whose nodes and edges give the results of the dense form."""
     mask = torch.tensor([[True, True, False, True], [True] * 4])
     x = torch.randn(2, 4, 8)
     layer = TopKGraphConv(8, 4, k=2).eval()
@@ -157,7 +157,7 @@ def test_neighbor_lists_become_edges() -> None:
     assert data.edge_weight.tolist() == [1, 1, 1]
 
 
-def test_data_of_theirs() -> None:
+def test_data_of_pyg() -> None:
     """One graph without a batch, without slots, without weights, with parallel edges."""
     edges = torch.tensor([[1, 2, 1], [0, 0, 0]])
     x, mask, graph = from_batch(Data(x=torch.eye(3), edge_index=edges), 4)

@@ -107,7 +107,7 @@ def spoil(x: Tensor, exists: Tensor) -> Tensor:
 
 
 def rows(dense: Tensor, form: str, mask: Tensor) -> Tensor:
-    """What exists of a dense tensor, in the order of nodes and of the complete graph."""
+    """Return the valid elements of a dense tensor, in the order of nodes and complete graphs."""
     if form == "graph":
         return dense
     return dense[mask if form == "node" else mask[:, :, None] & mask[:, None]]

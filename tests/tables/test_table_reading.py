@@ -237,7 +237,7 @@ def test_a_bad_file_is_named_with_its_line(tmp_path: Path, text: str | bytes, sa
         ({"tool": "openface9"}, "tool must be auto, openface"),
         ({"tool": "openface3"}, "openface3 has 8 columns"),
         ({"fps": 0}, "fps must be positive, got 0"),
-        ({"person": "nobody"}, "person must be a column of the table, got 'nobody'"),
+        ({"person": "missing"}, "person must be a column of the table, got 'missing'"),
         ({"person": "file:P01"}, "person must have a group in brackets"),
         ({"person": "file:(P"}, "person must hold a regular expression"),
         ({"condition": "file:(X.)"}, "condition 'file:.*' matches nothing"),

@@ -39,7 +39,7 @@ def relations() -> Relations:
 
 
 def test_matrices_have_a_row_and_a_column_an_au(relations: Relations) -> None:
-    assert relations.units.draws == 16 and relations.complete == 16 * 120
+    assert relations.units.chosen == 16 and relations.complete == 16 * 120
     for matrix in (relations.phi.estimate.value, relations.phi.q, relations.couplings.q):
         assert matrix.shape == (12, 12) and np.array_equal(matrix, matrix.T, equal_nan=True)
     assert relations.rates.value == pytest.approx((relations.table.labels == 1).mean(0))

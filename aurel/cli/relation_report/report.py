@@ -58,7 +58,7 @@ def _summary(found: Relations) -> list[Block]:
     table, units = found.table, found.units
     people = len(np.unique(table.person))
     known = int((table.labels >= 0).any(1).sum())
-    unit = f"{people} people" if not units.block else f"{units.draws} blocks of time"
+    unit = f"{people} people" if not units.block else f"{units.chosen} blocks of time"
     items = [
         f"{counted(people, 'person', 'people')}, {known:,} frames with a known AU, "
         f"{len(table.aus)} AUs.",

@@ -55,7 +55,7 @@ def _gates(edge, mask, target, graph, first, width, nodes, channels, gate, weigh
             continue
         e = edge[(target * nodes + j) * channels + first :][:width]
         g, w = gate[j * _BLOCK :][:width], weight[j * _BLOCK :][:width]
-        # Loops over few arrays: LLVM vectorizes them only where it can tell that none overlap.
+        # Loops over few arrays: LLVM vectorizes them only where it is certain that none overlap.
         for c in range(width):
             g[c] = sigmoid(e[c])
         for c in range(width):
