@@ -43,8 +43,8 @@ def check_chain(logits: Tensor, couplings: Tensor, stay: Tensor, mask: Tensor | 
 
 
 def couplings_of_pairs(couplings: Tensor) -> Tensor:
-    """Return the mean of both directions, (N (N - 1) / 2,): rows of the upper triangle."""
-    units = len(couplings)
+    """Return the mean of both directions, (N (N - 1) / 2,) float64: rows of the upper triangle."""
+    couplings, units = couplings.double(), len(couplings)
     first, second = torch.triu_indices(units, units, 1, device=couplings.device)
     return (couplings[first, second] + couplings[second, first]) / 2
 
