@@ -261,7 +261,7 @@ def test_own_groups(tmp_path: Path) -> None:
     [
         (
             [["eyes", "upper", [1, 2, 4]], ["mouth", "lower", [12]]],
-            r"AU15 0 times: add a group with its region of the face, such as \('mouth', 'lower', \(15",
+            r"AU15 0 times: add a group .*, such as \('mouth', 'lower', \(15",
         ),
         (
             [["eyes", "upper", [1, 2, 4]], ["mouth", "lower", [12, 15, 1]]],
@@ -273,7 +273,7 @@ def test_own_groups(tmp_path: Path) -> None:
         ),
         (
             [["eyes", "upper", [1, 2, 4, 12, 15]], ["mouth", "lower", []]],
-            "numbers must hold at least one AU, got none in group 'mouth'",
+            "must hold at least one AU, got none in group 'mouth'",
         ),
         ([["eyes", "upper"]], r"\(name, region, AU numbers\) each, got \('eyes', 'upper'\)"),
         (

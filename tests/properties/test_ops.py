@@ -1,4 +1,4 @@
-"""Invariances of every op: to permutations, other graphs, absent nodes; metrics and K."""
+"""What holds of every op: order of nodes, company and absence do not matter; metrics and K."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def topk_inputs(size: Size) -> list[Part]:
 
 
 def aggregate(size: Size, x: Tensor, lists: Tensor, mask: Tensor | None = None) -> list[Part]:
-    if mask is not None:  # for the op, lists say which nodes are absent
+    if mask is not None:  # the op knows absence by the lists
         graphs = torch.arange(len(x))[:, None, None]
         lists = lists.where(mask[graphs, lists.clamp_min(0)], -1)
     return [(ops.neighbor_aggregate(x, lists, size.reduce), "node")]
@@ -231,8 +231,8 @@ def test_edges_normalized_by_their_batch_do_not_see_the_absent(size: Size) -> No
     inputs = update_inputs(size)[:-2]
     spoiled = [forms.spoil(part, exists[part[1]]) for part in inputs]
     outs = update(size, *spoiled, mask=mask)
-    expected_parts = update(size, *(forms.pick(part, kept) for part in inputs))
-    forms.assert_equal(forms.picked(outs, kept), expected_parts)
+    wants = update(size, *(forms.pick(part, kept) for part in inputs))
+    forms.assert_equal(forms.picked(outs, kept), wants)
 
 
 def ragged(size: Size) -> tuple[Tensor, Tensor]:
@@ -248,11 +248,11 @@ def test_ragged_graphs_may_come_in_any_order(size: Size) -> None:
     names = torch.randperm(size.batch)[batch] if len(batch) else batch
     order = (names + torch.rand(len(batch))).argsort()
     place = order.argsort()
-    expected, lists = ops.ragged_knn_max_relative(x, batch, size.k, size.metric, loop=size.loop)
+    want, lists = ops.ragged_knn_max_relative(x, batch, size.k, size.metric, loop=size.loop)
     got, moved = ops.ragged_knn_max_relative(
         x[order], names[order], size.k, size.metric, loop=size.loop
     )
-    assert torch.equal(got, expected[order])
+    assert torch.equal(got, want[order])
     lists = lists[order]
     assert torch.equal(moved, place[lists.clamp_min(0)].where(lists >= 0, -1) if len(x) else lists)
     # Sums go by the number of a node, so their rounding follows it.
@@ -276,15 +276,13 @@ def test_ragged_graphs_are_independent(size: Size) -> None:
     )
     options = {"k": size.k, "metric": size.metric, "loop": size.loop}
     out, lists = ops.ragged_knn_max_relative(x, batch, **options)
-    expected, expected_lists = ops.ragged_knn_max_relative(
-        alone, torch.zeros_like(nodes), **options
-    )
-    forms.assert_close(out[nodes], expected, 1e-9, 1e-9)
+    want, want_lists = ops.ragged_knn_max_relative(alone, torch.zeros_like(nodes), **options)
+    forms.assert_close(out[nodes], want, 1e-9, 1e-9)
     first = nodes[0] if len(nodes) else 0
-    assert torch.equal(lists[nodes], (expected_lists + first).where(expected_lists >= 0, -1))
+    assert torch.equal(lists[nodes], (want_lists + first).where(want_lists >= 0, -1))
     forms.assert_close(
         ops.ragged_neighbor_aggregate(x, lists, size.reduce)[nodes],
-        ops.ragged_neighbor_aggregate(alone, expected_lists, size.reduce),
+        ops.ragged_neighbor_aggregate(alone, want_lists, size.reduce),
         1e-9,
         1e-9,
     )
@@ -353,11 +351,11 @@ def test_how_far_neighbors_reach_grows_with_the_scale_alone(
     size.metric = "l1" if size.metric in ("l1", "dot") else "l2"
     x = integers(size)
     moved = (x + step * torch.randint(-3, 4, (size.batch, 1, size.channels))) * 2.0**power
-    expected = max_relative(size, x)[0][0] * 2.0**power
-    assert torch.equal(max_relative(size, moved)[0][0], expected)
+    want = max_relative(size, x)[0][0] * 2.0**power
+    assert torch.equal(max_relative(size, moved)[0][0], want)
     options = {"k": size.k, "metric": size.metric, "loop": size.loop}
     got, _ = ops.ragged_knn_max_relative(*as_ragged(size, moved), **options)
-    assert torch.equal(got.view(expected.shape), expected)
+    assert torch.equal(got.view(want.shape), want)
 
 
 @every_chooser
@@ -373,12 +371,12 @@ def test_cosine_does_not_see_the_length_of_a_node(name: str, size: Size) -> None
 def test_rotations_and_signs_change_no_neighbor(size: Size) -> None:
     """All metrics but Manhattan's are blind to rotations, and that one to signs of channels."""
     x = size.normal(size.channels)
-    expected = knn(size, x)[0][0]
+    want = knn(size, x)[0][0]
     if size.metric == "l1":
         turned = x * (2 * torch.randint(0, 2, (size.channels,)) - 1)
     else:
         turned = x @ torch.linalg.qr(torch.randn(size.channels, size.channels).double()).Q
-    assert torch.equal(knn(size, turned)[0][0], expected)
+    assert torch.equal(knn(size, turned)[0][0], want)
 
 
 @every_chooser
