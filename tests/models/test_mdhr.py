@@ -154,7 +154,7 @@ def test_own_groups(tmp_path: Path) -> None:
     [
         (
             [["eyes", "upper", [1, 2, 4]], ["mouth", "lower", [12]]],
-            r"AU15 0 times: say in which region .*, by a group such as \('mouth', 'lower', \(15",
+            r"AU15 0 times: add a group .*, such as \('mouth', 'lower', \(15",
         ),
         (
             [["eyes", "upper", [1, 2, 4]], ["mouth", "lower", [12, 15, 1]]],
@@ -162,9 +162,12 @@ def test_own_groups(tmp_path: Path) -> None:
         ),
         (
             [["eyes", "upper", [1, 2, 4, 12]], ["mouth", "chin", [15]]],
-            "the region of group 'mouth' must be one of upper, middle, lower, got 'chin'",
+            "region must be one of upper, middle, lower, got 'chin' in group 'mouth'",
         ),
-        ([["eyes", "upper", [1, 2, 4, 12, 15]], ["mouth", "lower", []]], "group 'mouth' must hold"),
+        (
+            [["eyes", "upper", [1, 2, 4, 12, 15]], ["mouth", "lower", []]],
+            "must hold at least one AU, got none in group 'mouth'",
+        ),
         ([["eyes", "upper"]], r"\(name, region, AU numbers\) each, got \('eyes', 'upper'\)"),
         (
             [["eyes", "upper", [1, 2, 4, 12, 15]], ["nose", "middle", [9]]],
