@@ -55,6 +55,11 @@ class PairMessages(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, *, return_graph: Literal[True]
     ) -> tuple[Tensor, RelationGraph]: ...
 
+    @overload
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, return_graph: bool
+    ) -> Tensor | tuple[Tensor, RelationGraph]: ...
+
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *, return_graph: bool = False
     ) -> Tensor | tuple[Tensor, RelationGraph]:

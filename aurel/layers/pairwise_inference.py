@@ -91,7 +91,7 @@ class PairwiseInference(nn.Module):
 
     @overload
     def forward(
-        self, logits: Tensor, mask: Tensor | None = None, return_graph: Literal[False] = False
+        self, logits: Tensor, mask: Tensor | None = None, *, return_graph: Literal[False] = False
     ) -> Tensor: ...
 
     @overload
@@ -99,8 +99,13 @@ class PairwiseInference(nn.Module):
         self, logits: Tensor, mask: Tensor | None = None, *, return_graph: Literal[True]
     ) -> tuple[Tensor, RelationGraph]: ...
 
+    @overload
     def forward(
-        self, logits: Tensor, mask: Tensor | None = None, return_graph: bool = False
+        self, logits: Tensor, mask: Tensor | None = None, *, return_graph: bool
+    ) -> Tensor | tuple[Tensor, RelationGraph]: ...
+
+    def forward(
+        self, logits: Tensor, mask: Tensor | None = None, *, return_graph: bool = False
     ) -> Tensor | tuple[Tensor, RelationGraph]:
         """Couple the logits.
 
