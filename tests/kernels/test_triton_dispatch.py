@@ -252,15 +252,11 @@ def calls() -> list:
     pair = [torch.randn(1, 2, 3, width, device=DEVICE) for width in (2, 2, 3)]
     pair_leaves = [tensor.clone().requires_grad_() for tensor in pair]
     mean, scatter = torch.rand(1, 2, 2, 3, device=DEVICE), torch.rand(1, 2, 2, device=DEVICE)
-<<<<<<< HEAD
     empty = grad.new_empty(0)
-=======
-    nothing = grad.new_empty(0)
     fields, couplings = torch.randn(3, 4, device=DEVICE), torch.randn(4, 4, device=DEVICE)
     present = torch.rand(3, 4, device=DEVICE) < 0.8
     binary = tuple(tensor.clone().requires_grad_() for tensor in (fields, couplings))
-    sums = (fields[:, 0], fields.sin(), nothing)
->>>>>>> pairwise
+    sums = (fields[:, 0], fields.sin(), empty)
     own, other = (None, None, mask, None), (source, None, mask, None)
     chosen = (3, "l2", True, 1)
     return [
@@ -279,15 +275,11 @@ def calls() -> list:
         ("pair_pool", tuple(pair_leaves)),
         ("pair_pool", (*pair_leaves[:2], None)),
         ("pair_pool_backward", (mean, scatter, mean, *pair)),
-<<<<<<< HEAD
         ("pair_pool_backward", (mean, empty, mean, *pair[:2], None)),
-=======
-        ("pair_pool_backward", (mean, nothing, mean, *pair[:2], None)),
         ("pairwise_marginals", (*binary, None, False)),
         ("pairwise_marginals", (*binary, present, False)),
         ("pairwise_marginals_backward", (*sums, *sums, fields, couplings, None)),
         ("pairwise_marginals_backward", (*sums, *sums, fields, couplings, present)),
->>>>>>> pairwise
     ]
 
 
