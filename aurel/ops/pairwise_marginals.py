@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from aurel.kernels.triton.sizes import binary_obstacle
 from aurel.ops import pairwise_halves, pairwise_walk
 from aurel.ops.arguments import check_bool, check_device, check_floating, check_mask, check_shape
 from aurel.ops.backend import Backend, resolve_backend
@@ -119,10 +120,17 @@ def pairwise_marginals(
     """
     check_arguments(logits, couplings, mask)
     check_bool("pairs", pairs)
-    impl = resolve_backend("pairwise_marginals", backend, (logits, couplings))
+    nodes = logits.shape[1]
+    impl = resolve_backend(
+        "pairwise_marginals",
+        backend,
+        (logits, couplings),
+        lambda: binary_obstacle(nodes, pairs),
+    )
     out = torch.promote_types(torch.promote_types(logits.dtype, couplings.dtype), torch.float32)
     # Apple's devices have no float64.
-    wide = torch.float32 if impl == "definition" or logits.device.type == "mps" else torch.float64
+    narrow = impl in ("definition", "triton") or logits.device.type == "mps"
+    wide = torch.float32 if narrow else torch.float64
     given = _promote(logits, couplings, wide)
     log_partition, marginal_logits, joint = _pairwise_marginals(*given, mask, pairs, impl)
     parts = (part.to(out) for part in (log_partition, marginal_logits, joint))
@@ -181,7 +189,7 @@ def _backward_shapes(call: Any) -> tuple[Tensor, Tensor]:
     return call.logits.new_empty(call.logits.shape), call.couplings.new_empty(call.couplings.shape)
 
 
-@operator(shapes=_backward_shapes, definition=None, flops=None, kernels=(), gradient=None)
+@operator(shapes=_backward_shapes, definition=None, flops=None, kernels=("triton",), gradient=None)
 def _pairwise_marginals_backward(
     grad_partition: Tensor,
     grad_logits: Tensor,
@@ -237,7 +245,7 @@ def _twice(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     shapes=_shapes,
     definition=_define,
     flops=_count_flops,
-    kernels=(),
+    kernels=("triton",),
     gradient=Gradient(_save, _backward, _twice),
 )
 def _pairwise_marginals(

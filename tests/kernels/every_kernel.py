@@ -18,6 +18,7 @@ from aurel.ops import (
     knn_max_relative,
     neighbor_aggregate,
     pair_pool,
+    pairwise_marginals,
     topk_aggregate,
 )
 from aurel.ops.knn_graph import METRICS
@@ -50,6 +51,11 @@ def calls(device: str) -> Iterator[Callable[[], object]]:
         query, key = leaf(2, 3, tokens, 21), leaf(2, 3, tokens, 21)
         gram = leaf(2, 3, tokens, tokens)
         yield lambda q=query, k=key, g=gram: pair_pool(q, k, g, **TRITON)
+    for nodes in (5, 13):
+        fields, couplings = leaf(5, nodes), leaf(nodes, nodes)
+        mask = torch.rand(5, nodes, device=device) < 0.8
+        for given in (None, mask):
+            yield lambda f=fields, c=couplings, m=given: pairwise_marginals(f, c, mask=m, **TRITON)
     edges, projected = leaf(2, 7, 7, 21), leaf(2, 7, 7, 21)
     target, source, weight, bias = leaf(2, 7, 21), leaf(2, 7, 21), leaf(7, 7), leaf(7, 7)
     mask = torch.rand(2, 7, device=device) < 0.8

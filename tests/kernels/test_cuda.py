@@ -20,6 +20,7 @@ from aurel.ops.knn_graph import knn_graph
 from aurel.ops.knn_max_relative import knn_max_relative
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 from aurel.ops.pair_pool import pair_pool
+from aurel.ops.pairwise_marginals import pairwise_marginals
 from aurel.ops.topk_aggregate import topk_aggregate
 from aurel.output import AUOutput
 
@@ -342,6 +343,22 @@ def test_edge_ops_equal_torch(shape: tuple[int, int, int], masked: bool, given: 
         # Through the gated sum some of that remains.
         far = (got - want).abs() > 1e-4 * want.abs().max()
         assert far.float().mean() < 1e-5 and got.isfinite().all()
+
+
+@pytest.mark.parametrize(("batch", "count"), [(4096, 12), (300, 15), (8, 20)])
+def test_sums_over_states_of_many_nodes(batch: int, count: int) -> None:
+    """In float32, and in another order of sums than the products of matrices in float64."""
+    logits = torch.randn(batch, count, device="cuda")
+    couplings = torch.randn(count, count, device="cuda") / 2
+    mask = torch.rand(batch, count, device="cuda") < 0.9
+    results = []
+    for backend in ("triton", "torch"):
+        leaves = [logits.detach().requires_grad_(), couplings.detach().requires_grad_()]
+        found = pairwise_marginals(*leaves, mask=mask, backend=backend)
+        total = (found.logits.sin().sum() + found.log_partition.sum()) / batch
+        results.append([found.log_partition, found.logits, *torch.autograd.grad(total, leaves)])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
 
 
 def test_triton_is_the_default() -> None:

@@ -25,6 +25,7 @@ from aurel.ops.knn_max_relative import knn_max_relative
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 from aurel.ops.pair_pool import pair_pool
 from aurel.ops.pairwise_cross_attention import pairwise_cross_attention
+from aurel.ops.pairwise_marginals import pairwise_marginals
 from aurel.ops.registration import OPERATORS, kernel
 from aurel.ops.topk_aggregate import topk_aggregate
 from aurel.ops.triton_support import _cached_obstacle, environment_obstacle, triton_obstacle
@@ -82,6 +83,11 @@ def test_sizes_and_dtypes_that_are_not_served() -> None:
         pairwise_cross_attention, tokens, tokens, tokens, scale=1.0
     )
     assert "got torch.float64" in refusal(pair_pool, tokens.double(), tokens)
+    fields, couplings = integers(2, 21), integers(21, 21)
+    assert "1 to 20 binary nodes, got 21" in refusal(pairwise_marginals, fields, couplings)
+    few = (fields[:, :3], couplings[:3, :3])
+    assert "no marginals of pairs" in refusal(pairwise_marginals, *few, pairs=True)
+    assert "got torch.float64" in refusal(pairwise_marginals, few[0], few[1].double())
 
 
 def test_devices_and_versions_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +185,7 @@ outs = [
     ops.gated_edge_aggregate(nodes(5, 3), x),
     ops.edge_update(nodes(5, 3), nodes(5, 3), x, x, nodes()[0].expand(5, 5), torch.ones(5, 5))[0],
     *ops.pair_pool(nodes(2, 2), nodes(2, 2), nodes(2, 2)),
+    *ops.pairwise_marginals(nodes(), torch.ones(5, 5))[:3],
 ]
 sum(out.sum() for out in outs).backward()
 try:
@@ -210,6 +217,7 @@ def kernel_runs() -> dict[str, Callable[[], torch.Tensor]]:
         "topk_aggregate": lambda: topk_aggregate(x, x, 2, **served)[0],
         "graph_attention": lambda: graph_attention(heads, score, score, weight, **served)[0],
         "pair_pool": lambda: pair_pool(tokens, tokens, **served)[0],
+        "pairwise_marginals": lambda: pairwise_marginals(weight, weight, **served).logits,
         "gated_edge_aggregate": lambda: gated_edge_aggregate(edges, x, **served),
         "edge_update": lambda: edge_update(edges, edges, x, x, weight, weight, **served)[0],
     }
@@ -245,6 +253,10 @@ def calls() -> list:
     pair_leaves = [tensor.clone().requires_grad_() for tensor in pair]
     mean, scatter = torch.rand(1, 2, 2, 3, device=DEVICE), torch.rand(1, 2, 2, device=DEVICE)
     nothing = grad.new_empty(0)
+    fields, couplings = torch.randn(3, 4, device=DEVICE), torch.randn(4, 4, device=DEVICE)
+    present = torch.rand(3, 4, device=DEVICE) < 0.8
+    binary = tuple(tensor.clone().requires_grad_() for tensor in (fields, couplings))
+    sums = (fields[:, 0], fields.sin(), nothing)
     own, other = (None, None, mask, None), (source, None, mask, None)
     chosen = (3, "l2", True, 1)
     return [
@@ -264,6 +276,10 @@ def calls() -> list:
         ("pair_pool", (*pair_leaves[:2], None)),
         ("pair_pool_backward", (mean, scatter, mean, *pair)),
         ("pair_pool_backward", (mean, nothing, mean, *pair[:2], None)),
+        ("pairwise_marginals", (*binary, None, False)),
+        ("pairwise_marginals", (*binary, present, False)),
+        ("pairwise_marginals_backward", (*sums, *sums, fields, couplings, None)),
+        ("pairwise_marginals_backward", (*sums, *sums, fields, couplings, present)),
     ]
 
 

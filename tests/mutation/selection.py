@@ -26,7 +26,7 @@ RUNS = {
     "neighbor_aggregate": "neighbor",
     "pair_pool": "pair",
     "pairwise_cross_attention": "pair",
-    "pairwise_marginals": "",
+    "pairwise_marginals": "pairwise_marginals",
     "ragged_knn_graph": "",
     "topk_aggregate": "topk",
 }

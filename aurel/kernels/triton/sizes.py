@@ -11,6 +11,7 @@ MAX_CHANNELS = 2_048
 WHOLE_GRAPH = 64  # nodes that a program can see all at once
 MAX_GATED_NODES = 256
 MAX_TOKENS = 1_024
+MAX_BINARY_NODES = 20  # of which all 2^N states are summed
 WHOLE_PAIR = 64  # tokens of two nodes whose attention a program can see all at once
 
 
@@ -48,6 +49,15 @@ def pair_obstacle(tokens: int) -> str | None:
     """Return which size of `pair_pool` is not served, or None if all are."""
     if tokens > MAX_TOKENS:
         return f"the kernels serve up to {MAX_TOKENS} tokens, got {tokens}"
+    return None
+
+
+def binary_obstacle(nodes: int, pairs: bool) -> str | None:
+    """Return why `pairwise_marginals` is not served, or None if it is."""
+    if pairs:
+        return "the kernels give no marginals of pairs"
+    if not 1 <= nodes <= MAX_BINARY_NODES:
+        return f"the kernels serve 1 to {MAX_BINARY_NODES} binary nodes, got {nodes}"
     return None
 
 
