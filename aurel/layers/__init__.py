@@ -46,6 +46,7 @@ from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.multi_scale_attention import MultiScaleAttention
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
 from aurel.layers.multi_scale_linear_attention import MultiScaleLinearAttention
+from aurel.layers.node_embedding import NodeEmbedding
 from aurel.layers.node_transformer import NodeTransformer
 from aurel.layers.pair_messages import PairMessages
 from aurel.layers.pairwise_inference import PairwiseInference
@@ -82,6 +83,7 @@ __all__ = [
     "MultiScaleAttention",
     "MultiScaleFusion",
     "MultiScaleLinearAttention",
+    "NodeEmbedding",
     "NodeTransformer",
     "PairMessages",
     "PairwiseInference",

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from aurel.graph import RelationGraph
 from aurel.layers.constants import keep_constants
 from aurel.layers.masked_norm import zero_absent
+from aurel.layers.node_embedding import node_embedding_of
 from aurel.ops.arguments import check_choice, check_device, check_mask, check_shape
 from aurel.ops.backend import Backend
 from aurel.ops.graph_attention import graph_attention
@@ -40,6 +41,7 @@ class CrossRegionGAT(nn.Module):
         regions: the region of each node, a number; nodes of equal number share a region.
         heads: attention heads, C / heads wide each.
         edges: one of the above.
+        node_embedding: add a learned vector of its own to each input node, see `NodeEmbedding`.
 
     Raises:
         ValueError: `edges` is unknown, or `heads` does not divide `channels`.
@@ -57,6 +59,8 @@ class CrossRegionGAT(nn.Module):
         regions: Sequence[int],
         heads: int = 1,
         edges: Edges = "active_cross_region",
+        *,
+        node_embedding: bool = False,
     ) -> None:
         super().__init__()
         check_choice("edges", edges, get_args(Edges))
@@ -73,6 +77,7 @@ class CrossRegionGAT(nn.Module):
         pairs = (len(self.regions), len(self.regions))
         self.register_buffer("_static", torch.empty(pairs, dtype=torch.bool), persistent=False)
         self.register_buffer("_loops", torch.empty(pairs, dtype=torch.bool), persistent=False)
+        self.embedding = node_embedding_of(node_embedding, channels, len(self.regions))
         keep_constants(self)
         self.reset_parameters()
 
@@ -83,6 +88,8 @@ class CrossRegionGAT(nn.Module):
             # The authors' vector is (1, H, C / H), which sets the fan.
             nn.init.xavier_uniform_(attention.data[None])
         nn.init.zeros_(self.bias)
+        if self.embedding is not None:
+            self.embedding.reset_parameters()
         self.init_non_persistent_buffers()
 
     def init_non_persistent_buffers(self) -> None:
@@ -146,7 +153,8 @@ class CrossRegionGAT(nn.Module):
             with dense weights (B, N, N).
         """
         adjacency = self.adjacency(x, active, mask)
-        out, weights = self.attend(zero_absent(x, mask), adjacency, return_weights=return_graph)
+        x = zero_absent(x, mask) if self.embedding is None else self.embedding(x, mask)
+        out, weights = self.attend(x, adjacency, return_weights=return_graph)
         out = zero_absent(out, mask)
         return out if weights is None else (out, RelationGraph(weights=weights.mean(1)))
 

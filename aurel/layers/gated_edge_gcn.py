@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aurel.graph import RelationGraph
 from aurel.layers.graph_batch_norm import GraphBatchNorm
+from aurel.layers.node_embedding import node_embedding_of
 from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_choice, check_mask, check_shape
 from aurel.ops.edge_update import edge_update
@@ -32,13 +33,22 @@ class GatedEdgeLayer(nn.Module):
         channels: width C of nodes and edges.
         num_nodes: number N of nodes.
         residual: "inside" the ReLU (ME-GraphAU) or "outside" (OpenGraphAU).
+        divide_messages: divide the gated sum by N, as the equation says.
     """
 
-    def __init__(self, channels: int, num_nodes: int, residual: Residual = "inside") -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_nodes: int,
+        residual: Residual = "inside",
+        *,
+        divide_messages: bool = True,
+    ) -> None:
         super().__init__()
         check_choice("residual", residual, ("inside", "outside"))
         self.channels = channels
         self.residual = residual
+        self.divide_messages = divide_messages
         self.node = nn.Linear(channels, channels, bias=False)
         self.message = nn.Linear(channels, channels, bias=False)
         self.target = nn.Linear(channels, channels, bias=False)
@@ -68,8 +78,10 @@ class GatedEdgeLayer(nn.Module):
         projected = self.edge(edges) if projected is None else projected
         edges = self._update(edges, projected, target, source, mask)
         aggregate = gated_edge_aggregate(edges, message, mask=mask)
-        count = x.shape[1] if mask is None else mask.sum(1).clamp_min(1)[:, None, None]
-        update = self.node_norm(node + aggregate / count, mask)
+        if self.divide_messages:
+            count = x.shape[1] if mask is None else mask.sum(1).clamp_min(1)[:, None, None]
+            aggregate = aggregate / count
+        update = self.node_norm(node + aggregate, mask)
         x = F.relu(x + update) if self.residual == "inside" else x + F.relu(update)
         return x, edges
 
@@ -117,6 +129,10 @@ class GatedEdgeGCN(nn.Module):
         num_nodes: number N of nodes.
         num_layers: number of layers.
         residual: "inside" the ReLU (ME-GraphAU) or "outside" (OpenGraphAU).
+        divide_messages: divide the gated sums by N, as published. The gates of a node already sum
+            to one, so that with N = 12 a message starts twelve times weaker than the node's own
+            term; False leaves the division out.
+        node_embedding: add a learned vector of its own to each input node, see `NodeEmbedding`.
 
     Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU). The division by N after the
     softmax, and the softmax over sigmoids, are in the authors' code.
@@ -128,6 +144,9 @@ class GatedEdgeGCN(nn.Module):
         num_nodes: int,
         num_layers: int = 2,
         residual: Residual = "inside",
+        *,
+        divide_messages: bool = True,
+        node_embedding: bool = False,
     ) -> None:
         super().__init__()
         if num_layers < 1:
@@ -135,14 +154,18 @@ class GatedEdgeGCN(nn.Module):
         self.channels = channels
         self.num_nodes = num_nodes
         self.layers = nn.ModuleList(
-            GatedEdgeLayer(channels, num_nodes, residual) for _ in range(num_layers)
+            GatedEdgeLayer(channels, num_nodes, residual, divide_messages=divide_messages)
+            for _ in range(num_layers)
         )
+        self.embedding = node_embedding_of(node_embedding, channels, num_nodes)
 
     def reset_parameters(self) -> None:
         """Initialize all layers."""
         for layer in self.layers:
             assert isinstance(layer, GatedEdgeLayer)
             layer.reset_parameters()
+        if self.embedding is not None:
+            self.embedding.reset_parameters()
 
     def edge_weight(self) -> Tensor | None:
         """Return the matrix by which the first layer multiplies the edges, (C, C).
@@ -223,6 +246,8 @@ class GatedEdgeGCN(nn.Module):
         if mask is not None:
             pairs = (mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(-1)
             x, edges = x.where(mask.unsqueeze(-1), 0.0), edges.where(pairs, 0.0)
+        if self.embedding is not None:
+            x = self.embedding(x, mask)
         for layer in self.layers:
             x, edges = layer(x, edges, mask, projected)
             projected = None

@@ -12,6 +12,7 @@ from aurel.graph import RelationGraph
 from aurel.layers.grapher_convs import gather_neighbors
 from aurel.layers.linear_norm import LinearNorm, grouped_linear, interleave
 from aurel.layers.masked_norm import batch_norm, zero_absent
+from aurel.layers.node_embedding import NodeEmbedding, node_embedding_of
 from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_shape
 from aurel.ops.distances import Metric
@@ -30,6 +31,8 @@ class NeighborGraphConv(nn.Module):
         metric: "l2", "l1", "cosine" or "dot", as in `knn_graph`.
         groups: channel groups of the linear maps.
         loop: a node may be its own neighbor.
+        node_embedding: add a learned vector of its own to each input node, see `NodeEmbedding`.
+        num_nodes: number N of nodes; required by `node_embedding`, else None for any number.
 
     Raises:
         ValueError: `groups` does not divide the widths.
@@ -43,6 +46,9 @@ class NeighborGraphConv(nn.Module):
         metric: Metric = "l2",
         groups: int = 4,
         loop: bool = True,
+        *,
+        node_embedding: bool = False,
+        num_nodes: int | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -50,6 +56,7 @@ class NeighborGraphConv(nn.Module):
         self.metric: Metric = metric
         self.loop = loop
         self._add_maps(out_channels, groups)
+        self.embedding = node_embedding_of(node_embedding, in_channels, num_nodes)
         self.reset_parameters()
 
     def _add_maps(self, out_channels: int, groups: int) -> None:
@@ -59,7 +66,7 @@ class NeighborGraphConv(nn.Module):
     def reset_parameters(self) -> None:
         """Initialize the parameters and reset the running statistics, as `LinearNorm` does."""
         for linear in self.children():
-            assert isinstance(linear, LinearNorm)
+            assert isinstance(linear, (LinearNorm, NodeEmbedding))
             linear.reset_parameters()
 
     @overload
@@ -115,7 +122,7 @@ class NeighborGraphConv(nn.Module):
             ValueError: k is more than the nodes, or an argument has the wrong shape or dtype.
         """
         check_shape("x", x, "B N C", C=self.in_channels)
-        x = zero_absent(x, mask)
+        x = zero_absent(x, mask) if self.embedding is None else self.embedding(x, mask)
         if neighbors is not None:
             check_shape("neighbors", neighbors, "B N K", B=x.shape[0], N=x.shape[1])
             if neighbors.dtype != torch.int64:

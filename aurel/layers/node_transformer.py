@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from aurel.graph import RelationGraph
 from aurel.layers.masked_norm import zero_absent
+from aurel.layers.node_embedding import NodeEmbedding, node_embedding_of
 from aurel.ops.arguments import check_shape
 
 
@@ -22,7 +23,7 @@ class NodeTransformer(nn.Module):
         G'' &= G' + \mathrm{GELU}(\mathrm{LN}(G') W_1) W_2
 
     after a linear map of the nodes to `channels`. There is no encoding of positions: nodes are
-    treated alike.
+    treated alike, unless `node_embedding` is set.
 
     Args:
         in_channels: width of the nodes.
@@ -31,6 +32,8 @@ class NodeTransformer(nn.Module):
         heads: number of attention heads.
         head_dim: width E of a head.
         expansion: width of the hidden layer, as a multiple of `channels`.
+        node_embedding: add a learned vector of its own to each input node, see `NodeEmbedding`.
+        num_nodes: number N of nodes; required by `node_embedding`, else None for any number.
 
     Source: the ablation "Transformer" in table 9 of SACL (Liu & Yuan, IEEE TAC 2024): six vanilla
     blocks, 74.0 M parameters and 3.41 G multiply-adds for the whole model, no code. Heads and
@@ -50,6 +53,9 @@ class NodeTransformer(nn.Module):
         heads: int = 8,
         head_dim: int = 64,
         expansion: int = 4,
+        *,
+        node_embedding: bool = False,
+        num_nodes: int | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -58,12 +64,13 @@ class NodeTransformer(nn.Module):
         self.blocks = nn.ModuleList(
             _Block(channels, heads, head_dim, expansion * channels) for _ in range(depth)
         )
+        self.embedding = node_embedding_of(node_embedding, in_channels, num_nodes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialize weights and biases as `nn.Linear` does."""
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.LayerNorm):
+            if isinstance(module, nn.Linear | nn.LayerNorm | NodeEmbedding):
                 module.reset_parameters()
 
     @overload
@@ -99,7 +106,8 @@ class NodeTransformer(nn.Module):
         """
         check_shape("x", x, "B N C", C=self.in_channels)
         graphs = []
-        x = self.enter(zero_absent(x, mask))
+        x = zero_absent(x, mask) if self.embedding is None else self.embedding(x, mask)
+        x = self.enter(x)
         for block in self.blocks:
             x, weights = block(x, mask)
             if return_graph:

@@ -22,6 +22,7 @@ from aurel.layers.graph_convs import (
 )
 from aurel.layers.linear_norm import LinearNorm
 from aurel.layers.masked_norm import zero_absent
+from aurel.layers.node_embedding import NodeEmbedding, node_embedding_of
 from aurel.ops.arguments import check_choice, check_shape
 from aurel.ops.distances import METRICS, Metric
 from aurel.ops.knn_graph import knn_graph
@@ -62,6 +63,8 @@ class SelfAdjustingGCN(nn.Module):
         groups: channel groups of the graph convolutions.
         graph: "knn"; "self", in which every node is its only source, for ablation; or a fixed
             graph, (N, N) bool, row i True for the sources of i. Parameters are the same.
+        node_embedding: add a learned vector of its own to each input node, see `NodeEmbedding`.
+        num_nodes: number N of nodes; required by `node_embedding`, else None for any number.
         drop_path: probability with which the branches of the last block are dropped for a sample
             in training; it grows linearly from 0 at the first block.
 
@@ -83,6 +86,9 @@ class SelfAdjustingGCN(nn.Module):
         groups: int = 4,
         graph: Graph | Tensor = "knn",
         drop_path: float = 0.0,
+        *,
+        node_embedding: bool = False,
+        num_nodes: int | None = None,
     ) -> None:
         super().__init__()
         if len(dims) != len(depths) or not dims:
@@ -106,6 +112,7 @@ class SelfAdjustingGCN(nn.Module):
         self.k = k
         self.metric: Metric = metric
         self.drop_path = drop_path
+        self.embedding = node_embedding_of(node_embedding, in_channels, num_nodes)
 
         blocks = sum(depths)
         rates = iter([drop_path * i / max(blocks - 1, 1) for i in range(blocks)])
@@ -124,7 +131,7 @@ class SelfAdjustingGCN(nn.Module):
     def reset_parameters(self) -> None:
         """Initialize the parameters and reset the running statistics."""
         for module in self.modules():
-            if isinstance(module, (nn.Linear, LinearNorm, GINGraphConv)):
+            if isinstance(module, (nn.Linear, LinearNorm, GINGraphConv, NodeEmbedding)):
                 module.reset_parameters()
 
     @overload
@@ -159,6 +166,7 @@ class SelfAdjustingGCN(nn.Module):
             ValueError: k is more than the nodes, or an argument has the wrong shape or dtype.
         """
         check_shape("x", x, "B N C", C=self.in_channels)
+        x = x if self.embedding is None else self.embedding(x, mask)
         out, lists = self.convolve(x, mask, self.block_neighbors)
         graphs = tuple(RelationGraph(neighbors=neighbors) for neighbors in lists)
         return (out, graphs) if return_graph else out

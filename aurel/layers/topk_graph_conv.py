@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from aurel.graph import RelationGraph
 from aurel.layers.graph_batch_norm import GraphBatchNorm
 from aurel.layers.masked_norm import zero_absent
+from aurel.layers.node_embedding import node_embedding_of
 from aurel.ops.arguments import check_choice, check_k, check_shape
 from aurel.ops.distances import METRICS, Metric
 from aurel.ops.topk_aggregate import TIES, Ties, topk_aggregate
@@ -36,6 +37,7 @@ class TopKGraphConv(nn.Module):
         k: number of neighbors; the node itself competes like any other.
         metric: "dot", "cosine", "l1" or "l2".
         ties: "exact" or "all", see `topk_aggregate`.
+        node_embedding: add a learned vector of its own to each input node, see `NodeEmbedding`.
 
     Raises:
         ValueError: an argument has a value that is not among those above.
@@ -48,6 +50,8 @@ class TopKGraphConv(nn.Module):
         k: int = 4,
         metric: Metric = "dot",
         ties: Ties = "exact",
+        *,
+        node_embedding: bool = False,
     ) -> None:
         super().__init__()
         check_k(k, num_nodes)
@@ -60,6 +64,7 @@ class TopKGraphConv(nn.Module):
         self.ties: Ties = ties
         self.project = nn.Linear(channels, 2 * channels)  # rows of V, then of U
         self.norm = GraphBatchNorm((num_nodes,))
+        self.embedding = node_embedding_of(node_embedding, channels, num_nodes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -67,6 +72,8 @@ class TopKGraphConv(nn.Module):
         self.project.reset_parameters()
         nn.init.normal_(self.project.weight, 0, math.sqrt(2 / self.channels))
         self.norm.reset_parameters()
+        if self.embedding is not None:
+            self.embedding.reset_parameters()
 
     @overload
     def forward(
@@ -101,7 +108,7 @@ class TopKGraphConv(nn.Module):
             ValueError: an argument has the wrong shape or dtype.
         """
         check_shape("x", x, "B N C", N=self.num_nodes, C=self.channels)
-        x = zero_absent(x, mask)
+        x = zero_absent(x, mask) if self.embedding is None else self.embedding(x, mask)
         values, itself = self.project(x).chunk(2, dim=-1)
         mean, neighbors = topk_aggregate(x, values, self.k, self.metric, ties=self.ties, mask=mask)
         out = zero_absent(F.relu(x + self.norm(mean + itself, mask)), mask)

@@ -44,6 +44,10 @@ class OnEdges(nn.Module):
         if not isinstance(layer, NeighborGraphConv) or type(layer) not in _CONVOLVE:
             names = ", ".join(known.__name__ for known in _CONVOLVE)
             raise ValueError(f"layer must be one of {names}, got {type(layer).__name__}")
+        if layer.embedding is not None:
+            raise ValueError(
+                f"layer must have no node embedding, got {type(layer).__name__} with one"
+            )
         self.layer = layer
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:

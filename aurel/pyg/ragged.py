@@ -71,7 +71,8 @@ class Ragged(nn.Module):
         layer: a layer of `aurel.layers` that takes a mask; or another that takes nodes and a mask.
 
     Raises:
-        ValueError: the layer takes no mask, or other inputs than those in the table.
+        ValueError: the layer takes no mask, or other inputs than those in the table; or it treats
+            all nodes alike but for its node embedding.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -80,6 +81,12 @@ class Ragged(nn.Module):
         if "mask" not in parameters:
             raise ValueError(
                 f"layer must take a mask of the nodes that exist, got {type(layer).__name__}"
+            )
+        embedded = getattr(layer, "embedding", None) is not None
+        if embedded and isinstance(layer, NeighborGraphConv | SelfAdjustingGCN):
+            raise ValueError(
+                f"layer must have no node embedding, got {type(layer).__name__} with one: add it "
+                "to the nodes before"
             )
         self.layer = layer
         self.inputs, self.outputs = _FORMS.get(type(layer), _NODES)

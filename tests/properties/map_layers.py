@@ -111,6 +111,7 @@ KINDS = {
     "PerAUTemporalConv": Kind(
         lambda: layers.PerAUTemporalConv(4, NODES, 3), {"BWNC": (6, NODES, 4)}, ("BWNC",)
     ),
+    "PlattScaling": Kind(lambda: layers.PlattScaling(NODES), {"BN": (NODES,)}, ("BN",)),
     "RegionalAUFeatures": Kind(
         lambda group_projections: layers.RegionalAUFeatures(
             8, region_plan([1, 2, 6, 12, 25]), group_projections=group_projections

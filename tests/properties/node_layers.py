@@ -40,40 +40,58 @@ def fixed(graph: str, nodes: int) -> str | Tensor:
 
 
 CHOICE: Options = {"k": st.integers(1, NODES), "metric": st.sampled_from(METRICS)}
-CONVOLUTION = {**CHOICE, "loop": st.booleans()}
+EMBEDDING: Options = {"embed": st.booleans()}
+CONVOLUTION = {**CHOICE, "loop": st.booleans(), **EMBEDDING}
+
+
+def embedding(embed: bool, nodes: int) -> dict[str, Any]:
+    return {"node_embedding": embed, "num_nodes": nodes if embed else None}
 
 
 def convolution(conv: type[nn.Module]) -> Kind:
-    def make(nodes: int, k: int, metric: str, loop: bool) -> nn.Module:
-        return conv(WIDTH, 12, max(1, min(k, nodes if loop else nodes - 1)), metric, loop=loop)
+    def make(nodes: int, k: int, metric: str, loop: bool, embed: bool) -> nn.Module:
+        k = max(1, min(k, nodes if loop else nodes - 1))
+        return conv(WIDTH, 12, k, metric, loop=loop, **embedding(embed, nodes))
 
     return Kind(make, CONVOLUTION)
 
 
 KINDS = {
     "TopKGraphConv": Kind(
-        lambda nodes, k, metric, ties: layers.TopKGraphConv(
-            WIDTH, nodes, min(k, nodes), metric, ties
+        lambda nodes, k, metric, ties, embed: layers.TopKGraphConv(
+            WIDTH, nodes, min(k, nodes), metric, ties, node_embedding=embed
         ),
-        {**CHOICE, "ties": st.sampled_from(["exact", "all"])},
+        {**CHOICE, "ties": st.sampled_from(["exact", "all"]), **EMBEDDING},
     ),
     "MaxRelativeGraphConv": convolution(layers.MaxRelativeGraphConv),
     "EdgeGraphConv": convolution(layers.EdgeGraphConv),
     "GINGraphConv": convolution(layers.GINGraphConv),
     "SAGEGraphConv": convolution(layers.SAGEGraphConv),
     "SelfAdjustingGCN": Kind(
-        lambda nodes, k, metric, conv, graph: layers.SelfAdjustingGCN(
-            WIDTH, 6, (8,), (1,), min(k, nodes), metric, conv, graph=fixed(graph, nodes)
+        lambda nodes, k, metric, conv, graph, embed: layers.SelfAdjustingGCN(
+            WIDTH,
+            6,
+            (8,),
+            (1,),
+            min(k, nodes),
+            metric,
+            conv,
+            graph=fixed(graph, nodes),
+            **embedding(embed, nodes),
         ),
         {
             **CHOICE,
+            **EMBEDDING,
             "conv": st.sampled_from(["max_relative", "edge", "gin", "sage"]),
             "graph": st.sampled_from(["knn", "self", "fixed"]),
         },
     ),
     "CrossRegionGAT": Kind(
-        lambda nodes, heads, edges: layers.CrossRegionGAT(WIDTH, REGIONS[:nodes], heads, edges),
+        lambda nodes, heads, edges, embed: layers.CrossRegionGAT(
+            WIDTH, REGIONS[:nodes], heads, edges, node_embedding=embed
+        ),
         {
+            **EMBEDDING,
             "heads": st.sampled_from([1, 2]),
             "edges": st.sampled_from(
                 ["fully_connected", "same_region", "cross_region", "active", "active_cross_region"]
@@ -88,8 +106,14 @@ KINDS = {
         ("pair",),
     ),
     "GatedEdgeGCN": Kind(
-        lambda nodes, residual: layers.GatedEdgeGCN(WIDTH, nodes, 1, residual),
-        {"residual": st.sampled_from(["inside", "outside"])},
+        lambda nodes, residual, divide, embed: layers.GatedEdgeGCN(
+            WIDTH, nodes, 1, residual, divide_messages=divide, node_embedding=embed
+        ),
+        {
+            "residual": st.sampled_from(["inside", "outside"]),
+            "divide": st.booleans(),
+            **EMBEDDING,
+        },
         (("node", (WIDTH,)), ("pair", (WIDTH,))),
         ("node", "pair"),
     ),
@@ -103,9 +127,12 @@ KINDS = {
         (("node", (WIDTH,)), ("graph", (TOKENS, WIDTH))),
     ),
     "NodeTransformer": Kind(
-        lambda nodes, heads: layers.NodeTransformer(WIDTH, 6, 1, heads, head_dim=3, expansion=2),
-        {"heads": st.sampled_from([1, 2])},
+        lambda nodes, heads, embed: layers.NodeTransformer(
+            WIDTH, 6, 1, heads, head_dim=3, expansion=2, **embedding(embed, nodes)
+        ),
+        {"heads": st.sampled_from([1, 2]), **EMBEDDING},
     ),
+    "NodeEmbedding": Kind(lambda nodes: layers.NodeEmbedding(WIDTH, nodes)),
     "PairMessages": Kind(lambda nodes: layers.PairMessages(WIDTH, nodes)),
     "PairwiseInference": Kind(lambda nodes: layers.PairwiseInference(nodes), {}, (("node", ()),)),
     "TokenFusion": Kind(

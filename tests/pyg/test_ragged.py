@@ -56,6 +56,7 @@ FREE["SelfAdjustingGCN self"] = lambda: layers.SelfAdjustingGCN(
 FREE["NodeTransformer"] = lambda: layers.NodeTransformer(WIDTH, 10, 2, heads=2, head_dim=4)
 REGIONS = (0, 0, 1, 1, 2, 2)
 PER_AU = {
+    "NodeEmbedding": lambda: layers.NodeEmbedding(WIDTH, NODES),
     "TopKGraphConv": lambda: layers.TopKGraphConv(WIDTH, NODES, k=3),
     "TopKGraphConv all": lambda: layers.TopKGraphConv(WIDTH, NODES, k=3, ties="all"),
     "SelfAdjustingGCN fixed": lambda: layers.SelfAdjustingGCN(
