@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from aurel.ops import (
+    chain_marginals,
+    chain_viterbi,
     edge_update,
     gated_edge_aggregate,
     graph_attention,
@@ -35,6 +37,7 @@ GRAPH = (nodes(2, 5, 7), 3)
 VALUES = (nodes(2, 5, 7), nodes(2, 5, 11), 3)
 PAIRS = (nodes(2, 3, 4, 6), nodes(2, 3, 4, 6))
 HEADS = (nodes(2, 3, 5, 7), nodes(2, 3, 5), nodes(2, 3, 5), torch.ones(5, 5) > 0)
+CHAIN = (nodes(2, 5, 3), nodes(3, 3), nodes(3))
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 # Two operations a multiply-add, by operator; 0 where no matrices are multiplied.
@@ -81,6 +84,9 @@ CASES: dict[str, list[tuple[Call, int]]] = {
         ((pairwise_marginals, (nodes(3, 5), nodes(5, 5)), {}), 2 * 3 * 32 * 2),
         ((pairwise_marginals, (nodes(3, 5), nodes(5, 5)), {"pairs": True}), 2 * 3 * 32 * (2 + 3)),
     ],
+    # A step multiplies by 2 x 2 matrices, without a product that torch would count.
+    "chain_marginals": [((chain_marginals, CHAIN, {}), 0)],
+    "chain_viterbi": [((chain_viterbi, CHAIN, {}), 0)],
     # The cost depends on the sizes of the graphs, not on shapes.
     "ragged_knn_graph": [((ragged_knn_graph, (nodes(5, 7), torch.zeros(5).long(), 3), {}), 0)],
 }
