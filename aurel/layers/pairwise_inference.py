@@ -21,6 +21,7 @@ from aurel.layers.pairwise_model import (
 from aurel.ops.arguments import check_choice, check_floating, check_mask, check_shape
 from aurel.ops.distances import at_least_float32
 from aurel.ops.pairwise_marginals import MAX_NODES
+from aurel.ops.precision import without_autocast
 
 _BLOCK = 14  # nodes of a block, where the caller gives no blocks
 
@@ -40,8 +41,9 @@ class PairwiseInference(nn.Module):
 
     More than `num_exact` nodes are split into blocks. A block is exact; the other blocks act on it
     by their mean, as in mean field, in a fixed number of damped steps. Inference is then
-    approximate: `coupled_blocks` finds blocks that lose little. `nll` becomes the sum of the exact
-    likelihoods of the blocks, each given the labels of the others (a composite likelihood).
+    approximate; `aurel.layers.pairwise_blocks.coupled_blocks` finds blocks that lose little. `nll`
+    becomes the sum of the exact likelihoods of the blocks, each given the labels of the others (a
+    composite likelihood).
 
     Args:
         num_nodes: number N of AUs.
@@ -124,7 +126,9 @@ class PairwiseInference(nn.Module):
         """
         rows, row_mask = self._rows(logits, mask)
         fields = at_least_float32(rows) + self.bias
-        out = marginal_logits(fields, self.couplings, self.blocks, row_mask).view(logits.shape)
+        with without_autocast(logits):
+            out = marginal_logits(fields, self.couplings, self.blocks, row_mask)
+        out = out.view(logits.shape)
         if not return_graph:
             return out
         weights = symmetric(self.couplings).expand(len(rows), -1, -1)
@@ -156,7 +160,8 @@ class PairwiseInference(nn.Module):
         rows, _ = self._rows(logits, None)
         free, active = self._labels("known", known, logits)
         fields = at_least_float32(rows) + self.bias
-        found = given_known(fields, self.couplings, self.blocks, free, active)
+        with without_autocast(logits):
+            found = given_known(fields, self.couplings, self.blocks, free, active)
         return found.view(logits.shape)
 
     def nll(
@@ -181,7 +186,8 @@ class PairwiseInference(nn.Module):
         rows, _ = self._rows(logits, None)
         unknown, active = self._labels("labels", labels, logits)
         fields = at_least_float32(rows) + self.bias
-        loss = negative_log_likelihood(fields, self.couplings, self.blocks, unknown, active)
+        with without_autocast(logits):
+            loss = negative_log_likelihood(fields, self.couplings, self.blocks, unknown, active)
         if reduction == "none":
             return loss.view(logits.shape[:-1])
         return loss.mean() if reduction == "mean" else loss.sum()

@@ -149,14 +149,19 @@ class Loss(torch.nn.Module):
 
 
 def test_half_precision_and_autocast_are_computed_in_float32() -> None:
-    layer = random_layer().float()
-    logits = torch.randn(3, NODES).bfloat16()
-    expected = layer(logits.float())
-    with torch.autocast("cpu", torch.bfloat16):
-        mixed = layer(logits)
-    for out in (layer(logits), mixed):
-        assert out.dtype == torch.float32
-        torch.testing.assert_close(out, expected)
+    split = {"num_exact": 3, "blocks": [[0, 1], [2, 3, 4]]}
+    logits, labels = torch.randn(3, NODES).bfloat16(), torch.randint(-1, 2, (3, NODES))
+    for layer in (random_layer().float(), random_layer(**split).float()):
+
+        def results(logits: Tensor, layer: PairwiseInference = layer) -> list[Tensor]:
+            return [layer(logits), layer.nll(logits, labels), layer.condition(logits, labels)]
+
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = results(logits)
+        for got in (mixed, results(logits)):
+            for out, want in zip(got, results(logits.float()), strict=True):
+                assert out.dtype == torch.float32
+                torch.testing.assert_close(out, want)
 
 
 def test_samples_have_the_probabilities_of_the_states() -> None:
