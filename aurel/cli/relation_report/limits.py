@@ -45,7 +45,7 @@ def limits(found: Relations) -> list[Block]:
     if found.comparisons:
         method.append(
             "Conditions: p-values of permutations. Conditions that differ in more than the task, "
-            "such as in their order, differ by that, too."
+            "such as in their order, differ by that, too. q counts the tests of one comparison."
         )
     cautions = [
         "A tool that recognizes AUs makes errors that are related themselves: it may see AU06 "
