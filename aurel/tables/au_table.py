@@ -20,7 +20,7 @@ Names = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class Account:
-    """What was read from one file, and what of it is unknown and why.
+    """One file that was read: its kind, and how many rows are unknown and why.
 
     Args:
         source: the file.

@@ -1,4 +1,4 @@
-"""What the numbers of AU columns are, and from which value an AU counts as present."""
+"""Presence, probability or intensity: the kind of AU columns, and the threshold of presence."""
 
 from __future__ import annotations
 

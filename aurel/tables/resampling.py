@@ -40,7 +40,7 @@ _SCALES: dict[Scale, tuple[Callable[[Numbers], Numbers], Callable[[Numbers], Num
 
 @dataclass(frozen=True)
 class Units:
-    """What is resampled: people, or blocks of time. Each is a range of consecutive rows.
+    """Units of resampling: people, or blocks of time, each a range of consecutive rows.
 
     Args:
         starts: (U,) first row of each.

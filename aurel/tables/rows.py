@@ -1,4 +1,4 @@
-"""Who is in the rows of a table, under which condition, and when."""
+"""Recordings, people, conditions, times and tracks of the rows of a table."""
 
 from __future__ import annotations
 

@@ -62,13 +62,14 @@ def draw_face_graph(
         path: .png, .pdf or .svg.
         title: a line above the picture.
         weight: what a weight is, in the legend.
-        opacity: (N, N) from 0 to 1, how certain each weight is; less certain lines are fainter.
+        opacity: (N, N) from 0 to 1, how certain each weight is. A line is then as dark as its
+            weight is certain, and its width alone shows the weight.
 
     Raises:
         ValueError: the adjacency is not (N, N), or infinite.
     """
     weights = square_matrix(adjacency, names)
-    certain = np.ones_like(weights) if opacity is None else square_matrix(opacity, names)
+    certain = None if opacity is None else square_matrix(opacity, names)
     directed = not is_symmetric(weights)
     unknown = (np.isnan(weights) | np.eye(len(names), dtype=bool)).all(1)
     unknown &= len(names) > 1
@@ -87,8 +88,9 @@ def draw_face_graph(
         places = _on_face(axes, aus)
         colors = [_REGION_COLORS[region] for region in aus.regions()]
     for i, j, size in edges:
-        style = (_strength(size, edges), float(certain[i, j]), directed)
-        _draw_edge(axes, places, weights, i, j, *style)
+        strength = _strength(size, edges)
+        darkness = strength if certain is None else float(certain[i, j])
+        _draw_edge(axes, places, weights, i, j, strength, darkness, directed)
     for name, points, color, hollow in zip(names, places, colors, unknown, strict=True):
         for x, y in points:
             label = name if aus is None else name.removeprefix("AU")
@@ -99,7 +101,7 @@ def draw_face_graph(
         "dashed: without any known weight": bool(unknown.any()),
     }
     caption = [text for text, applies in notes.items() if applies]
-    _draw_legend(figure, aus is not None, edges, total, weight, caption)
+    _draw_legend(figure, aus is not None, edges, total, weight, caption, certain is None)
     if title:
         figure.text(0.5, 0.97, title, ha="center", va="center", color=INK, fontsize=13)
     save_figure(figure, path)
@@ -164,7 +166,7 @@ def _draw_edge(
     i: int,
     j: int,
     strength: float,
-    certainty: float,
+    darkness: float,
     directed: bool,
 ) -> None:
     to_i, to_j = abs(weights[i, j]), abs(weights[j, i])
@@ -184,7 +186,7 @@ def _draw_edge(
                 shrinkB=11,
                 color=BLUE if sign > 0 else VERMILION,
                 linewidth=0.4 + 2.2 * strength,
-                alpha=(0.2 + 0.7 * strength) * certainty,
+                alpha=0.2 + 0.7 * darkness,
                 zorder=2,
             )
         )
@@ -224,6 +226,7 @@ def _draw_legend(
     total: int,
     weight: str,
     notes: Sequence[str],
+    fading: bool,
 ) -> None:
     handles: list[Any] = []
     if on_face:
@@ -239,7 +242,7 @@ def _draw_legend(
                 [],
                 color=BLUE if size > 0 else VERMILION,
                 lw=0.4 + 2.2 * strength,
-                alpha=0.2 + 0.7 * strength,
+                alpha=0.2 + 0.7 * (strength if fading else 1),
                 label=f"{weight} {size:.3g}",
             )
         )

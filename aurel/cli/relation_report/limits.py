@@ -1,4 +1,4 @@
-"""What the numbers of `aurel relations` are and what they are not."""
+"""Method and limits of the numbers of `aurel relations`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def limits(found: Relations) -> list[Block]:
         "happens within a person.",
         "A coupling holds fixed the AUs of the table only, not what the table does not show. No "
         "number here says what causes what.",
-        "A pair that does not survive may still be related: the data do not tell.",
+        "A pair that does not survive may still be related: these data do not decide it.",
     ]
     if not units.block and units.draws < 20:
         cautions.insert(

@@ -294,9 +294,8 @@ def _comparison(found: Relations, comparison: Comparison, folder: Path) -> list[
     return [
         Heading(f"{first} and {second} compared"),
         Paragraph(
-            "q is that of a permutation test: how often conditions dealt at random differ as "
-            "much. "
-            f"{within}"
+            "p is that of a permutation test: how often conditions that are assigned at random "
+            f"differ as much; q is p after the control of false discoveries. {within}"
         ),
         Table(("AU", *columns), rows),
         Paragraph(
