@@ -20,6 +20,17 @@ try:
 except SystemExit as stop:
     assert stop.code == 0
 """
+WITHOUT_SCIPY = """
+sys.modules["scipy"] = sys.modules["scipy.special"] = None
+import aurel.tables
+for name in ("find_relations", "ising_couplings"):
+    try:
+        getattr(aurel.tables, name)
+    except ImportError as error:
+        assert "pip install 'aurel-au[tables]'" in str(error), error
+    else:
+        raise AssertionError(name)
+"""
 WITHOUT_TORCHMETRICS = """
 sys.modules["torchmetrics"] = None
 import aurel.metrics
@@ -45,6 +56,12 @@ def test_help_does_not_import_torch() -> None:
     loaded = loaded_by(HELP)
     assert "aurel.cli.fit" in loaded
     assert not loaded & {"torch", "numpy", "lightning"}
+
+
+def test_tables_are_read_without_scipy_and_statistics_name_the_extra() -> None:
+    loaded = loaded_by("from aurel.tables import AUTable; assert AUTable.read")
+    assert not loaded & {"scipy", "pandas", "matplotlib"}
+    assert "aurel.tables" in loaded_by(WITHOUT_SCIPY)
 
 
 def test_metrics_do_not_import_torchmetrics_before_their_use() -> None:

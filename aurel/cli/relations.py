@@ -44,7 +44,12 @@ def add_parser(subparsers: Any) -> None:
         "(a column such as person or subject, else each recording is a person)",
     )
     add("--condition", metavar="COLUMN", help="the same for conditions, which are then compared")
-    add("--level", type=float, default=0.95, help="of intervals (0.95)")
+    add(
+        "--level",
+        type=float,
+        default=0.95,
+        help="of intervals; 1 - level is the rate of false discoveries (0.95)",
+    )
     add("--resamples", type=int, default=1000, help="resamples of people (1000)")
     add("--seed", type=int, default=0, help="of the random numbers (0)")
     add("--lag", type=float, default=1.0, help="seconds, for relations in time (1)")
@@ -66,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the report."""
     from aurel.cli.relation_report.files import write_files
     from aurel.cli.relation_report.report import write_report
+    from aurel.cli.relation_report.words import counted
     from aurel.tables.patterns import PATTERNS
     from aurel.tables.relations import find_relations
 
@@ -75,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
             f"write ./{args.tables[0]} for a file of that name"
         )
     table = _read(args)
-    print(f"read {len(table)} rows of {len(set(table.person.tolist()))} people")
+    people = counted(len(set(table.person.tolist())), "person", "people")
+    print(f"{counted(len(table), 'row')} of {people} read")
     found = find_relations(
         table,
         level=args.level,

@@ -16,23 +16,34 @@ _HOMES = {
     "ising_couplings": "aurel.tables.couplings",
     "find_relations": "aurel.tables.relations",
     "Relations": "aurel.tables.relations",
+    "Tested": "aurel.tables.relations",
+    "Timing": "aurel.tables.relations",
     "Estimate": "aurel.tables.resampling",
+    "Units": "aurel.tables.resampling",
+    "Comparison": "aurel.tables.comparison",
+    "Difference": "aurel.tables.comparison",
 }
 
 __all__ = [
     "AUTable",
     "Account",
+    "Comparison",
+    "Difference",
     "Estimate",
     "ReadOptions",
     "Relations",
+    "Tested",
+    "Timing",
+    "Units",
     "find_relations",
     "ising_couplings",
 ]
 
 if TYPE_CHECKING:
+    from aurel.tables.comparison import Comparison, Difference
     from aurel.tables.couplings import ising_couplings
-    from aurel.tables.relations import Relations, find_relations
-    from aurel.tables.resampling import Estimate
+    from aurel.tables.relations import Relations, Tested, Timing, find_relations
+    from aurel.tables.resampling import Estimate, Units
 else:  # a type checker that saw it would let any name pass
 
     def __getattr__(name: str) -> Any:

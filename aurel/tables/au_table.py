@@ -20,7 +20,7 @@ Names = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class Account:
-    """A record of what was read from one file: its rows, and those that are unknown, by reason.
+    """One file that was read: its kind, and how many rows are unknown and why.
 
     Args:
         source: the file.

@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import minimize
-from scipy.special import expit, logit, logsumexp
 
 from aurel.tables.cells import Numbers
 from aurel.tables.resampling import Indices
+
+try:
+    from scipy.linalg import cholesky, solve_triangular
+    from scipy.optimize import minimize
+    from scipy.special import expit, logit, logsumexp
+except ImportError as error:
+    raise ImportError("statistics of tables need scipy: pip install 'aurel-au[tables]'") from error
 
 EXACT_UP_TO = 12
 RIDGE = 1e-4

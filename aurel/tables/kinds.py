@@ -1,4 +1,4 @@
-"""Kinds of the numbers of AU columns, and the values from which an AU counts as present."""
+"""Presence, probability or intensity: the kind of AU columns, and the threshold of presence."""
 
 from __future__ import annotations
 
@@ -87,9 +87,8 @@ def interpret(
         ValueError: there is no column of that kind, or a number out of the range of its kind.
     """
     kinds = [_kind_of(column, cells, tool) for column in columns]
-    chosen = (
-        next((kind for kind in KINDS if kind in kinds), None) if requested == "auto" else requested
-    )
+    first = next((kind for kind in KINDS if kind in kinds), None)
+    chosen = first if requested == "auto" else requested
     use = [column for column, kind in zip(columns, kinds, strict=True) if kind == chosen]
     if chosen is None or not use:
         raise ValueError(

@@ -89,6 +89,8 @@ def read_frame(
         index: [_as_cell(value) for value in np.asarray(frame[name]).tolist()]
         for index, name in enumerate(getattr(frame, "columns", frame))
     }
+    if len(cells) != len(set(header)):
+        raise ValueError(f"{source}: columns must have different names, got {header[:10]}")
     rows = len(next(iter(cells.values()), []))
     if not au_columns(header):
         raise ValueError(f"{source}: no column of an AU, such as AU12 or AU12_r, got {header[:10]}")
@@ -97,7 +99,7 @@ def read_frame(
 
 
 def _as_cell(value: Any) -> str:
-    if value is None or value != value:
+    if value is None or str(value) in ("nan", "<NA>", "NaT"):
         return ""
     return str(int(value) if isinstance(value, bool) else value).strip()
 

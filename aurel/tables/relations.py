@@ -98,10 +98,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Relations:
-    """The result of `find_relations`; matrices are (N, N) with row i and column j.
+    """Relations between the AUs of a table; matrices are (N, N) with row i and column j.
 
     Args:
-        table: what they are of.
+        table: the table.
         units: people or blocks of time that were resampled.
         level: of the intervals; 1 - level is the rate of false discoveries.
         counts: of pairs over all rows.

@@ -40,18 +40,18 @@ _SCALES: dict[Scale, tuple[Callable[[Numbers], Numbers], Callable[[Numbers], Num
 
 @dataclass(frozen=True)
 class Units:
-    """The units of resampling: people, or blocks of time. Each is a range of consecutive rows.
+    """Units of resampling: people, or blocks of time, each a range of consecutive rows.
 
     Args:
         starts: (U,) first row of each.
         stops: (U,) row after the last.
-        chosen: number of units in a resample: the number of independent observations.
+        sample_size: number of units in a resample: the number of independent observations.
         block: rows of a block; 0 where the units are people.
     """
 
     starts: Indices
     stops: Indices
-    chosen: int
+    sample_size: int
     block: int = 0
 
     def __len__(self) -> int:
@@ -79,14 +79,14 @@ class Estimate:
 
 def whole(table: AUTable) -> Units:
     """Return all rows as one unit."""
-    return Units(np.array([0]), np.array([len(table)]), chosen=1)
+    return Units(np.array([0]), np.array([len(table)]), sample_size=1)
 
 
 def resampling_units(table: AUTable) -> Units:
     """Return the people of a table, or blocks of time where there are fewer than six people."""
     if len(np.unique(table.person)) >= MIN_PEOPLE:
         starts = _run_starts(table.person)
-        return Units(starts, np.append(starts[1:], len(table)), chosen=len(starts))
+        return Units(starts, np.append(starts[1:], len(table)), sample_size=len(starts))
     length = block_length(table)
     return blocks(table, length, max(1, length // _OVERLAP))
 
@@ -103,8 +103,8 @@ def blocks(table: AUTable, length: int, stride: int) -> Units:
             begin = np.append(begin, min(begin[-1] + stride, last - 1))
         starts.append(begin)
         stops.append(np.minimum(begin + length, last))
-    chosen = max(2, round(len(table) / length))
-    return Units(np.concatenate(starts), np.concatenate(stops), chosen, length)
+    sample_size = max(2, round(len(table) / length))
+    return Units(np.concatenate(starts), np.concatenate(stops), sample_size, length)
 
 
 def separate_units(table: AUTable, units: Units) -> Units:
@@ -159,9 +159,9 @@ def autocorrelation_time(table: AUTable) -> Numbers:
 def resample_weights(units: Units, resamples: int, seed: int) -> Numbers:
     """Return how often each unit is in each resample, (R, U)."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(units.chosen, np.full(len(units), 1 / len(units)), resamples).astype(
-        np.float64
-    )
+    return rng.multinomial(
+        units.sample_size, np.full(len(units), 1 / len(units)), resamples
+    ).astype(np.float64)
 
 
 def estimate(
@@ -194,15 +194,15 @@ def estimate(
     forward, back = _SCALES[scale]
     with np.errstate(all="ignore"):
         center, spread = forward(value), _deviation(forward(samples))
-        factor = np.sqrt(units.chosen / max(units.chosen - 1, 1))
+        factor = np.sqrt(units.sample_size / max(units.sample_size - 1, 1))
         spread = np.where(np.isfinite(center) & (spread > 1e-12), factor * spread, np.nan)
-        reach = student.ppf((1 + level) / 2, max(units.chosen - 1, 1)) * spread
+        reach = student.ppf((1 + level) / 2, max(units.sample_size - 1, 1)) * spread
         distance = np.abs(center - forward(np.asarray(null, dtype=np.float64))) / spread
         return Estimate(
             value,
             back(center - reach),
             back(center + reach),
-            2 * student.sf(distance, max(units.chosen - 1, 1)),
+            2 * student.sf(distance, max(units.sample_size - 1, 1)),
             factor * _deviation(samples),
         )
 

@@ -1,4 +1,4 @@
-"""Who is in the rows of a table, under which condition, and when."""
+"""Recordings, people, conditions, times and tracks of the rows of a table."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def names_of(
             )
         elif own is not None or meaning in known:
             index = known[meaning] if own is None else table.header.index(own)
-            result.append(np.array(table.columns[index], dtype=np.str_))
+            named = np.array(table.columns[index], dtype=np.str_)
+            result.append(np.where(named == "", default, named))
         else:
             result.append(default)
     return recordings, result[0], result[1]

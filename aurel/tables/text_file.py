@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SEPARATORS = (",", ";", "\t", "|")
-HEADER_WITHIN = 200  # lines
+HEADER_WITHIN, HEADER_AFTER = 200, 10  # lines of the file, and after the first candidate
 _BYTE_ORDER_MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
     (b"\xff\xfe", "utf-16"),
@@ -72,11 +72,12 @@ def find_header(
         score: how many cells of a line are what a header holds.
 
     Returns:
-        None where no line of the first 200 scores more than 0.
+        None where no line of the first 200 scores more than 0. The search ends ten lines after
+        the best line so far.
     """
     best: tuple[int, int, int, str, list[str]] | None = None
     for number, line in enumerate(io.StringIO(text, newline=None)):
-        if number == HEADER_WITHIN:
+        if number == HEADER_WITHIN or (best is not None and number > best[2] + HEADER_AFTER):
             break
         for separator in SEPARATORS:
             cells = [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]

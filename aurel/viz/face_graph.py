@@ -64,7 +64,8 @@ def draw_face_graph(
         path: .png, .pdf or .svg.
         title: text above the picture.
         weight: what a weight is, in the legend.
-        opacity: (N, N) from 0 to 1, how certain each weight is; less certain lines are fainter.
+        opacity: (N, N) from 0 to 1, how certain each weight is. A line is then as dark as its
+            weight is certain, and its width alone shows the weight.
 
     Raises:
         ValueError: the adjacency is not (N, N), or infinite.
@@ -81,7 +82,7 @@ def draw_face_graph(
         "dashed: without any known weight": bool(graph.unknown.any()),
     }
     caption = [_shown(graph), *(text for text, applies in notes.items() if applies)]
-    _draw_legend(figure, on_face, graph.edges, weight, caption)
+    _draw_legend(figure, on_face, graph.edges, weight, caption, opacity is None)
     if title:
         figure.text(0.5, 0.97, title, ha="center", va="center", color=INK, fontsize=13)
     save_figure(figure, path)
@@ -121,7 +122,7 @@ def draw_face_graphs(
         on_face = _draw_graph(axes, graph, names, scale)
         axes.set_title(title, color=INK, fontsize=13)
     caption = [_shown(graphs[next(iter(graphs))]) + " in each graph"]
-    _draw_legend(figure, on_face, scale, weight, caption)
+    _draw_legend(figure, on_face, scale, weight, caption, True)
     save_figure(figure, path)
 
 
@@ -130,7 +131,7 @@ class _Graph:
     """A weighted graph as it is drawn: its strongest edges, weakest first, and their number."""
 
     weights: NDArray[np.float64]
-    certain: NDArray[np.float64]
+    certain: NDArray[np.float64] | None
     unknown: NDArray[np.bool_]
     directed: bool
     edges: list[tuple[int, int, float]]
@@ -147,7 +148,6 @@ class _Graph:
         weights = np.nan_to_num(adjacency, nan=0.0)
         most = min(_EDGES_A_NODE * len(names), _MOST_EDGES)
         edges, total = strongest_edges(weights, most)
-        certain = np.ones_like(weights) if certain is None else certain
         return cls(weights, certain, unknown, not is_symmetric(adjacency), edges, total)
 
 
@@ -169,8 +169,9 @@ def _draw_graph(
         places = _on_face(axes, aus)
         colors = [_REGION_COLORS[region] for region in aus.regions()]
     for i, j, size in graph.edges:
-        style = (_strength(size, scale), float(graph.certain[i, j]), graph.directed)
-        _draw_edge(axes, places, graph.weights, i, j, *style)
+        strength = _strength(size, scale)
+        darkness = strength if graph.certain is None else float(graph.certain[i, j])
+        _draw_edge(axes, places, graph.weights, i, j, strength, darkness, graph.directed)
     for name, points, color, hollow in zip(names, places, colors, graph.unknown, strict=True):
         for x, y in points:
             label = name if aus is None else name.removeprefix("AU")
@@ -242,7 +243,7 @@ def _draw_edge(
     i: int,
     j: int,
     strength: float,
-    certainty: float,
+    darkness: float,
     directed: bool,
 ) -> None:
     to_i, to_j = abs(weights[i, j]), abs(weights[j, i])
@@ -262,7 +263,7 @@ def _draw_edge(
                 shrinkB=11,
                 color=BLUE if sign > 0 else VERMILION,
                 linewidth=0.4 + 2.2 * strength,
-                alpha=(0.2 + 0.7 * strength) * certainty,
+                alpha=0.2 + 0.7 * darkness,
                 zorder=2,
             )
         )
@@ -301,6 +302,7 @@ def _draw_legend(
     edges: Sequence[tuple[int, int, float]],
     weight: str,
     caption: Sequence[str],
+    fading: bool,
 ) -> None:
     handles: list[Any] = []
     if on_face:
@@ -316,7 +318,7 @@ def _draw_legend(
                 [],
                 color=BLUE if size > 0 else VERMILION,
                 lw=0.4 + 2.2 * strength,
-                alpha=0.2 + 0.7 * strength,
+                alpha=0.2 + 0.7 * (strength if fading else 1),
                 label=f"{weight} {size:.3g}",
             )
         )

@@ -35,6 +35,7 @@ REFERENCE = {
     "aurel.facs": (),
     "aurel.data": (),
     "aurel.data.synthetic": ("SyntheticFaces", "SyntheticClips"),
+    "aurel.tables": (),
     "aurel.pyg": (),
 }
 

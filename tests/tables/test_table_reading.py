@@ -306,6 +306,10 @@ def test_pandas_and_parquet(tmp_path: Path) -> None:
     frame = table.to_frame()
     assert list(frame.columns) == list(table.columns())
     assert (AUTable.from_frame(frame).labels == table.labels).all()
+    frame["AU01_present"] = pandas.array([None, 1, 0, 1], dtype="Int64")
+    assert AUTable.from_frame(frame).labels[:, 0].tolist() == [-1, 1, 0, 1]
+    with pytest.raises(ValueError, match="columns must have different names"):
+        AUTable.from_frame(frame.rename(columns={"AU12": "AU01"}))
     pytest.importorskip("pyarrow")
     pandas.read_csv(tmp_path / "P01_rest.csv", skipinitialspace=True).to_parquet(
         tmp_path / "a.parquet"

@@ -93,11 +93,11 @@ def test_people_are_units_and_few_people_are_cut_into_blocks() -> None:
     rng = np.random.default_rng(4)
     many = table_of([chain(30, 0.5, rng, TABLE) for _ in range(6)])
     units = resampling_units(many)
-    assert units.block == 0 and units.chosen == len(units) == 6
+    assert units.block == 0 and units.sample_size == len(units) == 6
     assert (units.stops - units.starts == 30).all()
     few = table_of([chain(300, 0.5, rng, TABLE) for _ in range(5)])
     units = resampling_units(few)
-    assert units.block > 0 and units.chosen == round(1500 / units.block)
+    assert units.block > 0 and units.sample_size == round(1500 / units.block)
     assert all(
         len(set(few.person[start:stop])) == 1
         for start, stop in zip(units.starts, units.stops, strict=True)
@@ -133,7 +133,7 @@ def test_a_constant_or_unknown_series_has_blocks_too() -> None:
 
 
 def test_an_estimate_is_students_interval_on_its_scale() -> None:
-    units = Units(np.arange(10), np.arange(10) + 1, chosen=10)
+    units = Units(np.arange(10), np.arange(10) + 1, sample_size=10)
     rng = np.random.default_rng(6)
     samples = 1 / (1 + np.exp(-rng.normal(0.4, 0.3, 20_000)))
     found = estimate(np.array(0.6), samples, units, scale="logit", null=0.5)
@@ -144,7 +144,7 @@ def test_an_estimate_is_students_interval_on_its_scale() -> None:
 
 
 def test_what_does_not_vary_or_is_seldom_defined_has_no_interval() -> None:
-    units = Units(np.arange(5), np.arange(5) + 1, chosen=5)
+    units = Units(np.arange(5), np.arange(5) + 1, sample_size=5)
     constant = estimate(np.array(0.3), np.full(100, 0.3), units)
     rare = np.full(100, np.nan)
     rare[:70] = np.random.default_rng(7).random(70)

@@ -38,7 +38,7 @@ def runs(rows: int, rng: np.random.Generator, length: int = 8, every: int = 40) 
 
 
 def whole(table: AUTable) -> Units:
-    return Units(np.array([0]), np.array([len(table)]), chosen=1)
+    return Units(np.array([0]), np.array([len(table)]), sample_size=1)
 
 
 def test_rows_a_lag_later_are_found_by_time_and_not_across_gaps_or_tracks() -> None:
@@ -122,7 +122,7 @@ def test_each_start_has_one_partner_and_units_share_them_out() -> None:
     table = table_of(labels)
     counts = order_counts(table, whole(table), 1.0).total()
     assert counts.first.sum() == 2
-    halves = Units(np.array([0, 50]), np.array([50, 100]), chosen=2)
+    halves = Units(np.array([0, 50]), np.array([50, 100]), sample_size=2)
     by_half = order_counts(table, halves, 1.0)
     assert by_half.first[:, 0, 1].tolist() == [1, 0] and by_half.first[:, 1, 0].tolist() == [0, 1]
 
@@ -133,7 +133,7 @@ def test_the_order_of_unrelated_aus_is_significant_as_often_as_chance_says() -> 
     for run in range(60):
         labels = np.stack([runs(1200, rng) for _ in range(3)], axis=1)
         table = table_of(labels)
-        units = Units(np.arange(0, 1200, 80), np.arange(80, 1201, 80), chosen=15)
+        units = Units(np.arange(0, 1200, 80), np.arange(80, 1201, 80), sample_size=15)
         p = order_p(order_counts(table, units, 2.0), 400, run)
         found += p[np.triu_indices(3, 1)].tolist()
     found = np.array(found)

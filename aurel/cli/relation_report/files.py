@@ -13,6 +13,11 @@ from aurel.files import atomic_path
 from aurel.tables.comparison import Comparison, Difference
 from aurel.tables.relations import Relations, Tested
 
+try:
+    import networkx
+except ImportError as error:
+    raise ImportError("aurel relations needs networkx: pip install 'aurel-au[viz]'") from error
+
 
 def _columns(name: str) -> tuple[str, ...]:
     return (name, f"{name}_low", f"{name}_high", f"{name}_p", f"{name}_q")
@@ -136,8 +141,6 @@ def _write_comparison(
 
 def write_graph(found: Relations, path: Path) -> None:
     """Write the correlations that survive as an undirected graph in GraphML."""
-    import networkx
-
     aus = found.table.aus
     graph = networkx.Graph()
     for au, name in enumerate(aus.names):

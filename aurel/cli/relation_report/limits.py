@@ -1,4 +1,4 @@
-"""Explanation of the numbers of `aurel relations`, and their limits."""
+"""Method and limits of the numbers of `aurel relations`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def limits(found: Relations) -> list[Block]:
         resampled = (
             f"There are fewer than {MIN_PEOPLE} people ({people}), so overlapping blocks of "
             f"{units.block} rows are resampled, a length chosen from the autocorrelation of the "
-            f"AUs. They amount to {units.chosen} independent blocks."
+            f"AUs. They amount to {units.sample_size} independent blocks."
         )
     else:
-        resampled = f"The {units.chosen} people are resampled with replacement."
+        resampled = f"The {units.sample_size} people are resampled with replacement."
     varying = int(np.isfinite(found.fields).sum())
     fit = (
         "exact maximum likelihood over all states"
@@ -31,7 +31,7 @@ def limits(found: Relations) -> list[Block]:
     )
     method = [
         f"Intervals: {resampled} The standard deviation of a statistic over the resamples gives "
-        f"its interval by Student's t with {units.chosen - 1} degrees of freedom.",
+        f"its interval by Student's t with {units.sample_size - 1} degrees of freedom.",
         f"Tests: a pair is tested where at least {FEWEST_TOGETHER} effective frames show both AUs, "
         "or would if they were independent. q is the p-value after Benjamini and Hochberg's "
         "control of false discoveries; what is called surviving has a q of at most "
@@ -45,7 +45,7 @@ def limits(found: Relations) -> list[Block]:
     if found.comparisons:
         method.append(
             "Conditions: p-values of permutations. Conditions that differ in more than the task, "
-            "such as in their order, differ by that, too."
+            "such as in their order, differ by that, too. q counts the tests of one comparison."
         )
     cautions = [
         "A tool that recognizes AUs makes errors that are related themselves: it may see AU06 "
@@ -56,16 +56,17 @@ def limits(found: Relations) -> list[Block]:
         "happens within a person.",
         "A coupling holds fixed the AUs of the table only, not what the table does not show. No "
         "number here says what causes what.",
-        "A pair that does not survive may still be related: these data cannot show it.",
+        "A pair that does not survive may still be related: these data do not decide it.",
     ]
-    if not units.block and units.chosen < 20:
-        cautions.insert(
-            0, f"{units.chosen} people are few: intervals and q-values are themselves uncertain."
-        )
-    if units.block and units.chosen < 20:
+    if not units.block and units.sample_size < 20:
         cautions.insert(
             0,
-            f"{units.chosen} independent blocks of time are few: intervals and q-values are "
+            f"{units.sample_size} people are few: intervals and q-values are uncertain, too.",
+        )
+    if units.block and units.sample_size < 20:
+        cautions.insert(
+            0,
+            f"{units.sample_size} independent blocks of time are few: intervals and q-values are "
             "themselves uncertain. Longer recordings or more people would help most.",
         )
     files = [

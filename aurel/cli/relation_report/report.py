@@ -58,7 +58,7 @@ def _summary(found: Relations) -> list[Block]:
     table, units = found.table, found.units
     people = len(np.unique(table.person))
     known = int((table.labels >= 0).any(1).sum())
-    unit = f"{people} people" if not units.block else f"{units.chosen} blocks of time"
+    unit = f"{people} people" if not units.block else f"{units.sample_size} blocks of time"
     items = [
         f"{counted(people, 'person', 'people')}, {known:,} frames with a known AU, "
         f"{len(table.aus)} AUs.",
@@ -294,9 +294,8 @@ def _comparison(found: Relations, comparison: Comparison, folder: Path) -> list[
     return [
         Heading(f"{first} and {second} compared"),
         Paragraph(
-            "q is that of a permutation test: how often conditions dealt at random differ as "
-            "much. "
-            f"{within}"
+            "p is that of a permutation test: how often conditions that are assigned at random "
+            f"differ as much; q is p after the control of false discoveries. {within}"
         ),
         Table(("AU", *columns), rows),
         Paragraph(
