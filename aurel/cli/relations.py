@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aurel.tables import AUTable
 
-_RESERVED = ("smooth",)
+_SMOOTH = "smooth"
 _ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 _DESCRIPTION = """\
 Read tables of action units (AUs), one file or many, and write a report on which AUs occur together,
@@ -20,6 +21,11 @@ iMotions, and other CSV with columns such as AU12. Of a folder, all tables in it
 
   aurel relations processed/ --out report/
   aurel relations P*.csv --group 'file:(P[0-9]+)' --condition 'file:_([a-z]+)' --out report/
+
+  aurel relations smooth processed/ --labels coded.csv --out smoothed.csv
+
+The last one writes probabilities of the AUs of a table, coupled with each other and smoothed along
+time by a model fitted to labels of some of its frames, and its gain on people held out.
 
 The folder DIR gets the report, pictures, all numbers as CSV files, and relations.graphml for graph
 programs.
@@ -36,7 +42,19 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("tables", nargs="+", metavar="TABLE", help="files or folders; ./smooth for a file smooth")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the report; of smooth, a .csv file",
+    )
+    add(
+        "--labels",
+        nargs="+",
+        metavar="FILE",
+        help="of smooth: tables of labels, 1 present, 0 absent",
+    )
     add(
         "--group",
         metavar="COLUMN",
@@ -75,12 +93,11 @@ def run(args: argparse.Namespace) -> int:
     from aurel.tables.patterns import PATTERNS
     from aurel.tables.relations import find_relations
 
-    if args.tables[0] in _RESERVED:
-        raise ValueError(
-            f"TABLE must be a file or folder, got {args.tables[0]}, which is kept for a command; "
-            f"write ./{args.tables[0]} for a file of that name"
-        )
-    table = _read(args)
+    if args.tables[0] == _SMOOTH:
+        return _smooth(args)
+    if args.labels is not None:
+        raise ValueError("--labels must be left out but for aurel relations smooth")
+    table = _read(args, args.tables)
     people = counted(len(set(table.person.tolist())), "person", "people")
     print(f"{counted(len(table), 'row')} of {people} read")
     found = find_relations(
@@ -97,11 +114,43 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(args: argparse.Namespace) -> AUTable:
+def _smooth(args: argparse.Namespace) -> int:
+    """Write the smoothed probabilities of a table."""
+    from aurel.cli.relation_report.files import write_csv
+    from aurel.tables.smoothing import smooth
+
+    if args.labels is None or len(args.tables) < 2:
+        raise ValueError("aurel relations smooth must have TABLE and --labels FILE")
+    if args.out.suffix.lower() != ".csv":
+        raise ValueError(f"--out must be a .csv file for smooth, got {args.out}")
+    table = _read(args, args.tables[1:])
+    found = smooth(table, _read(args, args.labels, kind="presence"), seed=args.seed)
+    gain, low, high = found.gain(args.level, args.resamples, args.seed)
+    columns = {
+        "source": table.source,
+        "person": table.person,
+        "condition": table.condition,
+        "track": table.track,
+        "frame": table.frame,
+        "time": table.time,
+        **dict(zip(found.aus.names, found.probabilities.T, strict=True)),
+    }
+    write_csv(args.out, tuple(columns), zip(*columns.values(), strict=True))
+    print(
+        f"{len(table)} rows; labels of {found.frames.sum()} frames of {len(found.people)} people, "
+        f"{', '.join(found.aus.names)}\n"
+        f"log-likelihood of held-out people: {gain:+.3f} nats a frame over each AU and frame by "
+        f"itself ({low:+.3f} to {high:+.3f}); evidence weakened to {found.temper:g}\n"
+        f"{args.out}"
+    )
+    return 0
+
+
+def _read(args: argparse.Namespace, names: Sequence[str], kind: str | None = None) -> AUTable:
     from aurel.tables import AUTable
 
     paths: list[Path] = []
-    for name in args.tables:
+    for name in names:
         path = Path(name)
         if not path.exists():
             raise FileNotFoundError(2, "No such file or folder", name)
@@ -115,9 +164,9 @@ def _read(args: argparse.Namespace) -> AUTable:
     return AUTable.read(
         paths,
         tool=args.tool,
-        au_kind=args.kind,
+        au_kind=kind or args.kind,
         min_confidence=args.min_confidence,
-        threshold=args.threshold,
+        threshold=args.threshold if kind is None else None,
         person=args.group,
         condition=args.condition,
         fps=args.fps,

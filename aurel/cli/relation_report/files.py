@@ -37,7 +37,7 @@ def write_files(found: Relations, folder: Path) -> None:
     aus = found.table.aus
     pairs = list(combinations(range(len(aus)), 2))
     directed = list(permutations(range(len(aus)), 2))
-    _write(
+    write_csv(
         folder / "files.csv",
         ("file", "tool", "kind", "threshold", "rows", "failed", "low_confidence", "no_face")
         + ("notes",),
@@ -48,13 +48,13 @@ def write_files(found: Relations, folder: Path) -> None:
         ),
     )
     rates = found.rates
-    _write(
+    write_csv(
         folder / "rates.csv",
         ("au", "name", "rate", "low", "high"),
         zip(aus.names, aus.titles, rates.value, rates.low, rates.high, strict=True),
     )
-    _write(folder / "pairs.csv", _PAIR_COLUMNS, (_pair(found, i, j) for i, j in pairs))
-    _write(
+    write_csv(folder / "pairs.csv", _PAIR_COLUMNS, (_pair(found, i, j) for i, j in pairs))
+    write_csv(
         folder / "patterns.csv",
         ("aus", "observed", "expected", *_columns("ratio")),
         (
@@ -65,7 +65,7 @@ def write_files(found: Relations, folder: Path) -> None:
     )
     if found.timing is not None:
         timing = found.timing
-        _write(
+        write_csv(
             folder / "lagged.csv",
             (
                 "au",
@@ -83,7 +83,7 @@ def write_files(found: Relations, folder: Path) -> None:
                 for i, j in directed
             ),
         )
-        _write(
+        write_csv(
             folder / "starts.csv",
             ("au", "other_au", "pairs_of_starts", "mean_delay", *_columns("share_first")),
             (
@@ -121,7 +121,7 @@ def _write_comparison(
     label = "".join(c if c.isalnum() else "_" for c in f"{first}_{second}")
     columns = (f"in {first}", f"in {second}", *_columns("difference"))
     rates, phi = comparison.rates, comparison.phi
-    _write(
+    write_csv(
         folder / f"compare_{label}_rates.csv",
         ("au", *columns),
         (
@@ -129,7 +129,7 @@ def _write_comparison(
             for au, name in enumerate(names)
         ),
     )
-    _write(
+    write_csv(
         folder / f"compare_{label}_pairs.csv",
         ("au", "other_au", *columns),
         (
@@ -162,7 +162,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if not isinstance(v, float) or math.isfinite(v)}
 
 
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file; numbers with six digits, nothing where there is no number."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
