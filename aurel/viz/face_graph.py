@@ -56,8 +56,7 @@ def draw_face_graph(
 
     Args:
         adjacency: (N, N) array or tensor; row i holds the weights with which i listens to others.
-            Negative weights are drawn in orange. NaN is no edge; a node without any other weight,
-            such as an AU that never occurs, is drawn hollow.
+            Negative ones are orange. NaN is no edge; a node with nothing else is drawn hollow.
         names: N names such as "AU12" or "AU12L".
         path: .png, .pdf or .svg.
         title: a line above the picture.
@@ -71,40 +70,39 @@ def draw_face_graph(
     weights = square_matrix(adjacency, names)
     certain = None if opacity is None else square_matrix(opacity, names)
     directed = not is_symmetric(weights)
-    unknown = (np.isnan(weights) | np.eye(len(names), dtype=bool)).all(1)
-    unknown &= len(names) > 1
-    weights = np.nan_to_num(weights, nan=0.0)
+    unknown = _without_weights(weights)
+    weights = np.nan_to_num(weights)
     edges, total = strongest_edges(weights, min(_EDGES_A_NODE * len(names), _MOST_EDGES))
     figure = new_figure(7.2, 8.2, layout=None)
     axes = figure.add_axes((0.02, 0.09, 0.96, 0.85))
     aus = _as_aus(names)
     if aus is None:
-        places, colors = _circle(len(names)), [SKY] * len(names)
-        axes.set_aspect("equal")
-        axes.axis("off")
-        axes.margins(0.12)
+        places, colors = _on_circle(axes, len(names)), [SKY] * len(names)
     else:
         draw_face(axes)
         places = _on_face(axes, aus)
         colors = [_REGION_COLORS[region] for region in aus.regions()]
     for i, j, size in edges:
         strength = _strength(size, edges)
-        darkness = strength if certain is None else float(certain[i, j])
-        _draw_edge(axes, places, weights, i, j, strength, darkness, directed)
-    for name, points, color, hollow in zip(names, places, colors, unknown, strict=True):
+        dark = strength if certain is None else float(certain[i, j])
+        _draw_edge(axes, places, weights, i, j, strength, dark, directed)
+    labels = [name if aus is None else name.removeprefix("AU") for name in names]
+    for label, points, color, hollow in zip(labels, places, colors, unknown, strict=True):
         for x, y in points:
-            label = name if aus is None else name.removeprefix("AU")
             _draw_node(axes, x, y, label, None if hollow else color)
-    notes = {
-        "an arrowhead points at the target": directed and bool(edges),
-        "fainter: less certain": opacity is not None and bool(edges),
-        "dashed: without any known weight": bool(unknown.any()),
-    }
-    caption = [text for text, applies in notes.items() if applies]
+    caption = ["an arrowhead points at the target"] * (directed and len(edges) > 0)
+    caption += ["fainter: less certain"] * (certain is not None and len(edges) > 0)
+    caption += ["dashed: without any known weight"] * bool(unknown.any())
     _draw_legend(figure, aus is not None, edges, total, weight, caption, certain is None)
     if title:
         figure.text(0.5, 0.97, title, ha="center", va="center", color=INK, fontsize=13)
     save_figure(figure, path)
+
+
+def _without_weights(weights: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which nodes have NaN to all others."""
+    unknown = np.asarray((np.isnan(weights) | np.eye(len(weights), dtype=bool)).all(1))
+    return unknown & (len(weights) > 1)
 
 
 def strongest_edges(
@@ -142,7 +140,10 @@ def _as_aus(names: Sequence[str]) -> AUSet | None:
         return None
 
 
-def _circle(count: int) -> list[list[Point]]:
+def _on_circle(axes: Axes, count: int) -> list[list[Point]]:
+    axes.set_aspect("equal")
+    axes.axis("off")
+    axes.margins(0.12)
     turns = 2 * np.pi * np.arange(count) / max(count, 1)
     return [[(float(np.sin(turn)), float(np.cos(turn)))] for turn in turns]
 
