@@ -117,7 +117,7 @@ def compare(
 
 def _counts(table: AUTable, units: Units, condition: str) -> Counts:
     labels = np.where((table.condition == condition)[:, None], table.labels, np.int8(-1))
-    return count_pairs(labels, labels, units.starts, units.stops)
+    return count_pairs(labels, labels, *units.ranges)
 
 
 def _people_seen(table: AUTable, condition: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -157,9 +158,8 @@ def find_relations(
 ) -> Relations:
     """Return the relations between the AUs of a table, with intervals and q-values.
 
-    People are resampled, or blocks of time where there are fewer than six people. A pair is tested
-    where at least five effective frames show both AUs or would by chance; elsewhere p and q are
-    NaN. An AU that never varies has NaN everywhere.
+    People are resampled; of fewer than six, blocks of time. A pair is tested where at least five
+    effective frames show both AUs or would by chance; else p and q are NaN.
 
     Args:
         table: from `AUTable.read`.
@@ -167,7 +167,7 @@ def find_relations(
         resamples: number of resamples, 200 at most for couplings; ten times as many permutations.
         seed: of the random numbers.
         lag: seconds, for relations in time.
-        patterns: combinations of AUs to count.
+        patterns: combinations of AUs.
 
     Raises:
         ValueError: no known label, or an argument out of its range.
@@ -175,23 +175,18 @@ def find_relations(
     _check(table, level, resamples, lag)
     units = resampling_units(table)
     weights = resample_weights(units, resamples, seed)
-    counts = count_pairs(table.labels, table.labels, units.starts, units.stops)
+    counts = count_pairs(table.labels, table.labels, *units.ranges)
     samples = counts.weighted(weights)
-    rows = whole(table)
-    total = count_pairs(table.labels, table.labels, rows.starts, rows.stops).total()
+    total = count_pairs(table.labels, table.labels, *whole(table).ranges).total()
 
-    def interval(statistic: Numbers, sampled: Numbers, **options: object) -> Estimate:
-        return estimate(statistic, sampled, units, level=level, **options)  # type: ignore[arg-type]
-
+    interval = partial(estimate, units=units, level=level)
     correlation = interval(phi(total), phi(samples), scale="atanh")
-    with np.errstate(all="ignore"):
-        effective = np.minimum(phi_variance(total) / correlation.error**2, total.known)
+    effective = _effective(total, correlation)
     tested = _tested_pairs(total, effective)
     ridge = 1 / (PRIOR**2 * max(median_of_pairs(effective), MIN_BLOCKS))
     fields, couplings, complete = _couplings(table, units, weights, level, ridge)
-    own = patterns_in(table.aus, patterns)
+    own = tuple(patterns_in(table.aus, patterns))
     shares, ratio = _patterns(table, units, weights, own, level)
-    conditions = [name for name in np.unique(table.condition).tolist() if name]
     return Relations(
         table=table,
         units=units,
@@ -206,14 +201,11 @@ def find_relations(
         couplings=_controlled(couplings, tested),
         complete=complete,
         effective=effective,
-        patterns=tuple(own),
+        patterns=own,
         pattern_ratio=ratio,
         pattern_shares=shares,
         timing=_timing(table, units, weights, tested, lag, level, seed),
-        comparisons=tuple(
-            compare(table, units, a, b, resamples=resamples, seed=seed, level=level)
-            for a, b in combinations(conditions, 2)
-        ),
+        comparisons=_comparisons(table, units, resamples, seed, level),
     )
 
 
@@ -236,6 +228,11 @@ def _check(table: AUTable, level: float, resamples: int, lag: float) -> None:
         raise ValueError(f"resamples must be at least 20, got {resamples}")
     if not lag > 0:
         raise ValueError(f"lag must be positive, got {lag}")
+
+
+def _effective(counts: Counts, correlation: Estimate) -> Numbers:
+    with np.errstate(all="ignore"):
+        return np.minimum(phi_variance(counts) / correlation.error**2, counts.known)
 
 
 def _tested_pairs(counts: Counts, effective: Numbers) -> NDArray[np.bool_]:
@@ -262,7 +259,7 @@ def _couplings(
     model = PairwiseModel.of(states, counts.astype(np.float64), ridge)
     parameters = model.fit(counts.astype(np.float64))
     fields, couplings = model.expanded(parameters)
-    by_unit = count_states(row_state, len(states), units.starts, units.stops)
+    by_unit = count_states(row_state, len(states), *units.ranges)
     model = model.started_at(parameters)
     samples = []
     for weight in weights[:COUPLING_RESAMPLES]:
@@ -274,6 +271,16 @@ def _couplings(
     return fields, estimate(couplings, np.stack(samples), units, level=level), int(counts.sum())
 
 
+def _comparisons(
+    table: AUTable, units: Units, resamples: int, seed: int, level: float
+) -> tuple[Comparison, ...]:
+    conditions = [name for name in np.unique(table.condition).tolist() if name]
+    return tuple(
+        compare(table, units, first, second, resamples=resamples, seed=seed, level=level)
+        for first, second in combinations(conditions, 2)
+    )
+
+
 def _patterns(
     table: AUTable,
     units: Units,
@@ -282,9 +289,8 @@ def _patterns(
     level: float,
 ) -> tuple[Numbers, Tested]:
     """Return observed and expected shares (P, 2), and their ratio."""
-    counts = pattern_counts(table.labels, patterns, units.starts, units.stops)
-    rows = whole(table)
-    total = pattern_counts(table.labels, patterns, rows.starts, rows.stops)[0]
+    counts = pattern_counts(table.labels, patterns, *units.ranges)
+    total = pattern_counts(table.labels, patterns, *whole(table).ranges)[0]
     summed = weighted(counts, weights)
     observed, expected = pattern_shares(total, patterns)
     with np.errstate(all="ignore"):

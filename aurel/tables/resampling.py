@@ -57,6 +57,11 @@ class Units:
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def ranges(self) -> tuple[Indices, Indices]:
+        """`starts` and `stops`."""
+        return self.starts, self.stops
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -79,7 +79,7 @@ def smooth(table: AUTable, labels: AUTable, *, folds: int = 5, seed: int = 0) ->
     aus = AUSet.of(names)
     known = matched(table, labels, names)
     scores = evidence_scores(table, names)
-    labeled: NDArray[np.bool_] = (known >= 0).any(1)
+    labeled = np.asarray((known >= 0).any(1), dtype=np.bool_)
     people = sorted(set(table.person[labeled].tolist()))
     if len(people) < 2:
         raise ValueError(

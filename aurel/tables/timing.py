@@ -74,8 +74,8 @@ def lagged_counts(table: AUTable, units: Units, lag: float) -> tuple[Counts, Cou
     later_row = rows_later(table, lag)
     later = np.where(later_row[:, None] >= 0, table.labels[later_row], np.int8(-1))
     return (
-        count_pairs(table.labels, later, units.starts, units.stops),
-        count_pairs(onsets(table), later, units.starts, units.stops),
+        count_pairs(table.labels, later, *units.ranges),
+        count_pairs(onsets(table), later, *units.ranges),
     )
 
 

@@ -163,7 +163,7 @@ def test_a_table_without_any_relation_has_a_report(tmp_path: Path, cell: str) ->
     [
         (["missing.csv"], "missing.csv"),
         (["empty"], "empty: no .csv, .tsv"),
-        (["smooth"], "write ./smooth"),
+        (["smooth"], "smooth must have TABLE and --labels FILE"),
         (["a.csv", "--patterns", "6"], "--patterns must be AUs joined by +"),
         (["a.csv", "--patterns", "six+12"], "got 'six+12'"),
         (["a.csv", "--kind", "loud"], "au_kind must be auto"),

@@ -33,12 +33,8 @@ def study(persistence: float, noise: float = 2.0, seed: int = 0) -> tuple[AUTabl
             labels.append(present)
             logits = 2 * (2 * present - 1) + noise * rng.normal(size=3)
             values.append(1 / (1 + np.exp(-logits)))
-    table = {
-        f"AU{n:02d}": list(column) for n, column in zip(AUS, np.transpose(values), strict=True)
-    }
-    truth = {
-        f"AU{n:02d}": list(column) for n, column in zip(AUS, np.transpose(labels), strict=True)
-    }
+    table = {f"AU{au:02d}": [row[i] for row in values] for i, au in enumerate(AUS)}
+    truth = {f"AU{au:02d}": [row[i] for row in labels] for i, au in enumerate(AUS)}
     return (
         AUTable.from_frame(scores | table, au_kind="probability"),
         AUTable.from_frame(scores | truth, au_kind="presence"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from aurel.files import atomic_path
 from aurel.tables.comparison import Comparison, Difference
-from aurel.tables.relations import Relations, Tested
+from aurel.tables.relations import Relations, Tested, Timing
 
 try:
     import networkx
@@ -36,7 +36,6 @@ def write_files(found: Relations, folder: Path) -> None:
     """Write the CSV files and the GraphML file of a report into a folder."""
     aus = found.table.aus
     pairs = list(combinations(range(len(aus)), 2))
-    directed = list(permutations(range(len(aus)), 2))
     write_csv(
         folder / "files.csv",
         ("file", "tool", "kind", "threshold", "rows", "failed", "low_confidence", "no_face")
@@ -64,34 +63,7 @@ def write_files(found: Relations, folder: Path) -> None:
         ),
     )
     if found.timing is not None:
-        timing = found.timing
-        write_csv(
-            folder / "lagged.csv",
-            (
-                "au",
-                "later_au",
-                "lag",
-                *_columns("phi"),
-                *_columns("lead"),
-                *_columns("after_start"),
-            ),
-            (
-                (aus.names[i], aus.names[j], timing.lag)
-                + _tested(timing.phi, i, j)
-                + _tested(timing.lead, i, j)
-                + _tested(timing.after_onset, i, j)
-                for i, j in directed
-            ),
-        )
-        write_csv(
-            folder / "starts.csv",
-            ("au", "other_au", "pairs_of_starts", "mean_delay", *_columns("share_first")),
-            (
-                (aus.names[i], aus.names[j], timing.starts[i, j], timing.delay[i, j])
-                + _tested(timing.first, i, j)
-                for i, j in pairs
-            ),
-        )
+        _write_timing(found.timing, aus.names, folder)
     for comparison in found.comparisons:
         _write_comparison(comparison, aus.names, pairs, folder)
     write_graph(found, folder / "relations.graphml")
@@ -112,6 +84,36 @@ def _pair(found: Relations, i: int, j: int) -> tuple[Any, ...]:
 def _tested(found: Tested | Difference, *place: int) -> tuple[float, ...]:
     own = found.estimate
     return tuple(float(part[place]) for part in (own.value, own.low, own.high, own.p, found.q))
+
+
+def _write_timing(timing: Timing, names: Sequence[str], folder: Path) -> None:
+    write_csv(
+        folder / "lagged.csv",
+        (
+            "au",
+            "later_au",
+            "lag",
+            *_columns("phi"),
+            *_columns("lead"),
+            *_columns("after_start"),
+        ),
+        (
+            (names[i], names[j], timing.lag)
+            + _tested(timing.phi, i, j)
+            + _tested(timing.lead, i, j)
+            + _tested(timing.after_onset, i, j)
+            for i, j in permutations(range(len(names)), 2)
+        ),
+    )
+    write_csv(
+        folder / "starts.csv",
+        ("au", "other_au", "pairs_of_starts", "mean_delay", *_columns("share_first")),
+        (
+            (names[i], names[j], timing.starts[i, j], timing.delay[i, j])
+            + _tested(timing.first, i, j)
+            for i, j in combinations(range(len(names)), 2)
+        ),
+    )
 
 
 def _write_comparison(

@@ -8,11 +8,22 @@ from aurel.cli.relation_report.document import Block, Bullets, Heading
 from aurel.cli.relation_report.words import number, percent
 from aurel.tables.couplings import EXACT_UP_TO
 from aurel.tables.relations import COUPLING_RESAMPLES, FEWEST_TOGETHER, PRIOR, Relations
-from aurel.tables.resampling import MIN_PEOPLE
+from aurel.tables.resampling import MIN_PEOPLE, Units
 
 
 def limits(found: Relations) -> list[Block]:
     """Return the sections on the method and its limits, and on the files."""
+    return [
+        Heading("How the numbers were made"),
+        Bullets(_method(found)),
+        Heading("What they do not say"),
+        Bullets(_cautions(found.units)),
+        Heading("Files beside this report"),
+        Bullets(_files(found)),
+    ]
+
+
+def _method(found: Relations) -> list[str]:
     units = found.units
     people = len(np.unique(found.table.person))
     if units.block:
@@ -47,6 +58,10 @@ def limits(found: Relations) -> list[Block]:
             "Conditions: p-values of permutations. Conditions that differ in more than the task, "
             "such as in their order, differ by that, too. q counts the tests of one comparison."
         )
+    return method
+
+
+def _cautions(units: Units) -> list[str]:
     cautions = [
         "A tool that recognizes AUs makes errors that are related themselves: it may see AU06 "
         "because it sees AU12. Relations in a table are those of faces and of the tool together.",
@@ -69,6 +84,10 @@ def limits(found: Relations) -> list[Block]:
             f"{units.sample_size} independent blocks of time are few: intervals and q-values are "
             "themselves uncertain. Longer recordings or more people would help most.",
         )
+    return cautions
+
+
+def _files(found: Relations) -> list[str]:
     files = [
         "files.csv: what was read and left out; rates.csv: each AU; pairs.csv: each pair",
         "patterns.csv: combinations",
@@ -78,12 +97,4 @@ def limits(found: Relations) -> list[Block]:
         files.insert(2, "lagged.csv, starts.csv: relations in time")
     if found.comparisons:
         files.insert(2, "compare_*.csv: conditions")
-    level = percent(found.level)
-    return [
-        Heading("How the numbers were made"),
-        Bullets(method),
-        Heading("What they do not say"),
-        Bullets(cautions),
-        Heading("Files beside this report"),
-        Bullets([*files, f"low and high in the files are the bounds of {level} intervals"]),
-    ]
+    return [*files, f"low and high in the files are the bounds of {percent(found.level)} intervals"]
