@@ -1,4 +1,4 @@
-"""`aurel demo`: AUs that are covered, with and without relations, on the embedded faces."""
+"""`aurel demo`: AUs that are covered, with and without relations, on the synthetic faces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ two CPU cores.
 def add_parser(subparsers: Any) -> None:
     """Add the parser of `aurel demo`."""
     parser = subparsers.add_parser(
-        "demo", help="train and compare on the embedded faces, in minutes", description=_ABOUT
+        "demo", help="train and compare on the synthetic faces, in minutes", description=_ABOUT
     )
     parser.add_argument("--out", type=Path, help="folder for the results (demo, demo_2, ...)")
     parser.add_argument("--seed", type=int, default=0, help="of the faces (0)")

@@ -96,7 +96,7 @@ class ListTriplets(TripletDataset):
 
 
 class SyntheticTriplets(TripletDataset):
-    r"""Triplets of embedded faces; faces of similar AU intensities are the similar ones.
+    r"""Triplets of synthetic faces; faces of similar AU intensities are the similar ones.
 
     For each face, eight pairs of other faces are sampled. Of these eight triplets one is kept, that
     with the largest

@@ -1,4 +1,4 @@
-"""The mean face of the embedded faces."""
+"""The mean face of the synthetic faces."""
 
 MEAN_FACE_49: tuple[tuple[float, float], ...] = (
     (0.293, 0.326), (0.327, 0.309), (0.361, 0.303), (0.396, 0.308), (0.43, 0.324),

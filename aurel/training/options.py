@@ -36,7 +36,7 @@ class DataOptions:
 
     Args:
         dataset: a registered name (`aurel.data.list_datasets`), such as BP4D, DISFA or synthetic
-            for the embedded faces; or the prefix of your own list files, with `aus`.
+            for the synthetic faces; or the prefix of your own list files, with `aus`.
         root: folder of the data set.
         fold: number in the names of the list files; none for names without a number.
         lists: folder of the list files; by default root/list, or root.
@@ -62,7 +62,7 @@ class DataOptions:
         validation: share of the training subjects that is held out to choose the best epoch.
         select_on: "test" chooses the best epoch on the test fold, as published protocols do.
         class_weights: from the training "labels", from the published "file", or "none".
-        synthetic: options of the embedded faces.
+        synthetic: options of the synthetic faces.
     """
 
     dataset: str = "BP4D"

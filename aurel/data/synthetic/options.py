@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class SyntheticOptions:
-    """Options of the embedded faces, see `aurel.data.synthetic.dataset`.
+    """Options of the synthetic faces, see `aurel.data.synthetic.dataset`.
 
     Args:
         subjects: number of people; fold f of 1 to 3 tests every third of them.
