@@ -7,7 +7,7 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurel.cli.errors import BAD_INPUT, one_line, report
 
@@ -33,6 +33,10 @@ The command writes
   OUT.csv          all weights as numbers: row i, column j is the edge from AU j to AU i
   OUT.graphml      the graph for other programs: an edge from j to i if AU i receives from AU j
 
+Of several checkpoints of a model, the mean of their graphs is written, and the correlation of their
+weights is printed: a graph that another seed does not repeat is chance. The less the checkpoints
+agree on an edge, the fainter is its line.
+
 The meaning of a weight depends on the model: how often j is one of the neighbors of i (k-nearest-
 neighbor graphs), the mean attention of i to j, or the mean gate on the edge from j to i (learned
 edges; they sum to 1 over j). If the nodes are regions of the face, the weight between two AUs is
@@ -48,7 +52,14 @@ def add_parser(subparsers: Any) -> None:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--checkpoint", required=True, type=Path, help="checkpoint of the model")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of the model; of several, such as of other seeds, the mean is drawn",
+    )
     parser.add_argument("--out", required=True, type=Path, help="picture: .png, .pdf or .svg")
     faces = parser.add_mutually_exclusive_group()
     faces.add_argument(
@@ -82,19 +93,61 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write pictures and data of a model's graph; return 2 if a photograph cannot be read."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from aurel.cli.checkpoints import load_image_model
-    from aurel.cli.predict import make_predictor
+    import torch
+
     from aurel.viz.adjacency import draw_adjacency
     from aurel.viz.face_graph import draw_face_graph
-    from aurel.viz.mean_graph import au_adjacency, mean_graphs
 
     if args.out.suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"--out must end in .png, .pdf or .svg, got {args.out}")
     if args.rest and args.config is None:
         raise ValueError(f"unrecognized arguments without --config: {' '.join(args.rest)}")
-    loaded = load_image_model(args.checkpoint)
-    predictor = make_predictor(args, loaded, threshold=0.5)
     unread: list[Path] = []
+    found = [_graph_of(path, args, unread) for path in args.checkpoint]
+    aus, number = found[0].aus, found[0].number
+    for path, other in zip(args.checkpoint, found, strict=True):
+        if (other.aus, other.number) != (aus, number):
+            raise ValueError(
+                f"--checkpoint must name checkpoints of one model and its AUs, got {path} with "
+                f"{other.number} of {', '.join(other.aus.names)}"
+            )
+    weights = torch.stack([graph.adjacency for graph in found])
+    adjacency = weights.mean(0)
+    title = f"{args.checkpoint[0].name}: {number}"
+    opacity = None
+    if len(found) > 1:
+        title = f"Mean of {len(found)} checkpoints: {number}"
+        opacity = adjacency.abs() / (adjacency.abs() + weights.std(0)).clamp_min(1e-12)
+    matrix_path = args.out.with_stem(f"{args.out.stem}_matrix")
+    draw_face_graph(adjacency, aus.names, args.out, title=title, opacity=opacity)
+    draw_adjacency(adjacency, aus.names, matrix_path, title=title)
+    write_csv(adjacency, aus, args.out.with_suffix(".csv"))
+    write_graphml(adjacency, aus, args.out.with_suffix(".graphml"))
+    print(f"{number}: {args.out}, {matrix_path.name}, .csv, .graphml")
+    if len(found) > 1:
+        between = agreement(weights)
+        print(
+            f"correlation of the weights of two checkpoints: mean {sum(between) / len(between):.2f}"
+            f", {min(between):.2f} to {max(between):.2f}"
+        )
+    return BAD_INPUT if unread else 0
+
+
+class _Found(NamedTuple):
+    """The mean graph of a checkpoint at the level of AUs, and the words for which of them it is."""
+
+    adjacency: Tensor
+    aus: AUSet
+    number: str
+
+
+def _graph_of(path: Path, args: argparse.Namespace, unread: list[Path]) -> _Found:
+    from aurel.cli.checkpoints import load_image_model
+    from aurel.cli.predict import make_predictor
+    from aurel.viz.mean_graph import au_adjacency, mean_graphs
+
+    loaded = load_image_model(path)
+    predictor = make_predictor(args, loaded, threshold=0.5)
     if args.config is not None:
         batches = _test_images(args, loaded)
     elif args.data == SYNTHETIC:
@@ -105,17 +158,19 @@ def run(args: argparse.Namespace) -> int:
     if not -len(graphs) <= args.layer < len(graphs):
         raise ValueError(f"--layer must be in {-len(graphs)}..{len(graphs) - 1}, got {args.layer}")
     adjacency, aus = au_adjacency(loaded.model, graphs[args.layer])
+    number = f"graph {args.layer % len(graphs)} (of 0 to {len(graphs) - 1})"
+    return _Found(adjacency.float(), aus, number)
 
-    layer = args.layer % len(graphs)
-    number = f"graph {layer} (of 0 to {len(graphs) - 1})"
-    title = f"{args.checkpoint.name}: {number}"
-    matrix_path = args.out.with_stem(f"{args.out.stem}_matrix")
-    draw_face_graph(adjacency, aus.names, args.out, title=title)
-    draw_adjacency(adjacency, aus.names, matrix_path, title=title)
-    write_csv(adjacency, aus, args.out.with_suffix(".csv"))
-    write_graphml(adjacency, aus, args.out.with_suffix(".graphml"))
-    print(f"{number}: {args.out}, {matrix_path.name}, .csv, .graphml")
-    return BAD_INPUT if unread else 0
+
+def agreement(weights: Tensor) -> list[float]:
+    """Return the correlations of the off-diagonal weights of each two graphs, (R, N, N)."""
+    import torch
+
+    pairs = ~torch.eye(weights.shape[1], dtype=torch.bool)
+    between = torch.corrcoef(weights[:, pairs]).nan_to_num(nan=0.0)
+    rows, columns = torch.triu_indices(len(weights), len(weights), 1)
+    found: list[float] = between[rows, columns].tolist()
+    return found
 
 
 def _synthetic(args: argparse.Namespace, loaded: ImageModel[AUModel]) -> Iterator[Tensor]:

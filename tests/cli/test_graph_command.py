@@ -21,8 +21,11 @@ pytest.importorskip("rich")
 
 from aurel.cli import checkpoints, graph
 from aurel.cli.errors import guarded
+from aurel.cli.graph import agreement
+from aurel.cli.main import main
 from aurel.facs import AUSet, au_center_rules
 from aurel.graph import RelationGraph
+from aurel.models import create_model, save_model
 from aurel.output import AUOutput
 
 Call = Callable[..., int]
@@ -95,6 +98,36 @@ def test_everything_is_written_and_agrees(tmp_path: Path, call: Call, model: Rel
     assert read["AU02"]["AU01"]["weight"] == 1.0
     for name in ("g.png", "g_matrix.png"):
         assert min(Image.open(tmp_path / name).size) > 500
+
+
+def test_of_several_checkpoints_the_mean_is_written_and_their_agreement_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = create_model("au_windows", relation_head="pairwise")
+        with torch.no_grad():
+            model.relation_head.inference.couplings.fill_(1.0).add_(0.1 * seed)
+            model.relation_head.inference.couplings[0, 1] = 4.0
+        save_model(model, tmp_path / f"{seed}.pt")
+    files = [str(tmp_path / f"{seed}.pt") for seed in range(3)]
+    out = tmp_path / "mean.png"
+    command = ["graph", "--checkpoint", *files, "--out", str(out), "--samples", "2"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "graph 0 (of 0 to 0)" in said and "two checkpoints: mean 1.00, 1.00 to 1.00" in said
+    _, _, values = matrix(tmp_path / "mean.csv")
+    assert values[5, 7] == pytest.approx(1.1, abs=1e-3)
+    assert values[0, 1] == values[1, 0] == pytest.approx(2.55, abs=1e-3)
+    save_model(create_model("au_windows", aus="DISFA", relation_head="pairwise"), files[1])
+    assert main(command) == 2
+    assert "must name checkpoints of one model and its AUs" in capsys.readouterr().err
+
+
+def test_correlations_are_of_the_weights_between_different_nodes() -> None:
+    first = torch.tensor([[9.0, 1.0, 2.0], [3.0, 9.0, 4.0], [5.0, 6.0, 9.0]])
+    second = -first + 20 * torch.eye(3)
+    assert agreement(torch.stack([first, second, 2 * first])) == pytest.approx([-1, 1, -1])
 
 
 def test_the_last_graph_is_the_default_and_photographs_are_averaged(
