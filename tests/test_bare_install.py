@@ -132,5 +132,5 @@ def test_fit_finds_a_recipe_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert (
-        "data.root must be given: the folder of BP4D" in done.stderr
+        "data.root must be the folder of BP4D, got None" in done.stderr
     )  # because the recipe was read

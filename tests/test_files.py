@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,14 @@ def test_a_block_that_writes_nothing_fails(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Interrupts raise KeyboardInterrupt, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class InterruptsWhileSaved:
     """Sends SIGINT to this process when it is pickled."""
 
@@ -100,6 +109,7 @@ class InterruptsWhileSaved:
         return OrderedDict, ()
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_while_a_checkpoint_is_written_leaves_it_whole(tmp_path: Path) -> None:
     """The error is still a KeyboardInterrupt."""
     content = {"weight": torch.ones(3), "other": InterruptsWhileSaved(), "bias": torch.zeros(2)}
@@ -110,6 +120,7 @@ def test_an_interrupt_while_a_checkpoint_is_written_leaves_it_whole(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_an_error_in_the_block_comes_before_a_delayed_interrupt() -> None:
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as stop, delayed_interrupt():

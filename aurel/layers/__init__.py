@@ -9,8 +9,9 @@ These take no mask:
   `MultiScaleAttention`, `MultiScaleFusion`, `MultiScaleLinearAttention`, `RegionalAUFeatures`, and
   `TokenProjection` on the cells as tokens;
 - `ChainInference`, in which an AU without evidence has logits of 0; it has a mask of frames;
-- `PerAUClassifier` and `PerAUTemporalConv`, in which each AU has weights and statistics of its own
-  and depends on no other, so that the result for one that does not exist need only be ignored.
+- `PerAUClassifier`, `PerAUTemporalConv` and `PlattScaling`, in which each AU has weights and
+  statistics of its own and depends on no other, so that the result for one that does not exist need
+  only be ignored.
 
 Layers fold the weights of some submodules into cheaper computations. A submodule that is replaced
 (by an adapter, a quantized map, a parametrization) or has hooks is called instead, with the same

@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(
         (["a.pth", *OUT, "--option", "k"], "--option must be NAME=VALUE, got 'k'"),
         (
             ["a.pth", *OUT, "--option", "kk=1"],
-            "must be among backbone, channels, k, metric, ties, got 'kk'",
+            "must be among backbone, relation_head, channels, k, metric, ties, got 'kk'",
         ),
         (["a.pth", *OUT, "--aus", "12"], "aus must be one of BP4D,"),
         (["a.pth", *OUT, "--model", "sacl"], "released weights, got sacl"),

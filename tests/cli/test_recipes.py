@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aurel.cli.config import parse
-from aurel.cli.demo import WITH, demo_options
+from aurel.cli.demo_runs import EXACT, demo_options
 from aurel.cli.main import main
 from aurel.cli.recipes import FOLDER, title
 from aurel.data.registry import dataset_info
@@ -77,9 +77,12 @@ def test_the_written_options_of_a_run_are_those_of_the_run(name: str, tmp_path: 
 
 
 def test_the_demo_is_its_recipe() -> None:
-    options, _, _ = parse("fit", ["--config", str(FOLDER / "sacl_synthetic.yaml"), "--out", "d/x"])
-    demo = demo_options(WITH, Path("d"), seed=0, quick=False)
+    recipe = str(FOLDER / "au_windows_synthetic.yaml")
+    options, _, _ = parse("fit", ["--config", recipe, "--out", "d/x"])
+    demo = demo_options(EXACT, Path("d"), seed=0, faces=0, quick=False)
     demo.out = options.out
+    demo.model.options["relation"] = "none"
+    demo.model.backbone = "test_resnet"
     assert demo == options
 
 

@@ -130,7 +130,7 @@ def test_a_step_on_another_reader(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["fit", *run, "--data.class_weights", "file"]) == 2
     assert "data.class_weights must be labels or none, got file: Noise" in capsys.readouterr().err
     assert main(["fit", *run]) == 0
-    assert "8 training images of 2 people" in capsys.readouterr().out
+    assert "8 training images of 2 subjects" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"data.frames must be null for Noise"):
         read_part(Part("Noise", frames=4))
 

@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "bottlenecks": 1,
         "classifier_widths": (8, 8, 8),
     },
+    "au_windows": {"relation": "self_adjusting", "k": 3},
     "sacl": {
         "image_size": 64,
         "dims": (16, 32),

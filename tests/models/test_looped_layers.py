@@ -26,7 +26,7 @@ def looped(model: Any) -> Any:
     return looped_layers.looped(model)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", [name for name in list_models() if name != "au_windows"])
 def test_one_au_after_the_other_gives_the_same_numbers(name: str) -> None:
     model = small_model(name).train()
     other, replaced = looped(model)

@@ -49,7 +49,7 @@ def embedding(embed: bool, nodes: int) -> dict[str, Any]:
 
 
 def convolution(conv: type[nn.Module]) -> Kind:
-    def make(nodes: int, k: int, metric: str, loop: bool, embed: bool) -> nn.Module:
+    def make(nodes: int, k: int, metric: str, loop: bool, embed: bool = False) -> nn.Module:
         k = max(1, min(k, nodes if loop else nodes - 1))
         return conv(WIDTH, 12, k, metric, loop=loop, **embedding(embed, nodes))
 
@@ -58,7 +58,7 @@ def convolution(conv: type[nn.Module]) -> Kind:
 
 KINDS = {
     "TopKGraphConv": Kind(
-        lambda nodes, k, metric, ties, embed: layers.TopKGraphConv(
+        lambda nodes, k, metric, ties, embed=False: layers.TopKGraphConv(
             WIDTH, nodes, min(k, nodes), metric, ties, node_embedding=embed
         ),
         {**CHOICE, "ties": st.sampled_from(["exact", "all"]), **EMBEDDING},
@@ -68,7 +68,7 @@ KINDS = {
     "GINGraphConv": convolution(layers.GINGraphConv),
     "SAGEGraphConv": convolution(layers.SAGEGraphConv),
     "SelfAdjustingGCN": Kind(
-        lambda nodes, k, metric, conv, graph, embed: layers.SelfAdjustingGCN(
+        lambda nodes, k, metric, conv, graph, embed=False: layers.SelfAdjustingGCN(
             WIDTH,
             6,
             (8,),
@@ -87,7 +87,7 @@ KINDS = {
         },
     ),
     "CrossRegionGAT": Kind(
-        lambda nodes, heads, edges, embed: layers.CrossRegionGAT(
+        lambda nodes, heads, edges, embed=False: layers.CrossRegionGAT(
             WIDTH, REGIONS[:nodes], heads, edges, node_embedding=embed
         ),
         {
@@ -106,7 +106,7 @@ KINDS = {
         ("pair",),
     ),
     "GatedEdgeGCN": Kind(
-        lambda nodes, residual, divide, embed: layers.GatedEdgeGCN(
+        lambda nodes, residual, divide=True, embed=False: layers.GatedEdgeGCN(
             WIDTH, nodes, 1, residual, divide_messages=divide, node_embedding=embed
         ),
         {
@@ -127,7 +127,7 @@ KINDS = {
         (("node", (WIDTH,)), ("graph", (TOKENS, WIDTH))),
     ),
     "NodeTransformer": Kind(
-        lambda nodes, heads, embed: layers.NodeTransformer(
+        lambda nodes, heads, embed=False: layers.NodeTransformer(
             WIDTH, 6, 1, heads, head_dim=3, expansion=2, **embedding(embed, nodes)
         ),
         {"heads": st.sampled_from([1, 2]), **EMBEDDING},

@@ -114,7 +114,7 @@ CHOOSERS = [name for name, kind in KINDS.items() if "k" in kind.options]
 
 def choice(data: st.DataObject, name: str, metric: str) -> dict[str, Any]:
     """Return options of a layer that chooses neighbors by this metric and lists them in order."""
-    fixed = {"metric": metric, "ties": "exact", "graph": "knn"}
+    fixed = {"metric": metric, "ties": "exact", "graph": "knn", "embed": False}
     free = {key: how for key, how in KINDS[name].options.items() if key not in fixed}
     return {key: fixed[key] for key in KINDS[name].options if key in fixed} | data.draw(
         st.fixed_dictionaries(free)

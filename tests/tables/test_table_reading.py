@@ -219,7 +219,7 @@ def test_all_failed_frames_are_all_unknown(tmp_path: Path) -> None:
         ("frame,AU01_c\nx,1\n", "line 2: frame must be a number"),
         ("frame,AU01_c\n,1\n", "line 2: frame must be a number"),
         ("frame,timestamp,AU01_c\n0,soon,1\n", "line 2: timestamp must be a number"),
-        ("frame,AU03_c\n0,1\n", "column .AU03_c.: AU number 3 is unknown"),
+        ("frame,AU03_c\n0,1\n", "column .AU03_c.: number must be a facial AU"),
         (b"PK\x03\x04xxxx", "Excel"),
     ],
 )
