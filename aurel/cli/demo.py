@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
                 )
     except KeyboardInterrupt as stop:
         raise Interrupted(f"interrupted; the finished trainings are in {out}") from stop
+    outcomes.sort(key=lambda outcome: (list(VARIANTS).index(outcome.variant), outcome.seed))
     splits = splits_of(runs[0][1])
     test: Any = splits.test
     labels, visible = test.labels.numpy(), test.visible.numpy()

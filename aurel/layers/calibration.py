@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,9 @@ class PlattScaling(nn.Module):
             raise ValueError(f"logits must be (..., {self.num_aus}), got {tuple(logits.shape)}")
         scaled = logits * self.scale
         return (scaled if self.shift is None else scaled + self.shift).to(logits.dtype)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def fit(self, logits: Tensor, labels: Tensor, *, ridge: float = 1e-3) -> Self:
         r"""Set scale and shift to those of the highest likelihood of `labels`.

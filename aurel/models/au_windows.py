@@ -37,7 +37,7 @@ class AUWindowsConfig(ModelConfig):
         dropout: of the cells.
         relation: "self_adjusting" adds to each logit a correction from two graph convolutions over
             the k nearest nodes; "none" leaves it out.
-        k: neighbors of a node.
+        k: neighbors of a node, at most all nodes.
     """
 
     width_options = ("width", "side")
@@ -109,7 +109,8 @@ class AUWindows(AUModel):
         self.classifier = AUReadout(number, width, spread=0.1)
         self.relation: SelfAdjustingGCN | None = None
         if config.relation == "self_adjusting":
-            self.relation = SelfAdjustingGCN(width, width, dims=(width,), depths=(2,), k=config.k)
+            k = min(config.k, number)
+            self.relation = SelfAdjustingGCN(width, width, dims=(width,), depths=(2,), k=k)
             self.identity = nn.Parameter(torch.randn(number, width) * 0.1)
             self.correction = AUReadout(number, width, spread=0.0)
 
