@@ -89,7 +89,7 @@ def scratch_for(start, stop, search):
 
 @inner
 def search_part(part, search, scratch, neighbors):
-    """Write the neighbors of the nodes of one part; `search` is what `describe` returns."""
+    """Write the neighbors of the nodes of one part; `search` is the result of `describe`."""
     (
         x,
         y,

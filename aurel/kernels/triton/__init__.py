@@ -1,5 +1,5 @@
 """Triton kernels behind `aurel.ops`: one module a kernel family, imported on first use.
 
-Nothing here imports triton until a kernel module is imported, and no kernel module touches a
-driver until it launches.
+Triton is imported with the first kernel module, and no kernel module uses a driver before it
+launches.
 """

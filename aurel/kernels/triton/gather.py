@@ -142,7 +142,7 @@ def gather(
 
     Args:
         values: (B, M, C), contiguous.
-        neighbors: (B, N, K) int64, contiguous; what is not in 0..M-1 is an empty slot.
+        neighbors: (B, N, K) int64, contiguous; indices outside 0..M-1 are empty slots.
         reduce: "max", "mean" or "sum".
         keep_winner: return the winners, (B, N, C); they are empty otherwise.
         relative_to: (B, N, C), contiguous, subtracted from the reduction; or None.

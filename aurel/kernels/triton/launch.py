@@ -124,7 +124,7 @@ def cdiv(x: int, y: int) -> int:
 
 
 def target() -> str:
-    """Return what kernels are compiled for: "cuda" or "hip"."""
+    """Return the backend that kernels are compiled for: "cuda" or "hip"."""
     return triton.runtime.driver.active.get_current_target().backend
 
 

@@ -24,7 +24,7 @@ def forward(x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool) -> tup
 
     Args:
         x: node features, (B, M, C), float32, float16 or bfloat16.
-        neighbors: (B, N, K) int64; what is not in 0..M-1 is an empty slot.
+        neighbors: (B, N, K) int64; indices outside 0..M-1 are empty slots.
         reduce: "max", "mean" or "sum".
         keep_winner: return the nodes, (B, N, C); they are empty otherwise.
     """

@@ -20,8 +20,8 @@ def product_precision() -> str:
 def wide_products() -> bool:
     """Return whether tensor cores read matrices from shared memory: on Hopper and Blackwell.
 
-    Others hold both matrices, and what "tf32x3" makes of them, in registers, of which there are too
-    few for tiles of 64 rows and columns.
+    Others hold both matrices, and the parts that "tf32x3" splits them into, in registers, of which
+    there are too few for tiles of 64 rows and columns.
     """
     if INTERPRETED:
         return True

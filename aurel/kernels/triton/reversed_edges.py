@@ -44,7 +44,7 @@ def reversed_edges(neighbors: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
     """Return the edges of each graph, sorted by source.
 
     Args:
-        neighbors: (B, N, K) int64, contiguous; what is not in 0..M-1 is an empty slot.
+        neighbors: (B, N, K) int64, contiguous; indices outside 0..M-1 are empty slots.
         nodes: M.
 
     Returns:

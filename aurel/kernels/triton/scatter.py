@@ -88,7 +88,7 @@ def scatter(
 
     Args:
         grad: gradient of the reduction, (B, N, C).
-        neighbors: (B, N, K) int64; what is not in 0..M-1 is an empty slot.
+        neighbors: (B, N, K) int64; indices outside 0..M-1 are empty slots.
         winner: winning nodes, (B, N, C); read for "max" only.
         nodes: M.
         reduce: "max", "mean" or "sum".
