@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aurel.training.data_module import Splits
 
 _ABOUT = """\
-Train one small net on procedural faces in which AUs occur together as in BP4D: with each AU by
+Train one small net on synthetic faces in which AUs occur together as in BP4D: with each AU by
 itself, with a relation layer (SelfAdjustingGCN), and with exact inference over the AUs
 (PairwiseInference). Most faces are partly covered, and a covered AU can be predicted from the
 others alone. The table compares the three on people that none has seen. Takes a few minutes on

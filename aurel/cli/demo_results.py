@@ -23,18 +23,18 @@ from aurel.viz.prediction_sheet import draw_prediction_sheet
 Scores = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
 TITLES = {
     ALONE: "each AU by itself",
-    LAYER: "+ SelfAdjustingGCN",
-    EXACT: "+ PairwiseInference",
+    LAYER: "SelfAdjustingGCN",
+    EXACT: "PairwiseInference",
 }
 _SHOWN = 8
 
 
 def comparison(scores: Scores, seeds: int) -> Table:
     """Return a table of the AUC on covered and visible AUs of each variant."""
-    title = f"Mean AUC over the AUs of people not seen before ({seeds} trainings each)"
+    title = f"AUC over the AUs of people not seen before, {seeds} trainings each"
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("")
-    for heading in ("covered AUs", "least to most", "gain (95 % interval)", "visible AUs"):
+    for heading in ("covered", "lowest, highest", "gain, 95 % interval", "visible"):
         table.add_column(heading, justify="right")
     for variant, parts in scores.items():
         areas = parts["covered"]["auc"]
@@ -42,7 +42,7 @@ def comparison(scores: Scores, seeds: int) -> Table:
         table.add_row(
             TITLES[variant],
             f"{np.mean(areas):.3f}",
-            f"{min(areas):.3f} to {max(areas):.3f}",
+            f"{min(areas):.3f}, {max(areas):.3f}",
             gain,
             f"{np.mean(parts['visible']['auc']):.3f}",
         )
@@ -52,7 +52,7 @@ def comparison(scores: Scores, seeds: int) -> Table:
 def interval(gain: Sequence[float]) -> str:
     """Return a gain with its interval as text."""
     mean, low, high = gain
-    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"{mean:+.3f} ({low:+.3f}, {high:+.3f})"
 
 
 def reading(scores: Scores, outcomes: Sequence[Outcome], quick: bool) -> str:
@@ -62,8 +62,7 @@ def reading(scores: Scores, outcomes: Sequence[Outcome], quick: bool) -> str:
         gain = scores[variant]["covered"]["gain"]
         _, low, high = gain
         verdict = "better" if low > 0 else "worse" if high < 0 else "not clearly different"
-        name = TITLES[variant].removeprefix("+ ")
-        lines.append(f"On covered AUs, {name} is {verdict}: {interval(gain)} AUC.")
+        lines.append(f"On covered AUs, {TITLES[variant]} is {verdict}: {interval(gain)} AUC.")
     true, learned = _couplings(outcomes)
     pairs = np.triu_indices(len(true), 1)
     agreement = np.corrcoef(true[pairs], learned[pairs])[0, 1]
@@ -72,8 +71,8 @@ def reading(scores: Scores, outcomes: Sequence[Outcome], quick: bool) -> str:
         "labels were sampled from."
     )
     lines.append(
-        "Intervals resample the test people. The faces are procedural: no number here compares\n"
-        "with one on recordings."
+        "Intervals resample the test people. The faces are synthetic: no number here\n"
+        "compares with one on recordings."
     )
     if quick:
         lines.append("A quick run is too small to show a difference.")
@@ -116,12 +115,11 @@ def next_commands(out: Path) -> str:
     checkpoint = out / f"{EXACT}_0" / "checkpoints" / "best.ckpt"
     commands = {
         f"aurel graph --checkpoint {checkpoint} --out graph.png": "the relations of a model",
-        "aurel models": "the published models",
-        "aurel fit --config sacl_synthetic": "train one of them on these faces",
+        "aurel models": "all models",
+        "aurel fit --config sacl_synthetic": "train a published model on such faces",
         "aurel relations table.csv --out relations": "relations in a table of AUs of any tool",
     }
-    width = max(map(len, commands))
-    return "\n".join(f"  {command:<{width}}  # {about}" for command, about in commands.items())
+    return "\n".join(f"  # {about}\n  {command}" for command, about in commands.items())
 
 
 def _couplings(outcomes: Sequence[Outcome]) -> tuple[Any, Any]:
