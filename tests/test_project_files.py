@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from itertools import chain
@@ -111,3 +112,16 @@ def test_commits_are_checked_by_ruff() -> None:
     hooks = [hook["id"] for repo in read_yaml(ROOT / ".pre-commit-config.yaml")["repos"]
              for hook in repo["hooks"]]  # fmt: skip
     assert {"ruff-check", "ruff-format"} <= set(hooks)
+
+
+def test_files_and_functions_of_the_package_are_short() -> None:
+    """At most 350 lines a file and 60 a function, as the style says."""
+    long = []
+    for path in sorted((ROOT / "aurel").rglob("*.py")):
+        text = path.read_text()
+        if len(text.splitlines()) > 350:
+            long.append(path.name)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:  # type: ignore[operator]
+                long.append(f"{path.name}: {node.name}")
+    assert long == []

@@ -84,8 +84,7 @@ def edge_update(
         u_{ij} = p_{ij} + t_i + s_j
 
     with given statistics, or the mean and the (biased) variance of :math:`u_{ij}` over images and
-    channels, through which gradients then flow. Float32 at least inside. Nothing but the inputs
-    and the statistics is kept for the backward pass.
+    channels, through which gradients then flow. Float32 at least inside.
 
     Args:
         edges: :math:`e`, (B, N, N, C), the target i before the source j.
@@ -96,9 +95,8 @@ def edge_update(
         bias: :math:`\beta`, (N, N).
         statistics: :math:`\mu` and :math:`\sigma^2`, (N, N) each, constants; None for those of
             this batch.
-        eps: :math:`\epsilon`.
-        mask: (B, N) bool, True where the node exists; absent pairs do not count in the statistics
-            and get zeros, whatever is stored there.
+        eps: :math:`\epsilon`, 0 or more.
+        mask: (B, N) bool, True where the node exists; absent pairs get zeros and count in no sum.
         backend: see `aurel.use_backend`.
 
     Returns:
@@ -106,15 +104,12 @@ def edge_update(
         :math:`\sigma^2`, (N, N), without a gradient; zero for a pair that no image has.
 
     Raises:
-        ValueError: an argument has the wrong shape, dtype or value.
-        TypeError: an argument has the wrong type.
+        ValueError, TypeError: an argument has the wrong shape, dtype, value or type.
 
-    Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU), with the normalization over
-    :math:`N^2` channels of their code.
+    Source: Luo et al., IJCAI 2022 (ME-GraphAU), section 3.2; the N^2 channels are in their code.
     """
     _check_arguments(edges, projected, target, source, weight, bias, statistics)
-    check_mask(mask, target)
-    check_number("eps", eps)
+    _check_options(target, mask, eps)
     mean, var = (None, None) if statistics is None else statistics
     projected, target, source = promote(projected, target, source)
     edges = edges.to(torch.promote_types(edges.dtype, projected.dtype))
@@ -122,15 +117,19 @@ def edge_update(
     weight, bias = weight.to(wide), bias.to(wide)
     if mean is not None and var is not None:
         mean, var = mean.detach().to(wide), var.detach().to(wide)
-    impl = resolve_backend(
-        "edge_update", backend, (edges, projected), lambda: gate_obstacle(edges.shape[1])
-    )
+    nodes = edges.shape[1]
+    impl = resolve_backend("edge_update", backend, (edges, projected), lambda: gate_obstacle(nodes))
     out, batch_mean, batch_var = _edge_update(
         edges, projected, target, source, weight, bias, mean, var, mask, float(eps), impl
     )
-    if mean is None or var is None:
-        return out, batch_mean, batch_var
-    return out, mean, var
+    return (out, batch_mean, batch_var) if mean is None or var is None else (out, mean, var)
+
+
+def _check_options(target: Tensor, mask: Tensor | None, eps: float) -> None:
+    check_mask(mask, target)
+    check_number("eps", eps)
+    if not eps >= 0:
+        raise ValueError(f"eps must be 0 or more, got {eps}")
 
 
 def _check_arguments(

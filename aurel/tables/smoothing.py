@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -86,28 +87,16 @@ def smooth(table: AUTable, labels: AUTable, *, folds: int = 5, seed: int = 0) ->
             "labels must be of at least 2 people of the table, to hold some out, got "
             f"{len(people)} (matched by person, condition and frame)"
         )
+    data = _Labeled(table, scores, known, labeled)
     parts = divided(people, min(folds, len(people)), seed)
-    alone = np.zeros(len(people))
-    coupled = np.zeros((len(TEMPERS), len(people)))
-    for part in parts:
-        held = np.isin(table.person, part)
-        model = _Model.fitted(table, scores, known, np.logical_and(labeled, ~held))
-        for name in part:
-            rows = np.flatnonzero((table.person == name) & labeled)
-            index = people.index(name)
-            alone[index] = model.log_likelihood_alone(scores[rows], known[rows])
-            for number, temper in enumerate(TEMPERS):
-                coupled[number, index] = model.log_likelihood(
-                    table, scores, known, np.flatnonzero(table.person == name), temper
-                )
+    alone, coupled = _held_out(data, people, parts)
     total = coupled.sum(1)
-    chosen = [_best(total - coupled[:, _indices(part, people)].sum(1)) for part in parts]
-    held_out = np.zeros(len(people))
-    for part, number in zip(parts, chosen, strict=True):
-        own = _indices(part, people)
-        held_out[own] = coupled[number, own]
+    chosen = np.zeros(len(people), dtype=np.int64)
+    for part in parts:
+        own = [people.index(name) for name in part]
+        chosen[own] = np.argmax(total - coupled[:, own].sum(1))
     final = _Model.fitted(table, scores, known, labeled)
-    temper = TEMPERS[_best(total)]
+    temper = TEMPERS[int(np.argmax(total))]
     frames = np.array([((table.person == name) & labeled).sum() for name in people])
     return Smoothing(
         aus,
@@ -116,8 +105,37 @@ def smooth(table: AUTable, labels: AUTable, *, folds: int = 5, seed: int = 0) ->
         tuple(people),
         frames,
         alone,
-        held_out,
+        coupled[chosen, np.arange(len(people))],
     )
+
+
+class _Labeled(NamedTuple):
+    """A table, its scores (M, N), the labels of its rows, and which rows have any."""
+
+    table: AUTable
+    scores: Floats
+    known: NDArray[np.int8]
+    labeled: NDArray[np.bool_]
+
+
+def _held_out(
+    data: _Labeled, people: Sequence[str], parts: Sequence[Sequence[str]]
+) -> tuple[Floats, Floats]:
+    """Return log-likelihoods of people whose part was held out: alone (P,), coupled (K, P)."""
+    table, scores, known, labeled = data
+    alone, coupled = np.zeros(len(people)), np.zeros((len(TEMPERS), len(people)))
+    for part in parts:
+        held = np.asarray(np.isin(table.person, part), dtype=np.bool_)
+        model = _Model.fitted(table, scores, known, np.asarray(labeled & ~held))
+        for name in part:
+            index, own = people.index(name), table.person == name
+            rows = np.flatnonzero(own & labeled)
+            alone[index] = model.log_likelihood_alone(scores[rows], known[rows])
+            for number, temper in enumerate(TEMPERS):
+                coupled[number, index] = model.log_likelihood(
+                    table, scores, known, np.flatnonzero(own), temper
+                )
+    return alone, coupled
 
 
 def matched(table: AUTable, labels: AUTable, names: Sequence[str]) -> NDArray[np.int8]:
@@ -229,14 +247,6 @@ def runs(table: AUTable) -> list[NDArray[np.int64]]:
 
 def _tensor(values: Floats) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
-
-
-def _best(likelihoods: Floats) -> int:
-    return int(np.argmax(likelihoods))
-
-
-def _indices(part: Sequence[str], people: Sequence[str]) -> list[int]:
-    return [people.index(name) for name in part]
 
 
 def _some(names: NDArray[np.str_]) -> str:

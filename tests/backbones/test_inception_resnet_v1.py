@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from key_tree import expand
+from helpers.key_tree import expand
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from key_tree import expand
+from helpers.key_tree import expand
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 

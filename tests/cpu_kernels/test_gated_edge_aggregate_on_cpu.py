@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cpu_agreement import DTYPES, assert_close, assert_same_on_more_threads, strided, wide
+from helpers.cpu_agreement import DTYPES, assert_close, assert_same_on_more_threads, strided, wide
 from torch import Tensor
 
 from aurel.kernels.cpu import gated_edge_aggregate as kernels

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from cpu_agreement import assert_same_on_more_threads, thread_count
+from helpers.cpu_agreement import assert_same_on_more_threads, thread_count
 from torch import Tensor
 
 from aurel.kernels.cpu import threads

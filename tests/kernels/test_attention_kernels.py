@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agreement import check
+from helpers.agreement import check
+from helpers.plain import DEVICE, DTYPES, QUIET
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain import DEVICE, DTYPES, QUIET
 from torch import Tensor
 
 from aurel.kernels.triton import graph_attention as kernels

@@ -8,7 +8,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from plain import METRICS
+from helpers.plain import METRICS
 from torch import Tensor, nn
 
 from aurel.cuda_graphs import capture

@@ -7,10 +7,10 @@ from copy import deepcopy
 
 import pytest
 import torch
-from agreement import assert_agree, check
+from helpers.agreement import assert_agree, check
+from helpers.plain import DEVICE, DTYPES, QUIET
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain import DEVICE, DTYPES, QUIET
 from torch import Tensor
 from torch.library import opcheck
 

@@ -6,10 +6,10 @@ import functools
 
 import pytest
 import torch
-from agreement import assert_agree
+from helpers.agreement import assert_agree
+from helpers.plain import DEVICE, DTYPES, QUIET
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain import DEVICE, DTYPES, QUIET
 from torch import Tensor
 from torch.library import opcheck
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from plain import (
+from helpers.plain import (
     DEVICE,
     DTYPES,
     METRICS,
@@ -21,6 +19,8 @@ from plain import (
     cases,
     integers,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from aurel.kernels.triton import knn_graph, topk_aggregate

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from plain import (
+from helpers.plain import (
     DEVICE,
     DTYPES,
     METRICS,
@@ -16,6 +15,7 @@ from plain import (
     cases,
     integers,
 )
+from hypothesis import given, settings
 
 from aurel.kernels.triton import knn_graph
 

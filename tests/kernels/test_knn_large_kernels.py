@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.plain import DEVICE, METRICS, QUIET, Case, assert_nearest, case, cases, integers
 from hypothesis import assume, given, settings
-from plain import DEVICE, METRICS, QUIET, Case, assert_nearest, case, cases, integers
 from torch import Tensor
 
 from aurel.kernels.triton import channel_tiles, knn_candidates, knn_exact, knn_graph

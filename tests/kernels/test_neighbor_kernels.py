@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.plain import DEVICE, DTYPES, QUIET, aggregate, aggregate_backward, array, integers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain import DEVICE, DTYPES, QUIET, aggregate, aggregate_backward, array, integers
 from torch import Tensor
 
 from aurel.kernels.triton import neighbor_aggregate as kernels

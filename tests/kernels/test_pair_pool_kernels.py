@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from agreement import check
+from helpers.agreement import check
+from helpers.plain import DEVICE, DTYPES, QUIET
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain import DEVICE, DTYPES, QUIET
 from torch import Tensor
 
 from aurel.kernels.triton import pair_pool as kernels

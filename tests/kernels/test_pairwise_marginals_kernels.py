@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from agreement import check
-from plain import DEVICE, QUIET
+from helpers.agreement import check
+from helpers.plain import DEVICE, QUIET
 from torch import Tensor
 
 from aurel.kernels.triton import pairwise_marginals as kernels

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from plain import DEVICE, QUIET, integers
+from helpers.plain import DEVICE, QUIET, integers
 from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 

@@ -13,7 +13,7 @@ from aurel.layers import ChainInference
 from aurel.layers.chain_gaps import costs_over_gaps
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ops"))
-from oracle_chain import enumerate_paths  # noqa: E402
+from helpers.oracle_chain import enumerate_paths  # noqa: E402
 
 
 def random_layer(units: int = 3, seed: int = 0) -> ChainInference:

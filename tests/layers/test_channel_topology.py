@@ -8,7 +8,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
+from helpers.golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
 from torch import Tensor, nn
 
 from aurel.layers.channel_topology import ChannelTopology

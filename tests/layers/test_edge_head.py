@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 import torch
-from golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
+from helpers.golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
 from torch import Tensor, nn
 
 from aurel.layers.au_specific_features import AUSpecificFeatures

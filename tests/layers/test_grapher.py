@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
+from helpers.golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
 from torch import Tensor, nn
 
 from aurel import use_backend

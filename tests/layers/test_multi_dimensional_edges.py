@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
+from helpers.golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
 from torch import Tensor, nn
 
 from aurel.graph import RelationGraph

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
+from helpers.golden_layer import TOLERANCE, assert_buffers, assert_gradients, load
 
 from aurel.facs import RegionGroup, region_plan
 from aurel.layers.regional_au_features import RegionalAUFeatures

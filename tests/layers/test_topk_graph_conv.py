@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-import golden_layer
 import numpy as np
 import pytest
 import torch
+from helpers import golden_layer
 from torch import Tensor
 
 from aurel.layers.topk_graph_conv import TopKGraphConv

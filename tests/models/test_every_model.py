@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from small_models import SMALL, evaluate_after_one_step, small_input, small_model
+from helpers.small_models import SMALL, evaluate_after_one_step, small_input, small_model
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import small_model
+from helpers.small_models import small_model
 from torch import Tensor
 
 from aurel.data import SyntheticFaces

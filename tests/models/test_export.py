@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small_models import evaluate_after_one_step, small_input, small_model
+from helpers.small_models import evaluate_after_one_step, small_input, small_model
 
 from aurel.cli.main import main
 from aurel.models import export

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import small_input, small_model
+from helpers.small_models import small_input, small_model
 from torch import Tensor
 from torch.utils import _pytree as pytree
 

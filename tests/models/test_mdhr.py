@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from small_models import evaluate_after_one_step, small_input, small_model
+from helpers.small_models import evaluate_after_one_step, small_input, small_model
 
 from aurel.facs import AUSet, RegionGroup, region_plan
 from aurel.models.checkpoint import load_model, save_model

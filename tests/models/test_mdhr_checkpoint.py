@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from plain_mdhr import PlainMDHR
+from helpers.plain_mdhr import PlainMDHR
 from test_author_checkpoint import Released
 from torch import Tensor
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.small_models import evaluate_after_one_step, small_input, small_model
 from safetensors.torch import save_file
-from small_models import evaluate_after_one_step, small_input, small_model
 
 from aurel.facs import AUSet
 from aurel.models.checkpoint import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import evaluate_after_one_step, small_input, small_model
+from helpers.small_models import evaluate_after_one_step, small_input, small_model
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.func import functional_call

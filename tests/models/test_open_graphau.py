@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import evaluate_after_one_step, small_images, small_model
+from helpers.small_models import evaluate_after_one_step, small_images, small_model
 from test_author_checkpoint import BENCHMARKS, Released, count_parameters, histogram, numbered
 from torch import Tensor, nn
 from torch.nn import functional as F

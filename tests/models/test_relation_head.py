@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import small_input, small_model
+from helpers.small_models import small_input, small_model
 from torch import Tensor
 
 from aurel.data.synthetic import SyntheticFaces

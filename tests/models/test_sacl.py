@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import evaluate_after_one_step, small_images, small_model
+from helpers.small_models import evaluate_after_one_step, small_images, small_model
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import evaluate_after_one_step, small_images, small_model
+from helpers.small_models import evaluate_after_one_step, small_images, small_model
 from torch import Tensor, nn
 
 from aurel.facs import AUSet

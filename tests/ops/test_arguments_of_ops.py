@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from every_backend import every_backend
+from helpers.every_backend import every_backend
 from torch import Tensor
 
 from aurel import ops

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from every_backend import every_backend, every_fast_backend
+from helpers.every_backend import every_backend, every_fast_backend
+from helpers.oracle_chain import enumerate_paths
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_chain import enumerate_paths
 from torch import Tensor
 
 from aurel.ops import chain_marginals

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from every_backend import every_backend, every_fast_backend
+from helpers.every_backend import every_backend, every_fast_backend
+from helpers.oracle_chain import enumerate_paths
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_chain import enumerate_paths
 from test_chain_marginals import cost, random_chain
 
 from aurel.ops import chain_viterbi

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from operator_calls import MASK, operator_calls
+from helpers.operator_calls import MASK, operator_calls
 from torch import Tensor, nn
 
 from aurel.ops import knn_max_relative

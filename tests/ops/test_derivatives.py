@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from differentiable_ops import GRAPHS, OPS, Op, every_op
-from every_backend import NUMBA, every_backend, every_fast_backend
+from helpers.differentiable_ops import GRAPHS, OPS, Op, every_op
+from helpers.every_backend import NUMBA, every_backend, every_fast_backend
 from torch import Tensor
 from torch.autograd import forward_ad
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from differentiable_ops import OPS, Op, every_op
-from every_backend import every_fast_backend
+from helpers.differentiable_ops import OPS, Op, every_op
+from helpers.every_backend import every_fast_backend
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile

@@ -286,3 +286,6 @@ def test_messages_name_every_argument() -> None:
         edge_update(**good, statistics=(mean.long(), var))
     with pytest.raises(ValueError, match="^var must be on cpu, got meta"):
         edge_update(**good, statistics=(mean, var.to("meta")))
+    for eps in (-1e-5, float("nan")):
+        with pytest.raises(ValueError, match=f"^eps must be 0 or more, got {eps}"):
+            edge_update(**good, eps=eps)

@@ -8,9 +8,9 @@ import numpy as np
 import oracle_knn as oracle
 import pytest
 import torch
-from choosing_ops import CHOOSERS, METRICS
-from every_backend import every_backend
-from exactness import assert_nearest, mixed_lengths, share_of_clear_rows
+from helpers.choosing_ops import CHOOSERS, METRICS
+from helpers.every_backend import every_backend
+from helpers.exactness import assert_nearest, mixed_lengths, share_of_clear_rows
 from torch import Tensor
 
 from aurel import ops

@@ -7,7 +7,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
-from every_backend import every_backend
+from helpers.every_backend import every_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

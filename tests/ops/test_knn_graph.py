@@ -9,9 +9,9 @@ import numpy as np
 import oracle_knn as oracle
 import pytest
 import torch
+from helpers.strategies_knn import METRICS, Case, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies_knn import METRICS, Case, cases
 from torch import Tensor
 
 from aurel.ops.distances import pairwise_scores, pairwise_scores_reference

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from differentiable_ops import OPS, Op, every_op
-from every_backend import every_backend, every_fast_backend
+from helpers.differentiable_ops import OPS, Op, every_op
+from helpers.every_backend import every_backend, every_fast_backend
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 

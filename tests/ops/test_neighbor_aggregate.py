@@ -6,7 +6,7 @@ import numpy as np
 import oracle_knn as oracle
 import pytest
 import torch
-from every_backend import every_backend
+from helpers.every_backend import every_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from every_backend import NUMBA, every_fast_backend
-from operator_calls import OperatorCall, operator_calls
+from helpers.every_backend import NUMBA, every_fast_backend
+from helpers.operator_calls import OperatorCall, operator_calls
 from torch import Tensor
 
 from aurel.ops.decompositions import decompositions

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from every_backend import every_backend, every_fast_backend
+from helpers.every_backend import every_backend, every_fast_backend
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor

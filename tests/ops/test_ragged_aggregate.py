@@ -9,9 +9,9 @@ import numpy as np
 import oracle_knn as oracle
 import pytest
 import torch
+from helpers.strategies_ragged import RaggedCase, every_backend, needs_extensions, ragged_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies_ragged import RaggedCase, every_backend, needs_extensions, ragged_cases
 from torch import Tensor
 
 from aurel.ops.knn_max_relative import knn_max_relative

@@ -9,8 +9,8 @@ import numpy as np
 import oracle_knn as oracle
 import pytest
 import torch
-from choosing_ops import METRICS
-from every_backend import every_backend
+from helpers.choosing_ops import METRICS
+from helpers.every_backend import every_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from choosing_ops import CHOOSERS, METRICS
-from every_backend import every_backend
+from helpers.choosing_ops import CHOOSERS, METRICS
+from helpers.every_backend import every_backend
 from torch import Tensor
 
 from aurel import ops

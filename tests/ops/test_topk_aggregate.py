@@ -9,10 +9,10 @@ import numpy as np
 import oracle_knn as oracle
 import pytest
 import torch
-from every_backend import every_backend
+from helpers.every_backend import every_backend
+from helpers.strategies_knn import METRICS, Case, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies_knn import METRICS, Case, cases
 from torch import Tensor
 
 from aurel.ops.topk_aggregate import TIES, topk_aggregate, topk_aggregate_reference

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from every_backend import every_backend
+from helpers.every_backend import every_backend
 
 from aurel.ops import ragged_knn_graph, ragged_knn_max_relative
 

@@ -14,11 +14,11 @@ from typing import Any
 import graph_forms as forms
 import pytest
 import torch
-from graph_forms import Part
+from helpers.graph_forms import Part
+from helpers.node_layers import KINDS, METRICS, WIDTH, built, inputs_of, sample
+from helpers.random_layers import NODES, RandomLayer, of_nodes, random_layer, seed
 from hypothesis import given
 from hypothesis import strategies as st
-from node_layers import KINDS, METRICS, WIDTH, built, inputs_of, sample
-from random_layers import NODES, RandomLayer, of_nodes, random_layer, seed
 from torch import Tensor
 
 from aurel import layers

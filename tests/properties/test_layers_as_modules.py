@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from graph_forms import assert_close
-from layer_cases import CASES, Case, learned, made
+from helpers.graph_forms import assert_close
+from helpers.layer_cases import CASES, Case, learned, made
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrizations, prune

@@ -10,10 +10,10 @@ from typing import Any
 import graph_forms as forms
 import pytest
 import torch
+from helpers.map_layers import KINDS
+from helpers.random_layers import NODES, RandomLayer, random_layer, seed
 from hypothesis import given
 from hypothesis import strategies as st
-from map_layers import KINDS
-from random_layers import NODES, RandomLayer, random_layer, seed
 from torch import Tensor, nn
 
 from aurel import layers

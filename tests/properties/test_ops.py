@@ -9,7 +9,7 @@ from functools import partial
 import graph_forms as forms
 import pytest
 import torch
-from graph_forms import Part
+from helpers.graph_forms import Part
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor

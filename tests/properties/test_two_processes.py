@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import two_processes
-from graph_forms import assert_close
-from layer_cases import made
+from helpers.graph_forms import assert_close
+from helpers.layer_cases import made
 from two_processes import SHARES, batches
 
 RUNS = [name if mask is None else f"{name}-masked" for name, _, mask in batches()]

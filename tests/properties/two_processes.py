@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from layer_cases import CASES, made
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from helpers.layer_cases import CASES, made
 
 # Nothing but norms that masks reach: torch's own synchronize on GPUs only.
 GRAPH_NORMS = [

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny_model
 import torch
+from helpers import tiny_model
 from PIL import Image
 
 from aurel.models import registry

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-
-import tiny_model
+from pathlib import Path
 
 from aurel.training.options import (
     DataOptions,
@@ -14,6 +13,10 @@ from aurel.training.options import (
     TrainerOptions,
 )
 from aurel.training.run import fit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from helpers import tiny_model
 
 
 def run(root: str, out: str, devices: int) -> None:

@@ -171,6 +171,6 @@ WITHOUT_GRADIENT = {
     "Backend",
 }
 missing = {*ops.__all__} - WITHOUT_GRADIENT - {name.split(" ")[0] for name in OPS}
-assert not missing, f"tests/ops/differentiable_ops.py must have every op, lacks {missing}"
+assert not missing, f"tests/helpers/differentiable_ops.py must have every op, lacks {missing}"
 
 every_op = pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))

@@ -8,12 +8,12 @@ from functools import cache
 from typing import Any
 
 import torch
-from graph_forms import Part
 from hypothesis import strategies as st
-from random_layers import NODES, RandomLayer, random_layer, seed
 from torch import Tensor, nn
 
 from aurel import layers
+from helpers.graph_forms import Part
+from helpers.random_layers import NODES, RandomLayer, random_layer, seed
 
 WIDTH, TOKENS = 8, 3
 METRICS = ("l2", "l1", "cosine", "dot")

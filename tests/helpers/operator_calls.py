@@ -153,7 +153,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
         ],
     }
     missing = sorted(OPERATORS.keys() - table.keys())
-    assert not missing, f"tests/ops/operator_calls.py must call every operator, lacks {missing}"
+    assert not missing, f"tests/helpers/operator_calls.py must call every operator, lacks {missing}"
     return {name: [OperatorCall(*call) for call in calls] for name, calls in table.items()}
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
-from random_layers import NODES
 from torch import Tensor, nn
 
 from aurel import layers
 from aurel.facs import region_plan
+from helpers.random_layers import NODES
 
 Options = dict[str, st.SearchStrategy[Any]]
 

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from every_backend import NUMBA
 from hypothesis import strategies as st
 from torch import Tensor
+
+from helpers.every_backend import NUMBA
 
 NO_EXTENSIONS = find_spec("torch_cluster") is None or find_spec("torch_scatter") is None
 needs_extensions = pytest.mark.skipif(

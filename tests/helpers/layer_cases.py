@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import map_layers
-import node_layers
 import torch
-from random_layers import NODES
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from helpers import map_layers, node_layers
+from helpers.random_layers import NODES
 
 CHOICE = {"k": 2, "metric": "l2"}
 CONVOLUTION = {**CHOICE, "loop": True}
