@@ -36,6 +36,11 @@ class CrossRegionGAT(nn.Module):
     - ``"active"``: m predicted active;
     - ``"active_cross_region"``: m predicted active and of another region.
 
+    Weights depend on the features of target and source, so that a covered target can select
+    sources, as far as their features show which AU they are. In the test of
+    ``benchmarks/relations.py`` the layer closes 56 % of what exact inference gains on covered AUs
+    with all edges, and 26 % with ``"active_cross_region"``; `node_embedding` adds identities.
+
     Args:
         channels: width C of a node.
         regions: the region of each node, a number; nodes of equal number share a region.

@@ -52,6 +52,10 @@ class SelfAdjustingGCN(nn.Module):
     normalization after every linear map of a block, a hidden layer of 4d, a node among its own
     neighbors. These reproduce the parameter counts that the paper prints.
 
+    A message does not show which AU sent it, except by its features, and sources are similar to
+    their targets, not informative of them. In the test of ``benchmarks/relations.py`` the layer
+    closes 2 % of what exact inference gains on covered AUs; `node_embedding` adds identities.
+
     Args:
         in_channels: width of the nodes; a linear map leads to ``dims[0]`` where it differs.
         out_channels: width of the result; a linear map leads to it where ``dims[-1]`` differs.

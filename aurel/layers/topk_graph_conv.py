@@ -31,6 +31,10 @@ class TopKGraphConv(nn.Module):
     text exchanges U and V against their code; here U maps the node itself, as in the code. On ties
     the code keeps more than k neighbors: ``ties="all"``.
 
+    A message does not show which AU sent it, except by its features, and sources are similar to
+    their targets, not informative of them. In the test of ``benchmarks/relations.py`` the layer
+    closes 7 % of what exact inference gains on covered AUs; `node_embedding` adds identities.
+
     Args:
         channels: width C of the nodes.
         num_nodes: number N of nodes.
