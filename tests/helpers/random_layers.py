@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import graph_forms as forms
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from helpers import graph_forms as forms
 
 # A prime that divides no other size: a dimension that it divides has a block for every node.
 NODES = 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import oracle_knn as oracle
 import pytest
 import torch
+from helpers import oracle_knn as oracle
 from helpers.choosing_ops import CHOOSERS, METRICS
 from helpers.every_backend import every_backend
 from helpers.exactness import assert_nearest, mixed_lengths, share_of_clear_rows

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import oracle_knn as oracle
 import pytest
 import torch
+from helpers import oracle_knn as oracle
 from helpers.every_backend import every_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import oracle_knn as oracle
 import pytest
 import torch
+from helpers import oracle_knn as oracle
 from helpers.strategies_ragged import RaggedCase, every_backend, needs_extensions, ragged_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st

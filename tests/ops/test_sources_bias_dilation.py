@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import oracle_knn as oracle
 import pytest
 import torch
+from helpers import oracle_knn as oracle
 from helpers.choosing_ops import METRICS
 from helpers.every_backend import every_backend
 from hypothesis import given, settings

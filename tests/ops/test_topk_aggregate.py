@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
-import oracle_knn as oracle
 import pytest
 import torch
+from helpers import oracle_knn as oracle
 from helpers.every_backend import every_backend
 from helpers.strategies_knn import METRICS, Case, cases
 from hypothesis import given, settings

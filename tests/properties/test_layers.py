@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import graph_forms as forms
 import pytest
 import torch
+from helpers import graph_forms as forms
 from helpers.graph_forms import Part
 from helpers.node_layers import KINDS, METRICS, WIDTH, built, inputs_of, sample
 from helpers.random_layers import NODES, RandomLayer, of_nodes, random_layer, seed

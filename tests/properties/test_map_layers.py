@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import graph_forms as forms
 import pytest
 import torch
+from helpers import graph_forms as forms
 from helpers.map_layers import KINDS
 from helpers.random_layers import NODES, RandomLayer, random_layer, seed
 from hypothesis import given

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import graph_forms as forms
 import pytest
 import torch
+from helpers import graph_forms as forms
 from helpers.graph_forms import Part
 from hypothesis import given
 from hypothesis import strategies as st
