@@ -1,4 +1,4 @@
-"""Every kernel compiles for every target, without spilling, within the shared memory of a GPU."""
+"""Every kernel compiles, without spilling, within the shared memory of a GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import triton
 import aurel.kernels.triton
 from aurel.kernels.triton.instruction_counts import BEFORE, beside, calls, count, table
 from aurel.kernels.triton.report import Row, modules, ptxas_usage
-from aurel.kernels.triton.stand_in import TARGETS
 
 
 def sources() -> str:
@@ -26,20 +25,24 @@ def sources() -> str:
     return digest.hexdigest()
 
 
-def test_every_kernel_for_every_target(pytestconfig: pytest.Config) -> None:
+# Of NVIDIA's and AMD's GPUs those with the least shared memory; `make kernels-report` has all.
+TIGHTEST = ("sm_80", "gfx942")
+
+
+def test_every_kernel_for_the_tightest_targets(pytestconfig: pytest.Config) -> None:
     """It takes minutes, so the answer is kept until a kernel, or Triton, changes."""
     cache, key = getattr(pytestconfig, "cache", None), sources()
     before = cache.get("aurel/kernels", {}) if cache else {}
     report = before.get("report") if before.get("sources") == key else None
     if report is None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TRITON")}
-        command = [sys.executable, "-m", "aurel.kernels.triton.report"]
+        command = [sys.executable, "-m", "aurel.kernels.triton.report", *TIGHTEST]
         run = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
         report = run.stdout
     rows = [line.split() for line in report.splitlines() if "_kernel" in line]
     kernels = {row[0] for row in rows}
-    assert {(row[0], row[1]) for row in rows} == {(k, t) for k in kernels for t in TARGETS}
+    assert {(row[0], row[1]) for row in rows} == {(k, t) for k in kernels for t in TIGHTEST}
     assert len(kernels) >= len(modules())
     assert all(int(registers) > 0 for _, _, registers, *_ in rows)
     if cache:

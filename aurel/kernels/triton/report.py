@@ -1,6 +1,7 @@
 """Compile every kernel for every target, without a GPU, and print the resources that it takes.
 
-    python -m aurel.kernels.triton.report
+    python -m aurel.kernels.triton.report              # for all targets
+    python -m aurel.kernels.triton.report sm_90 gfx942
 
 The `examples` of each module go through the same launches as any call; a stand-in for the driver
 names the target. Exit status 1 if a kernel spills registers or needs more shared memory than there
@@ -16,6 +17,7 @@ import pkgutil
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -112,8 +114,8 @@ def describe(meta: dict[str, Any], compiled: Any) -> str:
     return " ".join([kind, *(f"{name}={value}" for name, value in shown.items())])
 
 
-def compile_all(workers: int = 2) -> list[Row]:
-    """Compile everything for every target, in processes that do not interpret."""
+def compile_all(targets: Sequence[str], workers: int = 2) -> list[Row]:
+    """Compile everything for each target, in processes that do not interpret."""
     os.environ.pop("TRITON_INTERPRET", None)
     context = multiprocessing.get_context("spawn")
     with (
@@ -121,12 +123,15 @@ def compile_all(workers: int = 2) -> list[Row]:
         ProcessPoolExecutor(workers, mp_context=context) as pool,
     ):
         os.environ["TRITON_CACHE_DIR"] = cache
-        return [row for rows in pool.map(compile_for, TARGETS) for row in rows]
+        return [row for rows in pool.map(compile_for, targets) for row in rows]
 
 
 def main() -> int:
     """Print the table; return the exit status."""
-    rows = compile_all()
+    targets = sys.argv[1:] or list(TARGETS)
+    if unknown := [target for target in targets if target not in TARGETS]:
+        sys.exit(f"targets must be among {', '.join(TARGETS)}, got {', '.join(unknown)}")
+    rows = compile_all(targets)
     print(f"{'kernel':<26}{'target':<8}{'registers':>9}{'spills':>8}{'shared':>8}  options")
     for row in rows:
         numbers = f"{row.registers:>9}{row.spills:>8}{row.shared:>8}"
