@@ -25,7 +25,7 @@ class NodeTransformer(nn.Module):
     after a linear map of the nodes to `channels`. There is no encoding of positions: nodes are
     treated alike, unless `node_embedding` is set.
 
-    In the test of ``benchmarks/relations.py`` the layer closes 73 % of what exact inference gains
+    With BP4D in ``benchmarks/relations.py`` the layer closes 73 % of what exact inference gains
     on covered AUs: as far as features show which AU a node is, attention can use it.
 
     Args:
