@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from aurel.cli.demo_runs import VARIANTS, demo_options, splits_of, train_all
     from aurel.cli.demo_scores import score
     from aurel.cli.tables import write_json
+    from aurel.data.arguments import check_at_least
 
-    if args.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
+    check_at_least("--seeds", args.seeds, 1)
     started = time.monotonic()
     console = make_console()
     out = args.out or _free_folder()

@@ -17,6 +17,7 @@ from aurel.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from aurel.data.synthetic import label_world
 from aurel.models.checkpoint import load_model
 from aurel.training.data_module import Splits
+from aurel.training.run import checkpoint_file
 from aurel.viz.face_graph import draw_face_graphs
 from aurel.viz.prediction_sheet import draw_prediction_sheet
 
@@ -90,7 +91,7 @@ def draw(outcomes: Sequence[Outcome], splits: Splits, out: Path) -> dict[str, Pa
     Returns:
         The path of each file by its content.
     """
-    checkpoint = out / f"{EXACT}_0" / "checkpoints" / "best.ckpt"
+    checkpoint = _checkpoint(out)
     files = {"checkpoint": checkpoint, "couplings": out / "couplings.png"}
     true, learned = _couplings(outcomes)
     draw_face_graphs(
@@ -112,7 +113,7 @@ def draw(outcomes: Sequence[Outcome], splits: Splits, out: Path) -> dict[str, Pa
 
 def next_commands(out: Path) -> str:
     """Return commands that go on from the demo, one a line."""
-    checkpoint = out / f"{EXACT}_0" / "checkpoints" / "best.ckpt"
+    checkpoint = _checkpoint(out)
     commands = {
         f"aurel graph --checkpoint {checkpoint} --out graph.png": "the relations of a model",
         "aurel models": "all models",
@@ -120,6 +121,11 @@ def next_commands(out: Path) -> str:
         "aurel relations table.csv --out relations": "relations in a table of AUs of any tool",
     }
     return "\n".join(f"  # {about}\n  {command}" for command, about in commands.items())
+
+
+def _checkpoint(out: Path) -> Path:
+    """Return the best checkpoint of the first training with exact inference."""
+    return checkpoint_file(out / f"{EXACT}_0", "best")
 
 
 def _couplings(outcomes: Sequence[Outcome]) -> tuple[Any, Any]:

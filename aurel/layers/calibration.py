@@ -73,7 +73,6 @@ class PlattScaling(nn.Module):
             raise ValueError("logits must be finite where the label is known, got NaN or inf")
         y = labels.clamp_min(0).double()
         count = known.sum(0).clamp_min(1)
-        # The default of new tensors may be another, such as float32.
         scale = torch.ones_like(self.scale, dtype=torch.float64, requires_grad=True)
         shift = torch.zeros(self.num_aus, dtype=torch.float64, device=u.device)
         shift.requires_grad_(not self.shared)

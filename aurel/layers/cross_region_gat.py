@@ -16,6 +16,7 @@ from aurel.layers.node_embedding import node_embedding_of
 from aurel.ops.arguments import check_choice, check_device, check_mask, check_shape
 from aurel.ops.backend import Backend
 from aurel.ops.graph_attention import graph_attention
+from aurel.ops.masks import pair_mask
 
 Edges = Literal["fully_connected", "same_region", "cross_region", "active", "active_cross_region"]
 
@@ -181,7 +182,7 @@ class CrossRegionGAT(nn.Module):
             check_device("active", active, x)
             edges = edges & (active > 0).unsqueeze(1)
         edges = edges | self._loops
-        return edges if mask is None else edges & mask.unsqueeze(1) & mask.unsqueeze(2)
+        return edges if mask is None else edges & pair_mask(mask)
 
     def attend(
         self,

@@ -15,6 +15,7 @@ from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_choice, check_mask, check_shape
 from aurel.ops.edge_update import edge_update
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
+from aurel.ops.masks import pair_mask
 
 Residual = Literal["inside", "outside"]
 
@@ -99,7 +100,7 @@ class GatedEdgeLayer(nn.Module):
         """Return e', (B, N, N, C)."""
         images, _, _, channels = edges.shape
         norm = self.edge_norm
-        pairs = None if mask is None else mask.unsqueeze(2) & mask.unsqueeze(1)
+        pairs = None if mask is None else pair_mask(mask)
         if not is_plain(norm, GraphBatchNorm) or norm.is_synchronized():
             update = projected + target.unsqueeze(2) + source.unsqueeze(1)
             return edges + F.relu(norm(update, pairs))
@@ -249,7 +250,7 @@ class GatedEdgeGCN(nn.Module):
         if projected is not None:
             check_shape("projected", projected, "B N N C", **sizes)
         if mask is not None:
-            pairs = (mask.unsqueeze(2) & mask.unsqueeze(1)).unsqueeze(-1)
+            pairs = pair_mask(mask).unsqueeze(-1)
             x, edges = x.where(mask.unsqueeze(-1), 0.0), edges.where(pairs, 0.0)
         if self.embedding is not None:
             x = self.embedding(x, mask)
@@ -273,4 +274,4 @@ def _gates(edges: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return gates.softmax(2).mean(-1)
     gates = gates.masked_fill(~mask[:, None, :, None], -torch.inf).softmax(2).mean(-1)
-    return gates.where(mask.unsqueeze(2) & mask.unsqueeze(1), 0.0)
+    return gates.where(pair_mask(mask), 0.0)

@@ -13,6 +13,7 @@ from aurel.layers.graph_batch_norm import GraphBatchNorm
 from aurel.layers.masked_norm import zero_empty_graphs
 from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_mask, check_shape
+from aurel.ops.masks import pair_mask
 from aurel.ops.pair_pool import pair_pool
 from aurel.ops.precision import without_autocast
 
@@ -126,7 +127,7 @@ class MultiDimensionalEdges(nn.Module):
         edges, _ = self._edges(nodes, tokens, mask, None)
         if not return_graph:
             return edges
-        weights = None if mask is None else _pairs(mask).to(edges.dtype)
+        weights = None if mask is None else pair_mask(mask).to(edges.dtype)
         return edges, RelationGraph(weights=weights, edge_features=edges)
 
     if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class MultiDimensionalEdges(nn.Module):
         batch, count, length, _ = nodes.shape
         check_shape("tokens", tokens, "B D C", B=batch, D=length, C=self.channels)
         check_mask(mask, nodes)
-        pairs = None if mask is None else _pairs(mask)
+        pairs = None if mask is None else pair_mask(mask)
         if mask is not None:
             nodes = nodes.where(mask[:, :, None, None], 0.0)
             tokens = zero_empty_graphs(tokens, mask)
@@ -286,8 +287,3 @@ class MultiDimensionalEdges(nn.Module):
 def _between(attention: Tensor, matrix: Tensor) -> Tensor:
     """Return attention @ matrix, (B, N, D, D) by (B, D, D), as one product for each image."""
     return (attention.flatten(1, 2) @ matrix).view_as(attention)
-
-
-def _pairs(mask: Tensor) -> Tensor:
-    """Return which pairs exist, (B, N, N)."""
-    return mask.unsqueeze(2) & mask.unsqueeze(1)

@@ -50,7 +50,7 @@ class NodeEmbedding(nn.Module):
             ValueError: an argument has the wrong shape or dtype.
         """
         check_shape("x", x, "B N C", N=self.num_nodes, C=self.channels)
-        return zero_absent(zero_absent(x, mask) + self.weight, mask)
+        return zero_absent(x + self.weight, mask)
 
     if TYPE_CHECKING:
         __call__ = forward

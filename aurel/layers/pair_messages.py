@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from aurel.graph import RelationGraph
 from aurel.layers.masked_norm import zero_absent
 from aurel.ops.arguments import check_shape
+from aurel.ops.masks import pair_mask
 
 
 class PairMessages(nn.Module):
@@ -93,7 +94,7 @@ class PairMessages(nn.Module):
     def _graph(self, x: Tensor, mask: Tensor | None) -> RelationGraph:
         weights = self.pairs.norm(dim=2).expand(x.shape[0], -1, -1)
         if mask is not None:
-            weights = weights.where(mask.unsqueeze(2) & mask.unsqueeze(1), 0.0)
+            weights = weights.where(pair_mask(mask), 0.0)
         return RelationGraph(weights=weights)
 
     def extra_repr(self) -> str:

@@ -20,6 +20,7 @@ from aurel.layers.pairwise_model import (
 )
 from aurel.ops.arguments import check_choice, check_floating, check_mask, check_shape
 from aurel.ops.distances import at_least_float32
+from aurel.ops.masks import pair_mask
 from aurel.ops.pairwise_marginals import MAX_NODES
 from aurel.ops.precision import without_autocast
 
@@ -137,7 +138,7 @@ class PairwiseInference(nn.Module):
             return out
         weights = symmetric(self.couplings).expand(len(rows), -1, -1)
         if row_mask is not None:
-            weights = weights.masked_fill(~(row_mask[:, :, None] & row_mask[:, None]), 0)
+            weights = weights.masked_fill(~pair_mask(row_mask), 0)
         return out, RelationGraph(weights=weights)
 
     if TYPE_CHECKING:

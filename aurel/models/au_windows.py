@@ -17,6 +17,7 @@ from aurel.models.base import AUModel, ModelConfig
 from aurel.models.mean_face import MEAN_FACE_49
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice
+from aurel.ops.distances import at_least_float32
 from aurel.output import AUOutput
 
 _STRIDE = 4
@@ -133,7 +134,7 @@ class AUWindows(AUModel):
             related, found = self.relation(nodes + self.identity, return_graph=True)
             logits = logits + self.correction(related)
             graphs = tuple(found) if return_graph else None
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(logits)
         return self.couple(
             AUOutput(logits.sigmoid(), logits, graphs=graphs, aus=self.aus), return_graph
         )

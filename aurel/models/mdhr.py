@@ -269,10 +269,13 @@ def stream(model: MDHR, frames: Iterable[Tensor], chunk: int = 64) -> Iterator[A
     check_at_least("chunk", chunk, 1)
     if model.training:
         raise ValueError("model must be in eval mode, got one in training mode")
-    outputs = (_predict(model, *window) for window in windows(frames, chunk, model.context))
+    outputs: Iterator[AUOutput] = (
+        _predict(model, *window) for window in windows(frames, chunk, model.context)
+    )
     head = model.relation_head
-    chained = head is not None and head.kind == "chain"
-    yield from couple_along(head, outputs, CHAIN_LAG) if head and chained else outputs
+    if head is not None and head.kind == "chain":
+        outputs = couple_along(head, outputs, CHAIN_LAG)
+    yield from outputs
 
 
 @torch.no_grad()

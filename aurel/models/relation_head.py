@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from aurel.graph import RelationGraph
 from aurel.layers import ChainInference, PairwiseInference, PlattScaling
+from aurel.ops.arguments import check_choice
 from aurel.output import AUOutput
 
 RelationHeadKind = Literal["pairwise", "chain"]
-KINDS = ("pairwise", "chain")
 LEAST_PROBABILITY = 1e-4
 """Probabilities of a classifier without logits are moved into [1e-4, 1 - 1e-4]."""
 
@@ -46,8 +46,7 @@ class RelationHead(nn.Module):
 
     def __init__(self, kind: RelationHeadKind, num_aus: int) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"relation_head must be one of {', '.join(KINDS)}, got {kind!r}")
+        check_choice("relation_head", kind, get_args(RelationHeadKind))
         self.kind = kind
         self.inference = (PairwiseInference if kind == "pairwise" else ChainInference)(num_aus)
         self.calibration = PlattScaling(num_aus).requires_grad_(False)
@@ -85,9 +84,13 @@ class RelationHead(nn.Module):
         """Set the couplings to those of the highest likelihood of a table of labels.
 
         Args:
-            labels: (M, N), 1, 0 or -1; for "chain" one (T, N) table for each run of frames.
+            labels: (M, N), 1, 0 or -1, or one such table for each run of consecutive frames.
         """
-        self.inference.fit_labels(labels)  # type: ignore[arg-type]
+        if isinstance(self.inference, ChainInference):
+            self.inference.fit_labels(labels)
+        else:
+            table = labels if isinstance(labels, Tensor) else torch.cat(list(labels))
+            self.inference.fit_labels(table)
 
     @torch.no_grad()
     def calibrate(self, local_logits: Tensor, labels: Tensor) -> None:

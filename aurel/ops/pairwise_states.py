@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aurel.ops.masks import pair_mask
+
 
 def states_between(start: int, stop: int, nodes: int, like: Tensor) -> Tensor:
     """Return the states of these numbers, (stop - start, N) of 0 and 1, as `like` is stored."""
@@ -28,7 +30,7 @@ def without_absent(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> tu
     """
     if mask is None:
         return logits, couplings
-    pairs = mask[:, :, None] & mask[:, None]
+    pairs = pair_mask(mask)
     return logits.masked_fill(~mask, 0), couplings.expand_as(pairs).masked_fill(~pairs, 0)
 
 

@@ -165,8 +165,7 @@ def matched(table: AUTable, labels: AUTable, names: Sequence[str]) -> NDArray[np
 def evidence_scores(table: AUTable, names: Sequence[str]) -> Floats:
     """Return the values, (M, N): logits of probabilities, other values as they are."""
     values = table.values[:, [table.aus.names.index(name) for name in names]]
-    kinds = {account.source: account.kind for account in table.accounts}
-    if set(kinds.values()) == {"probability"}:
+    if {account.kind for account in table.accounts} == {"probability"}:
         inside = np.clip(values, _CERTAIN, 1 - _CERTAIN)
         return np.log(inside / (1 - inside))
     return values
@@ -180,10 +179,11 @@ def divided(people: Sequence[str], parts: int, seed: int) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class _Model:
-    """Calibration of each AU, and the chain that couples them."""
+    """Calibration of each AU, the chain that couples them, and its log-odds without evidence."""
 
     calibration: PlattScaling
     chain: ChainInference
+    prior: Tensor
 
     @classmethod
     def fitted(
@@ -194,19 +194,19 @@ class _Model:
         own = np.where(np.isnan(scores), -1, known)
         calibration.fit(_tensor(scores[rows]), torch.from_numpy(own[rows]))
         chain.fit_labels([torch.from_numpy(known[run]) for run in runs(table) if rows[run].any()])
-        return cls(calibration, chain)
+        with torch.no_grad():
+            prior = chain(torch.zeros(1, 1, count, dtype=torch.float64))[0, 0]
+        return cls(calibration, chain, prior)
 
     @torch.no_grad()
     def evidence(self, scores: Floats, temper: float) -> Tensor:
         """Return calibrated logits less the log-odds of the chain itself, 0 without a value."""
-        prior = self.chain(torch.zeros(1, 1, scores.shape[1], dtype=torch.float64))[0, 0]
-        return temper * (self.calibration(_tensor(scores)) - prior).nan_to_num(nan=0.0)
+        return temper * (self.calibration(_tensor(scores)) - self.prior).nan_to_num(nan=0.0)
 
     @torch.no_grad()
     def log_likelihood_alone(self, scores: Floats, known: NDArray[np.int8]) -> float:
-        prior = self.chain(torch.zeros(1, 1, scores.shape[1], dtype=torch.float64))[0, 0]
         logits = self.calibration(_tensor(scores))
-        logits = logits.where(logits.isfinite(), prior)
+        logits = logits.where(logits.isfinite(), self.prior)
         labels = torch.from_numpy(known)
         signed = torch.where(labels == 1, logits, -logits)
         return float(torch.nn.functional.logsigmoid(signed).where(labels >= 0, 0).sum())

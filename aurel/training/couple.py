@@ -39,8 +39,7 @@ def couple(model: AUModel, splits: Splits, kind: RelationHeadKind = "pairwise") 
     coupled.load_state_dict(model.state_dict(), strict=False)
     head = coupled.relation_head
     assert head is not None
-    labels = splits.train_labels
-    head.fit_labels(labels if kind == "chain" else torch.cat(labels))
+    head.fit_labels(splits.train_labels)
     head.calibrate(*_evidence(coupled, splits))
     return coupled.eval()
 

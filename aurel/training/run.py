@@ -8,19 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 
 from aurel.facs import AUSet
 from aurel.files import atomic_path
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe, load_model, read_checkpoint
 from aurel.models.registry import create_model, model_info
-from aurel.models.relation_head import RelationHead
 from aurel.training.checkpoint_io import AtomicCheckpointIO
 from aurel.training.data_module import AUDataModule, Splits
 from aurel.training.datasets import check_fold, test_splits, training_splits
@@ -211,7 +208,9 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
     if head is not None:
         losses.setdefault("joint", 1.0)
         if options.model.init_from is None:
-            head.fit_labels(_label_table(splits, head))
+            if splits.train_labels is None:
+                raise ValueError("splits.train_labels must be given for a relation head, got None")
+            head.fit_labels(splits.train_labels)
     for loss, reason in model.required_losses.items():
         if not losses.get(loss):
             raise ValueError(f"losses.{loss} must be above 0: {reason}")
@@ -225,12 +224,6 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
         "frames": options.data.frames,
     }
     return _task_of(model)(model, objective, options.optimizer, metadata)
-
-
-def _label_table(splits: Splits, head: RelationHead) -> Tensor | list[Tensor]:
-    if splits.train_labels is None:
-        raise ValueError("a relation head must have labels to fit, got data without train_labels")
-    return splits.train_labels if head.kind == "chain" else torch.cat(splits.train_labels)
 
 
 def _task_of(model: AUModel) -> type[Task]:
