@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from aurel.vision.image import RGBImage, check_rgb
 from aurel.vision.opencv import cv2
 
+POINT_NAMES = ("RightEye", "LeftEye", "NoseTip", "MouthRight", "MouthLeft")
+"""The five points of a face in their order; right and left are those of the person."""
+
 
 @dataclass(frozen=True)
 class Face:
@@ -22,6 +25,8 @@ class Face:
         x, y: top left corner of the box before its rotation.
         width, height: size of the box.
         angle: rotation of the box about its center, in degrees, clockwise in the picture.
+        confidence: in [0, 1], or None if the detector gives none.
+        points: five points (x, y) in the order of `POINT_NAMES`, or None if there are none.
     """
 
     x: float
@@ -29,6 +34,8 @@ class Face:
     width: float
     height: float
     angle: float = 0.0
+    confidence: float | None = None
+    points: tuple[tuple[float, float], ...] | None = None
 
     @property
     def center(self) -> tuple[float, float]:
