@@ -80,6 +80,7 @@ def resolve_backend(
     tensors: tuple[Tensor, ...],
     sizes: Callable[[], str | None] | None = None,
     pyg: Callable[[], str | None] | None = None,
+    float64: bool = False,
 ) -> str:
     """Choose the implementation of one call of `op`.
 
@@ -90,6 +91,7 @@ def resolve_backend(
         sizes: returns why the Triton kernels cannot serve these sizes, or None if they can; None
             for an op without Triton kernels of its own.
         pyg: returns why torch-cluster and torch-scatter cannot serve the call, or None if they can.
+        float64: whether the Triton kernels of the op serve float64, too.
 
     Returns:
         A backend's name other than "auto".
@@ -105,10 +107,10 @@ def resolve_backend(
     if requested == "auto":
         if is_transformed():
             return "definition"
-        return _fastest(op, tensors, sizes)
+        return _fastest(op, tensors, sizes, float64)
     obstacle = _TRANSFORMED if is_transformed() else None
     if requested == "triton":
-        obstacle = obstacle or triton_obstacle(tensors, sizes)
+        obstacle = obstacle or triton_obstacle(tensors, sizes, float64)
     elif requested == "numba":
         obstacle = obstacle or numba_obstacle(tensors)
     else:
@@ -137,13 +139,15 @@ def is_transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _fastest(op: str, tensors: tuple[Tensor, ...], sizes: Callable[[], str | None] | None) -> str:
+def _fastest(
+    op: str, tensors: tuple[Tensor, ...], sizes: Callable[[], str | None] | None, float64: bool
+) -> str:
     device_type = tensors[0].device.type
     if device_type == "cpu":
         return "torch" if numba_obstacle(tensors) is not None else "numba"
     if device_type != "cuda":
         return "torch"
-    obstacle = triton_obstacle(tensors, sizes)
+    obstacle = triton_obstacle(tensors, sizes, float64)
     if obstacle is None:
         return "triton"
     _report_once(op, obstacle)

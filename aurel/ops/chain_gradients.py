@@ -1,19 +1,12 @@
-"""Gradients of `chain_marginals` in plain torch."""
+"""Gradients of `chain_marginals` from scaled messages."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from aurel.ops.chain_states import (
-    MAX_LOGIT,
-    MAX_STAY,
-    halves,
-    log_messages,
-    marginal_logits,
-    state_bits,
-    state_energies,
-)
+from aurel.ops.chain_scan import chain_scan, mix, odds_of_units, scaled_messages
+from aurel.ops.chain_states import MAX_LOGIT, MAX_STAY, halves, state_bits, state_energies
 
 
 def chain_gradients(
@@ -25,6 +18,7 @@ def chain_gradients(
     *,
     mask: Tensor | None,
     past: bool,
+    impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Return the gradients of logits, couplings of pairs and costs, in float64.
 
@@ -40,26 +34,25 @@ def chain_gradients(
     where marginals do not depend on later frames, :math:`G_t` stands alone in A, and B is 0. The
     log-partition adds its own gradient, times :math:`b_T = 1`, to the last A.
     """
-    energies = state_energies(logits, couplings, mask)
-    forward, backward = log_messages(energies, stay)
-    sums = forward.logsumexp(2, keepdim=True)
-    message = (forward - sums).exp()
-    behind = (backward + sums - sums[:, -1:]).exp()
-    weight = (energies[:, 1:] + sums[:, :-1] - sums[:, 1:]).exp()
-    change = stay.double().clamp(-MAX_STAY, MAX_STAY).neg().exp()
-    source = _sources(grad_marginals, forward if past else forward + backward)
-    ahead = _ahead(source if past else source * behind, grad_partition, weight, change)
-    before = torch.zeros_like(message) if past else _before(source * message, weight, change)
-    slope = message * ahead + before * behind
+    found = scaled_messages(state_energies(logits, couplings, mask), stay, impl)
+    message, behind, weight, change, _ = found
+    source = _sources(grad_marginals, message if past else message * behind)
+    zero = message.new_zeros(len(message))
+    last = zero if grad_partition is None else grad_partition.double()
+    ahead, _ = chain_scan(weight, source if past else source * behind, last, change, True, impl)
+    linked = source * message
+    slope = message * ahead
+    grad_stay = _changes(message[:, :-1], weight[:, 1:] * ahead[:, 1:], change)
+    if not past:
+        before, _ = chain_scan(weight, linked, zero, change, False, impl)
+        slope = slope + before * behind
+        linked = (before + linked)[:, :-1]
+        grad_stay = grad_stay + _changes(linked, weight[:, 1:] * behind[:, 1:], change)
     if mask is not None:
         slope = slope.where(mask[..., None], 0)
     bits = state_bits(logits.shape[2], logits)
     pairs = bits.T @ (slope.sum((0, 1))[:, None] * bits)
     first, second = torch.triu_indices(len(pairs), len(pairs), 1, device=pairs.device)
-    grad_stay = _changes(message[:, :-1], weight * ahead[:, 1:], change)
-    if not past:
-        linked = (before + source * message)[:, :-1]
-        grad_stay = grad_stay + _changes(linked, weight * behind[:, 1:], change)
     if len(stay) == 1:
         grad_stay = grad_stay.sum(0, keepdim=True)
     return slope @ bits, pairs[first, second], grad_stay.where(stay.abs() <= MAX_STAY, 0)
@@ -69,30 +62,11 @@ def _sources(grad_marginals: Tensor | None, joint: Tensor) -> Tensor:
     """Return the gradient with respect to the probability of each state, (B, T, 2^N)."""
     if grad_marginals is None:
         return torch.zeros_like(joint)
-    odds = marginal_logits(joint)
+    odds = odds_of_units(joint)
     grad = grad_marginals.double().where(odds.abs() < MAX_LOGIT, 0)
     bits = state_bits(odds.shape[2], odds)
     active, inactive = grad * (1 + odds.neg().exp()), grad * (1 + odds.exp())
     return active @ bits.T - inactive @ (1 - bits).T
-
-
-def _ahead(source: Tensor, last: Tensor | None, weight: Tensor, change: Tensor) -> Tensor:
-    """Return A, (B, T, 2^N)."""
-    value = source[:, -1] if last is None else source[:, -1] + last.double()[:, None]
-    values = [value]
-    for t in range(source.shape[1] - 2, -1, -1):
-        value = source[:, t] + _step(weight[:, t] * value, change[:, t])
-        values.append(value)
-    return torch.stack(values[::-1], 1)
-
-
-def _before(source: Tensor, weight: Tensor, change: Tensor) -> Tensor:
-    """Return B, (B, T, 2^N)."""
-    values = [torch.zeros_like(source[:, 0])]
-    for t in range(1, source.shape[1]):
-        linked = values[-1] + source[:, t - 1]
-        values.append(weight[:, t - 1] * _step(linked, change[:, t - 1]))
-    return torch.stack(values, 1)
 
 
 def _changes(before: Tensor, behind: Tensor, change: Tensor) -> Tensor:
@@ -100,26 +74,11 @@ def _changes(before: Tensor, behind: Tensor, change: Tensor) -> Tensor:
     units = change.shape[-1]
     steps = [before]
     for i in range(units - 1):
-        steps.append(_mix(steps[-1], i, change[..., i]))
+        steps.append(mix(steps[-1], i, change[..., i]))
     found = []
     for i in range(units - 1, -1, -1):
         inactive, active = halves(steps[i], i)
         left, right = halves(behind, i)
         found.append(-change[..., i] * (left * active + right * inactive).sum((-2, -1)))
-        behind = _mix(behind, i, change[..., i])
+        behind = mix(behind, i, change[..., i])
     return torch.stack(found[::-1], -1)
-
-
-def _step(message: Tensor, change: Tensor) -> Tensor:
-    """Multiply a message (B, 2^N) by the matrices of all action units."""
-    for i in range(change.shape[-1]):
-        message = _mix(message, i, change[..., i])
-    return message
-
-
-def _mix(message: Tensor, unit: int, change: Tensor) -> Tensor:
-    """Multiply a message (..., 2^N) by the matrix of one action unit."""
-    inactive, active = halves(message, unit)
-    change = change[..., None, None]
-    pairs = (inactive + change * active, active + change * inactive)
-    return torch.stack(pairs, -2).flatten(-3)

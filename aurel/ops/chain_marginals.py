@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aurel.kernels.triton.sizes import chain_obstacle
 from aurel.ops.arguments import check_bool, promote
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.chain_gradients import chain_gradients
+from aurel.ops.chain_scan import odds_of_units, scaled_messages
 from aurel.ops.chain_states import (
-    NO_TRITON,
     check_chain,
     couplings_of_pairs,
     log_messages,
@@ -87,7 +88,9 @@ def chain_marginals(
     logits, couplings, stay = promote(logits, couplings, stay)
     couplings = couplings_of_pairs(couplings)
     stay = of_every_step(stay, logits.shape[1])
-    impl = resolve_backend("chain_marginals", backend, (logits,), lambda: NO_TRITON)
+    impl = resolve_backend(
+        "chain_marginals", backend, (logits,), lambda: chain_obstacle(logits.shape[2]), float64=True
+    )
     log_partition, marginals = _chain_marginals(logits, couplings, stay, mask, past, impl)
     return log_partition, marginals
 
@@ -117,7 +120,7 @@ def _chain_marginals_backward(
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grads = chain_gradients(
-        grad_partition, grad_marginals, logits, couplings, stay, mask=mask, past=past
+        grad_partition, grad_marginals, logits, couplings, stay, mask=mask, past=past, impl=impl
     )
     return grads[0].to(logits.dtype), grads[1].to(couplings.dtype), grads[2].to(stay.dtype)
 
@@ -128,8 +131,8 @@ def _save(ctx: Any, call: Any, _: tuple[Tensor, Tensor]) -> None:
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    # The kernels have no gradient of filtering.
-    impl = "torch" if ctx.past else ctx.impl
+    # The CPU kernels have no gradient of filtering.
+    impl = "torch" if ctx.past and ctx.impl == "numba" else ctx.impl
     found = _chain_marginals_backward(*grads, *ctx.saved_tensors, ctx.past, impl)
     return *found, None, None, None
 
@@ -161,7 +164,6 @@ def _chain_marginals(
     past: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
-    log_partition, marginals = chain_marginals_reference(
-        logits, couplings, stay, mask=mask, past=past
-    )
-    return log_partition.contiguous(), marginals.contiguous()
+    found = scaled_messages(state_energies(logits, couplings, mask), stay, impl)
+    marginals = odds_of_units(found.forward if past else found.forward * found.backward)
+    return found.log_partition.to(logits.dtype), marginals.to(logits.dtype)

@@ -14,18 +14,19 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def triton_obstacle(
-    tensors: tuple[Tensor, ...], sizes: Callable[[], str | None] | None
+    tensors: tuple[Tensor, ...], sizes: Callable[[], str | None] | None, float64: bool = False
 ) -> str | None:
     """Return why the Triton kernels cannot serve a call, or None if they can.
 
     Args:
         tensors: floating-point tensors of the call, on one device.
         sizes: returns the size that is not served, or None; None for an op without kernels.
+        float64: whether the kernels of the op serve float64, too.
     """
     if sizes is None:
         return "there is no Triton kernel for it"
     for tensor in tensors:
-        if tensor.dtype not in DTYPES:
+        if tensor.dtype not in DTYPES and not (float64 and tensor.dtype == torch.float64):
             return f"the kernels serve float32, float16 and bfloat16, got {tensor.dtype}"
     return environment_obstacle(tensors[0].device) or sizes()
 

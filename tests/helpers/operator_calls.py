@@ -62,6 +62,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
     shared, changing = leaf(1, 3, 3), leaf(BATCH, 3, 3)
     seen = torch.tensor([[True, False, True, True], [False, True, True, False]])
     chain = _detached(frames, coupled, shared)
+    states, changes = torch.rand(BATCH, 4, 8).double(), torch.rand(BATCH, 3, 3).double()
     table: dict[str, list[tuple[int, tuple[Any, ...]]]] = {
         "chain_marginals": [
             (2, (frames, coupled, shared, None, False)),
@@ -72,6 +73,10 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
             (3, (torch.randn(BATCH), torch.randn(BATCH, 4, 3), *chain, seen, False)),
             (3, (torch.randn(BATCH), None, *chain, None, False)),
             (3, (None, torch.randn(BATCH, 4, 3), *chain, None, False)),
+        ],
+        "chain_scan": [
+            (2, (states, None, states[:, 0, 0], changes, False)),
+            (2, (states, states.flip(0), states[:, 0, 0], changes[:1], True)),
         ],
         "chain_viterbi": [
             (1, (*chain, None)),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from aurel.ops import (
+    chain_marginals,
     edge_update,
     gated_edge_aggregate,
     graph_attention,
@@ -56,6 +57,12 @@ def calls(device: str) -> Iterator[Callable[[], object]]:
         mask = torch.rand(5, nodes, device=device) < 0.8
         for given in (None, mask):
             yield lambda f=fields, c=couplings, m=given: pairwise_marginals(f, c, mask=m, **TRITON)
+    for units in (3, 11):
+        logits, couplings, stay = leaf(3, 5, units), leaf(units, units), leaf(1, 4, units)
+        for past in (False, True):
+            yield lambda u=logits, j=couplings, s=stay, p=past: chain_marginals(
+                u, j, s, past=p, **TRITON
+            )
     edges, projected = leaf(2, 7, 7, 21), leaf(2, 7, 7, 21)
     target, source, weight, bias = leaf(2, 7, 21), leaf(2, 7, 21), leaf(7, 7), leaf(7, 7)
     mask = torch.rand(2, 7, device=device) < 0.8

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from aurel.cuda_graphs import capture
 from aurel.graph import RelationGraph
+from aurel.ops.chain_marginals import chain_marginals
 from aurel.ops.edge_update import edge_update
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
 from aurel.ops.graph_attention import graph_attention
@@ -359,6 +360,20 @@ def test_sums_over_states_of_many_nodes(batch: int, count: int) -> None:
         results.append([found.log_partition, found.logits, *torch.autograd.grad(total, leaves)])
     for got, want in zip(*results, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize(("batch", "frames", "units"), [(64, 64, 12), (1, 500, 8), (2, 20, 13)])
+def test_chains_of_many_states(batch: int, frames: int, units: int) -> None:
+    logits = torch.randn(batch, frames, units, device="cuda")
+    couplings, stay = torch.randn(units, units, device="cuda") / 2, torch.rand(units, device="cuda")
+    results = []
+    for backend in ("triton", "torch"):
+        leaves = [each.double().requires_grad_() for each in (logits, couplings, stay)]
+        found = chain_marginals(*leaves, backend=backend)
+        total = found[0].sum() + found[1].sin().sum()
+        results.append([*found, *torch.autograd.grad(total, leaves)])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9 * float(want.abs().max()))
 
 
 def test_triton_is_the_default() -> None:

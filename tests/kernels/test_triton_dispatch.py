@@ -17,6 +17,7 @@ from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
 from aurel.ops import backend
+from aurel.ops.chain_marginals import chain_marginals
 from aurel.ops.edge_update import edge_update
 from aurel.ops.gated_edge_aggregate import gated_edge_aggregate
 from aurel.ops.graph_attention import graph_attention
@@ -88,6 +89,8 @@ def test_sizes_and_dtypes_that_are_not_served() -> None:
     few = (fields[:, :3], couplings[:3, :3])
     assert "no marginals of pairs" in refusal(pairwise_marginals, *few, pairs=True)
     assert "got torch.float64" in refusal(pairwise_marginals, few[0], few[1].double())
+    clip, stay = integers(1, 2, 14), integers(14)
+    assert "13 binary units, got 14" in refusal(chain_marginals, clip, integers(14, 14), stay)
 
 
 def test_devices_and_versions_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +260,8 @@ def calls() -> list:
     present = torch.rand(3, 4, device=DEVICE) < 0.8
     binary = tuple(tensor.clone().requires_grad_() for tensor in (fields, couplings))
     sums = (fields[:, 0], fields.sin(), empty)
+    states = torch.rand(2, 4, 8, device=DEVICE).double()
+    changes = torch.rand(2, 3, 3, device=DEVICE).double()
     own, other = (None, None, mask, None), (source, None, mask, None)
     chosen = (3, "l2", True, 1)
     return [
@@ -280,6 +285,8 @@ def calls() -> list:
         ("pairwise_marginals", (*binary, present, False)),
         ("pairwise_marginals_backward", (*sums, *sums, fields, couplings, None)),
         ("pairwise_marginals_backward", (*sums, *sums, fields, couplings, present)),
+        ("chain_scan", (states, None, states[:, 0, 0], changes, False)),
+        ("chain_scan", (states, states.flip(0), states[:, 0, 0], changes[:1], True)),
     ]
 
 

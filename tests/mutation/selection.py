@@ -13,12 +13,13 @@ PROPERTIES = "tests/properties/test_ops.py"
 DISPATCH = "tests/kernels/test_triton_dispatch.py"
 KERNELS = [
     DISPATCH,
+    "tests/kernels/test_chain_kernels.py",
     "tests/kernels/test_edge_update_kernels.py",
     "tests/kernels/test_gated_edge_kernels.py",
 ]
 # Which of their runs of kernels, in Triton's interpreter, concern an op; "" for none.
 RUNS = {
-    "chain_marginals": "",
+    "chain_marginals": "chain",
     "chain_viterbi": "",
     "edge_update": "edge_update",
     "gated_edge_aggregate": "gated",
@@ -49,6 +50,7 @@ RAGGED = ["ragged_knn_graph", "ragged_aggregate", "work_of_ragged_graphs"]
 USERS = {
     "__init__": [],
     "chain_gradients": ["chain_marginals"],
+    "chain_scan": ["chain_marginals"],
     "chain_states": ["chain_marginals", "chain_viterbi"],
     "distances": [*KNN, "exact_choice", "ties", "sources_bias_dilation"],
     "edge_update_blocks": ["edge_update"],

@@ -12,6 +12,7 @@ WHOLE_GRAPH = 64  # nodes of a graph that one program holds
 MAX_GATED_NODES = 256
 MAX_TOKENS = 1_024
 MAX_BINARY_NODES = 20  # of which all 2^N states are summed
+MAX_CHAIN_UNITS = 13  # of which one program holds all 2^N states
 WHOLE_PAIR = 64  # tokens a node for which one program holds the attention of a pair
 
 
@@ -58,6 +59,13 @@ def binary_obstacle(nodes: int, pairs: bool) -> str | None:
         return "the kernels give no marginals of pairs"
     if not 1 <= nodes <= MAX_BINARY_NODES:
         return f"the kernels serve 1 to {MAX_BINARY_NODES} binary nodes, got {nodes}"
+    return None
+
+
+def chain_obstacle(units: int) -> str | None:
+    """Return why `chain_marginals` is not served, or None if it is."""
+    if units > MAX_CHAIN_UNITS:
+        return f"the kernel serves up to {MAX_CHAIN_UNITS} binary units, got {units}"
     return None
 
 
