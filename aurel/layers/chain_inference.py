@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from aurel.layers.chain_fit import CANDIDATES, best_temper, fit_chain
 from aurel.layers.chain_gaps import check_gaps, costs_over_gaps, order_of_tracks
 from aurel.layers.chain_likelihood import log_likelihoods
 from aurel.layers.chain_stream import ChainStream
-from aurel.layers.pairwise_model import symmetric
+from aurel.layers.pairwise_model import parameter_group, symmetric
 from aurel.ops.arguments import check_floating, check_shape, check_tensor
 from aurel.ops.chain_marginals import chain_marginals
 from aurel.ops.chain_states import MAX_UNITS
@@ -71,6 +71,10 @@ class ChainInference(nn.Module):
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
         self.temper.fill_(1)
+
+    def parameter_groups(self, lr: float, factor: float = 10.0) -> list[dict[str, Any]]:
+        """Return the parameters for an optimizer: `factor` times `lr`, without weight decay."""
+        return parameter_group((self.bias, self.couplings, self.stay), lr, factor)
 
     def forward(
         self, logits: Tensor, frame_mask: Tensor | None = None, gaps: Tensor | None = None

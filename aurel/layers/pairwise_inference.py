@@ -16,6 +16,7 @@ from aurel.layers.pairwise_model import (
     given_known,
     marginal_logits,
     negative_log_likelihood,
+    parameter_group,
     symmetric,
 )
 from aurel.ops.arguments import check_choice, check_floating, check_mask, check_shape
@@ -220,8 +221,7 @@ class PairwiseInference(nn.Module):
 
     def parameter_groups(self, lr: float, factor: float = 10.0) -> list[dict[str, Any]]:
         """Return the parameters for an optimizer: `factor` times `lr`, without weight decay."""
-        parameters = [self.bias, self.couplings]
-        return [{"params": parameters, "lr": lr * factor, "weight_decay": 0.0}]
+        return parameter_group((self.bias, self.couplings), lr, factor)
 
     def fit_labels(
         self, labels: Tensor, *, ridge: float = 1.0, groups: Tensor | None = None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aurel.layers.pairwise_blocks import Blocks
 from aurel.ops.distances import at_least_float32
@@ -17,6 +20,13 @@ def symmetric(couplings: Tensor) -> Tensor:
     """Return the symmetric part of couplings (N, N) with 0 on the diagonal, float32 or wider."""
     half = half_couplings(at_least_float32(couplings))
     return half + half.T
+
+
+def parameter_group(
+    parameters: Sequence[nn.Parameter], lr: float, factor: float
+) -> list[dict[str, Any]]:
+    """Return parameters for an optimizer: `factor` times `lr`, without weight decay."""
+    return [{"params": list(parameters), "lr": lr * factor, "weight_decay": 0.0}]
 
 
 def marginal_logits(

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from aurel.backbones.build import Backbone, build_network
 from aurel.models.checkpoint import load_weights_only
 from aurel.models.registry import info_of
+from aurel.models.relation_head import HEAD
 
 Model = TypeVar("Model", bound=nn.Module)
-HEAD = "relation_head."
 
 
 def load_author_checkpoint(

@@ -16,6 +16,8 @@ from aurel.ops.arguments import check_choice
 from aurel.output import AUOutput
 
 RelationHeadKind = Literal["pairwise", "chain"]
+HEAD = "relation_head."
+"""Beginning of the names of its tensors in a model."""
 LEAST_PROBABILITY = 1e-4
 """Probabilities of a classifier without logits are moved into [1e-4, 1 - 1e-4]."""
 

@@ -68,12 +68,43 @@ def mix(message: Tensor, unit: int, change: Tensor) -> Tensor:
     return torch.stack(pairs, -2).flatten(-3)
 
 
+def chain_scan_reference(
+    weights: Tensor, sources: Tensor | None, first: Tensor, change: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Define `chain_scan`."""
+    frames = weights.shape[1]
+    x = first[:, None].expand(-1, weights.shape[2])
+    found, logs = [], []
+    for i in range(frames):
+        t = frames - 1 - i if reverse else i
+        if reverse:
+            x = x if sources is None else x + sources[:, t]
+            found.append(x)
+        x = weights[:, t] * x
+        if sources is None:
+            total = x.sum(1, keepdim=True)
+            x = x / total
+            logs.append(total.log().squeeze(1))
+        if not reverse:
+            found.append(x)
+            x = x if sources is None else x + sources[:, t]
+        if i < frames - 1:
+            step = change[:, t - 1 if reverse else t]
+            for unit in range(step.shape[-1]):
+                x = mix(x, unit, step[:, unit])
+    order = -1 if reverse else 1
+    sums = weights.new_zeros(weights.shape[:2]) if not logs else torch.stack(logs[::order], 1)
+    return torch.stack(found[::order], 1), sums
+
+
 @operator(
     shapes=lambda call: (
         torch.empty_like(call.weights, memory_format=torch.contiguous_format),
         call.weights.new_empty(call.weights.shape[:2]),
     ),
-    definition=None,
+    definition=lambda call: chain_scan_reference(
+        call.weights, call.sources, call.first, call.change, call.reverse
+    ),
     flops=None,
     kernels=("triton",),
     gradient=None,
@@ -106,26 +137,4 @@ def chain_scan(
     Returns:
         y, (B, T, 2^N), and the logarithms of the sums, (B, T), zeros with sources.
     """
-    frames = weights.shape[1]
-    x = first[:, None].expand(-1, weights.shape[2])
-    found, logs = [], []
-    for i in range(frames):
-        t = frames - 1 - i if reverse else i
-        if reverse:
-            x = x if sources is None else x + sources[:, t]
-            found.append(x)
-        x = weights[:, t] * x
-        if sources is None:
-            total = x.sum(1, keepdim=True)
-            x = x / total
-            logs.append(total.log().squeeze(1))
-        if not reverse:
-            found.append(x)
-            x = x if sources is None else x + sources[:, t]
-        if i < frames - 1:
-            step = change[:, t - 1 if reverse else t]
-            for unit in range(step.shape[-1]):
-                x = mix(x, unit, step[:, unit])
-    order = -1 if reverse else 1
-    sums = weights.new_zeros(weights.shape[:2]) if not logs else torch.stack(logs[::order], 1)
-    return torch.stack(found[::order], 1), sums
+    return chain_scan_reference(weights, sources, first, change, reverse)

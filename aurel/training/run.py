@@ -18,6 +18,7 @@ from aurel.files import atomic_path
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe, load_model, read_checkpoint
 from aurel.models.registry import create_model, model_info
+from aurel.models.relation_head import HEAD
 from aurel.training.checkpoint_io import AtomicCheckpointIO
 from aurel.training.data_module import AUDataModule, Splits
 from aurel.training.datasets import check_fold, test_splits, training_splits
@@ -115,7 +116,7 @@ def fit(
     check_free(folder, resume)
     seed_everything(options.seed, workers=True, verbose=False)
     splits = splits or load_splits(options)
-    task = _training_task(options, splits)
+    task = _training_task(options, splits, new=resume is None)
     if resume is not None:
         _check_same_run(resume, task)
     monitor = None if splits.validation is None else task.monitor
@@ -192,11 +193,13 @@ def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger:
         raise ValueError(f"trainer: {error}") from error
 
 
-def _training_task(options: RunOptions, splits: Splits) -> Task:
+def _training_task(options: RunOptions, splits: Splits, new: bool) -> Task:
+    """Return the task; that of a resumed run, which is not `new`, gets its weights later."""
     name = options.model.name
     model = _make_model(options, splits.aus)
     if options.model.backbone_weights is not None:
         load_backbone_weights(model, options.model.backbone_weights)
+    fresh = list(model.state_dict())
     if options.model.init_from is not None:
         source = options.model.init_from.replace("{fold}", str(options.data.fold))
         check_fold(read_checkpoint(source).metadata, splits.protocol or {})
@@ -207,7 +210,7 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
     head = model.relation_head
     if head is not None:
         losses.setdefault("joint", 1.0)
-        if options.model.init_from is None:
+        if new and HEAD + "inference.couplings" in fresh:
             if splits.train_labels is None:
                 raise ValueError("splits.train_labels must be given for a relation head, got None")
             head.fit_labels(splits.train_labels)

@@ -9,6 +9,7 @@ from aurel.backbones.build import architecture
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import load_model
 from aurel.models.registry import info_of
+from aurel.models.relation_head import HEAD
 
 
 def load_backbone_weights(model: AUModel, path: str | Path) -> None:
@@ -54,7 +55,8 @@ def start_from(model: AUModel, path: str | Path) -> list[str]:
     if source_name in info.starts_from:
         staging = info.starts_from[source_name]
         staging.inherit(model, source)
-        return [name for name in model.state_dict() if name.startswith(staging.fresh)]
+        initial = (*staging.fresh, HEAD)
+        return [name for name in model.state_dict() if name.startswith(initial)]
     if type(source) is not type(model):
         kinds = " or ".join((info.name, *info.starts_from))
         raise ValueError(f"{path} must hold a {kinds}, got a {source_name}")

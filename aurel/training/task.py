@@ -190,22 +190,19 @@ class AUTask(Task):
         return {f"val/{name}": mean[name] for name in ("f1", "accuracy", "auc")}
 
 
-RELATION_HEAD_RATE = 10.0
-"""The learning rate of a relation head over that of the other parameters."""
-
-
-def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+def make_optimizer(model: AUModel, options: OptimizerOptions) -> torch.optim.Optimizer:
     """Return the optimizer of `options`, over all parameters of `model`.
 
     Those of a relation head have ten times the learning rate and no weight decay.
     """
-    named = list(model.named_parameters())
-    head = [p for name, p in named if name.startswith("relation_head.") and p.requires_grad]
-    others = [p for name, p in named if not name.startswith("relation_head.")]
     lr, decay = options.lr, options.weight_decay
-    parameters: list[dict[str, Any]] = [{"params": others}]
-    if head:
-        parameters.append({"params": head, "lr": RELATION_HEAD_RATE * lr, "weight_decay": 0.0})
+    head = model.relation_head
+    of_head = set() if head is None else set(head.parameters())
+    parameters: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p not in of_head]}
+    ]
+    if head is not None:
+        parameters += head.inference.parameter_groups(lr)
     if options.name == "sgd":
         momentum = options.momentum
         return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay, nesterov=momentum > 0)

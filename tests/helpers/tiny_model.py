@@ -43,7 +43,8 @@ class Tiny(AUModel):
 
     def forward(self, images: Tensor, *, return_graph: bool = False) -> AUOutput:
         features = self.conv(images).relu().flatten(1)
-        return AUOutput(self.linear(features).sigmoid(), aus=self.aus)
+        output = AUOutput(self.linear(features).sigmoid(), aus=self.aus)
+        return self.couple(output, return_graph)
 
 
 def register() -> None:

@@ -43,7 +43,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend._default, "backend", "auto")
     monkeypatch.setattr(backend, "_traced", "auto")
     monkeypatch.setattr(backend, "_reported", set())
-    monkeypatch.setattr(backend, "triton_obstacle", lambda tensors, sizes: sizes())
+    monkeypatch.setattr(backend, "triton_obstacle", lambda tensors, sizes, float64: sizes())
     monkeypatch.setattr(numba_support, "MISSING", None)
 
 

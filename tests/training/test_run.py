@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from aurel.models.checkpoint import load_model, read_checkpoint
+from aurel.models.relation_head import RelationHead
 from aurel.training.datasets import training_splits
 from aurel.training.options import (
     DataOptions,
@@ -249,6 +250,30 @@ def test_training_from_another_models_weights(stripes: Path, tmp_path: Path) -> 
     )
     fit(second)
     assert same(weights(source), weights(checkpoint_file(run_folder(second), "last")))
+
+
+def test_couplings_are_fitted_where_no_checkpoint_has_them(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "relation_head.inference.couplings"
+    still = {"trainer__max_epochs": 1, "optimizer__lr": 0.0}
+    head = ModelOptions("tiny", options={"relation_head": "pairwise"})
+    plain = options(stripes, tmp_path / "a", **still)
+    fitted = options(stripes, tmp_path / "b", model=head, **still)
+    fit(plain)
+    fit(fitted)
+    expected = weights(checkpoint_file(run_folder(fitted), "last"))[name]
+    assert expected.any()
+    source = checkpoint_file(run_folder(plain), "last")
+    started = replace(fitted, model=replace(head, init_from=str(source)), out=str(tmp_path / "c"))
+    fit(started)
+    assert torch.equal(weights(checkpoint_file(run_folder(started), "last"))[name], expected)
+    monkeypatch.setattr(RelationHead, "fit_labels", lambda *_: pytest.fail("fitted again"))
+    last = checkpoint_file(run_folder(fitted), "last")
+    fit(replace(fitted, trainer=replace(fitted.trainer, max_epochs=2)), last)
+    copied = replace(started, model=replace(head, init_from=str(last)), out=str(tmp_path / "d"))
+    fit(copied)
+    assert torch.equal(weights(checkpoint_file(run_folder(copied), "last"))[name], expected)
 
 
 def test_history_is_json_and_csv_friendly(stripes: Path, tmp_path: Path) -> None:
