@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from aurel.data.base import Transform
-from aurel.data.lists import ListDataset
+from aurel.data.lists import ListDataset, frame_key
 from aurel.data.registry import ListSplit
+from aurel.data.text import read_text
 from aurel.facs import AU_SETS, AUSet
 
 AFF_WILD2 = AU_SETS["Aff-Wild2"]
@@ -77,6 +78,8 @@ class AffWild2Faces(ListDataset):
             raise ValueError(
                 f"{self.images} must hold pictures of the frames that {part} labels, got none"
             )
+        self.keys = [frame_key(path) for path in self.paths]
+        self.layout = f"the owner's: {self.lists}, pictures in {self.images}"
         self._name_subjects([path.split("/")[0] for path in self.paths])
 
     def _add_video(self, file: Path) -> Tensor:
@@ -111,7 +114,7 @@ def read_aff_wild2_labels(file: Path) -> Tensor:
     Raises:
         ValueError: other AUs, or a line that does not hold labels.
     """
-    header, *lines = file.read_text(encoding="utf-8-sig").splitlines() or [""]
+    header, *lines = read_text(file).splitlines() or [""]
     if not _names_the_aus(header.split(",")):
         raise ValueError(
             f"{file}, line 1: the AUs must be {','.join(AFF_WILD2.names)}, got {header!r}"

@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -68,6 +69,7 @@ class ListClips(AUDataset):
         self.data = data
         self.aus = data.aus
         self.lists = data.lists
+        self.layout, self.notes, self.unready = data.layout, data.notes, data.unready
         self.frames = frames
         self.context = context
         self.transform = transform
@@ -87,6 +89,14 @@ class ListClips(AUDataset):
         """Return the labels of every frame that `items` may show, (M, N) int8."""
         lines = [line for item in items for line in self._frames_of(item)]
         return self.data.labels[lines]
+
+    def keys_of(self, items: Sequence[int]) -> list[str]:
+        """Return the name of every frame that `items` may show."""
+        return self.data.keys_of([line for item in items for line in self._frames_of(item)])
+
+    def pictures_of(self, items: Sequence[int]) -> list[Path]:
+        """Return the pictures of every frame that `items` may show."""
+        return self.data.pictures_of([line for item in items for line in self._frames_of(item)])
 
     def label_runs(self, items: Sequence[int]) -> list[Tensor]:
         """Return the labels of each run of frames that `items` are cut from, (T, N) int8."""

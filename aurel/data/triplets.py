@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from aurel.data.base import Transform, TripletDataset
-from aurel.data.lists import (
+from aurel.data.list_files import (
     find_list,
     image_folder,
     list_folder,
     list_lines,
     list_prefixes,
-    open_listed,
-    subject_of,
 )
+from aurel.data.lists import open_listed, subject_of
 from aurel.data.registry import ListSplit, dataset_info
 from aurel.data.synthetic.dataset import SyntheticFaces
 from aurel.facs import AUSet
@@ -92,7 +91,7 @@ class ListTriplets(TripletDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         line = range(len(self))[index] + 1
         faces = [open_listed(self.images / path, self.list, line) for path in self.paths[index]]
-        return _sample(faces, self.margins[index], self.transform)
+        return triplet_sample(faces, self.margins[index], self.transform)
 
 
 class SyntheticTriplets(TripletDataset):
@@ -132,7 +131,7 @@ class SyntheticTriplets(TripletDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         faces = [self.faces.images[face] for face in self.triplets[index].tolist()]
-        return _sample(faces, MARGINS[2], self.transform)
+        return triplet_sample(faces, MARGINS[2], self.transform)
 
 
 def sample_triplets(intensities: Tensor, seed: int) -> Tensor:
@@ -191,6 +190,7 @@ def _one_to_three(word: str, where: str) -> int:
     return int(word)
 
 
-def _sample(faces: Sequence[Any], margin: float, transform: Transform) -> dict[str, Any]:
+def triplet_sample(faces: Sequence[Any], margin: float, transform: Transform) -> dict[str, Any]:
+    """Return the sample of three faces, the odd one last."""
     images = [transform({"image": face})["image"] for face in faces]
     return {"image": torch.stack(images), "margin": torch.tensor(margin)}

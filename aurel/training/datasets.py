@@ -117,6 +117,8 @@ def part_of(options: DataOptions, split: ListSplit) -> Part:
         frames=options.frames,
         context=options.context,
         synthetic=options.synthetic,
+        layout=options.layout,
+        owner=options.owner,
     )
 
 
