@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from aurel.data.base import AUDataset, TripletDataset
-from aurel.facs import AUSet
+from aurel.data.subjects import normalized_subject
+from aurel.facs import FOLDS, AUSet, fold_split
 from aurel.training.data_module import Splits
 
 SHORT = 12
@@ -100,6 +101,7 @@ def data_report(splits: Splits) -> DataReport:
         layout = layout or data.layout
         notes += [note for note in data.notes if note not in notes]
         errors += [error for error in _errors(report, data) if error not in errors]
+    notes += _other_people(protocol)
     return DataReport(splits.aus, parts, split_checksum(splits), layout, notes, errors)
 
 
@@ -180,6 +182,34 @@ def _errors(part: PartReport, data: Any) -> list[str]:
         if data.unready:
             errors.append(data.unready)
     return errors
+
+
+def _other_people(protocol: dict[str, Any]) -> list[str]:
+    """Return where the people differ from those of the published fold of the data set."""
+    dataset, fold = protocol.get("dataset"), protocol.get("fold")
+    if dataset not in FOLDS or fold is None:
+        return []
+    found = {
+        "train": protocol.get("train_subjects", []) + protocol.get("validation_subjects", []),
+        "test": protocol.get("test_subjects", []),
+    }
+    notes = []
+    for (name, people), published in zip(found.items(), fold_split(dataset, fold), strict=True):
+        present = {normalized_subject(person.rpartition("/")[2]) for person in people}
+        absent = [person for person in published if normalized_subject(person) not in present]
+        others = len(present) - (len(published) - len(absent))
+        if absent or others:
+            notes.append(
+                f"the {name} part is not that of the published fold: it lacks {len(absent)} of "
+                f"{len(published)} people{_names(absent)}, and has {others} others"
+            )
+    return notes
+
+
+def _names(people: Sequence[str]) -> str:
+    """Return " (F001, F002, ...)", or nothing for no people."""
+    shown = ", ".join(people[:_SHOWN]) + (", ..." if len(people) > _SHOWN else "")
+    return f" ({shown})" if people else ""
 
 
 def _part_line(part: PartReport) -> str:

@@ -77,7 +77,7 @@ def _variable(file: Path, name: str) -> Any:
         raise ValueError(
             f"{file} must be a .mat file up to version 7, got 7.3: save it in MATLAB by save -v7"
         ) from error
-    except (ValueError, TypeError, OSError, EOFError) as error:
+    except Exception as error:  # of a damaged file scipy raises errors of many types
         raise ValueError(f"{file} cannot be read as a .mat file: {error}") from error
     if name not in content:
         names = ", ".join(key for key in content if not key.startswith("__")) or "none"

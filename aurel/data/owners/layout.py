@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aurel.data.owners.options import OwnerOptions
 from aurel.data.owners.table import FrameTable
 from aurel.data.subjects import normalized_subject
-from aurel.facs import FOLDS, AUSet, fold_split
+from aurel.facs import AUSet, fold_split
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,6 @@ def published(dataset: str) -> Tested:
         return np.array([person in test for person in people])
 
     return tested
-
-
-def absent_people(dataset: str, people: Sequence[str]) -> list[str]:
-    """Return the people of the published folds of `dataset` that `people` lacks, sorted."""
-    present = {normalized_subject(person) for person in people}
-    everyone = (person for part in FOLDS[dataset] for person in part)
-    return sorted(person for person in everyone if normalized_subject(person) not in present)
 
 
 def seeded(folds: int) -> Tested:
