@@ -121,8 +121,12 @@ class ListClips(AUDataset):
             "labels": torch.stack([samples[line]["labels"] for line in lines]),
             "subject": samples[lines[0]]["subject"],
         }
+        if "intensity" in samples[lines[0]]:
+            clip["intensity"] = torch.stack([samples[line]["intensity"] for line in lines])
         labeled = range(start, min(start + self.frames, len(run)))
-        clip["labels"][[index not in labeled for index in shown]] = -1
+        for name in ("labels", "intensity"):
+            if name in clip:
+                clip[name][[index not in labeled for index in shown]] = -1
         if "landmarks" in samples[lines[0]]:
             clip["landmarks"] = torch.stack([samples[line]["landmarks"] for line in lines])
         return self.transform(clip) if self.transform is not None else clip

@@ -186,7 +186,7 @@ def _errors(part: PartReport, data: Any) -> list[str]:
 
 def _other_people(protocol: dict[str, Any]) -> list[str]:
     """Return where the people differ from those of the published fold of the data set."""
-    dataset, fold = protocol.get("dataset"), protocol.get("fold")
+    dataset, fold = str(protocol.get("dataset")), protocol.get("fold")
     if dataset not in FOLDS or fold is None:
         return []
     found = {

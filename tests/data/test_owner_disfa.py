@@ -197,6 +197,8 @@ def test_items_have_intensities(tmp_path: Path) -> None:
     assert item["intensity"].dtype == torch.float32
     assert torch.equal((item["intensity"] >= 2).float(), item["labels"])
     assert "landmarks" not in item
+    clip = read_part(Part("DISFA", "test", str(tmp_path), 1, frames=3))[1]
+    assert (clip["intensity"][1:] == -1).all() and (clip["intensity"][0] >= 0).all()
 
 
 def test_disfa_plus_has_a_header_and_names_of_pictures(tmp_path: Path) -> None:
