@@ -59,8 +59,8 @@ def check_apart(train: Iterable[str], test: Iterable[str], parts: str) -> None:
 
     Names are compared as `normalized_subject` writes them.
     """
-    spelled = {normalized_subject(name): name for name in train}
-    both = sorted({name for name in test if normalized_subject(name) in spelled})
+    spelled = {normalized_subject(name): name for name in set(train)}
+    both = sorted({name for name in set(test) if normalized_subject(name) in spelled})
     if both:
         names = ", ".join(_both_spellings(spelled[normalized_subject(n)], n) for n in both[:5])
         more = ", ..." if len(both) > 5 else ""

@@ -132,7 +132,7 @@ def layouts() -> str:
                 owner.tree,
                 "```",
                 "",
-                f"{owner.parts}.".capitalize(),
+                f"{owner.parts[0].upper()}{owner.parts[1:]}.",
                 "",
             ]
     return "\n".join(parts)

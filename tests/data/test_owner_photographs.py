@@ -78,6 +78,15 @@ def test_bad_sheets_are_named(tmp_path: Path) -> None:
     sheet.write_text(lines[0].replace("URL", "address"))
     with pytest.raises(ValueError, match=r"line 1: the columns must include URL, got "):
         table(tmp_path, "EmotioNet", aus=[1, 2])
+    excel = write(tmp_path / "EmotioNet_FACS_aws_2020.xlsx", "no sheet")
+    assert len(dataset_info("EmotioNet").owner.find(tmp_path)) == 1  # type: ignore[union-attr]
+    sheet.rename(tmp_path / "other.csv")
+    with pytest.raises(
+        (ValueError, ImportError), match=r"2020.xlsx (is|cannot be read as) an Excel"
+    ):
+        table(tmp_path, "EmotioNet", aus=[1, 2])
+    excel.unlink()
+    (tmp_path / "other.csv").rename(sheet)
     write(tmp_path / "EmotioNet_FACS_2018.csv", "URL")
     with pytest.raises(ValueError, match=r"one annotation, got .*2018.csv and .*2020.csv"):
         table(tmp_path, "EmotioNet", aus=[1, 2])

@@ -80,13 +80,13 @@ def published(dataset: str) -> Tested:
 
     def tested(table: FrameTable, fold: int) -> NDArray[np.bool_]:
         train, test = (set(map(normalized_subject, p)) for p in fold_split(dataset, fold))
-        people = [normalized_subject(person) for person in table.people]
-        other = sorted(set(table.people[i] for i, p in enumerate(people) if p not in train | test))
+        people = {person: normalized_subject(person) for person in set(table.people)}
+        other = sorted(person for person, name in people.items() if name not in train | test)
         if other:
             raise ValueError(
                 f"people must be those of the published folds of {dataset}, got {', '.join(other)}"
             )
-        return np.array([person in test for person in people])
+        return np.array([people[person] in test for person in table.people])
 
     return tested
 

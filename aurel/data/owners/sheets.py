@@ -72,6 +72,8 @@ def _read_excel(file: Path) -> list[tuple[int, Row]]:
         raise ImportError(
             f"{file} is an Excel file: save it as csv, or pip install pandas openpyxl ({error})"
         ) from error
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read as an Excel file: {error}") from error
     names = [_plain(str(name)) for name in table.columns]
     values = (map(_plain, map(str, row)) for row in table.to_numpy())
     return [(n, dict(zip(names, row, strict=True))) for n, row in enumerate(values, start=2)]
