@@ -10,7 +10,13 @@ from typing import Any
 
 from aurel.data.owners.options import OwnerOptions
 from aurel.data.points import move_points
-from aurel.data.registry import DatasetInfo, dataset_info, list_datasets, register_dataset
+from aurel.data.registry import (
+    DatasetInfo,
+    NoSuchPart,
+    dataset_info,
+    list_datasets,
+    register_dataset,
+)
 from aurel.data.synthetic import SyntheticClips, SyntheticFaces
 
 __all__ = [
@@ -19,6 +25,7 @@ __all__ = [
     "EvalTransform",
     "ListClips",
     "ListDataset",
+    "NoSuchPart",
     "OwnerFaces",
     "OwnerOptions",
     "SyntheticClips",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from aurel.data.registry import DatasetInfo
+from aurel.data.registry import DatasetInfo, NoSuchPart
 from aurel.data.text import read_text
 
 IMAGE_FOLDERS = ("img", "img-dlib", "img_o")
@@ -43,26 +43,27 @@ def has_lists(folder: Path, prefixes: Sequence[str], fold: int | None) -> bool:
     )
 
 
-def path_list(folder: Path, prefixes: Sequence[str], split: str, fold: int | None) -> Path:
-    """Return the list of paths of a part; a list of labels without it is an error of its own."""
-    try:
-        return find_list(folder, prefixes, split, PATH_KINDS, fold)
-    except FileNotFoundError as error:
+def find_part(
+    folder: Path, prefixes: Sequence[str], split: str, fold: int | None
+) -> tuple[Path, Path]:
+    """Return the list of paths and the list of labels of a part.
+
+    Raises:
+        NoSuchPart: both are missing.
+        FileNotFoundError: one of them is missing.
+    """
+    found: list[Path] = []
+    missing: list[FileNotFoundError] = []
+    for kinds in (PATH_KINDS, ("label",)):
         try:
-            labels = find_list(folder, prefixes, split, ("label",), fold)
-        except FileNotFoundError:
-            raise error from None
-        raise ValueError(f"{labels} must have its list of paths beside it: {error}") from error
-
-
-def paired_labels(
-    folder: Path, prefixes: Sequence[str], split: str, fold: int | None, paths: Path
-) -> Path:
-    """Return the list of labels beside a list of paths, without which the part is incomplete."""
-    try:
-        return find_list(folder, prefixes, split, ("label",), fold)
-    except FileNotFoundError as error:
-        raise ValueError(f"{paths} must have its list of labels beside it: {error}") from error
+            found.append(find_list(folder, prefixes, split, kinds, fold))
+        except FileNotFoundError as error:
+            missing.append(error)
+    if not missing:
+        return found[0], found[1]
+    if found:
+        raise FileNotFoundError(f"{missing[0]}, but {found[0].name}")
+    raise NoSuchPart(str(missing[0]))
 
 
 def list_lines(file: Path) -> list[str]:

@@ -21,13 +21,12 @@ from aurel.data.base import AUDataset, Transform
 from aurel.data.images import open_rgb
 from aurel.data.list_files import (
     find_list,
+    find_part,
     first_file,
     image_folder,
     list_folder,
     list_lines,
     list_prefixes,
-    paired_labels,
-    path_list,
 )
 from aurel.data.registry import LABELS, ListSplit, dataset_info
 from aurel.data.text import read_text
@@ -63,7 +62,8 @@ class ListDataset(AUDataset):
     ``landmarks`` float32 (49, 2) in pixels where there is a list of them (see `read_landmarks`).
 
     Raises:
-        FileNotFoundError: a folder or a list is missing.
+        NoSuchPart: the lists of paths and of labels are both missing.
+        FileNotFoundError: a folder or one of the lists is missing.
         ValueError: a list has a bad line, or the lists differ in length.
     """
 
@@ -92,8 +92,7 @@ class ListDataset(AUDataset):
         self.lists = Path(lists) if lists is not None else list_folder(self.root)
         self.images = Path(images) if images is not None else image_folder(self.root)
         prefixes = list_prefixes(info, dataset)
-        self.path_list = path_list(self.lists, prefixes, split, fold)
-        label_list = paired_labels(self.lists, prefixes, split, fold, self.path_list)
+        self.path_list, label_list = find_part(self.lists, prefixes, split, fold)
         self.paths = read_paths(self.path_list)
         self.labels = read_labels(label_list, len(self.aus), info.labels)
         _same_length(self.path_list, self.paths, label_list, self.labels)

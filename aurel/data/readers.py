@@ -133,7 +133,8 @@ def _read_images(info: DatasetInfo, part: Part) -> AUDataset:
             aus=part.aus,
         )
     except FileNotFoundError as error:
-        if info.owner is None or Path(root_of(part)).is_dir() is False:
+        root = Path(root_of(part))
+        if info.owner is None or not root.is_dir() or info.owner.annotation(root) is not None:
             raise
         tree = info.owner.tree.split()[0]
-        raise FileNotFoundError(f"{error}, and no {tree} of the owner's layout") from error
+        raise type(error)(f"{error}, and no {tree} of the owner's layout") from error

@@ -27,6 +27,13 @@ _KNOWN = "aurel.data.known_datasets"
 _datasets: dict[str, DatasetInfo] = {}
 
 
+class NoSuchPart(FileNotFoundError):
+    """The data set has no such part: none of its files exist.
+
+    Where only some of them are missing, readers raise another FileNotFoundError.
+    """
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of a data set, the argument of readers.
@@ -80,8 +87,8 @@ class DatasetInfo:
         same_people: name of another data set whose people these are, under the same names.
         merged: whether the lists merge data sets. The first folder of a path is then the data set
             and the second the subject; elsewhere the first folder is the subject.
-        read_images: returns a part as single images, or raises FileNotFoundError where the data set
-            has no such part; None reads list files (`aurel.data.lists.ListDataset`).
+        read_images: returns a part as single images, or raises `NoSuchPart` where the data set has
+            no such part; None reads list files (`aurel.data.lists.ListDataset`).
         read_clips: returns a part as clips; None cuts clips from listed images
             (`aurel.data.clips.ListClips`).
         read_triplets: returns a part as triplets of faces, given the transform and a seed; None

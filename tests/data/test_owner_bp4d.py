@@ -165,7 +165,7 @@ def test_lists_take_the_place_of_the_owners_layout(tmp_path: Path) -> None:
     assert layout_of(info, part) == "owner"
     write(tmp_path / "list" / "BP4D_train_img_path_fold1.txt", "F001/T1/5.jpg\n")
     assert layout_of(info, part) == "lists"
-    with pytest.raises(ValueError, match=r"img_path_fold1.txt must have its list of labels beside"):
+    with pytest.raises(FileNotFoundError, match=r"label_fold1.txt, but .*train_img_path_fold1.txt"):
         read_part(part)
     owner = Part("BP4D", root=str(tmp_path), fold=1, layout="owner")
     assert isinstance(read_part(owner), OwnerFaces)

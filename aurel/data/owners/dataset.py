@@ -9,7 +9,7 @@ import torch
 from aurel.data.lists import ListDataset
 from aurel.data.owners.layout import OwnerLayout, OwnerRequest
 from aurel.data.owners.table import FrameTable
-from aurel.data.registry import DatasetInfo, Part
+from aurel.data.registry import DatasetInfo, NoSuchPart, Part
 from aurel.facs import AUSet
 
 _SHOWN = 5
@@ -26,7 +26,8 @@ class OwnerFaces(ListDataset):
     owner gives intensities, and without landmarks, which belong to whole frames.
 
     Raises:
-        FileNotFoundError: there are no pictures, or the part is "val", which does not exist.
+        NoSuchPart: the part is "val", which does not exist.
+        FileNotFoundError: there are no pictures.
         ValueError: no such fold, or a bad line in an annotation.
     """
 
@@ -35,7 +36,7 @@ class OwnerFaces(ListDataset):
         assert owner is not None and part.root is not None
         self.root = Path(part.root)
         if part.split == "val":
-            raise FileNotFoundError(f"{self.root} has no val part: its parts are train and test")
+            raise NoSuchPart(f"{self.root} has no val part: its parts are train and test")
         if part.fold is None or not 1 <= part.fold <= owner.folds:
             raise ValueError(f"data.fold must be in 1..{owner.folds}, got {part.fold}")
         found = owner.annotation(self.root)

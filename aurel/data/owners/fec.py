@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from aurel.data.base import Transform, TripletDataset
 from aurel.data.lists import open_listed
 from aurel.data.owners.pictures import picture_folder, pictures_by_name
-from aurel.data.registry import ListSplit
+from aurel.data.registry import ListSplit, NoSuchPart
 from aurel.data.text import read_text
 from aurel.data.triplets import MARGINS, triplet_sample
 from aurel.facs import AUSet
@@ -46,7 +46,8 @@ class FecTriplets(TripletDataset):
     Items are those of `aurel.data.triplets.ListTriplets`. A subject is a photograph.
 
     Raises:
-        FileNotFoundError: the csv file or the folder is missing.
+        NoSuchPart: the csv file is missing.
+        FileNotFoundError: the folder is missing.
         ValueError: a bad line, or no triplet has all its photographs.
     """
 
@@ -60,7 +61,7 @@ class FecTriplets(TripletDataset):
     ) -> None:
         self.file = fec_file(Path(root), split)
         if not self.file.is_file():
-            raise FileNotFoundError(f"there is no file {self.file}")
+            raise NoSuchPart(f"there is no file {self.file}")
         folder = picture_folder(Path(root), images, ("images",))
         found = pictures_by_name(folder)
         triplets = read_fec(self.file)
