@@ -16,6 +16,7 @@ except ImportError as error:
 _ABOUT = {
     "fit": ("Train a model from a recipe file.", "to continue from"),
     "test": ("Score a checkpoint on the test fold.", "to score (default: best)"),
+    "data check": ("Report on the data of a run.", None),
     "graph": ("Average the graph of a model over the test fold and draw it.", None),
 }
 
@@ -31,7 +32,8 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
     """Read ``--config FILE``, or the name of a recipe, and the options that override it.
 
     Args:
-        command: "fit", "test" or "graph"; the last takes no ``--ckpt_path``.
+        command: "fit", "test", "data check" or "graph"; the last two take
+            no ``--ckpt_path``.
         arguments: the command line after the command.
 
     Returns:

@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
     from aurel.cli.console import make_console
     from aurel.cli.progress import TrainingProgress
+    from aurel.training.report import data_report
     from aurel.training.run import check_free, checkpoint_file, fit, load_splits, run_folder
 
     console = make_console()
@@ -31,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
     check_free(folder, resume)
     splits = load_splits(options)
     console.print(_summary(options, splits, folder))
+    report = data_report(splits)
+    console.print(str(report), markup=False, highlight=False, soft_wrap=True)
+    report.check()
     if options.data.select_on == "test":
         console.print(_SELECTED_ON_TEST, style="yellow")
     try:

@@ -17,6 +17,7 @@ from aurel.cli.errors import guarded
 
 COMMANDS = {
     "demo": "aurel.cli.demo",
+    "data": "aurel.cli.data",
     "fit": "aurel.cli.fit",
     "test": "aurel.cli.test",
     "predict": "aurel.cli.predict",

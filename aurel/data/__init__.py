@@ -8,7 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from aurel.data.registry import DatasetInfo, dataset_info, list_datasets, register_dataset
+from aurel.data.owners.options import OwnerOptions
+from aurel.data.points import move_points
+from aurel.data.registry import (
+    DatasetInfo,
+    NoSuchPart,
+    dataset_info,
+    list_datasets,
+    register_dataset,
+)
 from aurel.data.synthetic import SyntheticClips, SyntheticFaces
 
 __all__ = [
@@ -17,11 +25,15 @@ __all__ = [
     "EvalTransform",
     "ListClips",
     "ListDataset",
+    "NoSuchPart",
+    "OwnerFaces",
+    "OwnerOptions",
     "SyntheticClips",
     "SyntheticFaces",
     "TrainTransform",
     "dataset_info",
     "list_datasets",
+    "move_points",
     "register_dataset",
 ]
 
@@ -29,6 +41,7 @@ _READERS = {
     "AffWild2Faces": "aurel.data.aff_wild2",
     "ListClips": "aurel.data.clips",
     "ListDataset": "aurel.data.lists",
+    "OwnerFaces": "aurel.data.owners.dataset",
     "EvalTransform": "aurel.data.transforms",
     "TrainTransform": "aurel.data.transforms",
 }

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from aurel.data.base import Transform
-from aurel.data.lists import ListDataset
-from aurel.data.registry import ListSplit
+from aurel.data.lists import ListDataset, frame_key
+from aurel.data.registry import ListSplit, NoSuchPart
+from aurel.data.text import read_text
 from aurel.facs import AU_SETS, AUSet
 
 AFF_WILD2 = AU_SETS["Aff-Wild2"]
@@ -40,7 +41,8 @@ class AffWild2Faces(ListDataset):
     people in it where there is a file for the left and one for the right.
 
     Raises:
-        FileNotFoundError: a folder is missing, or the split is "val", which does not exist.
+        NoSuchPart: the folder of the split is missing, or the split is "val", which does not exist.
+        FileNotFoundError: another folder is missing.
         ValueError: a file names other AUs or has a bad line, or no labeled frame has a picture.
     """
 
@@ -60,13 +62,14 @@ class AffWild2Faces(ListDataset):
         self.transform = transform
         self.landmarks = None
         if split not in _PARTS:
-            raise FileNotFoundError(f"Aff-Wild2 has no {split} part: its parts are train and test")
+            raise NoSuchPart(f"Aff-Wild2 has no {split} part: its parts are train and test")
         self.lists = Path(lists) if lists is not None else _challenge_folder(self.root)
         self.images = Path(images) if images is not None else self.root / "cropped_aligned"
         part = self.lists / _PARTS[split]
-        for folder in (part, self.images):
-            if not folder.is_dir():
-                raise FileNotFoundError(f"there is no folder {folder}")
+        if not part.is_dir():
+            raise NoSuchPart(f"there is no folder {part}")
+        if not self.images.is_dir():
+            raise FileNotFoundError(f"there is no folder {self.images}")
         self.paths: list[str] = []
         self._sources: list[tuple[Path, int]] = []
         labels = [torch.zeros(0, len(self.aus), dtype=torch.int8)]
@@ -77,6 +80,8 @@ class AffWild2Faces(ListDataset):
             raise ValueError(
                 f"{self.images} must hold pictures of the frames that {part} labels, got none"
             )
+        self.keys = [frame_key(path) for path in self.paths]
+        self.layout = f"the owner's: {self.lists}, pictures in {self.images}"
         self._name_subjects([path.split("/")[0] for path in self.paths])
 
     def _add_video(self, file: Path) -> Tensor:
@@ -111,7 +116,7 @@ def read_aff_wild2_labels(file: Path) -> Tensor:
     Raises:
         ValueError: other AUs, or a line that does not hold labels.
     """
-    header, *lines = file.read_text(encoding="utf-8-sig").splitlines() or [""]
+    header, *lines = read_text(file).splitlines() or [""]
     if not _names_the_aus(header.split(",")):
         raise ValueError(
             f"{file}, line 1: the AUs must be {','.join(AFF_WILD2.names)}, got {header!r}"

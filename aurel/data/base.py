@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
@@ -25,13 +26,21 @@ class AUDataset(Dataset[Sample]):
         aus: the AUs of the label columns.
         labels: (M, N), of clips (M, T, N): 1 present, 0 absent, -1 unknown.
         subjects: the subject of each of the M items; training and test share none.
+        intensity: (M, N) 0 to 5, -1 unknown; None where intensities are unknown.
         transform: function from a sample to a sample; None for the stored image.
+        layout: where the labels and the pictures are, for the header of a run.
+        notes: further lines for the header.
+        unready: reason why the pictures cannot be read as they are; None where they can.
     """
 
     aus: AUSet
     labels: Tensor
     subjects: Sequence[str] | Sequence[int]
+    intensity: Tensor | None = None
     transform: Transform | None
+    layout: str = ""
+    notes: Sequence[str] = ()
+    unready: str | None = None
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -46,6 +55,15 @@ class AUDataset(Dataset[Sample]):
         Images that are no frames of a clip are together one table.
         """
         return [self.labels_of(items)]
+
+    def keys_of(self, items: Sequence[int]) -> list[str]:
+        """Return a name for each row of `labels_of`, as in "F001/T1/2440"."""
+        rows = len(self.labels_of(items)) // max(len(items), 1)
+        return [f"{self.subjects[item]}/{item}/{row}" for item in items for row in range(rows)]
+
+    def pictures_of(self, items: Sequence[int]) -> list[Path]:
+        """Return the files that these items are read from; none for data that are generated."""
+        return []
 
     def for_scoring(self) -> Self:
         """Return the same data, divided into items as validation and test need them."""
@@ -76,6 +94,8 @@ class TripletDataset(Dataset[Sample]):
 
     aus: AUSet
     subjects: Sequence[str]
+    layout: str = ""
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         raise NotImplementedError

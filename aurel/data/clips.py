@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -68,6 +69,7 @@ class ListClips(AUDataset):
         self.data = data
         self.aus = data.aus
         self.lists = data.lists
+        self.layout, self.notes, self.unready = data.layout, data.notes, data.unready
         self.frames = frames
         self.context = context
         self.transform = transform
@@ -87,6 +89,14 @@ class ListClips(AUDataset):
         """Return the labels of every frame that `items` may show, (M, N) int8."""
         lines = [line for item in items for line in self._frames_of(item)]
         return self.data.labels[lines]
+
+    def keys_of(self, items: Sequence[int]) -> list[str]:
+        """Return the name of every frame that `items` may show."""
+        return self.data.keys_of([line for item in items for line in self._frames_of(item)])
+
+    def pictures_of(self, items: Sequence[int]) -> list[Path]:
+        """Return the pictures of every frame that `items` may show."""
+        return self.data.pictures_of([line for item in items for line in self._frames_of(item)])
 
     def label_runs(self, items: Sequence[int]) -> list[Tensor]:
         """Return the labels of each run of frames that `items` are cut from, (T, N) int8."""
@@ -111,8 +121,12 @@ class ListClips(AUDataset):
             "labels": torch.stack([samples[line]["labels"] for line in lines]),
             "subject": samples[lines[0]]["subject"],
         }
+        if "intensity" in samples[lines[0]]:
+            clip["intensity"] = torch.stack([samples[line]["intensity"] for line in lines])
         labeled = range(start, min(start + self.frames, len(run)))
-        clip["labels"][[index not in labeled for index in shown]] = -1
+        for name in ("labels", "intensity"):
+            if name in clip:
+                clip[name][[index not in labeled for index in shown]] = -1
         if "landmarks" in samples[lines[0]]:
             clip["landmarks"] = torch.stack([samples[line]["landmarks"] for line in lines])
         return self.transform(clip) if self.transform is not None else clip

@@ -7,6 +7,8 @@ lists tests on part 4 - f of the three subject groups (`aurel.facs`).
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +19,22 @@ from torch import Tensor
 
 from aurel.data.base import AUDataset, Transform
 from aurel.data.images import open_rgb
-from aurel.data.registry import LABELS, DatasetInfo, ListSplit, dataset_info
+from aurel.data.list_files import (
+    find_list,
+    find_part,
+    first_file,
+    image_folder,
+    list_folder,
+    list_lines,
+    list_prefixes,
+)
+from aurel.data.registry import LABELS, ListSplit, dataset_info
+from aurel.data.text import read_text
 from aurel.facs import LANDMARKS_66_TO_49, LANDMARKS_68_TO_49, AUSet, AUSpec
 
 if TYPE_CHECKING:
     from PIL import Image
 
-IMAGE_FOLDERS = ("img", "img-dlib", "img_o")
 _LANDMARK_SCHEMES: dict[int, Sequence[int]] = {
     98: range(49),
     132: LANDMARKS_66_TO_49,
@@ -51,7 +62,8 @@ class ListDataset(AUDataset):
     ``landmarks`` float32 (49, 2) in pixels where there is a list of them (see `read_landmarks`).
 
     Raises:
-        FileNotFoundError: a folder or a list is missing.
+        NoSuchPart: the lists of paths and of labels are both missing.
+        FileNotFoundError: a folder or one of the lists is missing.
         ValueError: a list has a bad line, or the lists differ in length.
     """
 
@@ -80,12 +92,14 @@ class ListDataset(AUDataset):
         self.lists = Path(lists) if lists is not None else list_folder(self.root)
         self.images = Path(images) if images is not None else image_folder(self.root)
         prefixes = list_prefixes(info, dataset)
-        self.path_list = find_list(self.lists, prefixes, split, ("img_path", "path"), fold)
-        label_list = find_list(self.lists, prefixes, split, ("label",), fold)
+        self.path_list, label_list = find_part(self.lists, prefixes, split, fold)
         self.paths = read_paths(self.path_list)
         self.labels = read_labels(label_list, len(self.aus), info.labels)
         _same_length(self.path_list, self.paths, label_list, self.labels)
-        self._name_subjects([subject_of(path, info.merged) for path in self.paths])
+        inside = _inside(self.paths, self.images, self.path_list)
+        self.keys = [frame_key(path) for path in inside]
+        self._name_subjects([subject_of(path, info.merged) for path in inside])
+        self.layout = f"lists in {self.lists}, pictures in {self.images}"
         self.landmarks: Tensor | None = None
         try:
             landmark_list = find_list(self.lists, prefixes, split, ("landmark",), fold)
@@ -104,9 +118,19 @@ class ListDataset(AUDataset):
             "labels": self.labels[index].float(),
             "subject": self._codes[index],
         }
+        if self.intensity is not None:
+            sample["intensity"] = self.intensity[index].float()
         if self.landmarks is not None:
             sample["landmarks"] = self.landmarks[index]
         return self.transform(sample) if self.transform is not None else sample
+
+    def keys_of(self, items: Sequence[int]) -> list[str]:
+        """Return the name of each frame: its path without suffix, and its number without zeros."""
+        return [self.keys[item] for item in items]
+
+    def pictures_of(self, items: Sequence[int]) -> list[Path]:
+        """Return the pictures of these items."""
+        return [self.images / self.paths[item] for item in items]
 
     def class_weights(self) -> Tensor:
         """Return the published class weights, see `read_class_weights`."""
@@ -137,25 +161,6 @@ def au_set_of(dataset: str, aus: AUSpec | None = None) -> AUSet:
     return chosen
 
 
-def list_prefixes(info: DatasetInfo, dataset: str) -> list[str]:
-    """Return the possible prefixes of list files; `dataset` is the name in the user's spelling."""
-    return list(dict.fromkeys((dataset, info.name, *info.prefixes)))
-
-
-def find_list(
-    folder: Path, prefixes: Sequence[str], split: str, kinds: Sequence[str], fold: int | None
-) -> Path:
-    """Return the list file of one kind, which may have any of several published names.
-
-    Raises:
-        FileNotFoundError: there is no file of these names, which the message lists.
-    """
-    end = "" if fold is None else f"_fold{fold}"
-    return _first_file(
-        folder, [f"{prefix}_{split}_{kind}{end}.txt" for prefix in prefixes for kind in kinds]
-    )
-
-
 def read_paths(file: Path) -> list[str]:
     """Read a list of image paths, one per line."""
     lines = list_lines(file)
@@ -164,6 +169,8 @@ def read_paths(file: Path) -> list[str]:
             raise ValueError(
                 f"{file}, line {number}: an image path must be given, got an empty line"
             )
+    if not lines:
+        raise ValueError(f"{file} must list at least one image, got an empty file")
     return [line.replace("\\", "/") for line in lines]
 
 
@@ -228,11 +235,9 @@ def read_class_weights(folder: Path, dataset: str, fold: int | None, num_aus: in
         (N,) float32.
     """
     end = "" if fold is None else f"_fold{fold}"
-    file = _first_file(
-        folder, [f"{dataset}_{kind}{end}.txt" for kind in ("weight", "train_weight")]
-    )
+    file = first_file(folder, [f"{dataset}_{kind}{end}.txt" for kind in ("weight", "train_weight")])
     try:
-        weights = [float(word) for word in file.read_text().split()]
+        weights = [float(word) for word in read_text(file).split()]
     except ValueError as error:
         raise ValueError(f"{file}: weights must be numbers ({error})") from error
     if len(weights) != num_aus:
@@ -248,9 +253,32 @@ def subject_of(path: str, merged: bool = False) -> str:
         merged: whether the list merges data sets: the subject of "BP4D/F001/T1/2440.jpg" is
             BP4D/F001.
     """
-    parts = path.removeprefix("./").split("/")
+    parts = posixpath.normpath(path).split("/")
     depth = 2 if merged else 1
     return "/".join(parts[:depth]) if len(parts) > depth else path
+
+
+def frame_key(path: str) -> str:
+    """Return the name of a frame by its path: "F001/T1/7" for "./F001/T1/0007.jpg"."""
+    stem = posixpath.splitext(posixpath.normpath(path))[0]
+    return re.sub(r"(?<!\d)0+(?=\d+$)", "", stem)
+
+
+def _inside(paths: Sequence[str], images: Path, file: Path) -> list[str]:
+    """Return the paths relative to the folder `images`; absolute ones must be in it."""
+    start = posixpath.normpath(images.absolute().as_posix()) + "/"
+    inside = []
+    for number, path in enumerate(paths, start=1):
+        if path.startswith("/"):
+            path = posixpath.normpath(path)
+            if not path.startswith(start):
+                raise ValueError(
+                    f"{file}, line {number}: a path must be relative to the folder of images, "
+                    f"{images}, or in it, got {path}"
+                )
+            path = path.removeprefix(start)
+        inside.append(path)
+    return inside
 
 
 def _label(word: str, codes: Mapping[str, int], where: str) -> int:
@@ -264,14 +292,6 @@ def _label(word: str, codes: Mapping[str, int], where: str) -> int:
     raise ValueError(f"{where}: a label must be one of {', '.join(codes)}, got {word!r}")
 
 
-def _first_file(folder: Path, names: Sequence[str]) -> Path:
-    """Return the first of `names` that is a file in `folder`."""
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"{folder} holds no {' or '.join(names)}")
-
-
 def open_listed(path: Path, file: Path, line: int) -> Image.Image:
     """Read the picture in a line of a list; errors name the list and the line."""
     where = f"named in {file}, line {line}"
@@ -281,26 +301,6 @@ def open_listed(path: Path, file: Path, line: int) -> Image.Image:
         raise FileNotFoundError(f"there is no image {path}, {where}") from error
     except ValueError as error:
         raise ValueError(f"{error} ({where})") from error
-
-
-def list_lines(file: Path) -> list[str]:
-    """Return the lines of a list, without spaces at their ends and empty lines at its end."""
-    text = file.read_text(encoding="utf-8-sig").rstrip()
-    return [line.strip() for line in text.split("\n")] if text else []
-
-
-def list_folder(root: Path) -> Path:
-    """Return the folder of the lists of a data set."""
-    return root / "list" if (root / "list").is_dir() else root
-
-
-def image_folder(root: Path) -> Path:
-    """Return the folder that the listed paths of a data set are relative to."""
-    found = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()]
-    if len(found) > 1:
-        names = " and ".join(str(folder) for folder in found)
-        raise ValueError(f"images must be one of the existing folders {names}, got None")
-    return found[0] if found else root
 
 
 def _same_length(a: Path, in_a: Sequence[Any], b: Path, in_b: Sequence[Any] | Tensor) -> None:

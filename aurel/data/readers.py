@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from aurel.data.base import AUDataset, Transform, TripletDataset
 from aurel.data.clips import ListClips
+from aurel.data.list_files import has_lists, list_folder, list_prefixes
 from aurel.data.lists import ListDataset
-from aurel.data.registry import DatasetInfo, Part, dataset_info
+from aurel.data.owners.dataset import OwnerFaces
+from aurel.data.registry import DatasetInfo, Layout, Part, dataset_info
 from aurel.data.triplets import ListTriplets
 from aurel.facs import AUSet
 
@@ -50,6 +54,11 @@ def read_triplets(part: Part, transform: Transform, seed: int = 0) -> TripletDat
     info.check_fold(part.fold)
     if info.read_triplets is not None:
         return info.read_triplets(part, transform, seed)
+    return listed_triplets(part, transform)
+
+
+def listed_triplets(part: Part, transform: Transform) -> TripletDataset:
+    """Return a part as triplets named by a list."""
     return ListTriplets(
         root_of(part),
         part.dataset,
@@ -88,15 +97,44 @@ def root_of(part: Part) -> str:
     return part.root
 
 
+def layout_of(info: DatasetInfo, part: Part) -> Layout:
+    """Return the layout of a part on disk, "lists" or "owner".
+
+    With `part.layout` "auto" it is "lists" where the folder of lists holds any of the data set and
+    fold, and else "owner" where the annotation of the owner is found.
+
+    Raises:
+        ValueError: "owner" of a data set without one, or several annotations of the owner.
+    """
+    if part.layout == "owner" and info.owner is None:
+        raise ValueError(f"data.layout must be auto or lists for {info.name}, got owner")
+    if part.layout != "auto" or info.owner is None:
+        return "owner" if part.layout == "owner" else "lists"
+    root = Path(root_of(part))
+    folder = list_folder(root) if part.lists is None else Path(part.lists)
+    if has_lists(folder, list_prefixes(info, part.dataset), part.fold):
+        return "lists"
+    return "lists" if info.owner.annotation(root) is None else "owner"
+
+
 def _read_images(info: DatasetInfo, part: Part) -> AUDataset:
     if info.read_images is not None:
         return info.read_images(part)
-    return ListDataset(
-        root_of(part),
-        part.dataset,
-        part.fold,
-        part.split,
-        lists=part.lists,
-        images=part.images,
-        aus=part.aus,
-    )
+    if layout_of(info, part) == "owner":
+        return OwnerFaces(info, part)
+    try:
+        return ListDataset(
+            root_of(part),
+            part.dataset,
+            part.fold,
+            part.split,
+            lists=part.lists,
+            images=part.images,
+            aus=part.aus,
+        )
+    except FileNotFoundError as error:
+        root = Path(root_of(part))
+        if info.owner is None or not root.is_dir() or info.owner.annotation(root) is not None:
+            raise
+        tree = info.owner.tree.split()[0]
+        raise type(error)(f"{error}, and no {tree} of the owner's layout") from error

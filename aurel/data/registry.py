@@ -12,16 +12,26 @@ from typing import Literal
 
 from aurel.data.arguments import check_at_least
 from aurel.data.base import AUDataset, Transform, TripletDataset
+from aurel.data.owners.layout import OwnerLayout
+from aurel.data.owners.options import OwnerOptions
 from aurel.data.synthetic.options import SyntheticOptions
 from aurel.facs import AUSet, AUSpec
 
 ListSplit = Literal["train", "val", "test"]
+Layout = Literal["auto", "lists", "owner"]
 
 LABELS: Mapping[str, int] = MappingProxyType({"1": 1, "0": 0, "-1": -1, "9": -1, "999": -1})
 """Codes in the authors' list files; unknown is 9 in BP4D, 999 in EmotioNet, -1 in merged lists."""
 
 _KNOWN = "aurel.data.known_datasets"
 _datasets: dict[str, DatasetInfo] = {}
+
+
+class NoSuchPart(FileNotFoundError):
+    """The data set has no such part: none of its files exist.
+
+    Where only some of them are missing, readers raise another FileNotFoundError.
+    """
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,8 @@ class Part:
         frames: length of a clip; None for single images.
         context: frames on either side of a clip that enter no loss and no score.
         synthetic: options of the synthetic faces.
+        layout: "lists", the "owner"'s, or "auto": lists where there are some, else the owner's.
+        owner: options of the owner's layout.
         people: the subjects to take; None for those of `split` and `fold`.
     """
 
@@ -52,6 +64,8 @@ class Part:
     frames: int | None = None
     context: int = 0
     synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
+    layout: Layout = "auto"
+    owner: OwnerOptions = field(default_factory=OwnerOptions)
     people: Sequence[int] | None = None
 
 
@@ -69,10 +83,12 @@ class DatasetInfo:
         prefixes: other prefixes of the names of list files.
         labels: the label of each code in a label list: 1 present, 0 absent, -1 unknown; a threshold
             of intensities is ``{"0": 0, "1": 0, "2": 1, "3": 1, "4": 1, "5": 1}``.
+        owner: the layout in which the owner sends the data; None where only lists are read.
+        same_people: name of another data set whose people these are, under the same names.
         merged: whether the lists merge data sets. The first folder of a path is then the data set
             and the second the subject; elsewhere the first folder is the subject.
-        read_images: returns a part as single images, or raises FileNotFoundError where the data set
-            has no such part; None reads list files (`aurel.data.lists.ListDataset`).
+        read_images: returns a part as single images, or raises `NoSuchPart` where the data set has
+            no such part; None reads list files (`aurel.data.lists.ListDataset`).
         read_clips: returns a part as clips; None cuts clips from listed images
             (`aurel.data.clips.ListClips`).
         read_triplets: returns a part as triplets of faces, given the transform and a seed; None
@@ -90,6 +106,8 @@ class DatasetInfo:
     folds: int | None = None
     prefixes: tuple[str, ...] = ()
     labels: Mapping[str, int] = field(default_factory=lambda: LABELS)
+    owner: OwnerLayout | None = None
+    same_people: str | None = None
     merged: bool = False
     read_images: Callable[[Part], AUDataset] | None = None
     read_clips: Callable[[Part], AUDataset] | None = None
@@ -115,7 +133,8 @@ class DatasetInfo:
 
     def subject_names(self, subjects: Sequence[str] | Sequence[int]) -> list[str]:
         """Return names of subjects that differ between data sets, as in "BP4D/F001"."""
-        return [str(subject) if self.merged else f"{self.name}/{subject}" for subject in subjects]
+        of = self.same_people or self.name
+        return [str(subject) if self.merged else f"{of}/{subject}" for subject in subjects]
 
 
 def register_dataset(info: DatasetInfo) -> DatasetInfo:

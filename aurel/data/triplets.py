@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from aurel.data.base import Transform, TripletDataset
-from aurel.data.lists import (
+from aurel.data.list_files import (
     find_list,
     image_folder,
     list_folder,
     list_lines,
     list_prefixes,
-    open_listed,
-    subject_of,
 )
-from aurel.data.registry import ListSplit, dataset_info
+from aurel.data.lists import open_listed, subject_of
+from aurel.data.registry import ListSplit, NoSuchPart, dataset_info
 from aurel.data.synthetic.dataset import SyntheticFaces
 from aurel.facs import AUSet
 
@@ -57,7 +56,8 @@ class ListTriplets(TripletDataset):
     `MARGINS`.
 
     Raises:
-        FileNotFoundError: a folder or the list is missing.
+        NoSuchPart: the list is missing.
+        FileNotFoundError: a folder is missing.
         ValueError: the list has a bad line.
     """
 
@@ -80,7 +80,10 @@ class ListTriplets(TripletDataset):
         # Listed triplets have no AUs, so any prefix is valid.
         self.aus = AUSet.unnamed(1)
         info = dataset_info(dataset, self.aus)
-        self.list = find_list(folder, list_prefixes(info, dataset), split, ("triplet",), fold)
+        try:
+            self.list = find_list(folder, list_prefixes(info, dataset), split, ("triplet",), fold)
+        except FileNotFoundError as error:
+            raise NoSuchPart(str(error)) from error
         self.paths, self.margins = read_triplets(self.list)
         people = {subject_of(path, info.merged) for three in self.paths for path in three}
         self.subjects = sorted(people)
@@ -92,7 +95,7 @@ class ListTriplets(TripletDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         line = range(len(self))[index] + 1
         faces = [open_listed(self.images / path, self.list, line) for path in self.paths[index]]
-        return _sample(faces, self.margins[index], self.transform)
+        return triplet_sample(faces, self.margins[index], self.transform)
 
 
 class SyntheticTriplets(TripletDataset):
@@ -132,7 +135,7 @@ class SyntheticTriplets(TripletDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         faces = [self.faces.images[face] for face in self.triplets[index].tolist()]
-        return _sample(faces, MARGINS[2], self.transform)
+        return triplet_sample(faces, MARGINS[2], self.transform)
 
 
 def sample_triplets(intensities: Tensor, seed: int) -> Tensor:
@@ -191,6 +194,7 @@ def _one_to_three(word: str, where: str) -> int:
     return int(word)
 
 
-def _sample(faces: Sequence[Any], margin: float, transform: Transform) -> dict[str, Any]:
+def triplet_sample(faces: Sequence[Any], margin: float, transform: Transform) -> dict[str, Any]:
+    """Return the sample of three faces, the odd one last."""
     images = [transform({"image": face})["image"] for face in faces]
     return {"image": torch.stack(images), "margin": torch.tensor(margin)}

@@ -234,9 +234,11 @@ AU_SETS: Mapping[str, AUSet] = MappingProxyType(
             AUSet("BP4D", _BP4D),
             AUSet("BP4D+", _BP4D),
             AUSet("DISFA", (1, 2, 4, 6, 9, 12, 25, 26)),
+            AUSet("DISFA+", (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)),
             AUSet("EmotioNet", (1, 2, 4, 5, 6, 9, 12, 17, 20, 25, 26, 43)),
             AUSet("Aff-Wild2", (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26)),
             AUSet("RAF-AU", (1, 2, 4, 5, 6, 9, 10, 12, 16, 17, 25, 26, 27)),
+            AUSet("CASME II", (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 18, 20, 24, 25, 26, 38)),
             AUSet(
                 "OpenGraphAU",
                 _OPENGRAPHAU_MAIN + tuple(n for n in _OPENGRAPHAU_LATERAL for _ in "LR"),

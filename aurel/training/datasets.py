@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, Subset
 
 from aurel.data.base import AUDataset
 from aurel.data.readers import read_part
-from aurel.data.registry import ListSplit, Part, dataset_info
+from aurel.data.registry import ListSplit, NoSuchPart, Part, dataset_info
 from aurel.data.sampling import thin_frames
 from aurel.data.subjects import check_apart, hold_out
 from aurel.data.transforms import TrainTransform
@@ -117,6 +117,8 @@ def part_of(options: DataOptions, split: ListSplit) -> Part:
         frames=options.frames,
         context=options.context,
         synthetic=options.synthetic,
+        layout=options.layout,
+        owner=options.owner,
     )
 
 
@@ -151,7 +153,7 @@ def _load(options: DataOptions, split: ListSplit) -> AUDataset:
 def _load_if_listed(options: DataOptions, split: ListSplit) -> AUDataset | None:
     try:
         return _load(options, split)
-    except FileNotFoundError:
+    except NoSuchPart:
         return None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from aurel.data.owners.options import OwnerOptions
+from aurel.data.registry import Layout
 from aurel.data.synthetic.options import SyntheticOptions
 from aurel.training.schedules import Schedule
 
@@ -63,6 +65,9 @@ class DataOptions:
         select_on: "test" chooses the best epoch on the test fold, as published protocols do.
         class_weights: from the training "labels", from the published "file", or "none".
         synthetic: options of the synthetic faces.
+        layout: "lists" of the authors' form, the "owner"'s files, or "auto" for lists where there
+            are some and else the owner's.
+        owner: options of the owner's files.
     """
 
     dataset: str = "BP4D"
@@ -89,6 +94,8 @@ class DataOptions:
     select_on: Literal["validation", "test"] = "validation"
     class_weights: Literal["labels", "file", "none"] = "labels"
     synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
+    layout: Layout = "auto"
+    owner: OwnerOptions = field(default_factory=OwnerOptions)
 
 
 @dataclass

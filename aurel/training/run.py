@@ -83,6 +83,11 @@ def load_splits(options: RunOptions) -> Splits:
         ValueError: invalid data, an unknown model, or a model of other inputs.
     """
     _check_items(options)
+    return load_splits_of(options)
+
+
+def load_splits_of(options: RunOptions) -> Splits:
+    """Return the data of a training run of any model, see `load_splits`."""
     load = triplet_splits if options.data.triplets else training_splits
     return load(options.data, options.seed)
 

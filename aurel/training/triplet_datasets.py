@@ -8,7 +8,7 @@ from typing import Any
 
 from aurel.data.base import TripletDataset
 from aurel.data.readers import people_of, read_triplets, triplet_info
-from aurel.data.registry import ListSplit
+from aurel.data.registry import ListSplit, NoSuchPart
 from aurel.data.subjects import check_apart, hold_out
 from aurel.facs import AUSet
 from aurel.training.data_module import Splits
@@ -109,7 +109,7 @@ def _load(
 def _load_if_listed(options: DataOptions, split: ListSplit) -> TripletDataset | None:
     try:
         return _load(options, split)
-    except FileNotFoundError:
+    except NoSuchPart:
         return None
 
 

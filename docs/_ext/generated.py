@@ -52,6 +52,7 @@ def generate(app: Sphinx) -> None:
         write(folder / f"{module}.rst", reference(module, elsewhere))
     write(folder / "models.md", models_table())
     write(folder / "datasets.md", datasets_table())
+    write(folder / "layouts.md", layouts())
     for page in sorted((Path(app.srcdir) / "models").glob("[!i]*.md")):
         stages = (f"{page.stem}_stage1",) if page.stem in STAGED else ()
         write(folder / f"measured_{page.stem}.md", measured_table((*stages, page.stem)))
@@ -116,6 +117,25 @@ def datasets_table() -> str:
         folds = {None: "as in the file names", 0: "null"}.get(info.folds, f"1 to {info.folds}")
         rows.append(f"| {name} | {aus} | {folds} | {info.summary} |")
     return "\n".join(rows) + "\n"
+
+
+def layouts() -> str:
+    """Return the files of each data set that is read in the layout of its owner."""
+    parts = []
+    for name in list_datasets():
+        owner = dataset_info(name).owner
+        if owner is not None:
+            parts += [
+                f"### {name}",
+                "",
+                "```",
+                owner.tree,
+                "```",
+                "",
+                f"{owner.parts[0].upper()}{owner.parts[1:]}.",
+                "",
+            ]
+    return "\n".join(parts)
 
 
 def short(name: str) -> str:
