@@ -50,12 +50,18 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
             help=f"checkpoint {use}: a file, or 'last' or 'best' of the run",
         )
     parser.add_class_arguments(RunOptions, fail_untyped=True)
-    values = parser.parse_args(_config_first(arguments))
+    values = parser.parse_args(_config_first([_whole_name(word) for word in arguments]))
     checkpoint = values.pop("ckpt_path", None)
     values.pop("config")
     # Include nulls: without them, reading the file again would give the defaults.
     text = parser.dump(values, skip_validation=True, skip_unset=False)
     return RunOptions(**parser.instantiate(values)), checkpoint, text
+
+
+def _whole_name(word: str) -> str:
+    """Return an argument with ``--protocol``, a short name, written as ``--data.protocol``."""
+    is_short = word == "--protocol" or word.startswith("--protocol=")
+    return f"--data.{word.removeprefix('--')}" if is_short else word
 
 
 def _config_first(arguments: Sequence[str]) -> list[str]:

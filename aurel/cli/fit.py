@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     check_free(folder, resume)
     splits = load_splits(options)
     console.print(_summary(options, splits, folder))
-    if options.data.select_on == "test":
+    if (splits.protocol or {}).get("select_on") == "test":
         console.print(_SELECTED_ON_TEST, style="yellow")
     try:
         fit(options, resume, [TrainingProgress(console, options.model.name)], splits, text)
@@ -44,8 +44,14 @@ def run(args: argparse.Namespace) -> int:
 
 _SELECTED_ON_TEST = (
     "warning: the best epoch is chosen on the test fold (data.select_on: test), as in published "
-    "protocols; the test score is then too high an estimate of the score on new subjects"
+    "protocols; the test score is then too high an estimate of the score on new subjects; "
+    "--protocol held-out chooses it on training subjects"
 )
+_CHOSEN = {
+    "test": "the best epoch is chosen on the test fold",
+    "last": "the last epoch is kept, without a choice",
+    "validation": "the best epoch is chosen on the validation data",
+}
 
 
 def _summary(options: Any, splits: Any, folder: Path) -> str:
@@ -61,8 +67,24 @@ def _summary(options: Any, splits: Any, folder: Path) -> str:
     return (
         f"model       {options.model.name}\n"
         f"data        {protocol['dataset']}{fold}: {', '.join(parts)}\n"
+        f"protocol    {_protocol(splits)}\n"
         f"run         {folder}"
     )
+
+
+def _protocol(splits: Any) -> str:
+    """Return what the run trains on, and how its epoch is chosen."""
+    protocol = splits.protocol
+    held = len(protocol["validation_subjects"])
+    people = f"all training subjects but {held}" if held else "all training subjects"
+    chosen = protocol["select_on"]
+    if splits.validation is None:
+        chosen = "last"
+    parts = [people, _CHOSEN[chosen]]
+    if splits.test is None:
+        parts.append("no test part, so its subjects are not compared with those of training")
+    named = "" if protocol["protocol"] is None else f"{protocol['protocol']}: "
+    return named + "; ".join(parts)
 
 
 def how_to_continue(folder: Path) -> str:

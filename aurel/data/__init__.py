@@ -8,7 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from aurel.data.registry import DatasetInfo, dataset_info, list_datasets, register_dataset
+from aurel.data.registry import (
+    DatasetInfo,
+    NoSuchPart,
+    dataset_info,
+    list_datasets,
+    register_dataset,
+)
 from aurel.data.synthetic import SyntheticClips, SyntheticFaces
 
 __all__ = [
@@ -17,6 +23,7 @@ __all__ = [
     "EvalTransform",
     "ListClips",
     "ListDataset",
+    "NoSuchPart",
     "SyntheticClips",
     "SyntheticFaces",
     "TrainTransform",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aurel.data.base import Transform
 from aurel.data.lists import ListDataset
-from aurel.data.registry import ListSplit
+from aurel.data.registry import ListSplit, NoSuchPart
 from aurel.facs import AU_SETS, AUSet
 
 AFF_WILD2 = AU_SETS["Aff-Wild2"]
@@ -40,7 +40,8 @@ class AffWild2Faces(ListDataset):
     people in it where there is a file for the left and one for the right.
 
     Raises:
-        FileNotFoundError: a folder is missing, or the split is "val", which does not exist.
+        NoSuchPart: the folder of the split is missing, or the split is "val", which does not exist.
+        FileNotFoundError: another folder is missing.
         ValueError: a file names other AUs or has a bad line, or no labeled frame has a picture.
     """
 
@@ -60,13 +61,14 @@ class AffWild2Faces(ListDataset):
         self.transform = transform
         self.landmarks = None
         if split not in _PARTS:
-            raise FileNotFoundError(f"Aff-Wild2 has no {split} part: its parts are train and test")
+            raise NoSuchPart(f"Aff-Wild2 has no {split} part: its parts are train and test")
         self.lists = Path(lists) if lists is not None else _challenge_folder(self.root)
         self.images = Path(images) if images is not None else self.root / "cropped_aligned"
         part = self.lists / _PARTS[split]
-        for folder in (part, self.images):
-            if not folder.is_dir():
-                raise FileNotFoundError(f"there is no folder {folder}")
+        if not part.is_dir():
+            raise NoSuchPart(f"there is no folder {part}")
+        if not self.images.is_dir():
+            raise FileNotFoundError(f"there is no folder {self.images}")
         self.paths: list[str] = []
         self._sources: list[tuple[Path, int]] = []
         labels = [torch.zeros(0, len(self.aus), dtype=torch.int8)]

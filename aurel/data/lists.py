@@ -7,6 +7,7 @@ lists tests on part 4 - f of the three subject groups (`aurel.facs`).
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from aurel.data.base import AUDataset, Transform
 from aurel.data.images import open_rgb
-from aurel.data.registry import LABELS, DatasetInfo, ListSplit, dataset_info
+from aurel.data.registry import LABELS, DatasetInfo, ListSplit, NoSuchPart, dataset_info
 from aurel.facs import LANDMARKS_66_TO_49, LANDMARKS_68_TO_49, AUSet, AUSpec
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class ListDataset(AUDataset):
     ``landmarks`` float32 (49, 2) in pixels where there is a list of them (see `read_landmarks`).
 
     Raises:
-        FileNotFoundError: a folder or a list is missing.
+        NoSuchPart: the lists of paths and of labels are both missing.
+        FileNotFoundError: a folder or one of the lists is missing.
         ValueError: a list has a bad line, or the lists differ in length.
     """
 
@@ -80,8 +82,7 @@ class ListDataset(AUDataset):
         self.lists = Path(lists) if lists is not None else list_folder(self.root)
         self.images = Path(images) if images is not None else image_folder(self.root)
         prefixes = list_prefixes(info, dataset)
-        self.path_list = find_list(self.lists, prefixes, split, ("img_path", "path"), fold)
-        label_list = find_list(self.lists, prefixes, split, ("label",), fold)
+        self.path_list, label_list = find_part(self.lists, prefixes, split, fold)
         self.paths = read_paths(self.path_list)
         self.labels = read_labels(label_list, len(self.aus), info.labels)
         _same_length(self.path_list, self.paths, label_list, self.labels)
@@ -156,13 +157,42 @@ def find_list(
     )
 
 
+def find_part(
+    folder: Path, prefixes: Sequence[str], split: str, fold: int | None
+) -> tuple[Path, Path]:
+    """Return the list of paths and the list of labels of a part.
+
+    Raises:
+        NoSuchPart: both are missing.
+        FileNotFoundError: one of them is missing.
+    """
+    kinds = (("img_path", "path"), ("label",))
+    found: list[Path] = []
+    missing: list[FileNotFoundError] = []
+    for names in kinds:
+        try:
+            found.append(find_list(folder, prefixes, split, names, fold))
+        except FileNotFoundError as error:
+            missing.append(error)
+    if not missing:
+        return found[0], found[1]
+    if found:
+        raise FileNotFoundError(f"{missing[0]}, but {found[0].name}")
+    raise NoSuchPart(str(missing[0]))
+
+
 def read_paths(file: Path) -> list[str]:
-    """Read a list of image paths, one per line."""
+    """Read a list of image paths, one per line, relative to the folder of the images."""
     lines = list_lines(file)
     for number, line in enumerate(lines, start=1):
         if not line:
             raise ValueError(
                 f"{file}, line {number}: an image path must be given, got an empty line"
+            )
+        if line.startswith("/"):
+            raise ValueError(
+                f"{file}, line {number}: an image path must be relative to the folder of the "
+                f"images, because its first folder names the subject, got {line}"
             )
     return [line.replace("\\", "/") for line in lines]
 
@@ -248,7 +278,7 @@ def subject_of(path: str, merged: bool = False) -> str:
         merged: whether the list merges data sets: the subject of "BP4D/F001/T1/2440.jpg" is
             BP4D/F001.
     """
-    parts = path.removeprefix("./").split("/")
+    parts = posixpath.normpath(path).split("/")
     depth = 2 if merged else 1
     return "/".join(parts[:depth]) if len(parts) > depth else path
 

@@ -24,6 +24,13 @@ _KNOWN = "aurel.data.known_datasets"
 _datasets: dict[str, DatasetInfo] = {}
 
 
+class NoSuchPart(FileNotFoundError):
+    """The data set has no such part: none of its files exist.
+
+    Where only some of them are missing, readers raise another FileNotFoundError.
+    """
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of a data set, the argument of readers.
@@ -38,6 +45,7 @@ class Part:
         aus: the AUs of the label columns; None for those of the data set.
         frames: length of a clip; None for single images.
         context: frames on either side of a clip that enter no loss and no score.
+        segment: longest segment of a run from which training takes a clip; None for whole runs.
         synthetic: options of the synthetic faces.
         people: the subjects to take; None for those of `split` and `fold`.
     """
@@ -51,6 +59,7 @@ class Part:
     aus: AUSpec | None = None
     frames: int | None = None
     context: int = 0
+    segment: int | None = None
     synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
     people: Sequence[int] | None = None
 
@@ -71,8 +80,8 @@ class DatasetInfo:
             of intensities is ``{"0": 0, "1": 0, "2": 1, "3": 1, "4": 1, "5": 1}``.
         merged: whether the lists merge data sets. The first folder of a path is then the data set
             and the second the subject; elsewhere the first folder is the subject.
-        read_images: returns a part as single images, or raises FileNotFoundError where the data set
-            has no such part; None reads list files (`aurel.data.lists.ListDataset`).
+        read_images: returns a part as single images, or raises `NoSuchPart` where the data set has
+            no such part; None reads list files (`aurel.data.lists.ListDataset`).
         read_clips: returns a part as clips; None cuts clips from listed images
             (`aurel.data.clips.ListClips`).
         read_triplets: returns a part as triplets of faces, given the transform and a seed; None

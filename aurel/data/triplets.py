@@ -20,7 +20,7 @@ from aurel.data.lists import (
     open_listed,
     subject_of,
 )
-from aurel.data.registry import ListSplit, dataset_info
+from aurel.data.registry import ListSplit, NoSuchPart, dataset_info
 from aurel.data.synthetic.dataset import SyntheticFaces
 from aurel.facs import AUSet
 
@@ -57,7 +57,8 @@ class ListTriplets(TripletDataset):
     `MARGINS`.
 
     Raises:
-        FileNotFoundError: a folder or the list is missing.
+        NoSuchPart: the list is missing.
+        FileNotFoundError: a folder is missing.
         ValueError: the list has a bad line.
     """
 
@@ -80,7 +81,10 @@ class ListTriplets(TripletDataset):
         # Listed triplets have no AUs, so any prefix is valid.
         self.aus = AUSet.unnamed(1)
         info = dataset_info(dataset, self.aus)
-        self.list = find_list(folder, list_prefixes(info, dataset), split, ("triplet",), fold)
+        try:
+            self.list = find_list(folder, list_prefixes(info, dataset), split, ("triplet",), fold)
+        except FileNotFoundError as error:
+            raise NoSuchPart(str(error)) from error
         self.paths, self.margins = read_triplets(self.list)
         people = {subject_of(path, info.merged) for three in self.paths for path in three}
         self.subjects = sorted(people)

@@ -74,7 +74,7 @@ class AUDataModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return a loader of shuffled training images; a last incomplete batch is dropped."""
+        """Return a loader of shuffled training images, see `drops_last`."""
         data = _present(self.splits.train, "training")
         rank, world = self._rank_and_world()
         self.check_batch(world)
@@ -85,7 +85,7 @@ class AUDataModule(LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            drop_last=True,
+            drop_last=drops_last(len(sampler), self.batch_size),
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=WorkerSeed(self.seed, sampler),
             generator=torch.Generator(),
@@ -131,6 +131,16 @@ class AUDataModule(LightningDataModule):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+
+def drops_last(items: int, batch_size: int) -> bool:
+    """Return whether the last, incomplete batch of an epoch is dropped.
+
+    It is dropped where it has at most a tenth of the items, or a single one, of which batch norms
+    cannot learn.
+    """
+    rest = items % batch_size
+    return rest == 1 or rest <= items / 10
 
 
 def _present(data: Dataset[dict[str, Any]] | None, which: str) -> Dataset[dict[str, Any]]:

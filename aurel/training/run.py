@@ -25,7 +25,7 @@ from aurel.training.history import History
 from aurel.training.objective import Objective, losses_of
 from aurel.training.options import RunOptions, TrainerOptions
 from aurel.training.seeding import EpochSeed
-from aurel.training.start import load_backbone_weights, start_from
+from aurel.training.start import initial_checkpoint, load_backbone_weights, start_from
 from aurel.training.sync_norms import SyncNorms
 from aurel.training.task import AUTask, Task
 from aurel.training.triplet_datasets import triplet_splits, triplet_test_splits
@@ -198,7 +198,7 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
     if options.model.backbone_weights is not None:
         load_backbone_weights(model, options.model.backbone_weights)
     if options.model.init_from is not None:
-        source = options.model.init_from.replace("{fold}", str(options.data.fold))
+        source = initial_checkpoint(options.model.init_from, options.data.fold)
         check_fold(read_checkpoint(source).metadata, splits.protocol or {})
         fresh = start_from(model, source)
         names = ", ".join(fresh) or "none"
@@ -215,7 +215,13 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
         if not losses.get(loss):
             raise ValueError(f"losses.{loss} must be above 0: {reason}")
     joint_nll = None if head is None else head.nll
-    objective = Objective(losses, splits.class_weights, model.region_plan, joint_nll)
+    objective = Objective(
+        losses,
+        splits.class_weights,
+        model.region_plan,
+        joint_nll,
+        detach_focus=options.detach_focus,
+    )
     metadata = {
         **(splits.protocol or {}),
         "seed": options.seed,

@@ -208,6 +208,7 @@ def make_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.O
         parameters.append({"params": head, "lr": RELATION_HEAD_RATE * lr, "weight_decay": 0.0})
     if options.name == "sgd":
         momentum = options.momentum
-        return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay, nesterov=momentum > 0)
+        nesterov = options.nesterov and momentum > 0
+        return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay, nesterov=nesterov)
     kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
     return kind(parameters, lr, options.betas, weight_decay=decay)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from aurel.data.base import Transform
-from aurel.data.registry import Part
+from aurel.data.registry import NoSuchPart, Part
 from aurel.data.synthetic.dataset import SyntheticClips, SyntheticFaces
 from aurel.data.triplets import SyntheticTriplets
 
@@ -18,10 +18,10 @@ def synthetic_people(part: Part) -> list[int]:
     """Return the people of a part; fold f of 1 to 3 tests every third of them.
 
     Raises:
-        FileNotFoundError: the part is "val", which does not exist.
+        NoSuchPart: the part is "val", which does not exist.
     """
     if part.split == "val":
-        raise FileNotFoundError("the synthetic faces have no val part, only train and test")
+        raise NoSuchPart("the synthetic faces have no val part, only train and test")
     assert part.fold is not None
     people = range(part.synthetic.subjects)
     return [p for p in people if (p % FOLDS == part.fold - 1) == (part.split == "test")]
@@ -38,11 +38,15 @@ def synthetic_clips(part: Part) -> SyntheticClips:
     """Return the faces of a part as clips.
 
     Raises:
-        ValueError: the part has context frames.
+        ValueError: the part has context frames, or segments.
     """
     if part.context:
         raise ValueError(
             f"data.context must be 0, got {part.context}: an embedded clip is a whole video"
+        )
+    if part.segment is not None:
+        raise ValueError(
+            f"data.segment must be null, got {part.segment}: an embedded clip is a whole video"
         )
     assert part.frames is not None
     options = asdict(part.synthetic)
