@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from aurel.facs import AUSet
 from aurel.files import atomic_path
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe, load_model, read_checkpoint
@@ -22,6 +22,7 @@ from aurel.training.checkpoint_io import AtomicCheckpointIO
 from aurel.training.data_module import AUDataModule, Splits
 from aurel.training.datasets import check_fold, test_splits, training_splits
 from aurel.training.history import History
+from aurel.training.mean_face import start_from_mean_face
 from aurel.training.objective import Objective, losses_of
 from aurel.training.options import RunOptions, TrainerOptions
 from aurel.training.seeding import EpochSeed
@@ -194,9 +195,11 @@ def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger:
 
 def _training_task(options: RunOptions, splits: Splits) -> Task:
     name = options.model.name
-    model = _make_model(options, splits.aus)
+    model = _make_model(options, splits)
     if options.model.backbone_weights is not None:
         load_backbone_weights(model, options.model.backbone_weights)
+    if options.model.init_from is None and model.landmark_predictor is not None:
+        start_from_mean_face(model.landmark_predictor, splits)
     if options.model.init_from is not None:
         source = initial_checkpoint(options.model.init_from, options.data.fold)
         check_fold(read_checkpoint(source).metadata, splits.protocol or {})
@@ -236,11 +239,14 @@ def _task_of(model: AUModel) -> type[Task]:
     return TripletTask if model.inputs == "triplets" else AUTask
 
 
-def _make_model(options: RunOptions, aus: AUSet) -> AUModel:
+def _make_model(options: RunOptions, splits: Splits) -> AUModel:
     name, chosen = options.model.name, dict(options.model.options)
+    aus, info = splits.aus, model_info(name)
     _check_items(options)
-    if "image_size" in model_info(name).options:
+    if "image_size" in info.options:
         chosen.setdefault("image_size", options.data.crop)
+    if splits.train_labels is not None:
+        chosen |= info.config.from_labels(aus, chosen, torch.cat(splits.train_labels))
     backbone, pretrained = options.model.backbone, options.model.pretrained
     try:
         return create_model(name, aus=aus, backbone=backbone, pretrained=pretrained, **chosen)
