@@ -15,7 +15,10 @@ except ImportError as error:
 
 _ABOUT = {
     "fit": ("Train a model from a recipe file.", "to continue from"),
-    "test": ("Score a checkpoint on the test fold.", "to score (default: best)"),
+    "test": (
+        "Score a checkpoint on the test fold.",
+        "to score (default: best); of several the vote",
+    ),
     "graph": ("Average the graph of a model over the test fold and draw it.", None),
 }
 
@@ -41,6 +44,8 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
         ValueError: an unknown option or recipe, or a value of the wrong type.
     """
     about, use = _ABOUT[command]
+    if len(given := take_checkpoints(arguments)[0]) > 1:
+        raise ValueError(f"ckpt_path must be given once, got {', '.join(given)}")
     parser = _Parser(prog=f"aurel {command}", description=about)
     parser.add_argument("--config", action=ActionConfigFile, help="recipe: a YAML file or a name")
     if use is not None:
@@ -56,6 +61,20 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
     # Include nulls: without them, reading the file again would give the defaults.
     text = parser.dump(values, skip_validation=True, skip_unset=False)
     return RunOptions(**parser.instantiate(values)), checkpoint, text
+
+
+def take_checkpoints(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the values of all ``--ckpt_path``, and the other arguments."""
+    found, others = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("--ckpt_path="):
+            found.append(argument.removeprefix("--ckpt_path="))
+        elif argument == "--ckpt_path" and (value := next(rest, None)) is not None:
+            found.append(value)
+        else:
+            others.append(argument)
+    return found, others
 
 
 def _whole_name(word: str) -> str:

@@ -36,7 +36,7 @@ def hold_out(
     return kept, [index for index, subject in enumerate(subjects) if subject in held]
 
 
-def subject_key(name: str) -> str:
+def normalized_subject(name: str) -> str:
     """Return the form in which the names of subjects are compared.
 
     Upper and lower case, doubled slashes, "." and ".." make no difference: "BP4D/F001",
@@ -48,16 +48,16 @@ def subject_key(name: str) -> str:
 def one_spelling(names: Sequence[str]) -> list[str]:
     """Return `names` with each subject in the spelling in which it appears first."""
     first: dict[str, str] = {}
-    return [first.setdefault(subject_key(name), name) for name in names]
+    return [first.setdefault(normalized_subject(name), name) for name in names]
 
 
 def check_apart(train: Iterable[str], test: Iterable[str], parts: str) -> None:
     """Raise ValueError, which names the subjects, where any of `train` is in `test` too.
 
-    Subjects are compared by `subject_key`.
+    Subjects are compared by `normalized_subject`.
     """
-    tested = {subject_key(name) for name in test}
-    both = sorted({name for name in train if subject_key(name) in tested})
+    tested = {normalized_subject(name) for name in test}
+    both = sorted({name for name in train if normalized_subject(name) in tested})
     if both:
         names = ", ".join(both[:5]) + (", ..." if len(both) > 5 else "")
         raise ValueError(f"{parts} must have no subject in common, got {len(both)} ({names})")

@@ -18,6 +18,7 @@ from aurel.files import atomic_path
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe, load_model, read_checkpoint
 from aurel.models.registry import create_model, model_info
+from aurel.models.voting import VotingEnsemble
 from aurel.training.checkpoint_io import AtomicCheckpointIO
 from aurel.training.data_module import AUDataModule, Splits
 from aurel.training.datasets import check_fold, test_splits, training_splits
@@ -137,15 +138,16 @@ def fit(
 
 def score(
     options: RunOptions,
-    checkpoint: Path,
+    checkpoint: Path | Sequence[Path],
     callbacks: Sequence[Callback] = (),
     splits: Splits | None = None,
 ) -> Task:
-    """Score a checkpoint on the test data of a run.
+    """Score a checkpoint, or the vote of several, on the test data of a run.
 
     Args:
         options: options of the run; its data section has the fold.
-        checkpoint: a training checkpoint, or a file of `save_model`.
+        checkpoint: a training checkpoint, or a file of `save_model`; of several models the vote is
+            scored, see `VotingEnsemble`.
         callbacks: callbacks, such as one that prints the progress.
         splits: the data, where they are loaded already.
 
@@ -155,24 +157,37 @@ def score(
 
     Raises:
         FileNotFoundError: data or the checkpoint are missing.
-        ValueError: the checkpoint is for other AUs, or was trained on subjects of the test fold.
+        ValueError: a checkpoint is for other AUs, or was trained on subjects of the test fold.
     """
-    content = read_checkpoint(checkpoint)
-    if content.model != options.model.name:
-        raise ValueError(f"{checkpoint} must hold a {options.model.name}, got a {content.model}")
+    files = [checkpoint] if isinstance(checkpoint, Path) else list(checkpoint)
+    contents = [read_checkpoint(file) for file in files]
+    for file, content in zip(files, contents, strict=True):
+        if content.model != options.model.name:
+            raise ValueError(f"{file} must hold a {options.model.name}, got a {content.model}")
     _check_items(options)
     splits = splits or (triplet_test_splits if options.data.triplets else test_splits)(options.data)
-    if content.aus != splits.aus:
-        raise ValueError(
-            f"{checkpoint} must be for the AUs of the data, {', '.join(splits.aus.names)}, got "
-            f"{', '.join(content.aus.names)}"
-        )
-    check_fold(content.metadata, splits.protocol or {})
-    model = load_model(checkpoint)
-    task = _task_of(model)(model, objective=None, metadata=content.metadata)
+    for file, content in zip(files, contents, strict=True):
+        if content.aus != splits.aus:
+            raise ValueError(
+                f"{file} must be for the AUs of the data, {', '.join(splits.aus.names)}, got "
+                f"{', '.join(content.aus.names)}"
+            )
+        check_fold(content.metadata, splits.protocol or {})
+    models = [load_model(file) for file in files]
+    model: Any = models[0] if len(models) == 1 else _vote_of(models)
+    metadata = {**contents[0].metadata, "scored_part": (splits.protocol or {}).get("part", "test")}
+    if any(content.metadata.get("select_on") == "test" for content in contents):
+        metadata["select_on"] = "test"
+    task = _task_of(models[0])(model, objective=None, metadata=metadata)
     trainer = make_trainer(options.trainer, callbacks, logger=False)
     trainer.test(task, datamodule=_data_module(options, splits), verbose=False)
     return task
+
+
+def _vote_of(models: Sequence[AUModel]) -> VotingEnsemble:
+    if models[0].inputs == "triplets":
+        raise ValueError("ckpt_path must be given once for an encoder, which cannot vote")
+    return VotingEnsemble(models)
 
 
 def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger: Any) -> Trainer:
