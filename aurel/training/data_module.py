@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from aurel.data.arguments import check_at_least
 from aurel.facs import AUSet
+from aurel.training.accumulation import AccumulatingLoader
 from aurel.training.seeding import WorkerSeed
 
 
@@ -80,7 +81,8 @@ class AUDataModule(LightningDataModule):
         self.check_batch(world)
         sampler: Any = DistributedSampler(data, world, rank, shuffle=True, seed=self.seed)
         sampler.set_epoch(self._epoch)
-        return DataLoader(
+        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        loader: DataLoader[dict[str, Any]] = (AccumulatingLoader if accumulate > 1 else DataLoader)(
             data,
             batch_size=self.batch_size,
             sampler=sampler,
@@ -90,6 +92,9 @@ class AUDataModule(LightningDataModule):
             worker_init_fn=WorkerSeed(self.seed, sampler),
             generator=torch.Generator(),
         )
+        if isinstance(loader, AccumulatingLoader):
+            loader.accumulate = accumulate
+        return loader
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
         """Return a loader of this process's share of the validation images, or an empty list."""

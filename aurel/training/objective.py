@@ -161,7 +161,8 @@ class Objective(nn.Module):
 
         Args:
             output: of the model; an encoder's embeddings (B, 3, D) for the loss "triplet".
-            batch: `labels` (B, N), of clips (B, T, N), and, where needed, `landmarks` (B, 49, 2).
+            batch: `labels` (B, N), of clips (B, T, N), and, where needed, `landmarks` (B, 49, 2);
+                `term_factors`, a further factor of each loss, where gradients are accumulated.
         """
         batch = {
             **batch,
@@ -170,7 +171,10 @@ class Objective(nn.Module):
             "detach_focus": self.detach_focus,
         }
         terms = {name: TERMS[name](output, batch, self.class_weights) for name in self.losses}
-        total = sum(self.losses[name] * value for name, value in terms.items())
+        factors = batch.get("term_factors", {})
+        total = sum(
+            factors.get(name, 1.0) * self.losses[name] * value for name, value in terms.items()
+        )
         assert isinstance(total, Tensor)
         return total, terms
 
