@@ -75,12 +75,11 @@ def _summary(options: Any, splits: Any, folder: Path) -> str:
 def _protocol(splits: Any) -> str:
     """Return what the run trains on, and how its epoch is chosen."""
     protocol = splits.protocol
-    held = len(protocol["validation_subjects"])
-    people = f"all training subjects but {held}" if held else "all training subjects"
-    chosen = protocol["select_on"]
-    if splits.validation is None:
-        chosen = "last"
-    parts = [people, _CHOSEN[chosen]]
+    if held := len(protocol["validation_subjects"]):
+        parts = [f"the best epoch is chosen on {held} other subjects"]
+    else:
+        chosen = "last" if splits.validation is None else protocol["select_on"]
+        parts = ["all training subjects", _CHOSEN[chosen]]
     if splits.test is None:
         parts.append("no test part, so its subjects are not compared with those of training")
     named = "" if protocol["protocol"] is None else f"{protocol['protocol']}: "
