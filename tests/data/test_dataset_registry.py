@@ -18,7 +18,7 @@ from aurel.data import DatasetInfo, dataset_info, list_datasets, register_datase
 from aurel.data import registry as registry_module
 from aurel.data.base import AUDataset
 from aurel.data.readers import read_part
-from aurel.data.registry import Part
+from aurel.data.registry import NoSuchPart, Part
 from aurel.facs import FOLDS, AUSet
 from aurel.models.checkpoint import load_model, read_checkpoint
 from aurel.training.datasets import training_splits
@@ -106,7 +106,7 @@ class Noise(AUDataset):
 
     def __init__(self, part: Part) -> None:
         if part.split == "val":
-            raise FileNotFoundError("there is no such part")
+            raise NoSuchPart("there is no such part")
         self.aus = AUSet.of(part.aus or [1, 2])
         people = {"train": "abc", "test": "d"}[part.split]
         self.subjects = [person for person in people for _ in range(4)]
