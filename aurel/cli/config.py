@@ -15,7 +15,10 @@ except ImportError as error:
 
 _ABOUT = {
     "fit": ("Train a model from a recipe file.", "to continue from"),
-    "test": ("Score a checkpoint on the test fold.", "to score (default: best)"),
+    "test": (
+        "Score a checkpoint on the test fold.",
+        "to score (default: best); of several the vote",
+    ),
     "data check": ("Report on the data of a run.", None),
     "graph": ("Average the graph of a model over the test fold and draw it.", None),
 }
@@ -43,6 +46,8 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
         ValueError: an unknown option or recipe, or a value of the wrong type.
     """
     about, use = _ABOUT[command]
+    if len(given := take_checkpoints(arguments)[0]) > 1:
+        raise ValueError(f"ckpt_path must be given once, got {', '.join(given)}")
     parser = _Parser(prog=f"aurel {command}", description=about)
     parser.add_argument("--config", action=ActionConfigFile, help="recipe: a YAML file or a name")
     if use is not None:
@@ -52,12 +57,32 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
             help=f"checkpoint {use}: a file, or 'last' or 'best' of the run",
         )
     parser.add_class_arguments(RunOptions, fail_untyped=True)
-    values = parser.parse_args(_config_first(arguments))
+    values = parser.parse_args(_config_first([_whole_name(word) for word in arguments]))
     checkpoint = values.pop("ckpt_path", None)
     values.pop("config")
     # Include nulls: without them, reading the file again would give the defaults.
     text = parser.dump(values, skip_validation=True, skip_unset=False)
     return RunOptions(**parser.instantiate(values)), checkpoint, text
+
+
+def take_checkpoints(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the values of all ``--ckpt_path``, and the other arguments."""
+    found, others = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("--ckpt_path="):
+            found.append(argument.removeprefix("--ckpt_path="))
+        elif argument == "--ckpt_path" and (value := next(rest, None)) is not None:
+            found.append(value)
+        else:
+            others.append(argument)
+    return found, others
+
+
+def _whole_name(word: str) -> str:
+    """Return an argument with ``--protocol``, a short name, written as ``--data.protocol``."""
+    is_short = word == "--protocol" or word.startswith("--protocol=")
+    return f"--data.{word.removeprefix('--')}" if is_short else word
 
 
 def _config_first(arguments: Sequence[str]) -> list[str]:

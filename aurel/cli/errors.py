@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 BAD_INPUT = 2
 LONGEST = 1000
 INTERRUPTED = 130
+_IN_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\n")
 
 
 class Interrupted(Exception):
@@ -47,7 +49,12 @@ def report(message: str) -> None:
 def one_line(error: BaseException) -> str:
     """Return the message of an error in one line, or the name of its type if it has no message.
 
-    A message longer than `LONGEST` characters, such as a list of missing keys, is cut.
+    Of an error in a process that reads data, the message of the first error is returned, without
+    the traceback before it. A message longer than `LONGEST` characters, such as a list of missing
+    keys, is cut.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = str(error)
+    if worker := _IN_WORKER.match(text):
+        text = text.rpartition(f"\n{worker[1]}: ")[2]
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... (aurel --debug shows the rest)"

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     report = data_report(splits)
     console.print(str(report), markup=False, highlight=False, soft_wrap=True)
     report.check()
-    if options.data.select_on == "test":
+    if (splits.protocol or {}).get("select_on") == "test":
         console.print(_SELECTED_ON_TEST, style="yellow")
     try:
         fit(options, resume, [TrainingProgress(console, options.model.name)], splits, text)
@@ -48,8 +48,14 @@ def run(args: argparse.Namespace) -> int:
 
 _SELECTED_ON_TEST = (
     "warning: the best epoch is chosen on the test fold (data.select_on: test), as in published "
-    "protocols; the test score is then too high an estimate of the score on new subjects"
+    "protocols; the test score is then too high an estimate of the score on new subjects; "
+    "--protocol held-out chooses it on training subjects"
 )
+_CHOSEN = {
+    "test": "the best epoch is chosen on the test fold",
+    "last": "the last epoch is kept, without a choice",
+    "validation": "the best epoch is chosen on the validation data",
+}
 
 
 def _summary(options: Any, splits: Any, folder: Path) -> str:
@@ -65,8 +71,23 @@ def _summary(options: Any, splits: Any, folder: Path) -> str:
     return (
         f"model       {options.model.name}\n"
         f"data        {protocol['dataset']}{fold}: {', '.join(parts)}\n"
+        f"protocol    {_protocol(splits)}\n"
         f"run         {folder}"
     )
+
+
+def _protocol(splits: Any) -> str:
+    """Return what the run trains on, and how its epoch is chosen."""
+    protocol = splits.protocol
+    if held := len(protocol["validation_subjects"]):
+        parts = [f"the best epoch is chosen on {held} other subjects"]
+    else:
+        chosen = "last" if splits.validation is None else protocol["select_on"]
+        parts = ["all training subjects", _CHOSEN[chosen]]
+    if splits.test is None:
+        parts.append("no test part, so its subjects are not compared with those of training")
+    named = "" if protocol["protocol"] is None else f"{protocol['protocol']}: "
+    return named + "; ".join(parts)
 
 
 def how_to_continue(folder: Path) -> str:

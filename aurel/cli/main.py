@@ -21,6 +21,7 @@ COMMANDS = {
     "fit": "aurel.cli.fit",
     "test": "aurel.cli.test",
     "predict": "aurel.cli.predict",
+    "abaw": "aurel.cli.abaw",
     "graph": "aurel.cli.graph",
     "relations": "aurel.cli.relations",
     "export": "aurel.cli.export",

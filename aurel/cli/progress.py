@@ -31,7 +31,12 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epochs = trainer.max_epochs or 1
-        self._start(trainer, epochs * int(trainer.num_training_batches))
+        batches = int(trainer.num_training_batches)
+        if trainer.is_global_zero:
+            steps = -(-batches // trainer.accumulate_grad_batches)
+            total = int(trainer.estimated_stepping_batches)
+            self.console.print(f"steps       {steps} an epoch, {total} in all", highlight=False)
+        self._start(trainer, epochs * batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

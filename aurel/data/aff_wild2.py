@@ -25,8 +25,10 @@ class AffWild2Faces(ListDataset):
 
     The first line of ``Train_Set/<video>.txt`` names the AUs. Each further line has the labels of a
     frame, 1, 0, or -1 for unknown, separated by commas; the i-th of them, counted from 1, belongs
-    to ``cropped_aligned/<video>/0000i.jpg``. Frames without a picture (no face was found) and
-    frames without a known label are omitted.
+    to ``cropped_aligned/<video>/0000i.jpg``. Frames without a known label are omitted. Where a
+    frame has no picture (no face was found), training omits it; the test, which counts every
+    labeled frame as the challenge does, takes the last picture before it, or else the first after
+    it. A video without any picture is omitted.
 
     Args:
         root: folder of the data set.
@@ -74,7 +76,7 @@ class AffWild2Faces(ListDataset):
         self._sources: list[tuple[Path, int]] = []
         labels = [torch.zeros(0, len(self.aus), dtype=torch.int8)]
         for file in sorted(part.glob("*.txt")):
-            labels.append(self._add_video(file))
+            labels.append(self._add_video(file, fill=split == "test"))
         self.labels = torch.cat(labels)
         if not self.paths:
             raise ValueError(
@@ -84,24 +86,35 @@ class AffWild2Faces(ListDataset):
         self.layout = f"the owner's: {self.lists}, pictures in {self.images}"
         self._name_subjects([path.split("/")[0] for path in self.paths])
 
-    def _add_video(self, file: Path) -> Tensor:
-        """Add the frames of a video, and return their labels."""
+    def _add_video(self, file: Path, *, fill: bool) -> Tensor:
+        """Add the frames of a video, return their labels; `fill`: those without a picture, too."""
         labels = read_aff_wild2_labels(file)
         folder = self.images / file.stem
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}, whose frames {file} labels")
-        pictures = {entry.name for entry in folder.iterdir()}
-        kept = [
-            frame
-            for frame in (labels >= 0).any(1).nonzero().flatten().tolist()
-            if f"{frame + 1:05d}.jpg" in pictures
-        ]
-        self.paths += [f"{file.stem}/{frame + 1:05d}.jpg" for frame in kept]
+        names = {entry.name for entry in folder.iterdir()}
+        has_picture = [f"{frame + 1:05d}.jpg" in names for frame in range(len(labels))]
+        labeled = (labels >= 0).any(1).nonzero().flatten().tolist()
+        kept = labeled if fill and any(has_picture) else [f for f in labeled if has_picture[f]]
+        shown = last_with_picture(has_picture)
+        self.paths += [f"{file.stem}/{shown[frame] + 1:05d}.jpg" for frame in kept]
         self._sources += [(file, frame + 2) for frame in kept]
         return labels[kept]
 
     def _source(self, index: int) -> tuple[Path, int]:
         return self._sources[index]
+
+
+def last_with_picture(has_picture: Sequence[bool]) -> list[int]:
+    """Return for each frame the last one up to it with a picture, or else the first after it.
+
+    -1 where no frame has a picture.
+    """
+    present = np.asarray(has_picture, dtype=bool)
+    if not present.any():
+        return [-1] * len(present)
+    last = np.maximum.accumulate(np.where(present, np.arange(len(present)), -1))
+    return np.where(last < 0, present.argmax(), last).tolist()
 
 
 def read_aff_wild2_labels(file: Path) -> Tensor:

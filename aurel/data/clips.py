@@ -34,6 +34,8 @@ class ListClips(AUDataset):
         context: number of further frames on either side, with labels -1; beyond the ends of the
             run its first and last frame are repeated.
         at_random: whether clips start at random, for training.
+        segment: cut each run into segments of almost equal length, at most this many frames, which
+            are then the items of training; None for whole runs.
         transform: function from a sample with uint8 images (T', 3, H, W) to a sample; its random
             numbers are the same for all frames.
 
@@ -45,7 +47,8 @@ class ListClips(AUDataset):
             a number out of range.
 
     Source: MDHR (Wang et al., CVPR 2024). Its code trains on one random clip of 16 frames per video
-    and epoch, and tests on consecutive clips, both without context. Section 4.1 of the paper
+    and epoch, and tests on consecutive clips, both without context; its first revision cuts the
+    videos of DISFA after 607 frames. Section 4.1 of the paper
     repeats the first and the last frame of a video so that each frame has frames on either side:
     this is a `context` equal to the `context` of the model.
     """
@@ -57,10 +60,13 @@ class ListClips(AUDataset):
         *,
         context: int = 0,
         at_random: bool = False,
+        segment: int | None = None,
         transform: Transform | None = None,
     ) -> None:
         check_at_least("frames", frames, 1)
         check_at_least("context", context, 0)
+        if segment is not None:
+            check_at_least("segment", segment, frames)
         if data.transform is not None:
             raise ValueError(
                 "data.transform must be None, because a clip is transformed as one sample, got "
@@ -72,6 +78,7 @@ class ListClips(AUDataset):
         self.layout, self.notes, self.unready = data.layout, data.notes, data.unready
         self.frames = frames
         self.context = context
+        self.segment = segment
         self.transform = transform
         self._set_items(at_random)
 
@@ -82,6 +89,7 @@ class ListClips(AUDataset):
     def side_by_side(self) -> Self:
         """Return the consecutive clips of the same videos."""
         clips = copy.copy(self)
+        clips.segment = None
         clips._set_items(at_random=False)
         return clips
 
@@ -135,7 +143,8 @@ class ListClips(AUDataset):
         """Set the items: each a run and the index where its clip starts, None for at random."""
         self._items: list[tuple[list[int], int | None]] = [
             (run, start)
-            for run in frame_runs(self.data.paths)
+            for whole in frame_runs(self.data.paths)
+            for run in _segments(whole, self.segment)
             for start in ((None,) if at_random else range(0, len(run), self.frames))
         ]
         self.subjects = [self.data.subjects[run[0]] for run, _ in self._items]
@@ -180,6 +189,13 @@ def frame_runs(paths: Sequence[str]) -> list[list[int]]:
             else:
                 runs.append([index])
     return runs
+
+
+def _segments(run: list[int], longest: int | None) -> list[list[int]]:
+    """Return `run` in parts of almost equal length, at most `longest` frames each."""
+    count = 1 if longest is None else -(-len(run) // longest)
+    ends = [len(run) * part // count for part in range(count + 1)]
+    return [run[start:stop] for start, stop in pairwise(ends)]
 
 
 def _pictures(

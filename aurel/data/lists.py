@@ -162,7 +162,7 @@ def au_set_of(dataset: str, aus: AUSpec | None = None) -> AUSet:
 
 
 def read_paths(file: Path) -> list[str]:
-    """Read a list of image paths, one per line."""
+    """Read a list of image paths, one per line, relative to the folder of the images."""
     lines = list_lines(file)
     for number, line in enumerate(lines, start=1):
         if not line:

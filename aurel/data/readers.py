@@ -33,7 +33,10 @@ def read_part(part: Part) -> AUDataset:
             f"data.frames must be null for {info.name}, which has no clips, got {part.frames}"
         )
     at_random = part.split == "train"
-    return ListClips(images, part.frames, context=part.context, at_random=at_random)
+    segment = part.segment if at_random else None
+    return ListClips(
+        images, part.frames, context=part.context, at_random=at_random, segment=segment
+    )
 
 
 def read_triplets(part: Part, transform: Transform, seed: int = 0) -> TripletDataset:

@@ -48,6 +48,7 @@ class Part:
         aus: the AUs of the label columns; None for those of the data set.
         frames: length of a clip; None for single images.
         context: frames on either side of a clip that enter no loss and no score.
+        segment: longest segment of a run from which training takes a clip; None for whole runs.
         synthetic: options of the synthetic faces.
         layout: "lists", the "owner"'s, or "auto": lists where there are some, else the owner's.
         owner: options of the owner's layout.
@@ -63,6 +64,7 @@ class Part:
     aus: AUSpec | None = None
     frames: int | None = None
     context: int = 0
+    segment: int | None = None
     synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
     layout: Layout = "auto"
     owner: OwnerOptions = field(default_factory=OwnerOptions)

@@ -54,6 +54,12 @@ def normalized_subject(name: str) -> str:
     return "/".join(_without_zeros(part) for part in parts)
 
 
+def one_spelling(names: Sequence[str]) -> list[str]:
+    """Return `names` with each subject in the spelling in which it appears first."""
+    first: dict[str, str] = {}
+    return [first.setdefault(normalized_subject(name), name) for name in names]
+
+
 def check_apart(train: Iterable[str], test: Iterable[str], parts: str) -> None:
     """Raise ValueError, which names the subjects, where any of `train` is in `test` too.
 

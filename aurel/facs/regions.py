@@ -88,6 +88,11 @@ class RegionPlan:
         group = {c: g for g, columns in enumerate(self.columns) for c in columns}
         return tuple(group[column] for column in range(len(group)))
 
+    @property
+    def region_of(self) -> tuple[int, ...]:
+        """Region of the face of each column: 0 upper, 1 middle, 2 lower, N entries."""
+        return tuple(REGIONS.index(self.regions[group]) for group in self.group_of)
+
 
 def region_plan(aus: AUSpec, table: Sequence[RegionGroup] | None = None) -> RegionPlan:
     """Return the AUs of a set grouped by region of the face.

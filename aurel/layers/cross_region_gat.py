@@ -44,7 +44,9 @@ class CrossRegionGAT(nn.Module):
 
     Args:
         channels: width C of a node.
-        regions: the region of each node, a number; nodes of equal number share a region.
+        regions: the region of each node, a number; nodes of equal number share a region. The
+            authors' code counts the two groups of AUs in BP4D's lower face as two regions, the
+            paper has one (`RegionPlan.group_of` and `region_of`).
         heads: attention heads, C / heads wide each.
         edges: one of the above.
         node_embedding: add a learned vector of its own to each input node, see `NodeEmbedding`.

@@ -13,6 +13,7 @@ from aurel.ops.arguments import check_choice, check_shape
 
 Fusion = Literal["adaptive", "sum", "cat"]
 Padding = Literal["zeros", "repeat"]
+Gate = Literal["bottleneck", "direct"]
 
 _GATE_CHANNELS = 16
 
@@ -29,7 +30,8 @@ class FacialDynamics(nn.Module):
             \bar d_l^t\Big)\Big)\Big)
 
     The kernel of :math:`\mathrm{Conv}_l` is as large as its stride, which brings all maps to one
-    size; :math:`g_l` is a 1x1 convolution to 16 channels, batch norm and ReLU.
+    size; :math:`g_l` is a 1x1 convolution to 16 channels, batch norm and ReLU, or with
+    ``gate="direct"`` the identity.
 
     Beyond the ends of the clip, ``padding="zeros"`` counts :math:`\hat d = 0`, so that the sum is
     still divided by 2k, and the first frame averages k differences and k zeros; ``"repeat"``
@@ -44,14 +46,15 @@ class FacialDynamics(nn.Module):
         fusion: "adaptive" weighs scales as above, "sum" adds them up, "cat" concatenates them. A
             single scale has no weights.
         padding: see above.
+        gate: "bottleneck" or "direct", see above.
 
     Raises:
-        ValueError: no scale, not as many strides as widths, an unknown `fusion` or `padding`, or
-            `num_adjacent` below 1.
+        ValueError: no scale, not as many strides as widths, an unknown `fusion`, `padding` or
+            `gate`, or `num_adjacent` below 1.
 
     Source: Wang et al., CVPR 2024 (MDHR), section 3.1, equations 1 to 5. The batch norms, the ReLUs
     and the bottleneck :math:`g_l` are in the authors' code; the paper weighs by one convolution of
-    all motion maps. It also has repeated frames where the code has zeros.
+    all motion maps, ``gate="direct"``. It also has repeated frames where the code has zeros.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class FacialDynamics(nn.Module):
         *,
         fusion: Fusion = "adaptive",
         padding: Padding = "zeros",
+        gate: Gate = "bottleneck",
     ) -> None:
         super().__init__()
+        check_choice("gate", gate, get_args(Gate))
         check_choice("fusion", fusion, get_args(Fusion))
         check_choice("padding", padding, get_args(Padding))
         if not in_channels or len(strides) != len(in_channels):
@@ -82,6 +87,7 @@ class FacialDynamics(nn.Module):
         self.num_adjacent = num_adjacent
         self.fusion = fusion
         self.padding = padding
+        self.gate = gate
         scales = len(self.in_channels)
         self.scales = nn.ModuleList(
             _conv_norm_relu(channels, hidden_channels, stride)
@@ -90,10 +96,11 @@ class FacialDynamics(nn.Module):
         self.gates = nn.ModuleList()
         self.weigh: nn.Conv2d | None = None
         if fusion == "adaptive" and scales > 1:
-            self.gates.extend(
-                _conv_norm_relu(hidden_channels, _GATE_CHANNELS) for _ in range(scales)
-            )
-            self.weigh = nn.Conv2d(scales * _GATE_CHANNELS, scales, 1)
+            gated = hidden_channels
+            if gate == "bottleneck":
+                gated = _GATE_CHANNELS
+                self.gates.extend(_conv_norm_relu(hidden_channels, gated) for _ in range(scales))
+            self.weigh = nn.Conv2d(scales * gated, scales, 1)
         fused = scales * hidden_channels if fusion == "cat" else hidden_channels
         self.project = _conv_norm_relu(fused, out_channels)
         self.reset_parameters()
@@ -153,7 +160,9 @@ class FacialDynamics(nn.Module):
             return torch.cat(motion, dim=1)
         if self.weigh is None:
             return sum(motion[1:], motion[0])
-        gates = [gate(scale) for gate, scale in zip(self.gates, motion, strict=True)]
+        gates = motion
+        if self.gate == "bottleneck":
+            gates = [gate(scale) for gate, scale in zip(self.gates, motion, strict=True)]
         weights = self.weigh(torch.cat(gates, dim=1)).softmax(1)
         weighted = [weights[:, i : i + 1] * scale for i, scale in enumerate(motion)]
         return sum(weighted[1:], weighted[0])
@@ -177,7 +186,7 @@ class FacialDynamics(nn.Module):
         return (
             f"{self.in_channels}, strides={self.strides}, hidden={self.hidden_channels}, "
             f"out={self.out_channels}, k={self.num_adjacent}, fusion={self.fusion!r}, "
-            f"padding={self.padding!r}"
+            f"padding={self.padding!r}, gate={self.gate!r}"
         )
 
 

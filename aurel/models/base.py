@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aurel.backbones.build import Backbone, build_backbone
 from aurel.facs import AUCenterRules, AUSet, RegionPlan
 from aurel.graph import RelationGraph
+from aurel.layers.landmark_predictor import LandmarkPredictor
 from aurel.models.relation_head import RelationHead, RelationHeadKind
 from aurel.output import AUOutput
 
@@ -40,6 +41,17 @@ class ModelConfig:
     @staticmethod
     def defaults(aus: AUSet, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the defaults that depend on the AUs, given the caller's `options`."""
+        return {}
+
+    @staticmethod
+    def from_labels(aus: AUSet, options: Mapping[str, Any], labels: Tensor) -> dict[str, Any]:
+        """Return the values of those `options` that are computed from labels.
+
+        Args:
+            aus: the N AUs.
+            options: the caller's options.
+            labels: (M, N), 1 present, 0 absent, -1 unknown; of the training data.
+        """
         return {}
 
 
@@ -106,6 +118,11 @@ class AUModel(nn.Module):
     @property
     def center_rules(self) -> AUCenterRules | None:
         """The regions that are the nodes of the graphs; None where the nodes are AUs."""
+        return None
+
+    @property
+    def landmark_predictor(self) -> LandmarkPredictor | None:
+        """The layer that predicts landmarks, which training starts near the mean face; or None."""
         return None
 
     @property

@@ -26,6 +26,7 @@ from aurel.ops.topk_aggregate import Ties
 from aurel.output import AUOutput
 
 Fusion = Literal["attention", "fixed", "none"]
+Classifier = Literal["per_au", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class LRPFGGConfig(ModelConfig):
         k: neighbors of a node.
         metric: similarity that ranks neighbors.
         ties: "exact" for exactly k neighbors, "all" to keep also those that tie with the k-th.
+        classifier: of the nodes: "per_au", a linear map of each node to its logit, or "stacked",
+            one linear map of all nodes together to all logits, as the text reads.
         fusion: of the logits of the nodes and of the whole face: "attention" computes the weight
             from the face, "fixed" has one weight for all faces, "none" omits the whole face.
         fusion_weight: weight of the logits of the nodes in "fixed" fusion.
@@ -61,6 +64,7 @@ class LRPFGGConfig(ModelConfig):
     k: int = 4
     metric: Metric = "dot"
     ties: Ties = "exact"
+    classifier: Classifier = "per_au"
     fusion: Fusion = "attention"
     fusion_weight: float = 0.5
     fusion_depth: int = 2
@@ -100,6 +104,23 @@ class NodeClassifier(nn.Module):
         return f"{self.weight.shape[1]}, num_nodes={self.weight.shape[0]}"
 
 
+class StackedClassifier(nn.Module):
+    r"""Classify all nodes by one linear map: :math:`s = W [v_1; \dots; v_N] + b`.
+
+    Args:
+        channels: width C of a node.
+        num_nodes: number N of nodes.
+    """
+
+    def __init__(self, channels: int, num_nodes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_nodes * channels, num_nodes)
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        """Return (B, N) for nodes (B, N, C)."""
+        return self.linear(nodes.flatten(1))
+
+
 class LRPFGGHead(nn.Module):
     """Compute AU logits from a feature map.
 
@@ -115,6 +136,7 @@ class LRPFGGHead(nn.Module):
     def __init__(self, width: int, num_nodes: int, config: LRPFGGConfig) -> None:
         super().__init__()
         check_choice("fusion", config.fusion, get_args(Fusion))
+        check_choice("classifier", config.classifier, get_args(Classifier))
         if config.fusion != "none" and not config.graph:
             raise ValueError(
                 "fusion must be none where graph is false, because there are no logits of nodes, "
@@ -128,7 +150,8 @@ class LRPFGGHead(nn.Module):
         if config.graph:
             self.features = AUSpecificFeatures(width, channels, num_nodes)
             self.relation = TopKGraphConv(channels, num_nodes, config.k, config.metric, config.ties)
-            self.classifier = NodeClassifier(channels, num_nodes)
+            kind = NodeClassifier if config.classifier == "per_au" else StackedClassifier
+            self.classifier: NodeClassifier | StackedClassifier = kind(channels, num_nodes)
         self.fusion: TokenFusion | None = None
         if config.fusion != "none":
             weight = config.fusion_weight if config.fusion == "fixed" else None
@@ -197,7 +220,8 @@ class LRPFGG(AUModel):
 
     Source: the paper, section 3; no code was published. The paper leaves open, and chosen here are:
     4 attention networks with reduction 16, k = 4, width C of nodes and tokens that of the map
-    (512), a separate linear map of each node for the AU logits, the mean of the map for the logits
+    (512), a separate linear map of each node for the AU logits (``classifier="stacked"`` is one of
+    all nodes, as the text has it), the mean of the map for the logits
     of the face, 8 heads in the encoder, and 0.5 for the fixed weight. The map is the output of
     IResNet's last norm.
     """

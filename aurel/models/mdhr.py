@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from timm.models import checkpoint_seq
@@ -15,7 +15,7 @@ from aurel.data.arguments import check_at_least
 from aurel.facs import AUSet, RegionGroup, RegionPlan, labels_from_regions, region_plan
 from aurel.layers.cosine_classifier import CosineClassifier
 from aurel.layers.cross_region_gat import CrossRegionGAT, Edges
-from aurel.layers.facial_dynamics import FacialDynamics, Fusion, Padding
+from aurel.layers.facial_dynamics import FacialDynamics, Fusion, Gate, Padding
 from aurel.layers.per_au_temporal_conv import PerAUTemporalConv
 from aurel.layers.regional_au_features import RegionalAUFeatures
 from aurel.models.author_keys import mdhr as author_keys
@@ -24,7 +24,7 @@ from aurel.models.me_graphau import make_trunk
 from aurel.models.registry import register_model
 from aurel.models.relation_head import couple_along
 from aurel.models.windows import windows
-from aurel.ops.arguments import check_shape
+from aurel.ops.arguments import check_choice, check_shape
 from aurel.output import AUOutput
 
 _SCALES = 4
@@ -50,7 +50,12 @@ class MDHRConfig(ModelConfig):
         fusion: of the scales: "adaptive", "sum" or "cat"; see `FacialDynamics`.
         regional: take the features of each AU from its region; False for the mean of the face.
         auxiliary: classify the combination of AUs in every region.
+        gate: weights of the scales in "adaptive" fusion: "bottleneck" as in the authors' code,
+            "direct" for the paper's equation 4; see `FacialDynamics`.
         edges: the edges between AUs, see `CrossRegionGAT`; None for no graph.
+        edge_regions: what counts as a region for `edges`: "groups", the groups of AUs, as in the
+            authors' code, or "face" for the upper, middle and lower face, as in the paper. They
+            differ where two groups share a region, as for BP4D.
         temporal: filter the nodes along time.
     """
 
@@ -66,7 +71,9 @@ class MDHRConfig(ModelConfig):
     fusion: Fusion = "adaptive"
     regional: bool = True
     auxiliary: bool = True
+    gate: Gate = "bottleneck"
     edges: Edges | None = "active_cross_region"
+    edge_regions: Literal["groups", "face"] = "groups"
     temporal: bool = True
 
     def __post_init__(self) -> None:
@@ -81,6 +88,7 @@ class MDHRConfig(ModelConfig):
                 if len(group) != 3:
                     raise ValueError(f"groups must be (name, region, AU numbers) each, got {group}")
             object.__setattr__(self, "groups", groups)
+        check_choice("edge_regions", self.edge_regions, ("groups", "face"))
         if list(self.scales) != sorted({*self.scales} & {*range(1, _SCALES + 1)}):
             raise ValueError(f"scales must be ascending, of 1..{_SCALES}, got {self.scales}")
         if not self.regional and (self.auxiliary or self.edges is not None):
@@ -158,6 +166,7 @@ class MDHR(AUModel):
                 channels,
                 config.num_adjacent,
                 fusion=config.fusion,
+                gate=config.gate,
                 padding=config.padding,
             )
         self.features: RegionalAUFeatures | None = None
@@ -171,7 +180,8 @@ class MDHR(AUModel):
                 channels, plan, group_projections=projections, auxiliary=config.auxiliary
             )
             if config.edges is not None:
-                self.relation = CrossRegionGAT(channels, plan.group_of, edges=config.edges)
+                regions = plan.group_of if config.edge_regions == "groups" else plan.region_of
+                self.relation = CrossRegionGAT(channels, regions, edges=config.edges)
         self.temporal = PerAUTemporalConv(channels, nodes) if config.temporal else None
         self.classifier = CosineClassifier(channels, nodes)
 

@@ -17,8 +17,10 @@ from aurel.layers.landmark_predictor import LandmarkPredictor
 from aurel.layers.landmark_roi import LandmarkROI
 from aurel.layers.multi_scale_fusion import MultiScaleFusion
 from aurel.layers.node_transformer import NodeTransformer
-from aurel.layers.self_adjusting_gcn import Conv, Graph, SelfAdjustingGCN
+from aurel.layers.self_adjusting_gcn import Conv, SelfAdjustingGCN
 from aurel.models.base import AUModel, ModelConfig
+from aurel.models.fixed_graphs import Matrix, NamedGraph, graph_from_labels, region_graph
+from aurel.models.mean_face import MEAN_FACE_49
 from aurel.models.registry import register_model
 from aurel.ops.arguments import check_choice, check_k, check_shape
 from aurel.ops.distances import Metric, at_least_float32
@@ -31,6 +33,7 @@ _PAPER = (
 
 Fusion = Literal["concat", "cross_attention"]
 Correlation = Literal["gcn", "transformer"]
+ROIEmbed = Literal["pool", "flatten"]
 
 DIMS = (64, 128, 256, 512, 512, 512, 512)
 DEPTHS = (2, 2, 6, 2, 2, 2, 2)
@@ -63,8 +66,11 @@ class SACLConfig(ModelConfig):
         metric: distance between nodes: "l2", "l1", "cosine" or "dot".
         conv: graph convolution: "max_relative", "edge", "gin" or "sage".
         graph: "knn" for new neighbors in every block; for ablation "self" for no neighbors but the
-            node itself, or a fixed graph of the R regions, (R, R), True in row i and column j for
-            an edge from region j to i, as `aurel.facs.facs_graph` and `statistics_graph` return.
+            node itself; a fixed graph of the R regions: "facs", in a training run "statistics" (of
+            its training labels), or (R, R), True in row i and column j for an edge from region j to
+            i, as `aurel.facs.facs_graph` and `statistics_graph` return.
+        roi_embed: a node is the mean of its region, "pool", or the flattened region, "flatten"; the
+            default is "pool" for the graph network and "flatten" for the transformer, by table 8.
         roi_fraction: side of an AU's region, as a fraction of the map.
         landmark_widths: channels of the three blocks of the landmark predictor.
         token_dim: width to which the classifier reduces each token.
@@ -85,7 +91,8 @@ class SACLConfig(ModelConfig):
     k: int = 9
     metric: Metric = "l2"
     conv: Conv = "max_relative"
-    graph: Graph | tuple[tuple[bool, ...], ...] = "knn"
+    graph: NamedGraph | Matrix = "knn"
+    roi_embed: ROIEmbed = "pool"
     roi_fraction: float = 0.14
     landmark_widths: tuple[int, ...] = (64, 128, 256)
     token_dim: int = 64
@@ -100,16 +107,27 @@ class SACLConfig(ModelConfig):
 
     @staticmethod
     def defaults(aus: AUSet, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the paper's k, or all regions where there are fewer."""
+        """Return the paper's k, or all regions where there are fewer, and the input of nodes."""
+        embed = "flatten" if options.get("correlation") == "transformer" else "pool"
         if not options.get("relations", True):
-            return {}
+            return {"roi_embed": embed}
         config = SACLConfig(extra_rules=options.get("extra_rules", ()))
-        return {"k": min(9, config.center_rules(aus).num_nodes)}
+        return {"k": min(9, config.center_rules(aus).num_nodes), "roi_embed": embed}
+
+    @staticmethod
+    def from_labels(aus: AUSet, options: Mapping[str, Any], labels: Tensor) -> dict[str, Any]:
+        """Return the graph of ``graph="statistics"``, from training labels (M, N)."""
+        rules = SACLConfig(extra_rules=options.get("extra_rules", ())).more_rules
+        return graph_from_labels(options, aus, rules, labels)
+
+    @property
+    def more_rules(self) -> dict[int, AUCenter]:
+        """The rules of `extra_rules`, by AU number."""
+        return {n: AUCenter((left, right), down) for n, left, right, down in self.extra_rules}
 
     def center_rules(self, aus: AUSet) -> AUCenterRules:
         """Return the centers of the regions of `aus`; ValueError names AUs without a rule."""
-        extra = {n: AUCenter((left, right), down) for n, left, right, down in self.extra_rules}
-        return au_center_rules(aus, extra)
+        return au_center_rules(aus, self.more_rules)
 
 
 @register_model(
@@ -142,8 +160,8 @@ class SACL(AUModel):
     Source: the paper, sections 3.2 to 3.5 and tables 2 and 4. The authors released no code. The
     values that the paper leaves open are inferred from the sizes in its table 8:
 
-    - A node is the mean of its region, 64 wide; the text flattens the region, which exceeds these
-      sizes.
+    - A node is the mean of its region, 64 wide; the text flattens the region, and with
+      ``roi_embed="flatten"`` a linear map of it to 64 is the node.
     - The stages of the graph have the widths, the expansion, the groups and the batch norms of the
       vision GNN that the paper cites for its blocks, and a last layer to the width of the tokens,
       where that is another.
@@ -193,6 +211,11 @@ class SACL(AUModel):
     def center_rules(self) -> AUCenterRules | None:
         """The regions that are the nodes of the graphs; None without `relations`."""
         return self.config.center_rules(self.aus) if self.config.relations else None
+
+    @property
+    def landmark_predictor(self) -> LandmarkPredictor | None:
+        """The predictor of the landmarks at which the regions are."""
+        return None if self.relations is None else self.relations.landmarks
 
     @property
     def required_losses(self) -> Mapping[str, str]:
@@ -253,17 +276,16 @@ class RegionRelations(nn.Module):
         self.landmarks = LandmarkPredictor(
             channels, widths=config.landmark_widths, map_size=map_size
         )
+        self.landmarks.reset_parameters(torch.tensor(MEAN_FACE_49))
         self.regions = LandmarkROI(rules.points, rules.offsets, fraction=config.roi_fraction)
+        self.flatten = config.roi_embed == "flatten"
+        if self.flatten:
+            channels *= self.regions.window(map_size, map_size) ** 2
         self.graph: SelfAdjustingGCN | NodeTransformer
         if config.correlation == "transformer":
-            side = self.regions.window(map_size, map_size)
-            self.graph = NodeTransformer(channels * side**2, out_channels)
+            self.graph = NodeTransformer(channels, out_channels)
             return
-        if not isinstance(config.graph, str) and len(config.graph) != self.num_nodes:
-            raise ValueError(
-                f"graph must have R={self.num_nodes} rows, one for each region of these AUs, got "
-                f"{len(config.graph)}"
-            )
+        graph = region_graph(config.graph, aus, config.more_rules, self.num_nodes)
         if config.graph == "knn":
             check_k(config.k, self.num_nodes)
         self.graph = SelfAdjustingGCN(
@@ -274,7 +296,7 @@ class RegionRelations(nn.Module):
             k=config.k,
             metric=config.metric,
             conv=config.conv,
-            graph=config.graph if isinstance(config.graph, str) else torch.tensor(config.graph),
+            graph=graph,
         )
 
     def forward(
@@ -285,8 +307,7 @@ class RegionRelations(nn.Module):
         regions = self.regions(
             basic, predicted if landmarks is None else landmarks, self.image_size
         )
-        flat = isinstance(self.graph, NodeTransformer)
-        nodes = regions.flatten(2) if flat else regions.mean((-2, -1))
+        nodes = regions.flatten(2) if self.flatten else regions.mean((-2, -1))
         nodes, graphs = self.graph(nodes, return_graph=True)
         return nodes, predicted, graphs
 
@@ -319,6 +340,7 @@ class MeanClassifier(nn.Module):
 def _check(config: SACLConfig) -> None:
     check_choice("fusion", config.fusion, get_args(Fusion))
     check_choice("correlation", config.correlation, get_args(Correlation))
+    check_choice("roi_embed", config.roi_embed, get_args(ROIEmbed))
     if config.fusion != "concat" and not config.relations:
         raise ValueError(
             f"relations must be True for fusion={config.fusion!r}, which attends from the nodes, "

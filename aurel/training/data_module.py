@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from aurel.data.arguments import check_at_least
 from aurel.facs import AUSet
+from aurel.training.accumulation import AccumulatingLoader
 from aurel.training.seeding import WorkerSeed
 
 
@@ -74,22 +75,26 @@ class AUDataModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return a loader of shuffled training images; a last incomplete batch is dropped."""
+        """Return a loader of shuffled training images, see `drops_last`."""
         data = _present(self.splits.train, "training")
         rank, world = self._rank_and_world()
         self.check_batch(world)
         sampler: Any = DistributedSampler(data, world, rank, shuffle=True, seed=self.seed)
         sampler.set_epoch(self._epoch)
-        return DataLoader(
+        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        loader: DataLoader[dict[str, Any]] = (AccumulatingLoader if accumulate > 1 else DataLoader)(
             data,
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            drop_last=True,
+            drop_last=drops_last(len(sampler), self.batch_size),
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=WorkerSeed(self.seed, sampler),
             generator=torch.Generator(),
         )
+        if isinstance(loader, AccumulatingLoader):
+            loader.accumulate = accumulate
+        return loader
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
         """Return a loader of this process's share of the validation images, or an empty list."""
@@ -131,6 +136,16 @@ class AUDataModule(LightningDataModule):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+
+def drops_last(items: int, batch_size: int) -> bool:
+    """Return whether the last, incomplete batch of an epoch is dropped.
+
+    It is dropped where it has at most a tenth of the items, or a single one, of which batch norms
+    cannot learn.
+    """
+    rest = items % batch_size
+    return rest == 1 or rest <= items / 10
 
 
 def _present(data: Dataset[dict[str, Any]] | None, which: str) -> Dataset[dict[str, Any]]:

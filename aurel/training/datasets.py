@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
@@ -11,7 +11,7 @@ from aurel.data.base import AUDataset
 from aurel.data.readers import read_part
 from aurel.data.registry import ListSplit, NoSuchPart, Part, dataset_info
 from aurel.data.sampling import thin_frames
-from aurel.data.subjects import check_apart, hold_out
+from aurel.data.subjects import check_apart, hold_out, one_spelling
 from aurel.data.transforms import TrainTransform
 from aurel.facs import AUSet
 from aurel.losses import au_class_weights
@@ -22,8 +22,8 @@ from aurel.training.options import DataOptions
 def training_splits(options: DataOptions, seed: int = 0) -> Splits:
     """Return the data of a training run.
 
-    The best epoch is chosen on subjects held out of the training part, on the ``val`` list where
-    the data set has one, or on the test part where `options.select_on` is "test".
+    Data for the choice of the best epoch are the ``val`` list of the data set, or subjects held out
+    of the training part, or the test part, see `selection`.
 
     Args:
         options: the recipe's section.
@@ -31,24 +31,29 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
 
     Raises:
         FileNotFoundError: a folder, a list or an image is missing.
-        ValueError: a list is malformed, or a subject is in training and test.
+        ValueError: a list is malformed, a subject is in training and test under any spelling, a
+            part is empty or without a known label, or the data lack what the protocol needs.
     """
+    select_on = selection(options)
     train = _load(options, "train")
-    test = _load(options, "test") if options.select_on == "test" else None
-    test = test or _load_if_listed(options, "test")
+    test = _load(options, "test") if select_on == "test" else _load_if_listed(options, "test")
     people = _subjects(train, options)
     tested = set() if test is None else set(_subjects(test, options))
     check_apart(people, tested, "train and test")
     validation: Dataset[dict[str, Any]] | None
     kept = list(range(len(train)))
     held: list[int] = []
-    if options.select_on == "test":
-        validation = test
-    elif (listed := _load_if_listed(options, "val")) is not None:
+    listed = _load_if_listed(options, "val")
+    if listed is not None:
         check_apart(people, _subjects(listed, options), "train and val")
+    if select_on == "test":
+        validation = test
+    elif select_on == "last":
+        validation = None
+    elif listed is not None:
         validation = listed
-    elif options.validation:
-        kept, held = hold_out(people, options.validation, seed)
+    elif share := held_share(options):
+        kept, held = hold_out(people, share, seed)
         validation = _images_of({people[index] for index in held}, train, options)
     else:
         validation = None
@@ -66,9 +71,34 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
             "train_subjects": sorted({people[index] for index in kept}),
             "validation_subjects": sorted({people[index] for index in held}),
             "test_subjects": sorted(tested),
-            "select_on": options.select_on,
+            "select_on": select_on,
+            "protocol": options.protocol,
         },
     )
+
+
+def selection(options: DataOptions) -> Literal["validation", "test", "last"]:
+    """Return on which data the best epoch is chosen: `select_on`, unless subjects are held out."""
+    return "validation" if options.protocol == "held-out" else options.select_on
+
+
+def held_share(options: DataOptions) -> float:
+    """Return the share of the training subjects to hold out, where there is no ``val`` list.
+
+    Raises:
+        ValueError: the protocol needs other data.
+    """
+    if options.protocol == "published":
+        raise ValueError(
+            "data.select_on must be test or last with data.protocol published and data without a "
+            "val list, got validation: --protocol held-out holds out training subjects"
+        )
+    if options.protocol == "held-out" and not options.validation:
+        raise ValueError(
+            "data.validation must be above 0 with data.protocol held-out and data without a val "
+            f"list, got {options.validation}"
+        )
+    return options.validation
 
 
 def test_splits(options: DataOptions) -> Splits:
@@ -100,7 +130,9 @@ def check_fold(trained: dict[str, Any], tested: dict[str, Any]) -> None:
             f"data.fold must be {trained['fold']}, that of the checkpoint, got {tested['fold']}: "
             f"the checkpoint was trained on {source}, which holds most test subjects of {target}"
         )
-    known = trained["train_subjects"] + trained["validation_subjects"]
+    # The list on which the epoch was chosen may be scored: the table of the score says so.
+    chosen_on = [] if tested.get("part") == "val" else trained["validation_subjects"]
+    known = trained["train_subjects"] + chosen_on
     check_apart(known, tested["test_subjects"], f"trained on {source}, tested on {target}")
 
 
@@ -116,6 +148,7 @@ def part_of(options: DataOptions, split: ListSplit) -> Part:
         aus=options.aus,
         frames=options.frames,
         context=options.context,
+        segment=options.segment,
         synthetic=options.synthetic,
         layout=options.layout,
         owner=options.owner,
@@ -144,7 +177,16 @@ def without_augmentation(data: AUDataset) -> AUDataset:
 
 
 def _load(options: DataOptions, split: ListSplit) -> AUDataset:
+    if options.segment is not None and options.frames is None:
+        raise ValueError(
+            f"data.segment must be null where data.frames is null, got {options.segment}"
+        )
     data = read_part(part_of(options, split))
+    where = f"the {split} part of {options.dataset}"
+    if not len(data):
+        raise ValueError(f"{where} must have an item, got none")
+    if not (data.labels_of(range(len(data))) >= 0).any():
+        raise ValueError(f"{where} must have a known label, got only unknown ones")
     augmented = augmentation(options, data.aus)
     data.transform = augmented if split == "train" else augmented.evaluation()
     return data
@@ -158,8 +200,8 @@ def _load_if_listed(options: DataOptions, split: ListSplit) -> AUDataset | None:
 
 
 def _subjects(data: AUDataset, options: DataOptions) -> list[str]:
-    """Return the subject of each image, with the data set in its name."""
-    return dataset_info(options.dataset, options.aus).subject_names(data.subjects)
+    """Return the subject of each image in one spelling, with the data set in its name."""
+    return one_spelling(dataset_info(options.dataset, options.aus).subject_names(data.subjects))
 
 
 def _thinned(kept: list[int], train: AUDataset, options: DataOptions) -> list[int]:

@@ -29,7 +29,8 @@ Term = Callable[[Any, Batch, Tensor | None], Tensor]
 
 
 def _asymmetric(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
-    return weighted_asymmetric_loss(output.probs, batch["labels"], weights)
+    detach = batch.get("detach_focus", True)
+    return weighted_asymmetric_loss(output.probs, batch["labels"], weights, detach_focus=detach)
 
 
 def _dice(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
@@ -124,6 +125,7 @@ class Objective(nn.Module):
         class_weights: (N,) for the losses over AUs; None for 1.
         regions: the groups of AUs of `region_logits`, where the model has any.
         joint_nll: of local logits and labels, see `RelationHead.nll`; None without a relation head.
+        detach_focus: of the loss "asymmetric", see `weighted_asymmetric_loss`.
 
     Raises:
         ValueError: an unknown loss, a negative factor, or no loss.
@@ -137,6 +139,8 @@ class Objective(nn.Module):
         class_weights: Tensor | None = None,
         regions: RegionPlan | None = None,
         joint_nll: Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
+        detach_focus: bool = True,
     ) -> None:
         super().__init__()
         for name, factor in losses.items():
@@ -150,17 +154,27 @@ class Objective(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.regions = regions
         self.joint_nll = joint_nll
+        self.detach_focus = detach_focus
 
     def forward(self, output: AUOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum, and each loss without its factor.
 
         Args:
             output: of the model; an encoder's embeddings (B, 3, D) for the loss "triplet".
-            batch: `labels` (B, N), of clips (B, T, N), and, where needed, `landmarks` (B, 49, 2).
+            batch: `labels` (B, N), of clips (B, T, N), and, where needed, `landmarks` (B, 49, 2);
+                `term_factors`, a further factor of each loss, where gradients are accumulated.
         """
-        batch = {**batch, "regions": self.regions, "joint_nll": self.joint_nll}
+        batch = {
+            **batch,
+            "regions": self.regions,
+            "joint_nll": self.joint_nll,
+            "detach_focus": self.detach_focus,
+        }
         terms = {name: TERMS[name](output, batch, self.class_weights) for name in self.losses}
-        total = sum(self.losses[name] * value for name, value in terms.items())
+        factors = batch.get("term_factors", {})
+        total = sum(
+            factors.get(name, 1.0) * self.losses[name] * value for name, value in terms.items()
+        )
         assert isinstance(total, Tensor)
         return total, terms
 

@@ -49,6 +49,8 @@ class DataOptions:
         frames: length of a clip, for a model that takes clips; none for single images.
         context: frames on either side of a clip that enter no loss and no score, see
             `aurel.data.clips.ListClips`.
+        segment: cut runs of frames for training into segments of at most this many frames, from
+            each of which an epoch takes one clip; none for whole runs.
         every: n to train on every n-th frame of each subject, or of each video of Aff-Wild2.
         rare_aus: AUs of which more frames are taken: of frames in which one of them is present,
             every `rare_every`-th is taken.
@@ -61,8 +63,13 @@ class DataOptions:
         brightness: strength of the random brightness.
         contrast: strength of the random contrast.
         saturation: strength of the random saturation.
+        protocol: "published" trains on all training subjects and chooses the epoch by `select_on`;
+            "held-out" chooses it on held-out subjects, or on a "val" list, whatever `select_on` is;
+            none for what `select_on` and `validation` say.
         validation: share of the training subjects that is held out to choose the best epoch.
-        select_on: "test" chooses the best epoch on the test fold, as published protocols do.
+        select_on: data on which the best epoch is chosen: "validation" for a "val" list or held-out
+            subjects, "test" for the test fold, as the code of several papers does, or "last" for
+            the last epoch without a choice.
         class_weights: from the training "labels", from the published "file", or "none".
         synthetic: options of the synthetic faces.
         layout: "lists" of the authors' form, the "owner"'s files, or "auto" for lists where there
@@ -79,6 +86,7 @@ class DataOptions:
     triplets: bool = False
     frames: int | None = None
     context: int = 0
+    segment: int | None = None
     every: int = 1
     rare_aus: list[int | str] = field(default_factory=list)
     rare_every: int = 1
@@ -90,8 +98,9 @@ class DataOptions:
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
+    protocol: Literal["published", "held-out"] | None = None
     validation: float = 0.15
-    select_on: Literal["validation", "test"] = "validation"
+    select_on: Literal["validation", "test", "last"] = "validation"
     class_weights: Literal["labels", "file", "none"] = "labels"
     synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
     layout: Layout = "auto"
@@ -106,7 +115,8 @@ class OptimizerOptions:
         name: adamw, adam or sgd.
         lr: highest learning rate.
         weight_decay: weight decay of all parameters.
-        momentum: Nesterov momentum of sgd.
+        momentum: momentum of sgd.
+        nesterov: whether that is Nesterov's momentum.
         betas: coefficients of adam and adamw.
         schedule: schedule of the learning rate, which changes after every step.
         warmup_epochs: epochs of linear warm-up, part of the run.
@@ -122,6 +132,7 @@ class OptimizerOptions:
     lr: float = 1e-4
     weight_decay: float = 5e-4
     momentum: float = 0.9
+    nesterov: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = "cosine"
     warmup_epochs: float = 0.0
@@ -182,6 +193,8 @@ class RunOptions:
         trainer: options of the trainer.
         seed: seed of weights, order, augmentation, and of the subjects held out for validation.
         out: folder of the run; by default runs/MODEL_DATASET_foldF.
+        detach_focus: treat the factor p of the asymmetric loss as a constant, see
+            `aurel.losses.weighted_asymmetric_loss`.
     """
 
     model: ModelOptions
@@ -191,3 +204,4 @@ class RunOptions:
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     seed: int = 0
     out: str | None = None
+    detach_focus: bool = True

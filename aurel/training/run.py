@@ -8,25 +8,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from aurel.facs import AUSet
 from aurel.files import atomic_path
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe, load_model, read_checkpoint
 from aurel.models.registry import create_model, model_info
 from aurel.models.relation_head import HEAD
+from aurel.models.voting import VotingEnsemble
 from aurel.training.checkpoint_io import AtomicCheckpointIO
 from aurel.training.data_module import AUDataModule, Splits
 from aurel.training.datasets import check_fold, test_splits, training_splits
 from aurel.training.history import History
+from aurel.training.mean_face import start_from_mean_face
 from aurel.training.objective import Objective, losses_of
 from aurel.training.options import RunOptions, TrainerOptions
 from aurel.training.seeding import EpochSeed
-from aurel.training.start import load_backbone_weights, start_from
+from aurel.training.start import initial_checkpoint, load_backbone_weights, start_from
 from aurel.training.sync_norms import SyncNorms
 from aurel.training.task import AUTask, Task
 from aurel.training.triplet_datasets import triplet_splits, triplet_test_splits
@@ -142,15 +144,16 @@ def fit(
 
 def score(
     options: RunOptions,
-    checkpoint: Path,
+    checkpoint: Path | Sequence[Path],
     callbacks: Sequence[Callback] = (),
     splits: Splits | None = None,
 ) -> Task:
-    """Score a checkpoint on the test data of a run.
+    """Score a checkpoint, or the vote of several, on the test data of a run.
 
     Args:
         options: options of the run; its data section has the fold.
-        checkpoint: a training checkpoint, or a file of `save_model`.
+        checkpoint: a training checkpoint, or a file of `save_model`; of several models the vote is
+            scored, see `VotingEnsemble`.
         callbacks: callbacks, such as one that prints the progress.
         splits: the data, where they are loaded already.
 
@@ -160,24 +163,37 @@ def score(
 
     Raises:
         FileNotFoundError: data or the checkpoint are missing.
-        ValueError: the checkpoint is for other AUs, or was trained on subjects of the test fold.
+        ValueError: a checkpoint is for other AUs, or was trained on subjects of the test fold.
     """
-    content = read_checkpoint(checkpoint)
-    if content.model != options.model.name:
-        raise ValueError(f"{checkpoint} must hold a {options.model.name}, got a {content.model}")
+    files = [checkpoint] if isinstance(checkpoint, Path) else list(checkpoint)
+    contents = [read_checkpoint(file) for file in files]
+    for file, content in zip(files, contents, strict=True):
+        if content.model != options.model.name:
+            raise ValueError(f"{file} must hold a {options.model.name}, got a {content.model}")
     _check_items(options)
     splits = splits or (triplet_test_splits if options.data.triplets else test_splits)(options.data)
-    if content.aus != splits.aus:
-        raise ValueError(
-            f"{checkpoint} must be for the AUs of the data, {', '.join(splits.aus.names)}, got "
-            f"{', '.join(content.aus.names)}"
-        )
-    check_fold(content.metadata, splits.protocol or {})
-    model = load_model(checkpoint)
-    task = _task_of(model)(model, objective=None, metadata=content.metadata)
+    for file, content in zip(files, contents, strict=True):
+        if content.aus != splits.aus:
+            raise ValueError(
+                f"{file} must be for the AUs of the data, {', '.join(splits.aus.names)}, got "
+                f"{', '.join(content.aus.names)}"
+            )
+        check_fold(content.metadata, splits.protocol or {})
+    models = [load_model(file) for file in files]
+    model: Any = models[0] if len(models) == 1 else _vote_of(models)
+    metadata = {**contents[0].metadata, "scored_part": (splits.protocol or {}).get("part", "test")}
+    if any(content.metadata.get("select_on") == "test" for content in contents):
+        metadata["select_on"] = "test"
+    task = _task_of(models[0])(model, objective=None, metadata=metadata)
     trainer = make_trainer(options.trainer, callbacks, logger=False)
     trainer.test(task, datamodule=_data_module(options, splits), verbose=False)
     return task
+
+
+def _vote_of(models: Sequence[AUModel]) -> VotingEnsemble:
+    if models[0].inputs == "triplets":
+        raise ValueError("ckpt_path must be given once for an encoder, which cannot vote")
+    return VotingEnsemble(models)
 
 
 def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger: Any) -> Trainer:
@@ -201,12 +217,14 @@ def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger:
 def _training_task(options: RunOptions, splits: Splits, new: bool) -> Task:
     """Return the task; that of a resumed run, which is not `new`, gets its weights later."""
     name = options.model.name
-    model = _make_model(options, splits.aus)
+    model = _make_model(options, splits)
     if options.model.backbone_weights is not None:
         load_backbone_weights(model, options.model.backbone_weights)
     fresh = list(model.state_dict())
+    if options.model.init_from is None and model.landmark_predictor is not None:
+        start_from_mean_face(model.landmark_predictor, splits)
     if options.model.init_from is not None:
-        source = options.model.init_from.replace("{fold}", str(options.data.fold))
+        source = initial_checkpoint(options.model.init_from, options.data.fold)
         check_fold(read_checkpoint(source).metadata, splits.protocol or {})
         fresh = start_from(model, source)
         names = ", ".join(fresh) or "none"
@@ -223,7 +241,13 @@ def _training_task(options: RunOptions, splits: Splits, new: bool) -> Task:
         if not losses.get(loss):
             raise ValueError(f"losses.{loss} must be above 0: {reason}")
     joint_nll = None if head is None else head.nll
-    objective = Objective(losses, splits.class_weights, model.region_plan, joint_nll)
+    objective = Objective(
+        losses,
+        splits.class_weights,
+        model.region_plan,
+        joint_nll,
+        detach_focus=options.detach_focus,
+    )
     metadata = {
         **(splits.protocol or {}),
         "seed": options.seed,
@@ -238,11 +262,14 @@ def _task_of(model: AUModel) -> type[Task]:
     return TripletTask if model.inputs == "triplets" else AUTask
 
 
-def _make_model(options: RunOptions, aus: AUSet) -> AUModel:
+def _make_model(options: RunOptions, splits: Splits) -> AUModel:
     name, chosen = options.model.name, dict(options.model.options)
+    aus, info = splits.aus, model_info(name)
     _check_items(options)
-    if "image_size" in model_info(name).options:
+    if "image_size" in info.options:
         chosen.setdefault("image_size", options.data.crop)
+    if splits.train_labels is not None:
+        chosen |= info.config.from_labels(aus, chosen, torch.cat(splits.train_labels))
     backbone, pretrained = options.model.backbone, options.model.pretrained
     try:
         return create_model(name, aus=aus, backbone=backbone, pretrained=pretrained, **chosen)

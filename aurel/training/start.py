@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +11,31 @@ from aurel.models.base import AUModel
 from aurel.models.checkpoint import load_model
 from aurel.models.registry import info_of
 from aurel.models.relation_head import HEAD
+
+_log = logging.getLogger("aurel")
+
+
+def initial_checkpoint(pattern: str, fold: int | None) -> Path:
+    """Return the checkpoint that a run starts from.
+
+    A run that chose no best epoch has only a ``last.ckpt``: where ``best.ckpt`` is missing, this
+    file beside it is taken, and a line says so.
+
+    Args:
+        pattern: path, in which "{fold}" stands for the fold.
+        fold: the fold of the run.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    file = Path(pattern.replace("{fold}", str(fold)))
+    last = file.with_name("last.ckpt")
+    if file.is_file():
+        return file
+    if file.name == "best.ckpt" and last.is_file():
+        _log.warning("model.init_from: %s is missing, %s is taken", file, last)
+        return last
+    raise FileNotFoundError(f"model.init_from: there is no checkpoint {file}")
 
 
 def load_backbone_weights(model: AUModel, path: str | Path) -> None:

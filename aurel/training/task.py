@@ -205,6 +205,7 @@ def make_optimizer(model: AUModel, options: OptimizerOptions) -> torch.optim.Opt
         parameters += head.inference.parameter_groups(lr)
     if options.name == "sgd":
         momentum = options.momentum
-        return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay, nesterov=momentum > 0)
+        nesterov = options.nesterov and momentum > 0
+        return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay, nesterov=nesterov)
     kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
     return kind(parameters, lr, options.betas, weight_decay=decay)

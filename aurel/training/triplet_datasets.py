@@ -12,7 +12,7 @@ from aurel.data.registry import ListSplit, NoSuchPart
 from aurel.data.subjects import check_apart, hold_out
 from aurel.facs import AUSet
 from aurel.training.data_module import Splits
-from aurel.training.datasets import augmentation, part_of
+from aurel.training.datasets import augmentation, held_share, part_of, selection
 from aurel.training.options import DataOptions
 
 
@@ -20,8 +20,8 @@ def triplet_splits(options: DataOptions, seed: int = 0) -> Splits:
     """Return the triplets of a training run.
 
     The best epoch is chosen on triplets of subjects held out of the training part for generated
-    faces; on the ``val`` list, where there is one, for listed triplets; or on the test part where
-    `options.select_on` is "test".
+    faces; on the ``val`` list, where there is one, for listed triplets; or on the test part, see
+    `aurel.training.datasets.selection`.
 
     Args:
         options: the recipe's section.
@@ -36,12 +36,13 @@ def triplet_splits(options: DataOptions, seed: int = 0) -> Splits:
         parts = _generated(options, people, seed)
     else:
         parts = _listed(options)
-    if options.select_on == "test":
-        parts["validation"] = parts["test"]
+    select_on = selection(options)
+    if select_on != "validation":
+        parts["validation"] = parts["test"] if select_on == "test" else None
     names = {part: _subjects(options, data) for part, data in parts.items()}
     for part in ("validation", "test"):
         check_apart(names["train"], names[part], f"train and {part}")
-    if options.select_on == "test":
+    if select_on == "test":
         names["validation"] = []
     train = parts["train"]
     assert train is not None
@@ -54,17 +55,25 @@ def triplet_splits(options: DataOptions, seed: int = 0) -> Splits:
             "dataset": triplet_info(options.dataset).name,
             "fold": options.fold,
             **{f"{part}_subjects": people for part, people in names.items()},
-            "select_on": options.select_on,
+            "select_on": select_on,
+            "protocol": options.protocol,
         },
     )
 
 
 def triplet_test_splits(options: DataOptions) -> Splits:
-    """Return the test triplets, with their subjects in the protocol."""
-    test = _load(options, "test")
+    """Return the test triplets, or those of the ``val`` list where there is no test list.
+
+    Papers score FEC on its validation list. The protocol has the subjects, and the name of the
+    part.
+    """
+    test, part = _load_if_listed(options, "test"), "test"
+    if test is None:
+        test, part = _load_if_listed(options, "val") or _load(options, "test"), "val"
     protocol: dict[str, Any] = {
         "dataset": triplet_info(options.dataset).name,
         "fold": options.fold,
+        "part": part,
         "test_subjects": _subjects(options, test),
     }
     return Splits(aus=test.aus, test=test, protocol=protocol)
@@ -74,8 +83,8 @@ def _generated(
     options: DataOptions, people: list[int], seed: int
 ) -> dict[str, TripletDataset | None]:
     held: list[int] = []
-    if options.select_on == "validation" and options.validation:
-        kept, out = hold_out(people, options.validation, seed)
+    if selection(options) == "validation" and (share := held_share(options)):
+        kept, out = hold_out(people, share, seed)
         people, held = [people[i] for i in kept], [people[i] for i in out]
     return {
         "train": _load(options, "train", seed, people),
@@ -86,11 +95,12 @@ def _generated(
 
 def _listed(options: DataOptions) -> dict[str, TripletDataset | None]:
     train = _load(options, "train")
-    test = _load(options, "test") if options.select_on == "test" else None
+    chosen_on = selection(options)
+    needs_val = chosen_on == "validation" and options.protocol is not None
     return {
         "train": train,
-        "validation": _load_if_listed(options, "val"),
-        "test": test or _load_if_listed(options, "test"),
+        "validation": (_load if needs_val else _load_if_listed)(options, "val"),
+        "test": (_load if chosen_on == "test" else _load_if_listed)(options, "test"),
     }
 
 

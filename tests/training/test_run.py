@@ -202,9 +202,22 @@ def test_training_and_test_people_must_differ(stripes: Path, tmp_path: Path) -> 
         training_splits(DataOptions(root=str(stripes), lists=str(lists)))
 
 
-def test_accumulated_gradients_are_those_of_the_larger_batch(stripes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unknown", [False, True])
+def test_accumulated_gradients_are_those_of_the_larger_batch(
+    stripes: Path, tmp_path: Path, unknown: bool
+) -> None:
+    lists = stripes / "list"
+    if unknown:
+        lists = tmp_path / "lists"
+        lists.mkdir()
+        for file in (stripes / "list").iterdir():
+            lines = file.read_text().splitlines()
+            if "train_label" in file.name:
+                lines[::3] = ["9 " * 10 + "0 0" for _ in lines[::3]]
+            (lists / file.name).write_text("\n".join(lines))
     shared: dict[str, Any] = {
         "trainer__max_epochs": 2, "data__flip": 0.0, "data__brightness": 0.0,
+        "data__lists": str(lists), "optimizer__name": "sgd",
         "data__contrast": 0.0, "data__saturation": 0.0, "data__resize": 16,
     }  # fmt: skip
     large = options(stripes, tmp_path / "a", data__batch_size=8, **shared)

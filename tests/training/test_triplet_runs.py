@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from aurel.cli.main import main
 from aurel.models.checkpoint import load_model, read_checkpoint
 from aurel.training.options import (
     DataOptions,
@@ -175,3 +177,26 @@ def test_listed_triplets(listed: Path) -> None:
         triplet_splits(data)
     with pytest.raises(ValueError, match="data.root must be the folder of FEC, got None"):
         triplet_splits(replace(data, root=None))
+
+
+def test_the_val_list_is_scored_where_there_is_no_test_list(
+    listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (listed / "FEC_test_triplet.txt").unlink()
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(
+        "model: {name: expression_encoder, backbone: test_resnet}\n"
+        f"data: {{dataset: FEC, root: {listed}, fold: null, triplets: true, batch_size: 2, "
+        "num_workers: 0, resize: 40, crop: 36, protocol: published}\n"
+        "trainer: {max_epochs: 1, accelerator: cpu, devices: 1}\n"
+    )
+    out = tmp_path / "run"
+    assert main(["fit", "--config", str(recipe), "--out", str(out)]) == 0
+    scored = capsys.readouterr().out.split("aurel test --config ")[1].split()
+    assert main(["test", "--config", "".join(scored)]) == 0
+    assert "scored on the val list" in capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["part"] == "val" and "accuracy" in metrics["scores"]["mean"]
+    (listed / "FEC_val_triplet.txt").unlink()
+    assert main(["fit", "--config", str(recipe), "--out", str(tmp_path / "other")]) == 2
+    assert "holds no FEC_val_triplet.txt" in capsys.readouterr().err

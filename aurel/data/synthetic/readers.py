@@ -38,11 +38,15 @@ def synthetic_clips(part: Part) -> SyntheticClips:
     """Return the faces of a part as clips.
 
     Raises:
-        ValueError: the part has context frames.
+        ValueError: the part has context frames, or segments.
     """
     if part.context:
         raise ValueError(
             f"data.context must be 0, got {part.context}: an embedded clip is a whole video"
+        )
+    if part.segment is not None:
+        raise ValueError(
+            f"data.segment must be null, got {part.segment}: an embedded clip is a whole video"
         )
     assert part.frames is not None
     options = asdict(part.synthetic)
