@@ -223,6 +223,7 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
         "resize": options.data.resize,
         "frames": options.data.frames,
     }
+    model.trained_on = tuple(dict.fromkeys((*model.trained_on, options.data.dataset)))
     return _task_of(model)(model, objective, options.optimizer, metadata)
 
 

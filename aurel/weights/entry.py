@@ -68,7 +68,7 @@ class Weights:
 
     @property
     def cached_file(self) -> str:
-        """The name of the usable file in the cache: a member of an archive has that of the entry."""
+        """The name of the file in the cache; a member of an archive has that of the entry."""
         return self.file if self.member is None else self.name + PurePosixPath(self.member).suffix
 
 
@@ -93,37 +93,33 @@ def make_entry(name: str, values: Mapping[str, Any], licenses: Mapping[str, Lice
     _check(name, "name", name, _NAME.fullmatch(name), "lower case letters, digits, _ and -")
     _check(name, "license", values["license"], values["license"] in licenses, "a known license")
     urls, sha256, size = values["urls"], values.get("sha256"), values.get("size")
-    good = isinstance(urls, list) and urls and all(re.match("https?://", url) for url in urls)
-    _check(name, "urls", urls, good, "a list of addresses")
+    addresses = isinstance(urls, list) and urls and all(re.match("https?://", url) for url in urls)
+    _check(name, "urls", urls, addresses, "a list of addresses")
     plain = PurePosixPath(values["file"]).name == values["file"]
     _check(name, "file", values["file"], plain, "a file name without folders")
     _check(name, "size", size, size is None or size > 0, "a positive number of bytes")
-    good = sha256 is None or _SHA256.fullmatch(sha256)
-    _check(name, "sha256", sha256, good, "64 hexadecimal digits")
-    _check_model(name, values)
-    lists = ("urls", "trained_on", "aus")
-    return Weights(
-        name=name,
-        **{
-            key: tuple(value) if key in lists and isinstance(value, list) else value
-            for key, value in values.items()
-            if key != "license"
-        },
-        license=licenses[values["license"]],
-    )
+    digits = sha256 is None or _SHA256.fullmatch(sha256)
+    _check(name, "sha256", sha256, digits, "64 hexadecimal digits")
+    if values.get("model") is not None:
+        _check_model(name, values)
+    frozen: dict[str, Any] = {**values, "license": licenses[values["license"]]}
+    for key in ("urls", "trained_on", "aus"):
+        if isinstance(frozen.get(key), list):
+            frozen[key] = tuple(frozen[key])
+    return Weights(name=name, **frozen)
 
 
 def _check_model(name: str, values: Mapping[str, Any]) -> None:
     """Raise ValueError where the weights of a model lack what a prediction needs."""
-    about = values.get("preprocessing")
-    if values.get("model") is None:
-        return
     for key in ("aus", "preprocessing", "trained_on", "reported"):
-        _check(name, key, values.get(key), values.get(key), f"given for weights of a model ({key})")
-    good = set(about) == set(_PREPROCESSING) and all(
-        isinstance(about[key], kind) for key, kind in _PREPROCESSING.items()
+        _check(name, key, values.get(key), values.get(key), "given for weights of a model")
+    about = values["preprocessing"]
+    good = (
+        isinstance(about, dict)
+        and set(about) == set(_PREPROCESSING)
+        and all(isinstance(about[key], kind) for key, kind in _PREPROCESSING.items())
+        and len(about["mean"]) == len(about["std"]) == 3
     )
-    good = good and len(about["mean"]) == len(about["std"]) == 3
     _check(name, "preprocessing", about, good, "size, alignment, mean and std of three channels")
 
 

@@ -57,8 +57,12 @@ def download(
         OSError: the file cannot be written, such as on a full disk.
     """
     requests = _requests()
-    passing = (_Passing, requests.ConnectionError, requests.Timeout)
-    passing += (requests.exceptions.ChunkedEncodingError,)
+    passing = (
+        _Passing,
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+    )
     with requests.Session() as session:
         for attempt in range(ATTEMPTS):
             try:
