@@ -58,32 +58,40 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_list(pattern: str) -> None:
+    from aurel.facs import AUSet
     from aurel.weights import find, list_weights, weights_info
 
     names = list_weights(pattern)
     if not names:
         raise ValueError(f"pattern must match weights, got {pattern!r}; aurel weights list")
-    head = ("name", "model", "AUs", "cached", "license", "reported by the authors")
-    rows = []
-    for name in names:
-        entry = weights_info(name)
-        aus = entry.aus if isinstance(entry.aus, str) else str(len(entry.aus or ()) or "")
-        cached = "yes" if find(name) else "no"
-        rows.append((name, entry.model or "", aus, cached, entry.license.name, entry.reported))
+    head = ("name", "AUs", "cached", "reported by the authors")
+    entries = [weights_info(name) for name in names]
+    rows = [
+        (
+            entry.name,
+            "" if entry.aus is None else str(len(AUSet.of(entry.aus))),
+            "yes" if find(entry.name) else "no",
+            entry.reported,
+        )
+        for entry in entries
+    ]
     try:
         from rich.table import Table
 
         from aurel.cli.console import make_console
     except ImportError:
+        show: Any = print
         for row in (head, *rows):
             print("\t".join(row))
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in head:
-        table.add_column(column, no_wrap=column == "name")
-    for row in rows:
-        table.add_row(*row)
-    make_console().print(table)
+    else:
+        table, console = Table(*head, box=None, pad_edge=False), make_console()
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        show = console.print
+    for license in {entry.license.id: entry.license for entry in entries}.values():
+        covered = ", ".join(entry.name for entry in entries if entry.license == license)
+        show(f"\nLicense of {covered}:\n{license.name}. {' '.join(license.terms.split())}")
 
 
 @contextmanager

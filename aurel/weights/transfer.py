@@ -23,7 +23,7 @@ TIMEOUT = (10.0, 30.0)  # seconds to connect, and without a byte
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds before the second attempt, doubled for each further one
 LARGEST = 8 << 30  # bytes; more than any file of the registry
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16  # a cut loses one at most
 _PAGE = 1 << 20
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
@@ -99,8 +99,9 @@ def _attempt(
         _check_space(part, start, total)
         _keep_validator(response, validator)
         with part.open("r+b" if start else "wb") as file:
-            file.seek(start)
-            file.truncate()
+            if start:
+                file.seek(start)
+                file.truncate()
             for chunk in response.iter_content(_CHUNK):
                 start += len(chunk)
                 _check_total(url, start, size, at_least=True)
@@ -150,7 +151,8 @@ def _request(session: requests.Session, url: str, headers: dict[str, str]) -> re
 
 
 def _is_page(response: requests.Response) -> bool:
-    return "text/html" in response.headers.get("Content-Type", "").lower()
+    kind = response.headers.get("Content-Type", "").lower()
+    return response.status_code != 416 and "text/html" in kind
 
 
 def _start(response: requests.Response, done: int) -> int:
