@@ -67,7 +67,7 @@ class NearestMean(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the nodes (B, N, C), and the neighbors (B, N, k + 1), -1 for the node itself."""
-        neighbors = knn_graph(x, self.k + 1, "cosine")
+        neighbors = knn_graph(F.normalize(x, dim=-1), self.k + 1, "dot")
         itself = torch.arange(x.shape[1], device=x.device)[:, None]
         neighbors = neighbors.masked_fill(neighbors == itself, -1)
         messages = neighbor_aggregate(self.message(x), neighbors, "mean")

@@ -7,8 +7,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -72,10 +72,6 @@ def download(
                 reason = _reason(error)
             except requests.RequestException as error:
                 raise DownloadError(f"{url}: {error}") from error
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    raise OSError(errno.ENOSPC, f"no space is left in {part.parent}") from error
-                raise
             if attempt + 1 < ATTEMPTS:
                 time.sleep(PAUSE * 2**attempt)
     raise DownloadError(f"{url}: {reason} ({ATTEMPTS} attempts)")
@@ -98,7 +94,7 @@ def _attempt(
         _check_total(url, total, size)
         _check_space(part, start, total)
         _keep_validator(response, validator)
-        with part.open("r+b" if start else "wb") as file:
+        with _named_when_full(part), part.open("r+b" if start else "wb") as file:
             if start:
                 file.seek(start)
                 file.truncate()
@@ -109,8 +105,7 @@ def _attempt(
                 if progress is not None:
                     progress(start, total)
             file.flush()
-            with suppress(OSError):  # a device without fsync
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
     if total is not None and start != total:
         raise _Passing(f"cut after {start} of {total} bytes")
     _check_total(url, start, size)
@@ -187,6 +182,17 @@ def _check_space(part: Path, start: int, total: int | None) -> None:
             f"{part.parent} must have {missing} bytes of free space (AUREL_WEIGHTS chooses another "
             f"folder), got {free}",
         )
+
+
+@contextmanager
+def _named_when_full(part: Path) -> Iterator[None]:
+    """Run the block; an error of a full disk names the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(errno.ENOSPC, f"no space is left in {part.parent}") from error
 
 
 def _validator_file(part: Path) -> Path:

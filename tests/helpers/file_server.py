@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 
 Answer = Callable[["Handler"], None]
 
@@ -25,6 +26,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         answer(self)
+
+    def do_HEAD(self) -> None:
+        self.wfile = BytesIO()
+        self.do_GET()
+        head, blank, _ = self.wfile.getvalue().partition(b"\r\n\r\n")
+        self.connection.sendall(head + blank)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -64,6 +71,7 @@ def sends(
     cut: int | None = None,
     pause: float = 0.0,
     kind: str = "application/octet-stream",
+    headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Return an answer that sends `content`.
 
@@ -74,6 +82,7 @@ def sends(
         cut: close the connection after this many bytes.
         pause: seconds before the content.
         kind: its Content-Type.
+        headers: further headers.
     """
 
     def answer(handler: Handler) -> None:
@@ -84,6 +93,8 @@ def sends(
         handler.send_response(206 if start else 200)
         handler.send_header("Content-Type", kind)
         handler.send_header("Content-Length", str(len(content) - start))
+        for name, value in (headers or {}).items():
+            handler.send_header(name, value)
         if etag:
             handler.send_header("ETag", etag)
         if start:
