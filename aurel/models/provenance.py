@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from aurel.models.base import AUModel
 
-# Names of the data sets that hold drawn faces.
-DRAWN = ("synthetic",)
+# Names of the data sets that hold synthetic faces.
+SYNTHETIC = ("synthetic",)
 
 
 def warning_of(model: AUModel) -> str | None:
     """Return a warning for every output of `model`, or None.
 
-    A model that was trained on drawn faces only gives no valid results for photographs.
+    A model that was trained on synthetic faces only gives no valid results for photographs.
     """
-    if not model.trained_on or any(name.lower() not in DRAWN for name in model.trained_on):
+    if not model.trained_on or any(name.lower() not in SYNTHETIC for name in model.trained_on):
         return None
     return (
-        "trained on drawn faces only: its probabilities for photographs and videos of people are "
+        "trained on synthetic faces only: its probabilities for photographs and videos of people are "
         "not valid; aurel weights list names weights for real faces"
     )

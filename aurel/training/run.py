@@ -199,7 +199,9 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
         load_backbone_weights(model, options.model.backbone_weights)
     if options.model.init_from is not None:
         source = options.model.init_from.replace("{fold}", str(options.data.fold))
-        check_fold(read_checkpoint(source).metadata, splits.protocol or {})
+        before = read_checkpoint(source)
+        check_fold(before.metadata, splits.protocol or {})
+        model.trained_on = before.trained_on
         fresh = start_from(model, source)
         names = ", ".join(fresh) or "none"
         _log.warning("tensors with initial values, which %s lacks: %s", source, names)

@@ -43,7 +43,7 @@ def test_a_folder(model: Any, tmp_path: Path) -> None:
     card = (tmp_path / "net" / "README.md").read_text()
     for text in ("license: mit", "| AU12 | Lip corner puller |", "BP4D, DISFA", "Fold 1 of 3."):
         assert text in card
-    assert "| F1 AU12 | 0.78 |" in card and "drawn faces" not in card
+    assert "| F1 AU12 | 0.78 |" in card and "synthetic faces" not in card
 
 
 def test_the_class_must_fit(model: Any, tmp_path: Path) -> None:
@@ -65,14 +65,14 @@ def test_a_pickle_with_another_name_is_refused(tmp_path: Path) -> None:
         from_pretrained(tmp_path)
 
 
-def test_drawn_faces_only(model: Any, tmp_path: Path) -> None:
+def test_synthetic_faces_only(model: Any, tmp_path: Path) -> None:
     assert warning_of(model) is None
     model.trained_on = ()
     assert warning_of(model) is None
     model.trained_on = ("synthetic",)
-    assert "drawn faces only" in (warning_of(model) or "")
+    assert "synthetic faces only" in (warning_of(model) or "")
     model.save_pretrained(tmp_path)
-    assert "drawn faces only" in (tmp_path / "README.md").read_text()
+    assert "synthetic faces only" in (tmp_path / "README.md").read_text()
     assert warning_of(AUModel.from_pretrained(tmp_path)) == warning_of(model)
 
 
