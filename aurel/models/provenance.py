@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from aurel.models.base import AUModel
+from torch import nn
 
 # Names of the data sets that hold synthetic faces.
 SYNTHETIC = ("synthetic",)
 
 
-def warning_of(model: AUModel) -> str | None:
+def warning_of(model: nn.Module) -> str | None:
     """Return a warning for every output of `model`, or None.
 
     A model that was trained on synthetic faces only gives no valid results for photographs.
+
+    Args:
+        model: an `AUModel`, or a `VotingEnsemble`, of which all models are considered.
     """
-    if not model.trained_on or any(name.lower() not in SYNTHETIC for name in model.trained_on):
+    names: tuple[str, ...] = getattr(model, "trained_on", ())
+    if not names or any(name.lower() not in SYNTHETIC for name in names):
         return None
     return (
-        "trained on synthetic faces only: its probabilities for photographs and videos of people are "
-        "not valid; aurel weights list names weights for real faces"
+        "trained on synthetic faces only: its probabilities for photographs and videos of people "
+        "are not valid; aurel weights list names weights for real faces"
     )

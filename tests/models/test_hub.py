@@ -13,7 +13,7 @@ import torch
 from helpers.file_server import FileServer, sends, serving
 from helpers.small_models import evaluate_after_one_step, small_images, small_model
 
-from aurel.models import AUModel, from_pretrained, warning_of
+from aurel.models import AUModel, VotingEnsemble, from_pretrained, warning_of
 from aurel.models.hub import WEIGHTS
 from aurel.models.me_graphau import MEGraphAUStage1
 
@@ -71,6 +71,10 @@ def test_synthetic_faces_only(model: Any, tmp_path: Path) -> None:
     assert warning_of(model) is None
     model.trained_on = ("synthetic",)
     assert "synthetic faces only" in (warning_of(model) or "")
+    other = small_model("me_graphau_stage1")
+    assert warning_of(VotingEnsemble([model, model])) == warning_of(model)
+    other.trained_on = ("DISFA",)
+    assert warning_of(VotingEnsemble([model, other])) is None
     model.save_pretrained(tmp_path)
     assert "synthetic faces only" in (tmp_path / "README.md").read_text()
     assert warning_of(AUModel.from_pretrained(tmp_path)) == warning_of(model)
