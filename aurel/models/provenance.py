@@ -16,7 +16,8 @@ def warning_of(model: nn.Module) -> str | None:
     Args:
         model: an `AUModel`, or a `VotingEnsemble`, of which all models are considered.
     """
-    names: tuple[str, ...] = getattr(model, "trained_on", ())
+    voters = getattr(model, "models", (model,))
+    names = [name for voter in voters for name in getattr(voter, "trained_on", ())]
     if not names or any(name.lower() not in SYNTHETIC for name in names):
         return None
     return (

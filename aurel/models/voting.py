@@ -45,7 +45,6 @@ class VotingEnsemble(nn.Module):
                     f"{', '.join(self.aus.names)} and {', '.join(model.aus.names)}"
                 )
         self.models = nn.ModuleList(models)
-        self.trained_on = tuple(dict.fromkeys(name for m in models for name in m.trained_on))
         self.threshold = threshold
 
     def forward(self, images: Tensor) -> AUOutput:
