@@ -144,9 +144,12 @@ class _Found(NamedTuple):
 def _graph_of(path: Path, args: argparse.Namespace, unread: list[Path]) -> _Found:
     from aurel.cli.checkpoints import load_image_model
     from aurel.cli.predict import make_predictor
+    from aurel.models.provenance import warning_of
     from aurel.viz.mean_graph import au_adjacency, mean_graphs
 
     loaded = load_image_model(path)
+    if args.config is None and args.data != SYNTHETIC and (warning := warning_of(loaded.model)):
+        report(f"{path}: {warning}")
     predictor = make_predictor(args, loaded, threshold=0.5)
     if args.config is not None:
         batches = _test_images(args, loaded)

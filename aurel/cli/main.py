@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "aurel.cli.export",
     "convert": "aurel.cli.convert",
     "models": "aurel.cli.models",
+    "weights": "aurel.cli.weights",
     "recipes": "aurel.cli.recipes",
 }
 

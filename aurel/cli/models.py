@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aurel.models.registry import ModelInfo
 
 CLIP_FRAMES = 16
 
@@ -50,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             f"{parameters / 1e6:.2f} M",
             f"{operations / 1e9:.2f} G",
             f"{info.image_size} x {info.image_size}",
-            "can be loaded" if info.weights_released else "none released",
+            _weights_column(info),
         )
     console = make_console()
     console.print(table)
@@ -61,9 +64,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _weights_column(info: ModelInfo) -> str:
+    if info.weights_released:
+        return "released"
+    return "none released" if info.author_layout is None else "none released; layout known"
+
+
 _NOTE = (
     "With the paper's backbone and image size, and 12 AUs (open_graphau*: 41). Multiply-adds\n"
-    "count convolutions and matrix products, for one image or one frame of a clip."
+    "count convolutions and matrix products, for one image or one frame of a clip. aurel weights\n"
+    "lists the files of released weights; aurel convert reads those in a known layout."
 )
 
 

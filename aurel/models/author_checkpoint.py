@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aurel.backbones.build import Backbone, build_network
-from aurel.models.checkpoint import load_weights_only
+from aurel.models.checkpoint import SAFETENSORS, load_weights_only, read_safetensors
 from aurel.models.registry import info_of
 from aurel.models.relation_head import HEAD
 
@@ -48,8 +48,17 @@ def load_author_checkpoint(
     layout = info.author_layout
     if layout is None:
         raise ValueError(f"model must be one with released weights, got {info.name}")
-    author = _state_dict(path_or_state_dict)
-    author = {key: value for key, value in author.items() if not key.endswith(layout.ignored)}
+    if (
+        isinstance(path_or_state_dict, str | Path)
+        and Path(path_or_state_dict).suffix == SAFETENSORS
+    ):
+        header, path_or_state_dict = read_safetensors(path_or_state_dict)
+        layout.check_header(header, model)
+    author = {
+        key: value
+        for key, value in _state_dict(path_or_state_dict).items()
+        if not key.endswith(layout.ignored) and not key.startswith(layout.other_heads)
+    }
     _check(author, layout.shapes(model), info.name)
     with torch.no_grad():
         own = {key: value for key, value in model.state_dict().items() if key.startswith(HEAD)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
@@ -70,11 +70,16 @@ class AUModel(nn.Module):
         inputs: "images" (B, 3, H, W), "clips" of consecutive frames (B, T, 3, H, W), or "triplets"
             of faces (B, 3, 3, H, W). A model of triplets is an encoder: it returns embeddings
             instead of an `AUOutput`, and predicts no AUs.
+        trained_on: names of the data that the weights were trained on; empty where unknown.
+        preprocessing: `size` in pixels, `alignment`, `mean` and `std` of the images that the
+            weights were trained on; None where unknown.
     """
 
     inputs: ClassVar[Inputs] = "images"
     config: ModelConfig
     backbone: Backbone
+    trained_on: tuple[str, ...] = ()
+    preprocessing: Mapping[str, Any] | None = None
 
     def __init__(self, config: ModelConfig, aus: AUSet, *, pretrained: bool = False) -> None:
         super().__init__()
@@ -129,6 +134,36 @@ class AUModel(nn.Module):
     def required_losses(self) -> Mapping[str, str]:
         """The losses without which a part of the model gets no gradient, each with the reason."""
         return {}
+
+    def save_pretrained(self, folder: str | Path, **card: Any) -> None:
+        """Write the model into a folder; see `aurel.models.hub.save_pretrained`."""
+        from aurel.models.hub import save_pretrained
+
+        save_pretrained(self, folder, **card)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> Self:
+        """Return a model of this class from a folder or the Hugging Face hub.
+
+        Raises:
+            ValueError: the model is of another class; see also
+                `aurel.models.hub.from_pretrained`.
+        """
+        from aurel.models.hub import from_pretrained
+
+        model = from_pretrained(source, revision=revision)
+        if not isinstance(model, cls):
+            raise ValueError(
+                f"source must hold a model of class {cls.__name__}, got {type(model).__name__} in "
+                f"{source}"
+            )
+        return model
+
+    def push_to_hub(self, repo: str, **options: Any) -> str:
+        """Upload the model to the Hugging Face hub; see `aurel.models.hub.push_to_hub`."""
+        from aurel.models.hub import push_to_hub
+
+        return push_to_hub(self, repo, **options)
 
     def load_backbone(self, path: str | Path) -> None:
         """Load a file of backbone weights, as `build_backbone(checkpoint=...)` reads it.

@@ -34,6 +34,8 @@ class Checkpoint:
         aus: the AUs of its outputs.
         state_dict: its parameters and buffers.
         metadata: further values that were saved with it (fold, scores, ...).
+        trained_on: names of the training data; empty where unknown.
+        preprocessing: of the images, see `AUModel`; None where unknown.
     """
 
     model: str
@@ -41,21 +43,29 @@ class Checkpoint:
     aus: AUSet
     state_dict: dict[str, Tensor]
     metadata: dict[str, Any]
+    trained_on: tuple[str, ...] = ()
+    preprocessing: Mapping[str, Any] | None = None
 
 
 def describe(model: AUModel) -> dict[str, Any]:
-    """Return the description of `model` in a file: {"format", "model", "config", "aus"}.
+    """Return the description of `model` in a file.
 
+    Its keys are format, model, config, aus and, where they are known, trained_on and preprocessing.
     Primitive types only, so that `torch.load(weights_only=True)` reads it. A training framework's
     checkpoint that stores this under the key "aurel", and the model's state dict with the prefix
     "model.", is read by `load_model` too.
     """
-    return {
+    about = {
         "format": FORMAT,
         "model": info_of(model).name,
         "config": config_dict(model.config),
         "aus": model.aus.to_dict(),
     }
+    if model.trained_on:
+        about["trained_on"] = list(model.trained_on)
+    if model.preprocessing is not None:
+        about["preprocessing"] = dict(model.preprocessing)
+    return about
 
 
 def save_model(model: AUModel, path: str | Path, **metadata: Any) -> None:
@@ -115,6 +125,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         aus=AUSet.from_dict(about["aus"]),
         state_dict=state,
         metadata=content.get("metadata", {}),
+        trained_on=tuple(about.get("trained_on", ())),
+        preprocessing=about.get("preprocessing"),
     )
 
 
@@ -132,6 +144,7 @@ def load_model(path: str | Path) -> AUModel:
     config = make_config(info, checkpoint.aus, checkpoint.config)
     model = info.model(config, checkpoint.aus, pretrained=False)
     _load(model, checkpoint, path)
+    model.trained_on, model.preprocessing = checkpoint.trained_on, checkpoint.preprocessing
     return model.eval()
 
 
@@ -175,7 +188,12 @@ def _write_safetensors(content: Mapping[str, Any], path: Path) -> None:
     path.chmod(mode)
 
 
-def _read_safetensors(path: str | Path) -> dict[str, Any]:
+def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the header and the tensors of a safetensors file, on the CPU.
+
+    Raises:
+        ValueError: the file is no safetensors file.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -184,7 +202,14 @@ def _read_safetensors(path: str | Path) -> dict[str, Any]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read as a safetensors file: {error}") from error
-    about = {key: json.loads(header[key]) for key in ("aurel", "metadata") if key in header}
+    return header, state
+
+
+def _read_safetensors(path: str | Path) -> dict[str, Any]:
+    header, state = read_safetensors(path)
+    about: dict[str, Any] = {
+        key: json.loads(header[key]) for key in ("aurel", "metadata") if key in header
+    }
     return {**about, "state_dict": state}
 
 

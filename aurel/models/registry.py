@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from aurel.facs import AUSet, AUSpec, default_au_set
 from aurel.models.base import AUModel, Inputs, ModelConfig
+from aurel.weights.registry import weights_of
 
 M = TypeVar("M", bound=type[AUModel])
 
@@ -30,12 +31,17 @@ class AuthorLayout:
         convert: returns the authors' tensors under the names of a given model.
         adopt: changes a model so that it behaves as the authors' code where its defaults differ.
         ignored: endings of the keys that hold no learned values.
+        other_heads: beginnings of the keys of heads that the model does not have.
+        check_header: raises ValueError where the header of a safetensors file, called with
+            (header, model), has other options than the model.
     """
 
     shapes: Callable[[Any], dict[str, tuple[int, ...]]]
     convert: Callable[[Mapping[str, Tensor], Any], dict[str, Tensor]]
     adopt: Callable[[Any], None] = lambda model: None
     ignored: tuple[str, ...] = ()
+    other_heads: tuple[str, ...] = ()
+    check_header: Callable[[Mapping[str, str], Any], None] = lambda header, model: None
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class ModelInfo:
             embeddings, and from which other models start.
         losses: the paper's weight of each loss, by name.
         starts_from: the other kinds of models that it may start from, by name.
-        author_layout: names of the authors' weights; None where none were released.
+        author_layout: names of the weights that the authors' code writes; None without code.
         image_size: side of the paper's images in pixels.
         num_aus: number of AUs where the caller gives neither `aus` nor `num_aus`.
     """
@@ -99,8 +105,8 @@ class ModelInfo:
 
     @property
     def weights_released(self) -> bool:
-        """Whether the authors released weights, which `load_author_checkpoint` reads."""
-        return self.author_layout is not None
+        """Whether the authors released a file, which `load_weights` downloads and reads."""
+        return bool(weights_of(self.name))
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -129,7 +135,7 @@ def register_model(
         outputs: the fields of `AUOutput` that it fills.
         losses: the paper's weight of each loss, by name (see `aurel.training.objective`).
         starts_from: the other kinds of models that it may start from, by name.
-        author_layout: names of the authors' weights; None where none were released.
+        author_layout: names of the weights that the authors' code writes; None without code.
         image_size: side of the paper's images in pixels.
         num_aus: number of AUs where the caller gives neither `aus` nor `num_aus`.
 
@@ -201,9 +207,10 @@ def create_model(
     aus: AUSpec | None = None,
     backbone: str | None = None,
     pretrained: bool = False,
+    weights: str | None = None,
     **options: Any,
 ) -> AUModel:
-    """Return a new model by its name.
+    """Return a new model by its name, or one with released weights.
 
     Args:
         name: one of `list_models()`.
@@ -212,6 +219,8 @@ def create_model(
         aus: the AUs in the order of the output's columns: "BP4D", [1, 2, 4], an `AUSet`.
         backbone: name of the image backbone; None for the paper's.
         pretrained: load the published weights of the backbone.
+        weights: released weights, one of `aurel.weights.list_weights()`, of which the AUs and the
+            options are; see `load_weights`.
         **options: fields of the model's config.
 
     Returns:
@@ -219,10 +228,21 @@ def create_model(
         ImageNet's mean and standard deviation, it returns an `AUOutput`.
 
     Raises:
-        ValueError: the model is unknown, or `num_aus` is not the number of `aus`.
+        ValueError: the model is unknown, `num_aus` is not the number of `aus`, or `weights` are of
+            another model, or given with AUs or options.
         TypeError: an option is unknown, or `backbone` is not a name.
     """
     info = model_info(name)
+    if weights is not None:
+        given = (num_aus, aus, backbone, pretrained or None, *options.values())
+        if weights not in weights_of(name) or any(value is not None for value in given):
+            raise ValueError(
+                f"weights of {name} must be one of {', '.join(weights_of(name)) or 'none'}, given "
+                f"without AUs and options, which are those of the weights; got {weights!r}"
+            )
+        from aurel.models.released import load_weights  # it calls this function
+
+        return load_weights(weights)
     au_set = _au_set(info, num_aus, aus)
     if backbone is not None:
         if not isinstance(backbone, str):

@@ -225,7 +225,9 @@ def _training_task(options: RunOptions, splits: Splits, new: bool) -> Task:
         start_from_mean_face(model.landmark_predictor, splits)
     if options.model.init_from is not None:
         source = initial_checkpoint(options.model.init_from, options.data.fold)
-        check_fold(read_checkpoint(source).metadata, splits.protocol or {})
+        before = read_checkpoint(source)
+        check_fold(before.metadata, splits.protocol or {})
+        model.trained_on = before.trained_on
         fresh = start_from(model, source)
         names = ", ".join(fresh) or "none"
         _log.warning("tensors with initial values, which %s lacks: %s", source, names)
@@ -255,6 +257,7 @@ def _training_task(options: RunOptions, splits: Splits, new: bool) -> Task:
         "resize": options.data.resize,
         "frames": options.data.frames,
     }
+    model.trained_on = tuple(dict.fromkeys((*model.trained_on, options.data.dataset)))
     return _task_of(model)(model, objective, options.optimizer, metadata)
 
 

@@ -29,6 +29,7 @@ REFERENCE = {
     "aurel.ops": ("use_backend", "Backend"),
     "aurel.layers": (),
     "aurel.models": ("AUOutput",),
+    "aurel.weights": (),
     "aurel.backbones": (),
     "aurel.losses": (),
     "aurel.metrics": (),

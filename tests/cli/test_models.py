@@ -58,7 +58,8 @@ def test_fused_transformer_layers_hide_nothing() -> None:
     [
         ("lrp_fgg", "112 x 112 none released"),
         ("gtle_net", "256 x 256 none released"),
-        ("macg", "29.72 M 4.32 G 224 x 224 can be loaded"),
+        ("macg", "29.72 M 4.32 G 224 x 224 none released; layout known"),
+        ("openface3", "22.05 M 0.43 G 224 x 224 released"),
     ],
 )
 def test_the_table_says_for_which_image(

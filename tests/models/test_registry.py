@@ -82,8 +82,10 @@ def test_models_name_what_they_start_from() -> None:
 
 
 def test_models_say_whether_weights_were_released() -> None:
-    assert model_info("mdhr").weights_released
-    assert not model_info("sacl").weights_released
+    assert model_info("me_graphau").weights_released
+    for name in ("macg", "mdhr", "sacl"):
+        assert not model_info(name).weights_released
+    assert model_info("mdhr").author_layout is not None
 
 
 def test_number_and_set_of_aus_must_agree() -> None:

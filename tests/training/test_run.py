@@ -79,6 +79,7 @@ def test_a_run_learns_and_writes_all_its_files(stripes: Path, tmp_path: Path) ->
     held = best.metadata["validation_subjects"]
     assert len(held) == 1 and not set(held) & set(best.metadata["train_subjects"])
     model = load_model(checkpoint_file(folder, "best"))
+    assert model.trained_on == (chosen.data.dataset,)
     assert model.config.image_size == 16 and not model.training
     tested = score(chosen, checkpoint_file(folder, "best"))
     assert tested.scores["AU01"]["known"] == 16
