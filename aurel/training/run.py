@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from aurel.facs import AUSet
 from aurel.files import atomic_path
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe, load_model, read_checkpoint
 from aurel.models.registry import create_model, model_info
-from aurel.training.checkpoint_io import AtomicCheckpointIO
+from aurel.training.checksum import split_checksum
 from aurel.training.data_module import AUDataModule, Splits
 from aurel.training.datasets import check_fold, test_splits, training_splits
+from aurel.training.groups import Group, GroupedData
 from aurel.training.history import History
 from aurel.training.objective import Objective, losses_of
-from aurel.training.options import RunOptions, TrainerOptions
+from aurel.training.options import RunOptions
 from aurel.training.seeding import EpochSeed
 from aurel.training.start import load_backbone_weights, start_from
-from aurel.training.sync_norms import SyncNorms
 from aurel.training.task import AUTask, Task
+from aurel.training.trainer import checkpointing, data_module, make_trainer
 from aurel.training.triplet_datasets import triplet_splits, triplet_test_splits
 from aurel.training.triplet_task import TripletTask
 
@@ -86,6 +85,24 @@ def load_splits(options: RunOptions) -> Splits:
     return load(options.data, options.seed)
 
 
+def load_test_splits(options: RunOptions) -> Splits:
+    """Return the test data of a run, as `load_splits` the training data."""
+    load = triplet_test_splits if options.data.triplets else test_splits
+    return load(options.data)
+
+
+def check_test(options: RunOptions, checkpoint: Path) -> None:
+    """Raise ValueError unless a checkpoint is of the model of `options`, and that takes the data.
+
+    Raises:
+        ValueError: another model, or a model of other inputs.
+    """
+    held = read_checkpoint(checkpoint).model
+    if held != options.model.name:
+        raise ValueError(f"{checkpoint} must hold a {options.model.name}, got a {held}")
+    _check_items(options)
+
+
 def fit(
     options: RunOptions,
     resume: Path | None = None,
@@ -119,13 +136,13 @@ def fit(
     if resume is not None:
         _check_same_run(resume, task)
     monitor = None if splits.validation is None else task.monitor
-    always = _checkpointing(folder / "checkpoints", monitor)
+    always = checkpointing(folder / "checkpoints", monitor)
     always += [History(folder / "history.csv"), EpochSeed(options.seed)]
     if options.optimizer.ema_decay is not None:
         always.append(EMAWeightAveraging(decay=options.optimizer.ema_decay))
     logger = TensorBoardLogger(folder, name="tensorboard", version="")
     trainer = make_trainer(options.trainer, [*always, *callbacks], logger)
-    data = _data_module(options, splits)
+    data = data_module(options, splits)
     data.check_batch(trainer.world_size)
     if config is not None and trainer.is_global_zero:
         with atomic_path(folder / "config.yaml") as partial:
@@ -139,28 +156,31 @@ def score(
     checkpoint: Path,
     callbacks: Sequence[Callback] = (),
     splits: Splits | None = None,
+    groups: Sequence[Group] = (),
 ) -> Task:
     """Score a checkpoint on the test data of a run.
+
+    A checkpoint with thresholds (`aurel.training.tuning.tune`) is scored at these, too.
 
     Args:
         options: options of the run; its data section has the fold.
         checkpoint: a training checkpoint, or a file of `save_model`.
         callbacks: callbacks, such as one that prints the progress.
         splits: the data, where they are loaded already.
+        groups: groups of people, for models of AUs, from `aurel.training.groups.read_groups`.
 
     Returns:
-        The task with `scores` and, where the data have a mask of hidden AUs, `visibility_scores`,
-        both as a dict of dicts by row (an AU, or the mean) and by name of the score.
+        The task with `scores`, `tested`, and where they exist `visibility_scores` (the data have a
+        mask of hidden AUs), `tuned_scores` and `group_scores`; scores are a dict of dicts by row
+        (an AU, or the mean) and by name of the score.
 
     Raises:
         FileNotFoundError: data or the checkpoint are missing.
         ValueError: the checkpoint is for other AUs, or was trained on subjects of the test fold.
     """
+    check_test(options, checkpoint)
     content = read_checkpoint(checkpoint)
-    if content.model != options.model.name:
-        raise ValueError(f"{checkpoint} must hold a {options.model.name}, got a {content.model}")
-    _check_items(options)
-    splits = splits or (triplet_test_splits if options.data.triplets else test_splits)(options.data)
+    splits = splits or load_test_splits(options)
     if content.aus != splits.aus:
         raise ValueError(
             f"{checkpoint} must be for the AUs of the data, {', '.join(splits.aus.names)}, got "
@@ -169,27 +189,14 @@ def score(
     check_fold(content.metadata, splits.protocol or {})
     model = load_model(checkpoint)
     task = _task_of(model)(model, objective=None, metadata=content.metadata)
+    task.tested = {**(splits.protocol or {})}
+    if isinstance(task, AUTask):
+        task.score_more(content.metadata.get("thresholds"), len(groups))
+    if groups:
+        splits = replace(splits, test=GroupedData(splits.test, groups))  # type: ignore[arg-type]
     trainer = make_trainer(options.trainer, callbacks, logger=False)
-    trainer.test(task, datamodule=_data_module(options, splits), verbose=False)
+    trainer.test(task, datamodule=data_module(options, splits), verbose=False)
     return task
-
-
-def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger: Any) -> Trainer:
-    """Return a Lightning trainer that prints nothing and writes checkpoints atomically."""
-    try:
-        return Trainer(
-            **asdict(options),
-            callbacks=list(callbacks),
-            logger=logger,
-            plugins=[AtomicCheckpointIO(), *([SyncNorms()] if options.sync_batchnorm else [])],
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        )
-    except MisconfigurationException as error:
-        raise ValueError(f"trainer: {error}") from error
 
 
 def _training_task(options: RunOptions, splits: Splits) -> Task:
@@ -222,6 +229,7 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
         "image_size": options.data.crop,
         "resize": options.data.resize,
         "frames": options.data.frames,
+        "split_checksum": split_checksum(splits),
     }
     return _task_of(model)(model, objective, options.optimizer, metadata)
 
@@ -259,26 +267,6 @@ def _check_items(options: RunOptions) -> None:
         raise ValueError(
             f"data.frames must be null for {name}, which takes single images, got {frames}"
         )
-
-
-def _checkpointing(folder: Path, monitor: str | None) -> list[Callback]:
-    """Return the callbacks that save the last epoch, and that of the highest `monitor` if any."""
-    every_epoch: dict[str, Any] = {
-        "dirpath": folder,
-        "save_on_train_epoch_end": True,
-        "enable_version_counter": False,
-    }
-    last = ModelCheckpoint(filename="last", **every_epoch)
-    if monitor is None:
-        return [last]
-    return [ModelCheckpoint(filename="best", monitor=monitor, mode="max", **every_epoch), last]
-
-
-def _data_module(options: RunOptions, splits: Splits) -> AUDataModule:
-    data = options.data
-    return AUDataModule(
-        splits, batch_size=data.batch_size, num_workers=data.num_workers, seed=options.seed
-    )
 
 
 def _check_same_run(resume: Path, task: Task) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from aurel.backbones.build import build_backbone
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.training.options import TrainerOptions
-from aurel.training.run import make_trainer
+from aurel.training.trainer import make_trainer
 from aurel.training.sync_norms import SyncNorms
 
 
