@@ -14,8 +14,17 @@ except ImportError as error:
     raise ImportError("recipes need jsonargparse: pip install 'aurel-au[train]'") from error
 
 _ABOUT = {
-    "fit": ("Train a model from a recipe file.", "to continue from"),
-    "test": ("Score a checkpoint on the test fold.", "to score (default: best)"),
+    "fit": (
+        "Train a model from a recipe file. With --folds all, --jobs N and --seeds LIST: several "
+        "folds, see aurel crossval --help.",
+        "to continue from",
+    ),
+    "test": (
+        "Score a checkpoint on the test fold. --tune: choose thresholds on the validation people, "
+        "and store them in the checkpoint. --groups FILE: score groups of people, by a CSV file "
+        "with person,attribute,...",
+        "to score (default: best)",
+    ),
     "graph": ("Average the graph of a model over the test fold and draw it.", None),
 }
 

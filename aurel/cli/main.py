@@ -19,6 +19,8 @@ COMMANDS = {
     "demo": "aurel.cli.demo",
     "fit": "aurel.cli.fit",
     "test": "aurel.cli.test",
+    "crossval": "aurel.cli.crossval",
+    "table": "aurel.cli.table",
     "predict": "aurel.cli.predict",
     "graph": "aurel.cli.graph",
     "relations": "aurel.cli.relations",

@@ -70,8 +70,8 @@ def read_groups(path: Path, subjects: Sequence[Any], dataset: str = "") -> list[
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no attribute, a row of another length, a person twice, or nobody of the test
-            part.
+        ValueError: no attribute, a row of another length, a person twice, or none of the people
+            of the test part.
     """
     attributes, rows = _read(path)
     people = sorted({str(person) for person in subjects})

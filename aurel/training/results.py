@@ -17,12 +17,13 @@ from aurel.training.checksum import part_checksum
 from aurel.training.data_module import Splits
 from aurel.training.groups import Group, group_report
 from aurel.training.options import RunOptions
+from aurel.training.recipe_text import differences
 from aurel.training.run import checkpoint_file
 from aurel.training.task import AUTask, Task
 
 FORMAT = 1
 NAME = "results.json"
-_PACKAGES = ("aurel-au", "torch", "lightning", "torchmetrics", "timm", "numpy")
+_PACKAGES = ("aurel-au", "lightning", "torchmetrics", "timm", "numpy")
 _NEEDED = ("model", "dataset", "fold", "seed", "protocol", "select_on", "aus", "scores")
 _CHUNK = 1 << 20
 
@@ -41,48 +42,29 @@ def results_of(
         options: options of the test.
         task: the result of `aurel.training.run.score`.
         checkpoint: the file that was scored.
-        recipe: the options of the test as YAML; where the run's ``config.yaml`` is beside the
-            checkpoint, it is stored as the recipe, and this one if it differs.
+        recipe: the options of the test as YAML; where the run has a ``config.yaml``, that is stored
+            as the recipe, and this one beside it if it differs.
         splits: the test data.
         groups: the groups of people that were scored.
     """
-    trained, tested = task.metadata, task.tested
-    config = checkpoint.parents[1] / "config.yaml" if len(checkpoint.parents) > 1 else checkpoint
-    trained_by = config.read_text(encoding="utf-8") if config.is_file() else recipe
-    assert splits.test is not None
     content = {
         "format": FORMAT,
         "model": options.model.name,
         "backbone": getattr(task.model.config, "backbone", None),
-        "dataset": tested["dataset"],
-        "fold": tested["fold"],
-        "trained_on": {key: trained.get(key) for key in ("dataset", "fold")},
-        "seed": trained.get("seed"),
-        "protocol": trained.get("protocol"),
-        "select_on": trained.get("select_on"),
-        "selection": _selection(trained, checkpoint),
         "aus": list(splits.aus.names),
-        "people": {
-            "train": _count(trained, "train_subjects"),
-            "validation": _count(trained, "validation_subjects"),
-            "test": len(tested["test_subjects"]),
-        },
-        "test_subjects": tested["test_subjects"],
-        "split_checksum": trained.get("split_checksum"),
-        "test_checksum": part_checksum(getattr(splits.test, "data", splits.test)),
+        **_data(task, splits),
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256(checkpoint),
+        "selection": _selection(task.metadata, checkpoint),
         "versions": versions(),
         "device": _device(task),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "threshold": 0.5,
-        "thresholds": trained.get("thresholds"),
+        "thresholds": task.metadata.get("thresholds"),
         "scores": task.scores,
         **task.visibility_scores,
-        "recipe": trained_by,
+        **_recipe(recipe, checkpoint),
     }
-    if trained_by != recipe:
-        content["tested_with"] = recipe
     if isinstance(task, AUTask) and task.tuned_scores:
         content["tuned_scores"] = task.tuned_scores
     if isinstance(task, AUTask) and groups:
@@ -149,7 +131,39 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return {**found, "torch": torch.__version__}  # with the version of CUDA
+
+
+def _data(task: Task, splits: Splits) -> dict[str, Any]:
+    """Return the entries about the data of the training and of the test."""
+    trained, tested = task.metadata, task.tested
+    assert splits.test is not None
+    return {
+        "dataset": tested["dataset"],
+        "fold": tested["fold"],
+        "trained_on": {key: trained.get(key) for key in ("dataset", "fold")},
+        "seed": trained.get("seed"),
+        "protocol": trained.get("protocol"),
+        "select_on": trained.get("select_on"),
+        "people": {
+            "train": _count(trained, "train_subjects"),
+            "validation": _count(trained, "validation_subjects"),
+            "test": len(tested["test_subjects"]),
+        },
+        "test_subjects": tested["test_subjects"],
+        "split_checksum": trained.get("split_checksum"),
+        "test_checksum": part_checksum(splits.test),
+    }
+
+
+def _recipe(tested_with: str, checkpoint: Path) -> dict[str, str]:
+    """Return the recipe of the run, and that of the test if its options differ."""
+    config = checkpoint.parent.parent / "config.yaml"
+    if not config.is_file():
+        return {"recipe": tested_with}
+    recipe = config.read_text(encoding="utf-8")
+    changed = differences(recipe, tested_with, frozenset())
+    return {"recipe": recipe, **({"tested_with": tested_with} if changed else {})}
 
 
 def _selection(trained: Mapping[str, Any], checkpoint: Path) -> str:
