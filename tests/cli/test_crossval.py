@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny_model
+from PIL import Image
 
 from aurel.cli import processes
 from aurel.cli.main import main
@@ -235,8 +237,6 @@ def test_results_on_other_data_and_of_other_checkpoints_have_their_own_file(
 
 def write_lists(root: Path) -> list[str]:
     """Write list files of BP4D's AUs with a test image; return the options that read them."""
-    from PIL import Image
-
     for split, people in (("test", ["anna"]), ("train", ["berta", "clara"])):
         for person in people:
             (root / "img" / person).mkdir(parents=True)
@@ -251,7 +251,7 @@ def write_lists(root: Path) -> list[str]:
 
 
 def test_tuned_thresholds_are_used_where_they_are_asked_for(
-    recipe: list[str], tmp_path: Path
+    recipe: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fit", *recipe]) == 0
     best = tmp_path / "run/checkpoints/best.ckpt"
@@ -263,6 +263,25 @@ def test_tuned_thresholds_are_used_where_they_are_asked_for(
     result = json.loads((tmp_path / "run/results.json").read_text())
     assert result["tuned_scores"]["mean"]["auc"] == result["scores"]["mean"]["auc"]
     assert set(result["thresholds"]) == set(result["aus"])
+
+    photo, out = tmp_path / "photo.png", tmp_path / "out"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(photo)
+    command = ["predict", str(photo), "--out", str(out), "--cropped", "--csv-only"]
+    for threshold in ("0.5", "tuned"):
+        assert main([*command, "--checkpoint", str(best), "--threshold", threshold]) == 0
+        with (out / "predictions.csv").open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        for name in result["aus"]:
+            tuned = result["thresholds"][name]
+            limit = tuned if threshold == "tuned" and tuned is not None else 0.5
+            assert row[f"{name}_present"] == str(int(float(row[name]) >= limit))
+    last = str(tmp_path / "run/checkpoints/last.ckpt")
+    capsys.readouterr()
+    assert main([*command, "--checkpoint", last, "--threshold", "tuned"]) == 2
+    assert "must hold thresholds, got none" in capsys.readouterr().err
+    both = ["--checkpoint", last, "--checkpoint", str(best)]
+    assert main([*command, *both, "--threshold", "tuned"]) == 2
+    assert "must be a number with several checkpoints" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
