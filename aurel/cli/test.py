@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     folder = run_folder(options)
     checkpoint = checkpoint_file(folder, name)
     check_test(options, checkpoint)
-    if args.tune:
+    if args.tune and "RANK" in os.environ:  # of torchrun: the others would not wait
+        raise ValueError("--tune must be without torchrun, which starts several processes")
+    if args.tune and is_first_process():
         tune(options, checkpoint, [TrainingProgress(console, "tuning")])
     splits = load_test_splits(options)
     groups = []

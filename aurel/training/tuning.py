@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from aurel.metrics import AUThresholds
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import SAFETENSORS, load_model, load_weights_only, read_checkpoint
 from aurel.training.data_module import Splits
-from aurel.training.options import RunOptions
+from aurel.training.options import RunOptions, TrainerOptions
 from aurel.training.run import load_splits
 from aurel.training.task import AUTask
 from aurel.training.trainer import data_module, make_trainer
@@ -46,7 +47,7 @@ def tune(
 
     The threshold of an AU is the one at which its F1 is highest, see
     `aurel.metrics.best_f1_thresholds`. They become the checkpoint's metadata ``thresholds``; its
-    other content is unchanged.
+    other content is unchanged. One process does this on one device.
 
     Args:
         options: options of the run that wrote the checkpoint.
@@ -69,14 +70,12 @@ def tune(
     check_tunable(splits)
     _check_people(content.metadata, splits.protocol or {}, checkpoint)
     task = _ThresholdTask(load_model(checkpoint))
-    trainer = make_trainer(options.trainer, callbacks, logger=False)
+    trainer = make_trainer(_one_device(options.trainer), callbacks, logger=False)
     trainer.validate(task, datamodule=data_module(options, splits), verbose=False)
     thresholds = dict(zip(splits.aus.names, task.thresholds, strict=True))
-    if trainer.is_global_zero:
-        whole = load_weights_only(checkpoint)
-        whole["metadata"] = {**whole["metadata"], "thresholds": thresholds}
-        save_torch(whole, checkpoint)
-    trainer.strategy.barrier()
+    whole = load_weights_only(checkpoint)
+    whole["metadata"] = {**whole["metadata"], "thresholds": thresholds}
+    save_torch(whole, checkpoint)
     return thresholds
 
 
@@ -93,6 +92,11 @@ def check_tunable(splits: Splits) -> None:
             "thresholds must be tuned on validation people, got the test part (data.select_on: "
             "test)"
         )
+
+
+def _one_device(options: TrainerOptions) -> TrainerOptions:
+    devices = options.devices[:1] if isinstance(options.devices, list) else 1
+    return replace(options, devices=devices, num_nodes=1, strategy="auto")
 
 
 def _check_people(trained: dict[str, Any], here: dict[str, Any], checkpoint: Path) -> None:
