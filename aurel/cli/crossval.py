@@ -84,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
     finished = [run for run in runs if run.finished]
     console.print(f"runs        {len(runs)} in {folder}, {len(finished)} finished before")
     failed = _run(runs, recipe, args.jobs, lambda line: console.print(line))
-    _tables(folder, runs, lambda line: console.print(line, markup=False))
+    intensities = options.data.target == "intensity"
+    _tables(folder, runs, lambda line: console.print(line, markup=False), intensities)
     for job in failed:
         where = "" if job.log is None else f"; see {job.log}"
         report(f"error: {job.label} ended with exit code {job.code}{where}")
@@ -117,19 +118,22 @@ def _run(runs: Sequence[FoldRun], recipe: Path, parallel: int, say: Any) -> list
     return [job for job in jobs if job.code not in (0, None)]
 
 
-def _tables(folder: Path, runs: Sequence[FoldRun], say: Any) -> None:
-    """Print the table of F1, and write all tables beside the runs."""
+def _tables(folder: Path, runs: Sequence[FoldRun], say: Any, intensities: bool) -> None:
+    """Print the table of F1, and of ICC for intensities, and write all tables beside the runs."""
     from aurel.cli.table import tables
     from aurel.files import atomic_path
+    from aurel.training.comparison import METRICS, OF_INTENSITIES
     from aurel.training.crossval import check_tested_once
 
     if not any(run.finished for run in runs):
         return
     check_tested_once(runs)
-    say("\n" + tables([folder], ["f1"], "text", each=True).rstrip())
+    metrics = [name for name in METRICS if intensities or name not in OF_INTENSITIES]
+    shown = ["f1", "icc"] if intensities else ["f1"]
+    say("\n" + tables([folder], shown, "text", each=True).rstrip())
     for form, name in (("markdown", "table.md"), ("csv", "table.csv")):
         with atomic_path(folder / name) as partial:
-            text = tables([folder], ["f1", "accuracy", "auc", "ece"], form, each=True)
+            text = tables([folder], metrics, form, each=True)
             partial.write_text(text, encoding="utf-8")
     say(f"tables      {folder / 'table.md'}, {folder / 'table.csv'}")
 

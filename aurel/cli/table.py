@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FORMATS = ("text", "markdown", "csv", "latex")
-METRICS = ("f1", "accuracy", "auc", "ece")
+METRICS = ("f1", "accuracy", "auc", "ece", "icc", "pcc", "mse", "mae")
 
 _DESCRIPTION = """\
 Collect the results.json below folders into a table with AUs as columns.

@@ -30,7 +30,7 @@ _MEAN = "Avg."
 
 def as_text(table: ResultTable) -> str:
     """Return a table with aligned columns for the terminal."""
-    grid = [_header(table), *(_cells(line) for line in table.lines)]
+    grid = [_header(table), *(_cells(line, table.digits) for line in table.lines)]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     rows = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
@@ -43,7 +43,11 @@ def as_text(table: ResultTable) -> str:
 def as_markdown(table: ResultTable) -> str:
     """Return a table of pipes."""
     header = _header(table)
-    grid = [header, ["---", *["--:"] * (len(header) - 1)], *(_cells(line) for line in table.lines)]
+    grid = [
+        header,
+        ["---", *["--:"] * (len(header) - 1)],
+        *(_cells(line, table.digits) for line in table.lines),
+    ]
     rows = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in grid]
     return "\n".join([*rows, "", *(f"- {note}" for note in table.notes)]) + "\n"
 
@@ -66,7 +70,7 @@ def as_latex(table: ResultTable) -> str:
     for before, line in zip([None, *table.lines], table.lines, strict=False):
         if line.kind == "reported" and before is not None and before.kind != "reported":
             rows.append(r"\midrule")
-        rows.append(_latex_row(_cells(line)))
+        rows.append(_latex_row(_cells(line, table.digits)))
     return (
         "\n".join(
             [
@@ -121,5 +125,6 @@ def short_name(name: str) -> str:
     return name.removeprefix("AU").lstrip("0") or name
 
 
-def _cells(line: Line) -> list[str]:
-    return [line.label, *("-" if math.isnan(value) else f"{value:.1f}" for value in line.values)]
+def _cells(line: Line, digits: int) -> list[str]:
+    numbers = ("-" if math.isnan(value) else f"{value:.{digits}f}" for value in line.values)
+    return [line.label, *numbers]

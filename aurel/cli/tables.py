@@ -13,13 +13,22 @@ except ImportError as error:
 
 Scores = Mapping[str, Mapping[str, float]]
 
-_HEADINGS = {"f1": "F1", "auc": "AUC", "ece": "ECE"}
+_HEADINGS = {
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "ece": "ECE",
+    "icc": "ICC",
+    "pcc": "PCC",
+    "mse": "MSE",
+    "mae": "MAE",
+}
 
 
 def score_table(scores: Scores, title: str) -> Table:
     """Return a table of scores: a row for each AU, if there are AUs, and the mean."""
     aus = {name: row for name, row in scores.items() if name != "mean"}
-    keys = [key for key in ("f1", "accuracy", "auc", "ece") if key in scores["mean"]]
+    keys = [key for key in _HEADINGS if key in scores["mean"]]
     counts = ("positives", "known") if aus else ()
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("AU" if aus else "")

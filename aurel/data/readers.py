@@ -5,7 +5,7 @@ from __future__ import annotations
 from aurel.data.base import AUDataset, Transform, TripletDataset
 from aurel.data.clips import ListClips
 from aurel.data.lists import ListDataset
-from aurel.data.registry import DatasetInfo, Part, dataset_info
+from aurel.data.registry import INTENSITIES, DatasetInfo, Part, dataset_info
 from aurel.data.triplets import ListTriplets
 from aurel.facs import AUSet
 
@@ -22,6 +22,7 @@ def read_part(part: Part) -> AUDataset:
     if part.frames is None:
         return _read_images(info, part)
     if info.read_clips is not None:
+        _check_occurrence(info, part)
         return info.read_clips(part)
     images = _read_images(info, part)
     if not isinstance(images, ListDataset):
@@ -90,6 +91,7 @@ def root_of(part: Part) -> str:
 
 def _read_images(info: DatasetInfo, part: Part) -> AUDataset:
     if info.read_images is not None:
+        _check_occurrence(info, part)
         return info.read_images(part)
     return ListDataset(
         root_of(part),
@@ -99,4 +101,13 @@ def _read_images(info: DatasetInfo, part: Part) -> AUDataset:
         lists=part.lists,
         images=part.images,
         aus=part.aus,
+        codes=INTENSITIES if part.intensity else None,
     )
+
+
+def _check_occurrence(info: DatasetInfo, part: Part) -> None:
+    if part.intensity:
+        raise ValueError(
+            f"data.target must be occurrence for {info.name}, whose intensities are not read, got "
+            "intensity"
+        )

@@ -20,6 +20,11 @@ ListSplit = Literal["train", "val", "test"]
 LABELS: Mapping[str, int] = MappingProxyType({"1": 1, "0": 0, "-1": -1, "9": -1, "999": -1})
 """Codes in the authors' list files; unknown is 9 in BP4D, 999 in EmotioNet, -1 in merged lists."""
 
+INTENSITIES: Mapping[str, int] = MappingProxyType(
+    {**{str(level): level for level in range(6)}, "-1": -1, "9": -1, "999": -1}
+)
+"""Codes of intensities, 0 absent and 1 to 5 for A to E of FACS; unknown as in `LABELS`."""
+
 _KNOWN = "aurel.data.known_datasets"
 _datasets: dict[str, DatasetInfo] = {}
 
@@ -38,6 +43,7 @@ class Part:
         aus: the AUs of the label columns; None for those of the data set.
         frames: length of a clip; None for single images.
         context: frames on either side of a clip that enter no loss and no score.
+        intensity: whether labels are intensities from 0 to 5 instead of 1 and 0.
         synthetic: options of the synthetic faces.
         people: the subjects to take; None for those of `split` and `fold`.
     """
@@ -51,6 +57,7 @@ class Part:
     aus: AUSpec | None = None
     frames: int | None = None
     context: int = 0
+    intensity: bool = False
     synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
     people: Sequence[int] | None = None
 

@@ -18,8 +18,9 @@ _LENGTH = 16
 def split_checksum(splits: Splits) -> str:
     """Return a checksum of training, validation and test part.
 
-    It depends on the people of each part, and on how often each AU is known and present in each of
-    them. Clips and single images of the same frames, and any order of them, have the same one.
+    It depends on the people of each part, and for each of them on the number of known labels of
+    each AU and on their sum. Clips and single images of the same frames, and any order of them,
+    have the same one.
     """
     parts = (splits.train, splits.validation, splits.test)
     return _digest([_counts(part) for part in parts])
@@ -36,7 +37,7 @@ def _digest(content: Any) -> str:
 
 
 def _counts(data: Dataset[Any] | None) -> Any:
-    """Return for each person the number of known and of present labels of each AU."""
+    """Return for each person the number of known labels of each AU, and their sum."""
     if data is None:
         return None
     whole, indices = (data.dataset, data.indices) if isinstance(data, Subset) else (data, None)
@@ -49,5 +50,6 @@ def _counts(data: Dataset[Any] | None) -> Any:
     counts = {}
     for person, own in items.items():
         labels = whole.labels_of(own)
-        counts[person] = [(labels >= 0).sum(0).tolist(), (labels == 1).sum(0).tolist()]
+        known, levels = labels >= 0, labels.clamp(min=0)
+        counts[person] = [known.sum(0).tolist(), levels.sum(0).tolist()]
     return {"aus": list(whole.aus.names), "people": counts}

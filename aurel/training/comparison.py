@@ -16,8 +16,19 @@ from aurel.training.results import NAME, read_results
 
 Kind = Literal["run", "mean", "std", "reported"]
 Scores = Mapping[str, Mapping[str, float | None]]
-METRICS: Mapping[str, str] = {"f1": "F1", "accuracy": "accuracy", "auc": "AUC", "ece": "ECE"}
+METRICS: Mapping[str, str] = {
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "ece": "ECE",
+    "icc": "ICC(3,1)",
+    "pcc": "PCC",
+    "mse": "MSE",
+    "mae": "MAE",
+}
 """The scores of a table, with their names in a title."""
+OF_INTENSITIES = ("icc", "pcc", "mse", "mae")
+"""Scores that are printed as they are, the others in percent."""
 _AT_THRESHOLD = ("f1", "accuracy")
 
 
@@ -43,7 +54,8 @@ class Line:
 
     Args:
         label: the first cell.
-        values: in percent, of each AU and then their mean; NaN where there is none.
+        values: of each AU and then their mean, in percent but for the scores of intensities; NaN
+            where there is none.
         kind: "run" for one fold and seed, "mean" and "std" over them, or "reported" by a paper.
     """
 
@@ -61,12 +73,14 @@ class ResultTable:
         aus: names of the AUs.
         lines: the rows.
         notes: sentences below the table.
+        digits: decimals of the values.
     """
 
     title: str
     aus: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    digits: int = 1
 
 
 def collect(path: Path) -> Source:
@@ -145,8 +159,10 @@ def _table(
     reported = _reported(sources, aus, metric)
     if reported:
         notes.append("reported: by the papers, not measured here")
-    title = f"{dataset}, {METRICS[metric]} in percent"
-    return ResultTable(title, aus, (*lines, *reported), tuple(dict.fromkeys(notes)))
+    raw = metric in OF_INTENSITIES
+    title = f"{dataset}, {METRICS[metric]}" + ("" if raw else " in percent")
+    lines += reported
+    return ResultTable(title, aus, tuple(lines), tuple(dict.fromkeys(notes)), 2 if raw else 1)
 
 
 def _lines(
@@ -169,7 +185,8 @@ def _values(scores: Scores, aus: tuple[str, ...], metric: str, label: str) -> tu
     if any(metric not in scores.get(name, {}) for name in (*aus, "mean")):
         raise ValueError(f"metric must be a score of the AUs of {label}, got {metric!r}")
     numbers = [scores[name][metric] for name in (*aus, "mean")]
-    return tuple(math.nan if number is None else 100 * number for number in numbers)
+    factor = 1 if metric in OF_INTENSITIES else 100
+    return tuple(math.nan if number is None else factor * number for number in numbers)
 
 
 def _columns(rows: Sequence[Sequence[float]]) -> list[list[float]]:

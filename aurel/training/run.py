@@ -6,10 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
+import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from aurel.facs import AUSet
 from aurel.files import atomic_path
@@ -192,6 +195,8 @@ def score(
     task.tested = {**(splits.protocol or {})}
     if isinstance(task, AUTask):
         task.score_more(content.metadata.get("thresholds"), len(groups))
+        if options.data.target == "intensity":
+            task.score_intensities(_cutpoints(content.metadata, checkpoint))
     if groups:
         splits = replace(splits, test=GroupedData(splits.test, groups))  # type: ignore[arg-type]
     trainer = make_trainer(options.trainer, callbacks, logger=False)
@@ -222,7 +227,11 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
         if not losses.get(loss):
             raise ValueError(f"losses.{loss} must be above 0: {reason}")
     joint_nll = None if head is None else head.nll
-    objective = Objective(losses, splits.class_weights, model.region_plan, joint_nll)
+    if splits.cutpoints is not None:
+        losses.setdefault("ordinal", 1.0)
+    objective = Objective(
+        losses, splits.class_weights, model.region_plan, joint_nll, splits.cutpoints
+    )
     metadata = {
         **(splits.protocol or {}),
         "seed": options.seed,
@@ -231,7 +240,21 @@ def _training_task(options: RunOptions, splits: Splits) -> Task:
         "frames": options.data.frames,
         "split_checksum": split_checksum(splits),
     }
-    return _task_of(model)(model, objective, options.optimizer, metadata)
+    task = _task_of(model)(model, objective, options.optimizer, metadata)
+    if splits.cutpoints is not None:
+        metadata["cutpoints"] = splits.cutpoints.tolist()
+        cast(AUTask, task).score_intensities(splits.cutpoints)
+    return task
+
+
+def _cutpoints(metadata: dict[str, Any], checkpoint: Path) -> Tensor:
+    """Return the cutpoints of the intensities that a checkpoint was trained on."""
+    if "cutpoints" not in metadata:
+        raise ValueError(
+            f"data.target must be occurrence for {checkpoint}, which was trained on that, got "
+            "intensity"
+        )
+    return torch.tensor(metadata["cutpoints"])
 
 
 def _task_of(model: AUModel) -> type[Task]:

@@ -10,10 +10,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from aurel.metrics import AUScores
+from aurel.losses import ordinal_intensity
+from aurel.metrics import AUIntensityScores, AUScores
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe
-from aurel.output import AUOutput
+from aurel.output import AUOutput, presence_logits
 from aurel.training.groups import in_group
 from aurel.training.objective import Objective
 from aurel.training.options import OptimizerOptions
@@ -172,6 +173,7 @@ class AUTask(Task):
         self.metrics = nn.ModuleDict({name: AUScores(model.aus) for name in subsets})
         self.tuned_scores: Scores = {}
         self.group_scores: list[Scores] = []
+        self._cutpoints: Tensor | None = None
 
     def score_more(self, thresholds: Mapping[str, float] | None, groups: int = 0) -> None:
         """Score at further thresholds, and for groups of people.
@@ -187,9 +189,24 @@ class AUTask(Task):
         for index in range(groups):
             self.metrics[f"group{index}"] = AUScores(aus)
 
+    def score_intensities(self, cutpoints: Tensor) -> None:
+        """Score intensities, too; labels are then 0 to 5, and above 0 an AU is present.
+
+        Args:
+            cutpoints: (N, 5), see `aurel.losses.ordinal_cutpoints`.
+        """
+        self._cutpoints = cutpoints
+        self.monitor = "val/icc"
+        self.intensities = AUIntensityScores(self.model.aus)
+
     def _update_metrics(self, batch: dict[str, Any]) -> None:
         labels = batch["labels"]
-        probs = self(batch["image"]).probs
+        output = self(batch["image"])
+        probs = output.probs
+        if self._cutpoints is not None:
+            logits = presence_logits(output)
+            self.intensities.update(ordinal_intensity(logits, self._cutpoints.to(logits)), labels)
+            labels = labels.clamp(max=1)
         self._metric("all").update(probs, labels)
         if "visible" in batch:
             visible = batch["visible"]
@@ -205,6 +222,10 @@ class AUTask(Task):
 
     def _score(self) -> None:
         self.scores = self._metric("all").compute()
+        if self._cutpoints is not None:
+            for name, row in self.intensities.compute().items():
+                self.scores[name] = {**row, **self.scores[name]}
+            self.intensities.reset()
         self.visibility_scores = {
             name: self._metric(name).compute()
             for name in ("visible", "hidden")
@@ -222,7 +243,8 @@ class AUTask(Task):
 
     def _logged(self) -> dict[str, float]:
         mean = self.scores["mean"]
-        return {f"val/{name}": mean[name] for name in ("f1", "accuracy", "auc")}
+        names = ("f1", "accuracy", "auc", "icc", "pcc", "mse", "mae")
+        return {f"val/{name}": mean[name] for name in names if name in mean}
 
 
 RELATION_HEAD_RATE = 10.0

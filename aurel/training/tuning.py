@@ -27,7 +27,7 @@ class _ThresholdTask(AUTask):
         self.thresholds: list[float] = []
 
     def _update_metrics(self, batch: dict[str, Any]) -> None:
-        self.tuner.update(self(batch["image"]).probs, batch["labels"])
+        self.tuner.update(self(batch["image"]).probs, batch["labels"].clamp(max=1))
 
     def _score(self) -> None:
         self.thresholds = self.tuner.compute().tolist()

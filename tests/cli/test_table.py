@@ -164,6 +164,17 @@ def test_files_that_are_no_results(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "must hold dataset, fold," in capsys.readouterr().err
 
 
+def test_scores_of_intensities_are_no_percentages(tmp_path: Path) -> None:
+    for fold in (1, 2):
+        scores = {name: {"f1": 0.5, "icc": 0.1 * fold} for name in (*AUS, "mean")}
+        result(tmp_path / "run", fold, scores=scores, tuned_scores=None)
+    (table,) = compare([collect(tmp_path / "run")], "icc")
+    assert table.title == "DISFA, ICC(3,1)" and table.lines[0].values[-1] == pytest.approx(0.15)
+    assert "0.15" in main_output(["table", str(tmp_path / "run"), "--metric", "icc"])
+    with pytest.raises(ValueError, match="metric must be a score of the AUs of run, got 'auc'"):
+        compare([collect(tmp_path / "run")], "auc")
+
+
 def test_latex() -> None:
     table = ResultTable(
         "A&B, F1 in percent",
