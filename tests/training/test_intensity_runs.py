@@ -71,7 +71,7 @@ def run_of(data: DataOptions, out: Path, epochs: int) -> RunOptions:
 
 
 def test_intensities_are_learned_and_scored(levels: DataOptions, tmp_path: Path) -> None:
-    options = run_of(replace(levels, batch_size=2), tmp_path / "run", 6)
+    options = run_of(replace(levels, batch_size=3), tmp_path / "run", 12)
     fit(options)
     best = checkpoint_file(run_folder(options), "best")
     task = score(options, best)
