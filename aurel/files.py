@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -44,6 +46,21 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
             for folder in new_folders:
                 folder.rmdir()
         raise
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write a JSON file, with null for numbers that are not finite; complete or absent."""
+    with atomic_path(path) as partial:
+        text = json.dumps(_plain(content), indent=2, allow_nan=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def save_torch(content: dict[str, Any], path: Path | str) -> None:

@@ -47,6 +47,20 @@ class AUOutput:
     aus: AUSet | None = None
 
 
+def presence_logits(output: AUOutput) -> Tensor:
+    """Return the logits of `probs`, of a model with or without logits.
+
+    Probabilities of a model without, such as cosines, are clipped to [1e-6, 1 - 1e-6] before.
+
+    Args:
+        output: of a model.
+    """
+    if output.logits is not None:
+        return output.logits
+    return output.probs.float().logit(_CLIP)
+
+
+_CLIP = 1e-6
 _FIELDS = tuple(field.name for field in fields(AUOutput) if field.name != "aus")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,16 @@ pytest.importorskip("torchmetrics")
 from torchmetrics import Metric, MetricCollection
 
 from aurel.facs import AUSet
-from aurel.metrics import AUAUC, AUF1, AUAccuracy, AUScores, roc_auc
+from aurel.metrics import (
+    AUAUC,
+    AUF1,
+    AUAccuracy,
+    AUScores,
+    AUThresholds,
+    best_f1_thresholds,
+    expected_calibration_error,
+    roc_auc,
+)
 
 Arrays = dict[str, np.ndarray]
 METRICS: list[Callable[..., Metric]] = [AUF1, AUAccuracy, AUAUC]
@@ -56,6 +67,24 @@ def auc_oracle(probs: np.ndarray, labels: np.ndarray) -> float:
 def accuracy_oracle(probs: np.ndarray, labels: np.ndarray) -> float:
     known = labels >= 0
     return float(((probs >= 0.5) == (labels == 1))[known].mean()) if known.any() else NAN
+
+
+def ece_oracle(probs: np.ndarray, labels: np.ndarray, bins: int, equal: str) -> float:
+    probs, labels = probs[labels >= 0], labels[labels >= 0]
+    if not len(probs):
+        return NAN
+    total = 0.0
+    for b in range(bins):
+        if equal == "width":
+            low, high = b / bins, (b + 1) / bins
+            inside = [low <= p < high or (b == bins - 1 and p == 1) for p in probs]
+        else:
+            lower = [(probs < p).sum() for p in probs]
+            inside = [b * len(probs) <= bins * r < (b + 1) * len(probs) for r in lower]
+        if any(inside):
+            gap = probs[inside].mean() - labels[inside].mean()
+            total += sum(inside) / len(probs) * abs(gap)
+    return total
 
 
 ORACLES: dict[Callable[..., Metric], Callable[..., float]] = {
@@ -176,12 +205,13 @@ def test_the_table() -> None:
             "f1": f1_oracle(p, y),
             "accuracy": accuracy_oracle(p, y),
             "auc": auc_oracle(p, y),
+            "ece": ece_oracle(p.astype(float), y, 15, "width"),
             "positives": (y == 1).sum(),
             "known": (y >= 0).sum(),
         }
         assert table[name] == pytest.approx(expected, nan_ok=True, abs=1e-12)
     assert math.isnan(table["AU12R"]["f1"]) and table["AU12R"]["known"] == 0
-    for key in ("f1", "accuracy", "auc"):
+    for key in ("f1", "accuracy", "auc", "ece"):
         values = [table[name][key] for name in scores.aus.names]
         assert table["mean"][key] == pytest.approx(np.nanmean(values))
 
@@ -215,6 +245,89 @@ def test_a_nan_prediction_is_no_detection_and_stays_in_its_au() -> None:
     dirty.reset()
     dirty.update(probs, labels)
     assert not math.isnan(dirty.compute()["AU01"]["auc"])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_one_au_without_an_average_keeps_its_shape(metric: Callable[..., Metric]) -> None:
+    probs, labels = torch.tensor([[0.2], [0.8]]), torch.tensor([[0], [1]])
+    scores = metric([12], average="none")
+    assert scores(probs, labels).shape == (1,)
+    for _ in range(2):  # the second is stored
+        assert torch.equal(scores.compute(), torch.ones(1, dtype=torch.float64))
+    assert pickle.loads(pickle.dumps(scores)).compute().shape == (1,)
+    assert metric([12])(probs, labels).shape == ()
+
+
+@pytest.mark.parametrize("bad", [-0.25, 1.5, math.inf, -math.inf])
+def test_scores_that_are_no_probabilities_are_refused(bad: float) -> None:
+    probs = torch.full((2, 8), 0.5)
+    probs[1, 3] = bad
+    for metric in (AUF1, AUAUC, AUScores, AUThresholds):
+        with pytest.raises(ValueError, match=rf"probs must be in \[0, 1\], got {bad:g} at \(1, 3"):
+            metric("DISFA").update(probs, torch.zeros(2, 8))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 30), st.integers(1, 20))
+@pytest.mark.parametrize("equal", ["width", "mass"])
+def test_the_calibration_error_is_its_definition(
+    equal: Any, seed: int, samples: int, bins: int
+) -> None:
+    probs, labels = random_batch(samples, 2, seed)
+    probs = probs.double().mul(20).round().div(20)  # on edges of bins, and with ties
+    found = expected_calibration_error(probs, labels, bins=bins, equal=equal)
+    expected = [
+        ece_oracle(p, y, bins, equal)
+        for p, y in zip(probs.numpy().T, labels.numpy().T, strict=True)
+    ]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-12)
+    order = torch.randperm(samples)
+    again = expected_calibration_error(probs[order], labels[order], bins=bins, equal=equal)
+    torch.testing.assert_close(again, found, equal_nan=True)
+
+
+def test_calibration_errors_known_by_hand() -> None:
+    probs = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.2])[:, None]
+    labels = torch.tensor([1, 1, 1, 0, 0])[:, None]
+    # Two bins of width 0.5: 1/5 of |0.2 - 0| and 4/5 of |0.9 - 0.75|.
+    expected = torch.tensor([0.2 * 0.2 + 0.8 * 0.15], dtype=torch.float64)
+    torch.testing.assert_close(
+        expected_calibration_error(probs, labels, bins=2), expected, atol=1e-7, rtol=0
+    )
+    nan = probs.clone()
+    nan[0] = NAN
+    assert expected_calibration_error(nan, labels).isnan().all()
+    assert expected_calibration_error(probs, -torch.ones(5, 1)).isnan().all()
+    with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
+        expected_calibration_error(probs, labels, bins=0)
+    with pytest.raises(ValueError, match="equal must be 'width' or 'mass', got 'size'"):
+        expected_calibration_error(probs, labels, equal="size")  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 30))
+def test_no_threshold_has_a_higher_f1(seed: int, samples: int) -> None:
+    probs, labels = random_batch(samples, 3, seed)
+    found = best_f1_thresholds(probs, labels)
+    metric = AUThresholds([1, 2, 4])
+    metric.update(probs, labels)
+    torch.testing.assert_close(metric.compute(), found, equal_nan=True)
+    for column, (p, y) in enumerate(zip(probs.numpy().T, labels.numpy().T, strict=True)):
+        if not (y == 1).any():
+            assert found[column].isnan()
+            continue
+        f1 = {float(t): f1_oracle(p, y, t) for t in np.unique(p[y >= 0])}
+        best = max(f1.values())
+        assert found[column] == max(t for t, score in f1.items() if score > best - 1e-12)
+        tuned = AUF1([1, 2, 4], found.nan_to_num(0.5), average="none")(probs, labels)
+        assert tuned[column].item() == pytest.approx(best)
+
+
+def test_thresholds_of_nan_and_of_nothing() -> None:
+    probs, labels = torch.tensor([[NAN], [0.4], [0.3]]), torch.tensor([[1], [1], [0]])
+    assert best_f1_thresholds(probs, labels).item() == pytest.approx(0.4)
+    assert best_f1_thresholds(torch.full((2, 1), NAN), torch.ones(2, 1)).isnan().all()
+    assert AUThresholds([1, 2]).compute().isnan().all()
 
 
 def test_wrong_input_is_named() -> None:

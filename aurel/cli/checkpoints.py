@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,28 @@ def load_face_model(path: Path) -> ImageModel[AUModel]:
     image_size = int(model.image_size or trained_on)
     resize = int(metadata.get("resize", image_size * 256 // 224))
     return ImageModel(model, image_size, resize, info.takes_clips)
+
+
+def tuned_thresholds(path: Path) -> list[float]:
+    """Return the threshold of each AU that a checkpoint holds; 0.5 where none is defined.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, or one without thresholds.
+    """
+    from aurel.models.checkpoint import read_checkpoint
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint.metadata.get("thresholds")
+    if stored is None:
+        raise ValueError(
+            f"{path} must hold thresholds, got none; `aurel test --tune` chooses them on the "
+            "validation people of its run"
+        )
+    values = [stored[name] for name in checkpoint.aus.names]
+    return [0.5 if math.isnan(value) else value for value in values]
 
 
 def load_voters(paths: Sequence[Path], threshold: float) -> ImageModel[VotingEnsemble]:

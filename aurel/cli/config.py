@@ -14,9 +14,15 @@ except ImportError as error:
     raise ImportError("recipes need jsonargparse: pip install 'aurel-au[train]'") from error
 
 _ABOUT = {
-    "fit": ("Train a model from a recipe file.", "to continue from"),
+    "fit": (
+        "Train a model from a recipe file. With --folds all, --jobs N and --seeds LIST: several "
+        "folds, see aurel crossval --help.",
+        "to continue from",
+    ),
     "test": (
-        "Score a checkpoint on the test fold.",
+        "Score a checkpoint on the test fold. --tune: choose thresholds on the validation people, "
+        "and store them in the checkpoint. --groups FILE: score groups of people, by a CSV file "
+        "with person,attribute,...",
         "to score (default: best); of several the vote",
     ),
     "data check": ("Report on the data of a run.", None),

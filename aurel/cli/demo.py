@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from aurel.cli.demo_results import comparison, draw, next_commands, reading
     from aurel.cli.demo_runs import VARIANTS, demo_options, splits_of, train_all
     from aurel.cli.demo_scores import score
-    from aurel.cli.tables import write_json
     from aurel.data.arguments import check_at_least
+    from aurel.files import write_json
 
     check_at_least("--seeds", args.seeds, 1)
     started = time.monotonic()

@@ -6,17 +6,26 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from aurel.cli import crossval
+from aurel.cli.crossval import add_options
 from aurel.cli.errors import Interrupted
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the parser of `aurel fit`; its options are read by jsonargparse later."""
-    parser = subparsers.add_parser("fit", help="train a model from a recipe file", add_help=False)
+    parser = subparsers.add_parser(
+        "fit", help="train a model from a recipe file", add_help=False, allow_abbrev=False
+    )
+    add_options(parser, folds=None)
     parser.set_defaults(takes_rest=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train a model; return 0 after the last epoch."""
+    """Train a model, or those of several folds; return 0 after the last epoch."""
+    if args.folds is not None:
+        return crossval.run(args)
+    if args.jobs != 1 or args.seeds is not None:
+        raise ValueError("--folds must be given with --jobs or --seeds, got none")
     from aurel.cli.config import parse
 
     options, checkpoint, text = parse("fit", args.rest)

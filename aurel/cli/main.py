@@ -20,6 +20,8 @@ COMMANDS = {
     "data": "aurel.cli.data",
     "fit": "aurel.cli.fit",
     "test": "aurel.cli.test",
+    "crossval": "aurel.cli.crossval",
+    "table": "aurel.cli.table",
     "predict": "aurel.cli.predict",
     "abaw": "aurel.cli.abaw",
     "graph": "aurel.cli.graph",

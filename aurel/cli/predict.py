@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from aurel.vision.face_predictor import FacePredictor
 
 MAJORITY = 0.5
+TUNED = "tuned"
 
 _DESCRIPTION = """\
 Find the faces in photographs and videos and predict their action units (AUs).
@@ -65,9 +67,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument(
         "--threshold",
-        type=float,
+        type=_number_or_tuned,
         default=0.5,
-        help="an AU is present if its probability is at least this (0.5)",
+        help="an AU is present if its probability is at least this (0.5); 'tuned' for the "
+        "thresholds that `aurel test --tune` stored in the checkpoint",
     )
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="use every N-th frame of a video (1)"
@@ -88,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict the AUs of all inputs; return 2 if an input cannot be read, else 0."""
     # Turn off messages of the video decoder about damaged files.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from aurel.cli.checkpoints import load_face_model, load_voters
+    from aurel.cli.checkpoints import load_face_model, load_voters, tuned_thresholds
     from aurel.cli.file_progress import file_progress
     from aurel.files import atomic_path
     from aurel.vision.inputs import InputError, find_inputs
@@ -99,7 +102,12 @@ def run(args: argparse.Namespace) -> int:
     if args.every < 1:
         raise ValueError(f"--every must be at least 1, got {args.every}")
     if len(args.checkpoint) == 1:
-        predictor = make_predictor(args, load_face_model(args.checkpoint[0]), args.threshold)
+        threshold = args.threshold
+        if threshold == TUNED:
+            threshold = tuned_thresholds(args.checkpoint[0])
+        predictor = make_predictor(args, load_face_model(args.checkpoint[0]), threshold)
+    elif args.threshold == TUNED:
+        raise ValueError("--threshold must be a number with several checkpoints, got tuned")
     else:
         predictor = make_predictor(args, load_voters(args.checkpoint, args.threshold), MAJORITY)
     annotated = args.out / "annotated"
@@ -129,13 +137,19 @@ def run(args: argparse.Namespace) -> int:
     return BAD_INPUT if job.failed else 0
 
 
+def _number_or_tuned(text: str) -> float | str:
+    return text if text == TUNED else float(text)
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 face" or "2 faces"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def make_predictor(
-    args: argparse.Namespace, loaded: ImageModel[AUModel | VotingEnsemble], threshold: float
+    args: argparse.Namespace,
+    loaded: ImageModel[AUModel | VotingEnsemble],
+    threshold: float | Sequence[float],
 ) -> FacePredictor:
     """Return a `FacePredictor` of a model, with the options of the command line."""
     from aurel.cli.checkpoints import choose_device

@@ -101,7 +101,13 @@ def epoch_line(trainer: Trainer) -> str:
     """Return the scores of an epoch, such as "epoch 3/12  loss 0.412  F1 0.603  AUC 0.811"."""
     metrics = epoch_metrics(trainer)
     parts = [f"epoch {trainer.current_epoch + 1:>2}/{trainer.max_epochs}"]
-    shown = {"train/loss": "loss", "val/f1": "F1", "val/auc": "AUC", "val/triplets": "triplets"}
+    shown = {
+        "train/loss": "loss",
+        "val/f1": "F1",
+        "val/auc": "AUC",
+        "val/icc": "ICC",
+        "val/triplets": "triplets",
+    }
     for key, name in shown.items():
         if key in metrics and not math.isnan(float(metrics[key])):
             parts.append(f"{name} {float(metrics[key]):.3f}")

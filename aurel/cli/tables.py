@@ -1,14 +1,10 @@
-"""Scores as tables in the terminal and as JSON files."""
+"""Scores as tables in the terminal."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from aurel.files import atomic_path
 
 try:
     from rich.table import Table
@@ -17,13 +13,22 @@ except ImportError as error:
 
 Scores = Mapping[str, Mapping[str, float]]
 
-_HEADINGS = {"f1": "F1", "auc": "AUC"}
+_HEADINGS = {
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "ece": "ECE",
+    "icc": "ICC",
+    "pcc": "PCC",
+    "mse": "MSE",
+    "mae": "MAE",
+}
 
 
 def score_table(scores: Scores, title: str) -> Table:
     """Return a table of scores: a row for each AU, if there are AUs, and the mean."""
     aus = {name: row for name, row in scores.items() if name != "mean"}
-    keys = [key for key in ("f1", "accuracy", "auc") if key in scores["mean"]]
+    keys = [key for key in _HEADINGS if key in scores["mean"]]
     counts = ("positives", "known") if aus else ()
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("AU" if aus else "")
@@ -36,20 +41,30 @@ def score_table(scores: Scores, title: str) -> Table:
     return table
 
 
+def group_table(report: Mapping[str, Any], attribute: str) -> Table:
+    """Return a table of the F1 of each group of people: a column for each, and the gap.
+
+    Args:
+        report: the entry of an attribute in `aurel.training.groups.group_report`.
+        attribute: its name, for the title.
+    """
+    groups, gap = report["groups"], report["gap"]
+    table = Table(title=f"F1 by {attribute}", title_justify="left", box=None, pad_edge=False)
+    table.add_column("AU")
+    for value, entry in groups.items():
+        people = "person" if entry["people"] == 1 else "people"
+        table.add_column(f"{value} ({entry['people']} {people})", justify="right")
+    if gap:
+        table.add_column("gap", justify="right")
+    columns = [*(entry["f1"] for entry in groups.values()), *([gap] if gap else [])]
+    for name in columns[0]:
+        if name == "mean":
+            table.add_section()
+        cells = [numbers(column, [name])[0] for column in columns]
+        table.add_row(name, *cells, style="bold" if name == "mean" else "")
+    return table
+
+
 def numbers(row: Mapping[str, float], keys: Sequence[str]) -> list[str]:
     """Return scores with three decimals, or a dash for NaN."""
     return ["-" if math.isnan(row[key]) else f"{row[key]:.3f}" for key in keys]
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, with null for numbers that are not finite."""
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

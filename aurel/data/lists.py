@@ -55,6 +55,7 @@ class ListDataset(AUDataset):
         images: folder that the listed paths are relative to; by default the one of ``img``,
             ``img-dlib`` and ``img_o`` in `root` that exists, or `root` itself.
         aus: the AUs in the order of the label columns; by default those of `dataset`.
+        codes: the label of each code in the label list; by default those of `dataset`.
         transform: function from a sample with a PIL image to a sample with a tensor
             (`aurel.data.transforms`); None for the PIL image.
 
@@ -79,6 +80,7 @@ class ListDataset(AUDataset):
         lists: str | Path | None = None,
         images: str | Path | None = None,
         aus: AUSpec | None = None,
+        codes: Mapping[str, int] | None = None,
         transform: Transform | None = None,
     ) -> None:
         self.root = Path(root)
@@ -94,7 +96,7 @@ class ListDataset(AUDataset):
         prefixes = list_prefixes(info, dataset)
         self.path_list, label_list = find_part(self.lists, prefixes, split, fold)
         self.paths = read_paths(self.path_list)
-        self.labels = read_labels(label_list, len(self.aus), info.labels)
+        self.labels = read_labels(label_list, len(self.aus), codes or info.labels)
         _same_length(self.path_list, self.paths, label_list, self.labels)
         inside = _inside(self.paths, self.images, self.path_list)
         self.keys = [frame_key(path) for path in inside]

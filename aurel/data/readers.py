@@ -9,7 +9,7 @@ from aurel.data.clips import ListClips
 from aurel.data.list_files import has_lists, list_folder, list_prefixes
 from aurel.data.lists import ListDataset
 from aurel.data.owners.dataset import OwnerFaces
-from aurel.data.registry import DatasetInfo, Layout, Part, dataset_info
+from aurel.data.registry import INTENSITIES, DatasetInfo, Layout, Part, dataset_info
 from aurel.data.triplets import ListTriplets
 from aurel.facs import AUSet
 
@@ -26,6 +26,7 @@ def read_part(part: Part) -> AUDataset:
     if part.frames is None:
         return _read_images(info, part)
     if info.read_clips is not None:
+        _check_occurrence(info, part)
         return info.read_clips(part)
     images = _read_images(info, part)
     if not isinstance(images, ListDataset):
@@ -122,6 +123,7 @@ def layout_of(info: DatasetInfo, part: Part) -> Layout:
 
 def _read_images(info: DatasetInfo, part: Part) -> AUDataset:
     if info.read_images is not None:
+        _check_occurrence(info, part)
         return info.read_images(part)
     if layout_of(info, part) == "owner":
         return OwnerFaces(info, part)
@@ -134,6 +136,7 @@ def _read_images(info: DatasetInfo, part: Part) -> AUDataset:
             lists=part.lists,
             images=part.images,
             aus=part.aus,
+            codes=INTENSITIES if part.intensity else None,
         )
     except FileNotFoundError as error:
         root = Path(root_of(part))
@@ -141,3 +144,11 @@ def _read_images(info: DatasetInfo, part: Part) -> AUDataset:
             raise
         tree = info.owner.tree.split()[0]
         raise type(error)(f"{error}, and no {tree} of the owner's layout") from error
+
+
+def _check_occurrence(info: DatasetInfo, part: Part) -> None:
+    if part.intensity:
+        raise ValueError(
+            f"data.target must be occurrence for {info.name}, whose intensities are not read, got "
+            "intensity"
+        )

@@ -23,6 +23,11 @@ Layout = Literal["auto", "lists", "owner"]
 LABELS: Mapping[str, int] = MappingProxyType({"1": 1, "0": 0, "-1": -1, "9": -1, "999": -1})
 """Codes in the authors' list files; unknown is 9 in BP4D, 999 in EmotioNet, -1 in merged lists."""
 
+INTENSITIES: Mapping[str, int] = MappingProxyType(
+    {**{str(level): level for level in range(6)}, "-1": -1, "9": -1, "999": -1}
+)
+"""Codes of intensities, 0 absent and 1 to 5 for A to E of FACS; unknown as in `LABELS`."""
+
 _KNOWN = "aurel.data.known_datasets"
 _datasets: dict[str, DatasetInfo] = {}
 
@@ -49,6 +54,7 @@ class Part:
         frames: length of a clip; None for single images.
         context: frames on either side of a clip that enter no loss and no score.
         segment: longest segment of a run from which training takes a clip; None for whole runs.
+        intensity: whether labels are intensities from 0 to 5 instead of 1 and 0.
         synthetic: options of the synthetic faces.
         layout: "lists", the "owner"'s, or "auto": lists where there are some, else the owner's.
         owner: options of the owner's layout.
@@ -65,6 +71,7 @@ class Part:
     frames: int | None = None
     context: int = 0
     segment: int | None = None
+    intensity: bool = False
     synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
     layout: Layout = "auto"
     owner: OwnerOptions = field(default_factory=OwnerOptions)

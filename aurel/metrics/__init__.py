@@ -11,7 +11,11 @@ with 0 / 0 = 0, so an AU that is never detected scores 0, present or not, and co
 Labels are 1 present, 0 absent, -1 unknown. Unknown entries count nowhere, which is also how to
 score a subset: set the labels outside it to -1. An AU without any known label scores NaN and is
 left out of the mean, as is the AUC of an AU that is always or never present. A NaN prediction is
-not a detection, and makes the AUC of its AU NaN. Scores are float64 on the CPU.
+not a detection, and makes the AUC of its AU NaN. Other values outside [0, 1] are an error. Scores
+are float64 on the CPU.
+
+Thresholds other than 0.5 come from validation data (`AUThresholds`), and `AUIntensityScores` is for
+intensities from 0 to 5.
 
 The metrics are `torchmetrics.Metric`, which the extra `train` brings. It is imported at the first
 use of one of them, because it imports matplotlib.
@@ -22,18 +26,41 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from aurel.metrics._calibration import best_f1_thresholds as best_f1_thresholds
+from aurel.metrics._calibration import expected_calibration_error as expected_calibration_error
+from aurel.metrics._intensity import icc_3_1 as icc_3_1
+from aurel.metrics._intensity import intensity_scores as intensity_scores
 from aurel.metrics._scores import accuracy_from_counts as accuracy_from_counts
 from aurel.metrics._scores import f1_from_counts as f1_from_counts
 from aurel.metrics._scores import roc_auc as roc_auc
 
-__all__ = ["AUAUC", "AUAccuracy", "AUF1", "AUScores"]
+_CLASSES = ["AUAUC", "AUAccuracy", "AUF1", "AUIntensityScores", "AUScores", "AUThresholds"]
+__all__ = [
+    "AUAUC",
+    "AUAccuracy",
+    "AUF1",
+    "AUIntensityScores",
+    "AUScores",
+    "AUThresholds",
+    "best_f1_thresholds",
+    "expected_calibration_error",
+    "icc_3_1",
+    "intensity_scores",
+]
 
 if TYPE_CHECKING:
-    from aurel.metrics._classes import AUAUC, AUF1, AUAccuracy, AUScores
+    from aurel.metrics._classes import (
+        AUAUC,
+        AUF1,
+        AUAccuracy,
+        AUIntensityScores,
+        AUScores,
+        AUThresholds,
+    )
 else:  # with it, a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
-        if name in __all__:
+        if name in _CLASSES:
             return getattr(import_module("aurel.metrics._classes"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

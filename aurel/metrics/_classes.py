@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from aurel.facs import AUSet, AUSpec, known_labels
+from aurel.metrics._calibration import (
+    best_f1_thresholds,
+    check_probs,
+    expected_calibration_error,
+)
+from aurel.metrics._intensity import intensity_scores, known_intensities
 from aurel.metrics._scores import accuracy_from_counts, f1_from_counts, roc_auc
 
 try:
@@ -52,15 +59,33 @@ class _AUMetric(Metric):
         """Return text that is equal for metrics that can be merged."""
         return f"{type(self).__name__} of {', '.join(self.aus.names)}"
 
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `compute` with torchmetrics's cache; scores (N,) of one AU keep their shape."""
+        cached = super()._wrap_compute(compute)
+
+        @wraps(compute)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            value = cached(*args, **kwargs)
+            single = self.average == "none" and isinstance(value, Tensor)
+            return value.reshape(-1) if single else value
+
+        return wrapped
+
     def _flatten(self, probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities and labels, 1, 0 or -1, each (M, N)."""
+        probs, labels = self._rows(probs, labels)
+        check_probs(probs)
+        return probs, torch.where(known_labels(labels), labels, -1)
+
+    def _rows(self, probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both with shape (M, N)."""
         if probs.shape != labels.shape or probs.shape[-1] != len(self.aus):
             raise ValueError(
                 f"probs and labels must both have shape (..., N={len(self.aus)}), a column for "
                 f"each AU of {self.aus.name}, got {tuple(probs.shape)} and {tuple(labels.shape)}"
             )
         probs, labels = (x.detach().reshape(-1, len(self.aus)) for x in (probs, labels))
-        return probs, torch.where(known_labels(labels), labels, -1)
+        return probs, labels
 
     def _averaged(self, scores: Tensor) -> Tensor:
         return scores.nanmean() if self.average == "mean" else scores
@@ -182,8 +207,9 @@ class AUAUC(_AUMetric):
 class AUScores(_AUCounts):
     """All scores of all AUs in one table.
 
-    `compute` returns a dict from AU name to `f1`, `accuracy`, `auc`, and the counts `positives` and
-    `known`; its entry "mean" holds the mean `f1`, `accuracy` and `auc`.
+    `compute` returns a dict from AU name to `f1`, `accuracy`, `auc`, `ece` (see
+    `expected_calibration_error`), and the counts `positives` and `known`; its entry "mean" holds
+    the mean of each score.
 
     Args:
         aus: the AU set of the columns, anything `AUSet.of` takes.
@@ -210,15 +236,81 @@ class AUScores(_AUCounts):
             "f1": f1_from_counts(tp, fp, tn, fn),
             "accuracy": accuracy_from_counts(tp, fp, tn, fn),
             "auc": _auc_of_pairs(self.pairs, len(self.aus)),
+            "ece": expected_calibration_error(*_unpack(self.pairs, len(self.aus))),
         }
         counts = {"positives": (tp + fn).long(), "known": (tp + fp + tn + fn).long()}
-        columns = {key: values.tolist() for key, values in {**scores, **counts}.items()}
-        table = {
-            name: {key: values[index] for key, values in columns.items()}
-            for index, name in enumerate(self.aus.names)
-        }
-        table["mean"] = {key: values.nanmean().item() for key, values in scores.items()}
-        return table
+        return _table(self.aus, scores, counts)
+
+
+class AUThresholds(_AUMetric):
+    """The threshold of each AU at which its F1 is highest, see `best_f1_thresholds`.
+
+    Args:
+        aus: the AU set of the columns, anything `AUSet.of` takes.
+        options: those of `torchmetrics.Metric`.
+    """
+
+    pairs: list[Tensor] | Tensor
+
+    def __init__(self, aus: AUSpec, **options: Any) -> None:
+        super().__init__(aus, "none", **options)
+        self.add_state("pairs", default=[], dist_reduce_fx="cat")
+
+    def update(self, probs: Tensor, labels: Tensor) -> None:
+        """Store a batch; arguments as `AUF1.update`."""
+        _keep_pairs(self.pairs, *self._flatten(probs, labels))
+
+    def compute(self) -> Tensor:
+        """Return the thresholds, (N,) float64; NaN for an AU that is never present."""
+        return best_f1_thresholds(*_unpack(self.pairs, len(self.aus)))
+
+
+class AUIntensityScores(_AUMetric):
+    """The agreement of intensities of all AUs in one table, see `intensity_scores`.
+
+    `compute` returns a dict from AU name to `icc`, `pcc`, `mse`, `mae` and the counts `positives`
+    (labels above 0) and `known`; its entry "mean" holds the mean of each score.
+
+    Args:
+        aus: the AU set of the columns, anything `AUSet.of` takes.
+        options: those of `torchmetrics.Metric`.
+    """
+
+    pairs: list[Tensor] | Tensor
+
+    def __init__(self, aus: AUSpec, **options: Any) -> None:
+        super().__init__(aus, "none", **options)
+        self.add_state("pairs", default=[], dist_reduce_fx="cat")
+
+    def update(self, predictions: Tensor, labels: Tensor) -> None:
+        """Store a batch.
+
+        Args:
+            predictions: :math:`(..., N)` intensities.
+            labels: :math:`(..., N)` in [0, 5], or -1 for unknown.
+        """
+        predictions, labels = self._rows(predictions, labels)
+        labels = torch.where(known_intensities(labels), labels, -1)
+        _keep_pairs(self.pairs, predictions, labels)
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Return the table as plain numbers."""
+        predictions, labels = _unpack(self.pairs, len(self.aus))
+        counts = {"positives": (labels > 0).sum(0), "known": (labels >= 0).sum(0)}
+        return _table(self.aus, intensity_scores(predictions, labels), counts)
+
+
+def _table(
+    aus: AUSet, scores: dict[str, Tensor], counts: dict[str, Tensor]
+) -> dict[str, dict[str, float]]:
+    """Return a row for each AU, and the mean of each score over the AUs where it is defined."""
+    columns = {key: values.tolist() for key, values in {**scores, **counts}.items()}
+    table = {
+        name: {key: values[index] for key, values in columns.items()}
+        for index, name in enumerate(aus.names)
+    }
+    table["mean"] = {key: values.nanmean().item() for key, values in scores.items()}
+    return table
 
 
 def _keep_pairs(pairs: list[Tensor] | Tensor, probs: Tensor, labels: Tensor) -> None:
@@ -229,9 +321,15 @@ def _keep_pairs(pairs: list[Tensor] | Tensor, probs: Tensor, labels: Tensor) -> 
 
 
 def _auc_of_pairs(pairs: list[Tensor] | Tensor, num_aus: int) -> Tensor:
-    if isinstance(pairs, list) and not pairs:
-        return torch.full((num_aus,), torch.nan, dtype=torch.float64)
-    scores, labels = dim_zero_cat(pairs).cpu().view(-1, num_aus, 2).unbind(-1)
+    scores, labels = _unpack(pairs, num_aus)
     known = labels >= 0
     areas = [roc_auc(scores[known[:, n], n], labels[known[:, n], n]) for n in range(num_aus)]
     return torch.stack(areas)
+
+
+def _unpack(pairs: list[Tensor] | Tensor, num_aus: int) -> tuple[Tensor, Tensor]:
+    """Return the scores and labels that `_keep_pairs` stored, each (M, N) float32."""
+    if isinstance(pairs, list) and not pairs:
+        return torch.empty(0, num_aus), torch.empty(0, num_aus)
+    scores, labels = dim_zero_cat(pairs).cpu().view(-1, num_aus, 2).unbind(-1)
+    return scores, labels

@@ -19,6 +19,7 @@ COUNTED: Mapping[str, str] = {
     "edge": "pairs",
     "joint": "items",
     "landmark": "faces",
+    "ordinal": "labels",
     "region": "labels",
     "triplet": "items",
 }

@@ -26,6 +26,8 @@ class Splits:
         validation: data on which the best epoch is chosen; None to keep the last.
         test: test data; None where there are none.
         class_weights: (N,) from the training labels, or None.
+        cutpoints: (N, 5) of the intensities of the training labels, see
+            `aurel.losses.ordinal_cutpoints`; None where the labels are 1 and 0.
         train_labels: the labels of the training items, one (T, N) table for each run of frames.
         protocol: primitive values: data set, fold, the subjects of each part.
     """
@@ -35,6 +37,7 @@ class Splits:
     validation: Dataset[dict[str, Any]] | None = None
     test: Dataset[dict[str, Any]] | None = None
     class_weights: Tensor | None = None
+    cutpoints: Tensor | None = None
     train_labels: list[Tensor] | None = None
     protocol: dict[str, Any] | None = None
 

@@ -14,7 +14,7 @@ from aurel.data.sampling import thin_frames
 from aurel.data.subjects import check_apart, hold_out, one_spelling
 from aurel.data.transforms import TrainTransform
 from aurel.facs import AUSet
-from aurel.losses import au_class_weights
+from aurel.losses import au_class_weights, ordinal_cutpoints
 from aurel.training.data_module import Splits
 from aurel.training.options import DataOptions
 
@@ -58,13 +58,15 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
     else:
         validation = None
     kept = _thinned(kept, train, options)
+    intensity = options.target == "intensity"
     return Splits(
         aus=train.aus,
         train=Subset(train, kept),
         validation=validation,
         test=test,
         class_weights=_class_weights(options, train, train.labels_of(kept)),
-        train_labels=train.label_runs(kept),
+        cutpoints=ordinal_cutpoints(train.labels_of(kept)) if intensity else None,
+        train_labels=[run.clamp(max=1) for run in train.label_runs(kept)],
         protocol={
             "dataset": dataset_info(options.dataset, options.aus).name,
             "fold": options.fold,
@@ -149,6 +151,7 @@ def part_of(options: DataOptions, split: ListSplit) -> Part:
         frames=options.frames,
         context=options.context,
         segment=options.segment,
+        intensity=options.target == "intensity",
         synthetic=options.synthetic,
         layout=options.layout,
         owner=options.owner,
@@ -215,7 +218,8 @@ def _thinned(kept: list[int], train: AUDataset, options: DataOptions) -> list[in
         )
     people = [train.subjects[index] for index in kept]
     rare = [train.aus.index(au) for au in options.rare_aus]
-    taken = thin_frames(train.labels_of(kept), people, options.every, rare, options.rare_every)
+    labels = train.labels_of(kept).clamp(max=1)
+    taken = thin_frames(labels, people, options.every, rare, options.rare_every)
     return [kept[index] for index in taken]
 
 
@@ -228,5 +232,5 @@ def _images_of(people: set[str], train: AUDataset, options: DataOptions) -> Subs
 
 def _class_weights(options: DataOptions, data: AUDataset, labels: Tensor) -> Tensor | None:
     if options.class_weights == "labels":
-        return au_class_weights(labels)
+        return au_class_weights(labels.clamp(max=1))
     return data.class_weights() if options.class_weights == "file" else None

@@ -17,11 +17,12 @@ from aurel.losses import (
     landmark_alignment_loss,
     multilabel_circle_loss,
     multilabel_dice_loss,
+    ordinal_loss,
     region_cross_entropy,
     weighted_asymmetric_loss,
 )
 from aurel.models.registry import model_info
-from aurel.output import AUOutput
+from aurel.output import AUOutput, presence_logits
 
 Batch = Mapping[str, Any]
 Value = TypeVar("Value")
@@ -93,6 +94,12 @@ def _joint(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
     return batch["joint_nll"](local, batch["labels"])
 
 
+def _ordinal(output: AUOutput, batch: Batch, weights: Tensor | None) -> Tensor:
+    if batch.get("cutpoints") is None:
+        raise ValueError("data.target must be intensity for the loss 'ordinal', got occurrence")
+    return ordinal_loss(presence_logits(output), batch["levels"], batch["cutpoints"], weights)
+
+
 def _triplet(embeddings: Tensor, batch: Batch, weights: Tensor | None) -> Tensor:
     return expression_triplet_loss(embeddings, batch["margin"])
 
@@ -107,6 +114,7 @@ TERMS: Mapping[str, Term] = {
     "edge": _edge,
     "joint": _joint,
     "landmark": _landmark,
+    "ordinal": _ordinal,
     "region": _region,
     "triplet": _triplet,
 }
@@ -119,12 +127,14 @@ class Objective(nn.Module):
         losses: factor of each loss: "asymmetric", "attention" (needs `masks`, and `landmarks` in
             the data), "bce" and "bce_sum" (need `logits`; cross-entropy, mean or sum over AUs),
             "circle" (needs `logits`), "dice", "edge" (needs `edge_logits`), "joint" (needs a
-            relation head), "landmark" (needs `landmarks` in output and data), "region" (needs
+            relation head), "landmark" (needs `landmarks` in output and data), "ordinal" (of
+            intensities; the other losses take each above 0 as present), "region" (needs
             `region_logits` and `regions`), "triplet" (needs embeddings of triplets). A loss with
             factor 0 is not computed.
         class_weights: (N,) for the losses over AUs; None for 1.
         regions: the groups of AUs of `region_logits`, where the model has any.
         joint_nll: of local logits and labels, see `RelationHead.nll`; None without a relation head.
+        cutpoints: (N, 5) where labels are intensities, see `aurel.losses.ordinal_cutpoints`.
         detach_focus: of the loss "asymmetric", see `weighted_asymmetric_loss`.
 
     Raises:
@@ -132,6 +142,7 @@ class Objective(nn.Module):
     """
 
     class_weights: Tensor | None
+    cutpoints: Tensor | None
 
     def __init__(
         self,
@@ -139,6 +150,7 @@ class Objective(nn.Module):
         class_weights: Tensor | None = None,
         regions: RegionPlan | None = None,
         joint_nll: Callable[[Tensor, Tensor], Tensor] | None = None,
+        cutpoints: Tensor | None = None,
         *,
         detach_focus: bool = True,
     ) -> None:
@@ -152,6 +164,7 @@ class Objective(nn.Module):
             raise ValueError(f"losses must have a factor above 0, got {dict(losses)}")
         # A new run computes them from its training labels, so checkpoints do not hold them.
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("cutpoints", cutpoints, persistent=False)
         self.regions = regions
         self.joint_nll = joint_nll
         self.detach_focus = detach_focus
@@ -170,6 +183,9 @@ class Objective(nn.Module):
             "joint_nll": self.joint_nll,
             "detach_focus": self.detach_focus,
         }
+        if self.cutpoints is not None:
+            levels = batch["labels"]
+            batch.update(levels=levels, labels=levels.clamp(max=1), cutpoints=self.cutpoints)
         terms = {name: TERMS[name](output, batch, self.class_weights) for name in self.losses}
         factors = batch.get("term_factors", {})
         total = sum(

@@ -44,6 +44,8 @@ class DataOptions:
         lists: folder of the list files; by default root/list, or root.
         images: folder that the listed paths are relative to; by default root/img or similar.
         aus: AU numbers in the order of the label columns, where `dataset` has none.
+        target: "intensity" to learn and score intensities from 0 to 5, the codes of label lists,
+            besides occurrence, which is then any intensity above 0.
         triplets: read triplets of faces, for `expression_encoder`, see `aurel.data.triplets`; of
             listed ones, the best epoch is chosen on a "val" list.
         frames: length of a clip, for a model that takes clips; none for single images.
@@ -83,6 +85,7 @@ class DataOptions:
     lists: str | None = None
     images: str | None = None
     aus: list[int | str] | None = None
+    target: Literal["occurrence", "intensity"] = "occurrence"
     triplets: bool = False
     frames: int | None = None
     context: int = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,15 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
-from aurel.data.base import AUDataset, TripletDataset
+from aurel.data.base import AUDataset
 from aurel.data.subjects import normalized_subject
 from aurel.facs import FOLDS, AUSet, fold_split
+from aurel.training.checksum import items_of, split_checksum
 from aurel.training.data_module import Splits
 
-SHORT = 12
-_SHOWN = 5
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class DataReport:
     def __str__(self) -> str:
         lines = [f"layout      {self.layout}"] if self.layout else []
         if self.checksum:
-            lines.append(f"split       {self.checksum[:SHORT]}")
+            lines.append(f"split       {self.checksum}")
         lines += [_part_line(part) for part in self.parts]
         if not any(part.name == "test" for part in self.parts):
             lines.append("test        none")
@@ -94,7 +92,7 @@ def data_report(splits: Splits) -> DataReport:
     for name, part in datasets.items():
         if part is None:
             continue
-        data, items = _items_of(part)
+        data, items = items_of(part)
         people = protocol.get(f"{name}_subjects", [])
         report = _part_report(name, data, items, people, len(splits.aus))
         parts.append(report)
@@ -102,32 +100,9 @@ def data_report(splits: Splits) -> DataReport:
         notes += [note for note in data.notes if note not in notes]
         errors += [error for error in _errors(report, data) if error not in errors]
     notes += _other_people(protocol)
-    return DataReport(splits.aus, parts, split_checksum(splits), layout, notes, errors)
-
-
-def split_checksum(splits: Splits) -> str:
-    """Return the SHA-256 of the people, frames and labels of each part, in hexadecimal digits.
-
-    Frames are sorted, and named as `AUDataset.keys_of` does, so that neither the order of the lists
-    nor the folder of the pictures changes it. It is empty for triplets, which have no labels.
-    """
-    digest = hashlib.sha256()
-    labeled = False
-    datasets = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    for name, part in datasets.items():
-        if part is None:
-            continue
-        data, items = _items_of(part)
-        if isinstance(data, TripletDataset):
-            continue
-        labeled = True
-        rows = data.labels_of(items).to(torch.int8).tolist()
-        lines = sorted(
-            f"{key} {' '.join(map(str, row))}"
-            for key, row in zip(data.keys_of(items), rows, strict=True)
-        )
-        digest.update("\n".join([name, *lines, ""]).encode())
-    return digest.hexdigest() if labeled else ""
+    labeled = isinstance(items_of(splits.train)[0], AUDataset)
+    checksum = split_checksum(splits) if labeled else ""
+    return DataReport(splits.aus, parts, checksum, layout, notes, errors)
 
 
 def missing_pictures(pictures: Sequence[Path]) -> list[Path]:
@@ -141,13 +116,6 @@ def missing_pictures(pictures: Sequence[Path]) -> list[Path]:
         if name not in listed[folder]:
             missing.append(picture)
     return missing
-
-
-def _items_of(part: Any) -> tuple[Any, list[int]]:
-    """Return the data set of a part, and the indices of the part in it."""
-    if isinstance(part, Subset):
-        return part.dataset, list(part.indices)
-    return part, list(range(len(part)))
 
 
 def _part_report(

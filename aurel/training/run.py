@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from aurel.files import atomic_path
 from aurel.models.base import AUModel
-from aurel.models.checkpoint import describe, load_model, read_checkpoint
+from aurel.models.checkpoint import describe, read_checkpoint
 from aurel.models.registry import create_model, model_info
 from aurel.models.relation_head import HEAD
-from aurel.models.voting import VotingEnsemble
-from aurel.training.checkpoint_io import AtomicCheckpointIO
+from aurel.training.checksum import split_checksum
 from aurel.training.data_module import AUDataModule, Splits
-from aurel.training.datasets import check_fold, test_splits, training_splits
+from aurel.training.datasets import check_fold, training_splits
 from aurel.training.history import History
 from aurel.training.mean_face import start_from_mean_face
+from aurel.training.model_inputs import check_items, task_of
 from aurel.training.objective import Objective, losses_of
-from aurel.training.options import RunOptions, TrainerOptions
+from aurel.training.options import RunOptions
 from aurel.training.seeding import EpochSeed
 from aurel.training.start import initial_checkpoint, load_backbone_weights, start_from
-from aurel.training.sync_norms import SyncNorms
 from aurel.training.task import AUTask, Task
-from aurel.training.triplet_datasets import triplet_splits, triplet_test_splits
-from aurel.training.triplet_task import TripletTask
+from aurel.training.trainer import checkpointing, data_module, make_trainer
+from aurel.training.triplet_datasets import triplet_splits
 
 _log = logging.getLogger("aurel")
 
@@ -84,7 +81,7 @@ def load_splits(options: RunOptions) -> Splits:
         FileNotFoundError: data are missing.
         ValueError: invalid data, an unknown model, or a model of other inputs.
     """
-    _check_items(options)
+    check_items(options)
     return load_splits_of(options)
 
 
@@ -127,13 +124,13 @@ def fit(
     if resume is not None:
         _check_same_run(resume, task)
     monitor = None if splits.validation is None else task.monitor
-    always = _checkpointing(folder / "checkpoints", monitor)
+    always = checkpointing(folder / "checkpoints", monitor)
     always += [History(folder / "history.csv"), EpochSeed(options.seed)]
     if options.optimizer.ema_decay is not None:
         always.append(EMAWeightAveraging(decay=options.optimizer.ema_decay))
     logger = TensorBoardLogger(folder, name="tensorboard", version="")
     trainer = make_trainer(options.trainer, [*always, *callbacks], logger)
-    data = _data_module(options, splits)
+    data = data_module(options, splits)
     data.check_batch(trainer.world_size)
     if config is not None and trainer.is_global_zero:
         with atomic_path(folder / "config.yaml") as partial:
@@ -142,79 +139,7 @@ def fit(
     return task
 
 
-def score(
-    options: RunOptions,
-    checkpoint: Path | Sequence[Path],
-    callbacks: Sequence[Callback] = (),
-    splits: Splits | None = None,
-) -> Task:
-    """Score a checkpoint, or the vote of several, on the test data of a run.
-
-    Args:
-        options: options of the run; its data section has the fold.
-        checkpoint: a training checkpoint, or a file of `save_model`; of several models the vote is
-            scored, see `VotingEnsemble`.
-        callbacks: callbacks, such as one that prints the progress.
-        splits: the data, where they are loaded already.
-
-    Returns:
-        The task with `scores` and, where the data have a mask of hidden AUs, `visibility_scores`,
-        both as a dict of dicts by row (an AU, or the mean) and by name of the score.
-
-    Raises:
-        FileNotFoundError: data or the checkpoint are missing.
-        ValueError: a checkpoint is for other AUs, or was trained on subjects of the test fold.
-    """
-    files = [checkpoint] if isinstance(checkpoint, Path) else list(checkpoint)
-    contents = [read_checkpoint(file) for file in files]
-    for file, content in zip(files, contents, strict=True):
-        if content.model != options.model.name:
-            raise ValueError(f"{file} must hold a {options.model.name}, got a {content.model}")
-    _check_items(options)
-    splits = splits or (triplet_test_splits if options.data.triplets else test_splits)(options.data)
-    for file, content in zip(files, contents, strict=True):
-        if content.aus != splits.aus:
-            raise ValueError(
-                f"{file} must be for the AUs of the data, {', '.join(splits.aus.names)}, got "
-                f"{', '.join(content.aus.names)}"
-            )
-        check_fold(content.metadata, splits.protocol or {})
-    models = [load_model(file) for file in files]
-    model: Any = models[0] if len(models) == 1 else _vote_of(models)
-    metadata = {**contents[0].metadata, "scored_part": (splits.protocol or {}).get("part", "test")}
-    if any(content.metadata.get("select_on") == "test" for content in contents):
-        metadata["select_on"] = "test"
-    task = _task_of(models[0])(model, objective=None, metadata=metadata)
-    trainer = make_trainer(options.trainer, callbacks, logger=False)
-    trainer.test(task, datamodule=_data_module(options, splits), verbose=False)
-    return task
-
-
-def _vote_of(models: Sequence[AUModel]) -> VotingEnsemble:
-    if models[0].inputs == "triplets":
-        raise ValueError("ckpt_path must be given once for an encoder, which cannot vote")
-    return VotingEnsemble(models)
-
-
-def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger: Any) -> Trainer:
-    """Return a Lightning trainer that prints nothing and writes checkpoints atomically."""
-    try:
-        return Trainer(
-            **asdict(options),
-            callbacks=list(callbacks),
-            logger=logger,
-            plugins=[AtomicCheckpointIO(), *([SyncNorms()] if options.sync_batchnorm else [])],
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        )
-    except MisconfigurationException as error:
-        raise ValueError(f"trainer: {error}") from error
-
-
-def _training_task(options: RunOptions, splits: Splits, new: bool) -> Task:
+def _training_task(options: RunOptions, splits: Splits, new: bool = True) -> Task:
     """Return the task; that of a resumed run, which is not `new`, gets its weights later."""
     name = options.model.name
     model = _make_model(options, splits)
@@ -243,11 +168,14 @@ def _training_task(options: RunOptions, splits: Splits, new: bool) -> Task:
         if not losses.get(loss):
             raise ValueError(f"losses.{loss} must be above 0: {reason}")
     joint_nll = None if head is None else head.nll
+    if splits.cutpoints is not None:
+        losses.setdefault("ordinal", 1.0)
     objective = Objective(
         losses,
         splits.class_weights,
         model.region_plan,
         joint_nll,
+        splits.cutpoints,
         detach_focus=options.detach_focus,
     )
     metadata = {
@@ -256,19 +184,20 @@ def _training_task(options: RunOptions, splits: Splits, new: bool) -> Task:
         "image_size": options.data.crop,
         "resize": options.data.resize,
         "frames": options.data.frames,
+        "split_checksum": split_checksum(splits),
     }
     model.trained_on = tuple(dict.fromkeys((*model.trained_on, options.data.dataset)))
-    return _task_of(model)(model, objective, options.optimizer, metadata)
-
-
-def _task_of(model: AUModel) -> type[Task]:
-    return TripletTask if model.inputs == "triplets" else AUTask
+    task = task_of(model)(model, objective, options.optimizer, metadata)
+    if splits.cutpoints is not None:
+        metadata["cutpoints"] = splits.cutpoints.tolist()
+        cast(AUTask, task).score_intensities(splits.cutpoints)
+    return task
 
 
 def _make_model(options: RunOptions, splits: Splits) -> AUModel:
     name, chosen = options.model.name, dict(options.model.options)
     aus, info = splits.aus, model_info(name)
-    _check_items(options)
+    check_items(options)
     if "image_size" in info.options:
         chosen.setdefault("image_size", options.data.crop)
     if splits.train_labels is not None:
@@ -278,45 +207,6 @@ def _make_model(options: RunOptions, splits: Splits) -> AUModel:
         return create_model(name, aus=aus, backbone=backbone, pretrained=pretrained, **chosen)
     except RuntimeError as error:
         raise ValueError(f"the model {name} cannot be created: {error}") from error
-
-
-def _check_items(options: RunOptions) -> None:
-    name, frames = options.model.name, options.data.frames
-    inputs = model_info(name).inputs
-    if inputs == "clips" and frames is None:
-        raise ValueError(
-            f"data.frames must be the length of a clip, such as 16, for {name}, got None"
-        )
-    triplets = options.data.triplets
-    if triplets != (inputs == "triplets"):
-        items = "single faces" if triplets else "triplets of faces"
-        raise ValueError(
-            f"data.triplets must be {not triplets} for {name}, which takes {items}, got {triplets}"
-        )
-    if frames is not None and inputs != "clips":
-        raise ValueError(
-            f"data.frames must be null for {name}, which takes single images, got {frames}"
-        )
-
-
-def _checkpointing(folder: Path, monitor: str | None) -> list[Callback]:
-    """Return the callbacks that save the last epoch, and that of the highest `monitor` if any."""
-    every_epoch: dict[str, Any] = {
-        "dirpath": folder,
-        "save_on_train_epoch_end": True,
-        "enable_version_counter": False,
-    }
-    last = ModelCheckpoint(filename="last", **every_epoch)
-    if monitor is None:
-        return [last]
-    return [ModelCheckpoint(filename="best", monitor=monitor, mode="max", **every_epoch), last]
-
-
-def _data_module(options: RunOptions, splits: Splits) -> AUDataModule:
-    data = options.data
-    return AUDataModule(
-        splits, batch_size=data.batch_size, num_workers=data.num_workers, seed=options.seed
-    )
 
 
 def _check_same_run(resume: Path, task: Task) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -9,10 +10,12 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from aurel.metrics import AUScores
+from aurel.losses import ordinal_intensity
+from aurel.metrics import AUIntensityScores, AUScores
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe
-from aurel.output import AUOutput
+from aurel.output import AUOutput, presence_logits
+from aurel.training.groups import in_group
 from aurel.training.objective import Objective
 from aurel.training.options import OptimizerOptions
 from aurel.training.sam import at_perturbed_weights
@@ -38,6 +41,7 @@ class Task(LightningModule):
         scores: the scores of the last validation or test, by row and name.
         visibility_scores: the same over the visible and over the hidden entries, where the data
             have a mask of them.
+        tested: the protocol of the data that were scored.
     """
 
     monitor: str
@@ -56,6 +60,7 @@ class Task(LightningModule):
         self.metadata = metadata or {}
         self.scores: Scores = {}
         self.visibility_scores: dict[str, Scores] = {}
+        self.tested: dict[str, Any] = {}
         self._perturbed = False
 
     def forward(self, images: Tensor) -> AUOutput:
@@ -148,6 +153,10 @@ class AUTask(Task):
     """Train and score a model of AUs on batches of the data sets in `aurel.data`.
 
     Arguments and checkpoints are those of `Task`. `scores` is the per-AU table of `AUScores`.
+
+    Attributes:
+        tuned_scores: the same at the thresholds of `score_more`; empty without.
+        group_scores: the same for each group of people, see `aurel.training.groups`.
     """
 
     monitor = "val/f1"
@@ -162,23 +171,70 @@ class AUTask(Task):
         super().__init__(model, objective, optimizer, metadata)
         subsets = ("all", "visible", "hidden")
         self.metrics = nn.ModuleDict({name: AUScores(model.aus) for name in subsets})
+        self.tuned_scores: Scores = {}
+        self.group_scores: list[Scores] = []
+        self._cutpoints: Tensor | None = None
+
+    def score_more(self, thresholds: Mapping[str, float] | None, groups: int = 0) -> None:
+        """Score at further thresholds, and for groups of people.
+
+        Args:
+            thresholds: of each AU, 0.5 where it is NaN; None for no such score.
+            groups: number of groups, the columns of ``groups`` in a batch.
+        """
+        aus = self.model.aus
+        if thresholds is not None:
+            values = torch.tensor([thresholds[name] for name in aus.names], dtype=torch.float64)
+            self.metrics["tuned"] = AUScores(aus, values.nan_to_num(0.5))
+        for index in range(groups):
+            self.metrics[f"group{index}"] = AUScores(aus)
+
+    def score_intensities(self, cutpoints: Tensor) -> None:
+        """Score intensities, too; labels are then 0 to 5, and above 0 an AU is present.
+
+        Args:
+            cutpoints: (N, 5), see `aurel.losses.ordinal_cutpoints`.
+        """
+        self._cutpoints = cutpoints
+        self.monitor = "val/icc"
+        self.intensities = AUIntensityScores(self.model.aus)
 
     def _update_metrics(self, batch: dict[str, Any]) -> None:
         labels = batch["labels"]
-        probs = self(batch["image"]).probs
+        output = self(batch["image"])
+        probs = output.probs
+        if self._cutpoints is not None:
+            logits = presence_logits(output)
+            self.intensities.update(ordinal_intensity(logits, self._cutpoints.to(logits)), labels)
+            labels = labels.clamp(max=1)
         self._metric("all").update(probs, labels)
         if "visible" in batch:
             visible = batch["visible"]
             self._metric("visible").update(probs, labels.masked_fill(~visible, -1))
             self._metric("hidden").update(probs, labels.masked_fill(visible, -1))
+        if "tuned" in self.metrics:
+            self._metric("tuned").update(probs, labels)
+        if "groups" in batch:
+            for index in range(batch["groups"].shape[1]):
+                self._metric(f"group{index}").update(
+                    probs, in_group(labels, batch["groups"], index)
+                )
 
     def _score(self) -> None:
         self.scores = self._metric("all").compute()
+        if self._cutpoints is not None:
+            for name, row in self.intensities.compute().items():
+                self.scores[name] = {**row, **self.scores[name]}
+            self.intensities.reset()
         self.visibility_scores = {
             name: self._metric(name).compute()
             for name in ("visible", "hidden")
             if self._metric(name).update_called
         }
+        if "tuned" in self.metrics:
+            self.tuned_scores = self._metric("tuned").compute()
+        groups = [name for name in self.metrics if name.startswith("group")]
+        self.group_scores = [self._metric(name).compute() for name in groups]
         for metric in self.metrics.values():
             cast(AUScores, metric).reset()
 
@@ -187,7 +243,8 @@ class AUTask(Task):
 
     def _logged(self) -> dict[str, float]:
         mean = self.scores["mean"]
-        return {f"val/{name}": mean[name] for name in ("f1", "accuracy", "auc")}
+        names = ("f1", "accuracy", "auc", "icc", "pcc", "mse", "mae")
+        return {f"val/{name}": mean[name] for name in names if name in mean}
 
 
 def make_optimizer(model: AUModel, options: OptimizerOptions) -> torch.optim.Optimizer:

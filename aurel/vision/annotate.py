@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from aurel.vision.face_detector import Face
@@ -35,14 +36,20 @@ class Annotator:
         names: names of the AUs.
         width, height: size of the pictures.
         faces: number of faces to reserve space for; of other faces only the box is drawn.
-        threshold: position of the mark on the bars.
+        threshold: position of the mark on the bars; one number, or one for each AU.
     """
 
     def __init__(
-        self, names: Sequence[str], width: int, height: int, faces: int, threshold: float
+        self,
+        names: Sequence[str],
+        width: int,
+        height: int,
+        faces: int,
+        threshold: float | NDArray[np.floating],
     ) -> None:
         self.names = tuple(names)
-        self.threshold = threshold
+        marks = np.broadcast_to(threshold, len(self.names)).tolist()
+        self.thresholds = dict(zip(self.names, marks, strict=True))
         self.canvas_height = int(np.clip(height, MIN_HEIGHT, MAX_HEIGHT)) // 2 * 2
         self.scale = min(self.canvas_height / height, MAX_WIDTH / width)
         self.picture_size = (
@@ -179,7 +186,7 @@ class Annotator:
             draw.rectangle(
                 (start, upper, start + filled, lower), fill=PRESENT if present else ABSENT
             )
-        mark = start + length * self.threshold
+        mark = start + length * self.thresholds[name]
         draw.line(
             (mark, upper - 2, mark, lower + 2), fill=BRIGHT, width=max(1, round(self.line / 20))
         )

@@ -58,7 +58,8 @@ class FacePredictor:
         image_size: side S of a face crop, pixels.
         detector: finds the faces; None for `HaarFaceDetector`.
         margin: see `crop_face`.
-        threshold: an AU is present if its probability is at least this.
+        threshold: an AU is present if its probability is at least this; one number, or one for
+            each AU.
         batch_size: number of faces in a call of the model.
         device: device of the model.
     """
@@ -70,12 +71,18 @@ class FacePredictor:
         *,
         detector: FaceDetector | None = None,
         margin: float = MARGIN,
-        threshold: float = 0.5,
+        threshold: float | Sequence[float] = 0.5,
         batch_size: int = 32,
         device: str | torch.device = "cpu",
     ) -> None:
-        if not 0 <= threshold <= 1:
+        thresholds = np.asarray(threshold, dtype=np.float32)
+        if not ((thresholds >= 0) & (thresholds <= 1)).all():
             raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+        if thresholds.shape not in ((), (len(model.aus),)):
+            raise ValueError(
+                f"threshold must be one number or one for each of {len(model.aus)} AUs, got "
+                f"{thresholds.size}"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.device = torch.device(device)
@@ -84,7 +91,7 @@ class FacePredictor:
         self.image_size = image_size
         self.detector = HaarFaceDetector() if detector is None else detector
         self.margin = margin
-        self.threshold = threshold
+        self.threshold = thresholds
         self.batch_size = batch_size
 
     def __call__(self, images: Sequence[RGBImage]) -> list[list[FacePrediction]]:

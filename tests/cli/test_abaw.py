@@ -128,8 +128,9 @@ def test_the_vote_of_several_checkpoints_is_scored(
     votes = [word for file in files for word in ("--ckpt_path", str(file))]
     assert main([*command, *votes]) == 0
     assert "the vote of 3 checkpoints" in capsys.readouterr().out
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["checkpoints"] == [str(file) for file in files]
+    (file,) = (tmp_path / "run").glob("results*_vote_*.json")
+    metrics = json.loads(file.read_text())
+    assert [*metrics["checkpoints"]] == [str(file) for file in files]
     data = AffWild2Faces(aff_wild2, "test", transform=EvalTransform(36, 32))
     images = torch.stack([item["image"] for item in (data[i] for i in range(5))])
     with torch.no_grad():

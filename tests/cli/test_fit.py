@@ -52,7 +52,7 @@ def test_fit_and_then_test(
     assert main(["test", "--config", str(out / "config.yaml")]) == 0
     output = capsys.readouterr().out
     assert "AU24" in output and "mean" in output and "positives" in output
-    metrics = json.loads((out / "metrics.json").read_text())
+    metrics = json.loads((out / "results.json").read_text())
     assert metrics["fold"] == 1 and metrics["select_on"] == "validation"
     assert metrics["scores"]["AU12"]["known"] == 12
     assert metrics["visible"]["AU12"]["known"] + metrics["hidden"]["AU12"]["known"] == 12

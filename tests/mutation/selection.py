@@ -7,7 +7,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LOSSES = [
     f"tests/test_{name}.py"
-    for name in ("losses", "logit_losses", "region_loss", "attention_losses", "triplet_losses")
+    for name in (
+        "losses",
+        "logit_losses",
+        "region_loss",
+        "attention_losses",
+        "triplet_losses",
+        "ordinal_losses",
+    )
 ]
 PROPERTIES = "tests/properties/test_ops.py"
 DISPATCH = "tests/kernels/test_triton_dispatch.py"

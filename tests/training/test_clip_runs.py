@@ -27,7 +27,8 @@ from aurel.training.options import (
     SyntheticOptions,
     TrainerOptions,
 )
-from aurel.training.run import checkpoint_file, fit, run_folder, score
+from aurel.training.run import checkpoint_file, fit, run_folder
+from aurel.training.scoring import score
 
 TINY = ModelOptions("mdhr", "rest_tiny", options={"channels": 8, "num_adjacent": 2})
 CPU = TrainerOptions(max_epochs=1, accelerator="cpu", devices=1)

@@ -23,7 +23,8 @@ from aurel.training.options import (
     RunOptions,
     TrainerOptions,
 )
-from aurel.training.run import checkpoint_file, fit, run_folder, score
+from aurel.training.run import checkpoint_file, fit, run_folder
+from aurel.training.scoring import score
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 

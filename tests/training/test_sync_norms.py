@@ -11,8 +11,8 @@ from torch import nn
 from aurel.backbones.build import build_backbone
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.training.options import TrainerOptions
-from aurel.training.run import make_trainer
 from aurel.training.sync_norms import SyncNorms
+from aurel.training.trainer import make_trainer
 
 
 def small() -> nn.Module:

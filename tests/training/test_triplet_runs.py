@@ -23,7 +23,8 @@ from aurel.training.options import (
     SyntheticOptions,
     TrainerOptions,
 )
-from aurel.training.run import checkpoint_file, fit, load_splits, run_folder, score
+from aurel.training.run import checkpoint_file, fit, load_splits, run_folder
+from aurel.training.scoring import score
 from aurel.training.triplet_datasets import triplet_splits, triplet_test_splits
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -195,7 +196,7 @@ def test_the_val_list_is_scored_where_there_is_no_test_list(
     scored = capsys.readouterr().out.split("aurel test --config ")[1].split()
     assert main(["test", "--config", "".join(scored)]) == 0
     assert "scored on the val list" in capsys.readouterr().out
-    metrics = json.loads((out / "metrics.json").read_text())
+    metrics = json.loads((out / "results.json").read_text())
     assert metrics["part"] == "val" and "accuracy" in metrics["scores"]["mean"]
     (listed / "FEC_val_triplet.txt").unlink()
     assert main(["fit", "--config", str(recipe), "--out", str(tmp_path / "other")]) == 2

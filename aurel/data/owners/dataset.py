@@ -57,6 +57,13 @@ class OwnerFaces(ListDataset):
             )
         self.labels = table.labels[rows]
         self.intensity = None if table.intensity is None else table.intensity[rows]
+        if part.intensity:
+            if self.intensity is None:
+                raise ValueError(
+                    f"data.target must be occurrence for {info.name}, whose owner gives no "
+                    "intensities, got intensity"
+                )
+            self.labels = self.intensity.to(self.labels.dtype)
         self.keys = [table.key(row) for row in rows]
         sources = [table.sources[row] for row in rows]
         self.paths = [
