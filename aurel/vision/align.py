@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from aurel.vision.crop import MARGIN, box_to_picture
 from aurel.vision.face_detector import Face
 from aurel.vision.image import RGBImage, check_rgb
-from aurel.vision.warp import inverse, warp_square
+from aurel.vision.warp import inverse, square_to_picture, warp_square
 
 EYES_FIRST = (16.0, 16.0, 1.0, 1.0, 1.0)
 """Weights of the points that keep the eyes level and at one distance, also if the head is turned;
@@ -30,14 +30,17 @@ class Alignment:
         points: (5, 2) the template, as fractions of the side of the chip, in the order of
             `POINT_NAMES`.
         weights: (5,) weight of each point in the least squares.
-        box: if given, the template is ignored: the eyes are level, and the chip is the square
-            around the center of the box of the points, `box` times its longer side.
+        square: if given, the template is ignored: the eyes are level, and the chip is the square
+            around the center of the box of the points, `square` times its longer side.
+        stretch: if given, points are ignored: the chip is the box of the face, `stretch` times as
+            large and resized to a square.
     """
 
     name: str
     points: tuple[tuple[float, float], ...]
     weights: tuple[float, ...] = EYES_FIRST
-    box: float | None = None
+    square: float | None = None
+    stretch: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ ALIGNMENTS: Mapping[str, Alignment] = MappingProxyType(
             Alignment(
                 "jaanet",
                 ((0.333, 0.328), (0.667, 0.328), (0.5, 0.52), (0.36, 0.672), (0.64, 0.672)),
-                box=2.9,
+                square=2.9,
             ),
             # The chips of MACG: the mean shape and the padding of 0.37 of its MTCNN tool.
             Alignment(
@@ -82,6 +85,9 @@ ALIGNMENTS: Mapping[str, Alignment] = MappingProxyType(
                 ),
                 EQUAL,
             ),
+            # The box of a detector, of any tilt, without regard to its shape.
+            Alignment("box", (), stretch=1.0),
+            Alignment("wide_box", (), stretch=1.2),
         )
     }
 )
@@ -106,11 +112,12 @@ def align_face(
     size: int = 224,
     *,
     chip: int | None = None,
-    margin: float = MARGIN,
+    margin: float | None = None,
 ) -> Chip:
     """Return a face with its points at the template, as the center of an aligned chip.
 
-    A face with fewer than two points is cut out along its box, as by `crop_face`.
+    A face with fewer than two points is cut out along its box, as by `crop_face`: the square of the
+    box and of `margin` on each side.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -118,24 +125,28 @@ def align_face(
         alignment: the template, or its name.
         size: side S of the result, pixels.
         chip: side of the aligned chip, of which the result is the center square; None for `size`.
-        margin: of a face without points, see `crop_face`.
+        margin: of the result for a face without points; None for the part of a chip with `MARGIN`.
 
     Raises:
         ValueError: not an RGB picture, a size below 1, an empty box or one outside the picture, or
             an unknown alignment.
     """
     check_rgb(image)
-    chip = chip or size
-    if not 1 <= size <= chip:
-        raise ValueError(f"size must be in 1..{chip} (chip), got {size}")
+    chip = size if chip is None else chip
+    for name, side in (("size", size), ("chip", chip)):
+        if side < 1:
+            raise ValueError(f"{name} must be at least 1 pixel, got {side}")
     if isinstance(alignment, str):
         alignment = find_alignment(alignment)
-    to_picture = box_to_picture(image, face, chip, margin)
+    if margin is None:
+        margin = ((1 + 2 * MARGIN) * size / chip - 1) / 2
+    to_picture = box_to_picture(image, face, size, margin)
     points = _usable(face)
-    if points is not None:
+    if alignment.stretch is not None:
+        to_picture = _stretched(face, alignment.stretch * size / chip, size)
+    elif points is not None:
         to_picture = inverse(chip_matrix(points, alignment, chip))
-    to_picture = to_picture.copy()
-    to_picture[:, 2] += to_picture[:, :2] @ np.full(2, (chip - size) / 2)
+        to_picture[:, 2] += to_picture[:, :2] @ np.full(2, (chip - size) / 2)
     return Chip(warp_square(image, to_picture, size), inverse(to_picture))
 
 
@@ -151,8 +162,8 @@ def chip_matrix(points: ArrayLike, alignment: Alignment, size: int) -> NDArray[n
         ValueError: fewer than two different points.
     """
     points = np.asarray(points, dtype=float)
-    if alignment.box is not None and np.isfinite(points).all():
-        return _box_matrix(points, alignment.box, size)
+    if alignment.square is not None and np.isfinite(points).all():
+        return _square_matrix(points, alignment.square, size)
     return similarity(points, size * np.array(alignment.points), alignment.weights)
 
 
@@ -192,7 +203,7 @@ def similarity(
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
-def _box_matrix(points: NDArray[np.float64], box: float, size: int) -> NDArray[np.float64]:
+def _square_matrix(points: NDArray[np.float64], times: float, size: int) -> NDArray[np.float64]:
     along = points[1] - points[0]
     length = np.hypot(*along)
     if not length > 0:
@@ -201,8 +212,15 @@ def _box_matrix(points: NDArray[np.float64], box: float, size: int) -> NDArray[n
     level = np.array([[cos, sin], [-sin, cos]])
     turned = points @ level.T
     low, high = turned.min(axis=0), turned.max(axis=0)
-    scale = size / (box * (high - low).max())
+    scale = size / (times * (high - low).max())
     return np.column_stack((scale * level, size / 2 - scale * (low + high) / 2))
+
+
+def _stretched(face: Face, times: float, size: int) -> NDArray[np.float64]:
+    """Return the matrix (2, 3) from a square of `size` pixels to an enlarged box of a face."""
+    upright = square_to_picture(face.center, size, face.angle, size)
+    matrix = upright[:, :2] * (times * np.array([face.width, face.height]) / size)
+    return np.column_stack((matrix, np.array(face.center) - matrix @ np.full(2, size / 2)))
 
 
 def _usable(face: Face) -> NDArray[np.float64] | None:

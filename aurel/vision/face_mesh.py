@@ -16,8 +16,8 @@ from aurel.vision.packaged_file import weights_file
 from aurel.vision.warp import move, square_to_picture, warp_square
 
 MESH_TO_68 = (
-    *(127, 234, 93, 58, 172, 136, 149, 148, 152),  # contour, from the left of the picture
-    *(377, 378, 365, 397, 288, 323, 454, 356),
+    *(127, 93, 132, 58, 172, 136, 150, 176, 152),  # contour, from the left of the picture
+    *(400, 379, 365, 397, 288, 361, 323, 356),
     *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),  # brows
     *(168, 197, 5, 4, 98, 97, 2, 326, 327),  # nose
     *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),  # eyes

@@ -1,4 +1,4 @@
-"""Cut a square out of a picture along a similarity transform, without aliasing."""
+"""Cut a square out of a picture without aliasing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def warp_square(
     Args:
         image: (H, W, 3) uint8 RGB.
         to_picture: (2, 3), moves a point (x, y, 1) of the square to the picture; integers are the
-            edges of pixels in both. All four columns of a rotation and one scale.
+            edges of pixels in both.
         size: side of the result, pixels.
         repeat_border: outside the picture, repeat its border pixels; otherwise black.
 
@@ -30,7 +30,7 @@ def warp_square(
     """
     matrix, shift = to_picture[:, :2], to_picture[:, 2]
     corners = np.array([[0, 0], [size, 0], [size, size], [0, size]]) @ matrix.T + shift
-    side = size * float(np.hypot(*matrix[:, 0]))
+    side = size * float(np.linalg.norm(matrix, ord=2))
     # Two pixels more, of the picture or of the averaged one, for the interpolation at the edge.
     reach = 2 + 2 * side / size
     limits = np.array(image.shape[1::-1])
