@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from aurel import models as models
     from aurel import ops as ops
     from aurel.ops.backend import use_backend
-    from aurel.vision.read_faces import read_faces
+    from aurel.vision.read_faces import read_faces as read_faces
 
 __version__ = "0.1.0"
 
 warn_of_other()
 
-__all__ = ["__version__", "read_faces", "use_backend"]
+__all__ = ["__version__", "use_backend"]
 
 _LAZY = ("layers", "losses", "models", "ops")
 _FUNCTIONS = {"read_faces": "aurel.vision.read_faces", "use_backend": "aurel.ops.backend"}

@@ -14,7 +14,7 @@ def standardize(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Tensor:
-    """Return a uint8 image (..., 3, H, W) as float32, normalized with ImageNet's or other statistics."""
+    """Return a uint8 image (..., 3, H, W) as float32, normalized, by default for ImageNet."""
     center = 255 * torch.tensor(mean).view(3, 1, 1)
     deviation = 255 * torch.tensor(std).view(3, 1, 1)
     return image.to(torch.float32, copy=True).sub_(center).div_(deviation)

@@ -125,7 +125,11 @@ class CenterFace:
     def _closer(self, image: RGBImage, place: Face) -> Face | None:
         """Return the face at a place, turned level and measured, or None if there is none."""
         face = self._measure(image, place)
-        if face is None or (face.confidence or 0) < CLEAR or abs(angle_between(place, face)) > UPRIGHT:
+        if (
+            face is None
+            or (face.confidence or 0) < CLEAR
+            or abs(angle_between(place, face)) > UPRIGHT
+        ):
             place = self._upright(image, place)
             face = None if place is None else self._measure(image, place)
         for _ in range(TURNS):

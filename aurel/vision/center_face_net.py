@@ -72,7 +72,10 @@ class CenterFaceNet:
         padded = np.zeros((len(images), 3, height, width), dtype=np.float32)
         padded[:, :, : images.shape[1], : images.shape[2]] = images.transpose(0, 3, 1, 2)
         maps = self._net(padded)
-        return [decode(*picture, threshold=threshold) for picture in zip(*maps, strict=True)]
+        return [
+            decode(heat, scale, offset, points, threshold)
+            for heat, scale, offset, points in zip(*maps, strict=True)
+        ]
 
 
 def decode(

