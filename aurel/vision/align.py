@@ -197,9 +197,8 @@ def similarity(
     z_mean, w_mean = share @ z, share @ w
     spread = float(share @ np.abs(z - z_mean) ** 2)
     if not spread > 1e-12 * max(1.0, abs(z_mean)) ** 2:
-        raise ValueError(
-            f"points must have at least two different ones, got {np.asarray(points).tolist()}"
-        )
+        given = np.asarray(points).tolist()
+        raise ValueError(f"points must have at least two different ones, got {given}")
     a = (share * (z - z_mean).conj()) @ (w - w_mean) / spread
     b = w_mean - a * z_mean
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])

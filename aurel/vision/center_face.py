@@ -100,10 +100,10 @@ class CenterFace:
         faces = []
         for box, score, points in zip(found.boxes, found.scores, found.points, strict=True):
             angle = tilt(points) if score >= CLEAR else 0.0
-            face = self._closer(image, Face(*box.tolist(), angle))
+            face = self._closer(image, _face(box, angle))
             if (
                 face is not None
-                and (face.confidence or 0) >= self.min_confidence
+                and _score(face) >= self.min_confidence
                 and max(face.width, face.height) >= self.min_face * min(height, width)
                 and is_inside(face, width, height)
             ):
@@ -125,13 +125,11 @@ class CenterFace:
     def _closer(self, image: RGBImage, place: Face) -> Face | None:
         """Return the face at a place, turned level and measured, or None if there is none."""
         face = self._measure(image, place)
-        if (
-            face is None
-            or (face.confidence or 0) < CLEAR
-            or abs(angle_between(place, face)) > UPRIGHT
-        ):
-            place = self._upright(image, place)
-            face = None if place is None else self._measure(image, place)
+        if face is None or _score(face) < CLEAR or abs(angle_between(place, face)) > UPRIGHT:
+            upright = self._upright(image, place)
+            if upright is None:
+                return None
+            place, face = upright, self._measure(image, upright)
         for _ in range(TURNS):
             if face is None or abs(angle_between(place, face)) <= LEVEL:
                 break
@@ -156,9 +154,8 @@ class CenterFace:
         if len(seen) < 2 or overlap(*seen) < 0.5:
             return None
         box = np.mean([(face.x, face.y, face.width, face.height) for face in seen], axis=0)
-        points = np.mean([face.points for face in seen], axis=0)
-        confidence = float(np.mean([face.confidence or 0 for face in seen]))
-        return Face(*box.tolist(), tilt(points), confidence, _as_tuples(points))
+        points = np.mean([np.array(face.points) for face in seen], axis=0)
+        return _face(box, tilt(points), float(np.mean([_score(face) for face in seen])), points)
 
     def _look(
         self, image: RGBImage, places: Sequence[Face], mirror: bool = False
@@ -185,7 +182,7 @@ class CenterFace:
 def distinct(faces: Sequence[Face]) -> list[Face]:
     """Return the faces whose center is not in a more confident one, nor its center in them."""
     kept: list[Face] = []
-    for face in sorted(faces, key=lambda face: -(face.confidence or 0)):
+    for face in sorted(faces, key=lambda face: -_score(face)):
         if all(
             np.hypot(*np.subtract(face.center, other.center)) > max(face.width, other.width) / 2
             for other in kept
@@ -206,7 +203,7 @@ def angle_between(place: Face, face: Face) -> float:
 
 
 def _uprightness(place: Face, face: Face) -> float:
-    return (face.confidence or 0) * float(np.cos(np.deg2rad(angle_between(place, face))))
+    return _score(face) * float(np.cos(np.deg2rad(angle_between(place, face))))
 
 
 def _central(found: FoundBoxes, to_picture: NDArray[np.float64], mirrored: bool) -> Face | None:
@@ -225,16 +222,20 @@ def _central(found: FoundBoxes, to_picture: NDArray[np.float64], mirrored: bool)
     width, height = found.boxes[best, 2:] * scale
     x, y = move(to_picture, middle)
     points = move(to_picture, points)
-    return Face(
-        float(x - width / 2),
-        float(y - height / 2),
-        float(width),
-        float(height),
-        tilt(points),
-        float(found.scores[best]),
-        _as_tuples(points),
-    )
+    box = np.array([x - width / 2, y - height / 2, width, height])
+    return _face(box, tilt(points), float(found.scores[best]), points)
 
 
-def _as_tuples(points: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    return tuple((float(x), float(y)) for x, y in points)
+def _face(
+    box: NDArray[np.float64],
+    angle: float,
+    confidence: float | None = None,
+    points: NDArray[np.float64] | None = None,
+) -> Face:
+    x, y, width, height = box.tolist()
+    pairs = None if points is None else tuple((float(px), float(py)) for px, py in points)
+    return Face(x, y, width, height, angle, confidence, pairs)
+
+
+def _score(face: Face) -> float:
+    return face.confidence or 0.0

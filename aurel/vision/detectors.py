@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from aurel.vision.center_face import NOT_INSTALLED, CenterFace, center_face_file
 from aurel.vision.face_detector import FaceDetector, HaarFaceDetector, whole_image
@@ -35,15 +35,14 @@ def make_detector(
         FileNotFoundError: CenterFace is not installed.
     """
     if name not in get_args(DetectorName):
-        raise ValueError(
-            f"detector must be one of {', '.join(get_args(DetectorName))}, got {name!r}"
-        )
+        choices = ", ".join(get_args(DetectorName))
+        raise ValueError(f"detector must be one of {choices}, got {name!r}")
     if name == "auto":
         name = "centerface" if find_spec("onnxruntime") and center_face_file() else "haar"
         if name == "haar":
             _warn_of_haar()
     options = {"min_face": min_face, "min_confidence": min_confidence}
-    given = {key: value for key, value in options.items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     has = {"centerface": {"min_face", "min_confidence"}, "haar": {"min_face"}}.get(name, set())
     for key in given.keys() - has:
         raise ValueError(f"{key} must be None for the detector {name!r}, got {given[key]}")

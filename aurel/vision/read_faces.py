@@ -81,7 +81,8 @@ def read_faces(
         detector = make_detector(detector, min_face=min_face, min_confidence=min_confidence)
     elif min_face is not None or min_confidence is not None:
         raise ValueError(
-            "min_face and min_confidence must be None for a detector that is not named"
+            "min_face and min_confidence must be None for a detector object, "
+            f"got {min_face} and {min_confidence}"
         )
     predictor = None if model is None else _predictor(model, detector, device)
     rows: list[list[Any]] = []
@@ -154,13 +155,13 @@ def _read(
     context = predictor.context if isinstance(predictor, ClipPredictor) else 0
     found = ((_without_picture(frame), predictor.find(frame.image)) for frame in frames)
     for window, start, stop in windows(found, FRAMES, context):
-        results = [faces for _, faces in window]
+        crops = [seen for _, seen in window]
         if isinstance(predictor, ClipPredictor):
-            predicted = predictor.predict_piece(results, start, stop)
+            predicted = predictor.predict_piece(crops, start, stop)
         else:
-            predicted = predictor.predict(results[start:stop])
-        for (frame, seen), faces in zip(window[start:stop], predicted, strict=True):
-            yield frame, seen.faces, [face.probs for face in faces]
+            predicted = predictor.predict(crops[start:stop])
+        for (frame, seen), results in zip(window[start:stop], predicted, strict=True):
+            yield frame, seen.faces, [result.probs for result in results]
 
 
 def _without_picture(frame: Frame) -> Frame:
