@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+
+import onnx
 
 from aurel.vision.onnx_net import OnnxNet, with_constants, with_free_sizes
 
