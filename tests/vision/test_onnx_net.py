@@ -41,7 +41,7 @@ def sizes(content: bytes, part: str) -> list[int]:
     return [dimension.dim_value for dimension in first.type.tensor_type.shape.dim]
 
 
-def test_free_dimensions_have_no_size_and_the_others_keep_theirs(path: Path) -> None:
+def test_free_dimensions_have_no_size_and_the_other_sizes_stay(path: Path) -> None:
     content = path.read_bytes()
     changed = with_free_sizes(content, (0, 2))
     assert len(changed) == len(content)
