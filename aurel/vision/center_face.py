@@ -38,6 +38,9 @@ CUT, CUT_BOXES = 128, 2.0
 DOUBTFUL = 0.3
 """A place whose score is less at four tilts is no face."""
 
+SIZES = (0.85, 1.15)
+"""Sizes of the cuts from which a face is measured, as multiples of `CUT_BOXES`."""
+
 CLEAR, UPRIGHT, LEVEL = 0.75, 30.0, 5.0
 """A look with this score and at most the second tilt that is left, in degrees, needs no search for
 other tilts; beyond the third, the face is turned level and measured again."""
@@ -62,8 +65,8 @@ class CenterFace:
 
     One search of the picture, shrunk to `MAX_PIXELS`, finds candidates; faces that fill the picture
     are found in a copy that is shrunk by `COARSE`. Each candidate is cut out at full resolution,
-    turned upright and searched again, together with its mirror image. Their mean is the box, the
-    points and the confidence; the tilt of the points is the angle of the box.
+    turned upright and searched again in two sizes, together with their mirror images. The mean is
+    the box, the points and the confidence; the tilt of the points is the angle of the box.
 
     Args:
         path: the file of the network; None for `center_face_file`.
@@ -100,7 +103,7 @@ class CenterFace:
         faces = []
         for box, score, points in zip(found.boxes, found.scores, found.points, strict=True):
             angle = tilt(points) if score >= CLEAR else 0.0
-            face = self._closer(image, _face(box, angle))
+            face = self._closer(image, _face(box, angle), score >= CLEAR)
             if (
                 face is not None
                 and _score(face) >= self.min_confidence
@@ -122,9 +125,9 @@ class CenterFace:
             searches.append(found.scaled(np.array([width / size[0], height / size[1]])))
         return searches[0].distinct(*searches[1:])
 
-    def _closer(self, image: RGBImage, place: Face) -> Face | None:
+    def _closer(self, image: RGBImage, place: Face, clear: bool) -> Face | None:
         """Return the face at a place, turned level and measured, or None if there is none."""
-        face = self._measure(image, place)
+        face = self._measure(image, place) if clear else None
         if face is None or _score(face) < CLEAR or abs(angle_between(place, face)) > UPRIGHT:
             upright = self._upright(image, place)
             if upright is None:
@@ -149,9 +152,10 @@ class CenterFace:
         return best and best[1]
 
     def _measure(self, image: RGBImage, place: Face) -> Face | None:
-        """Return the mean of the faces in a cut and in its mirror image."""
-        seen = [face for face in self._look(image, [place], mirror=True) if face is not None]
-        if len(seen) < 2 or overlap(*seen) < 0.5:
+        """Return the mean of the faces in cuts of several sizes and in their mirror images."""
+        places = [_enlarged(place, times) for times in SIZES]
+        seen = [face for face in self._look(image, places, mirror=True) if face is not None]
+        if len(seen) <= len(SIZES) or min(overlap(seen[0], face) for face in seen) < 0.5:
             return None
         box = np.mean([(face.x, face.y, face.width, face.height) for face in seen], axis=0)
         points = np.mean([np.array(face.points) for face in seen], axis=0)
@@ -200,6 +204,12 @@ def tilt(points: NDArray[np.float64]) -> float:
 def angle_between(place: Face, face: Face) -> float:
     """Return the angle from a place to a face in degrees, in [-180, 180)."""
     return (face.angle - place.angle + 180) % 360 - 180
+
+
+def _enlarged(place: Face, times: float) -> Face:
+    width, height = place.width * times, place.height * times
+    x, y = place.center
+    return replace(place, x=x - width / 2, y=y - height / 2, width=width, height=height)
 
 
 def _uprightness(place: Face, face: Face) -> float:
