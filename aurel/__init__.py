@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aurel import models as models
     from aurel import ops as ops
     from aurel.ops.backend import use_backend
+    from aurel.vision.read_faces import read_faces as read_faces
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ warn_of_other()
 __all__ = ["__version__", "use_backend"]
 
 _LAZY = ("layers", "losses", "models", "ops")
+_FUNCTIONS = {"read_faces": "aurel.vision.read_faces", "use_backend": "aurel.ops.backend"}
 
 if not TYPE_CHECKING:
 
@@ -38,10 +40,10 @@ if not TYPE_CHECKING:
         """Import a subpackage at its first use; torch, which most need, takes seconds."""
         if name in _LAZY:
             return import_module(f"aurel.{name}")
-        if name == "use_backend":
-            return import_module("aurel.ops.backend").use_backend
+        if name in _FUNCTIONS:
+            return getattr(import_module(_FUNCTIONS[name]), name)
         raise AttributeError(f"module 'aurel' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "use_backend"})
+    return sorted({*globals(), *_LAZY, *_FUNCTIONS})

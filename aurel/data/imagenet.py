@@ -9,8 +9,12 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def standardize(image: Tensor) -> Tensor:
-    """Return a uint8 image (..., 3, H, W) as float32, normalized with ImageNet's statistics."""
-    mean = 255 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    deviation = 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    return image.to(torch.float32, copy=True).sub_(mean).div_(deviation)
+def standardize(
+    image: Tensor,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Tensor:
+    """Return a uint8 image (..., 3, H, W) as float32, normalized, by default for ImageNet."""
+    center = 255 * torch.tensor(mean).view(3, 1, 1)
+    deviation = 255 * torch.tensor(std).view(3, 1, 1)
+    return image.to(torch.float32, copy=True).sub_(center).div_(deviation)

@@ -69,7 +69,7 @@ class ClipPredictor(FacePredictor):
 
     @torch.inference_mode()
     def _clip_probs(self, crops: Sequence[RGBImage]) -> NDArray[np.floating]:
-        (clip,) = to_batches(crops, len(crops))
+        (clip,) = to_batches(crops, len(crops), self.preprocessing)
         return self.model(clip.unsqueeze(0).to(self.device)).probs[0].float().cpu().numpy()
 
     def _run(self, images: Tensor) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurel.vision.face_detector import Face
 from aurel.vision.image import RGBImage, check_rgb
-from aurel.vision.opencv import cv2
+from aurel.vision.warp import square_to_picture, warp_square
 
 MARGIN = 0.2
 """With this margin the distance of the eyes is about 0.3 of the crop, as in published data sets."""
@@ -30,6 +31,11 @@ def crop_face(image: RGBImage, face: Face, size: int, margin: float = MARGIN) ->
     Raises:
         ValueError: not an RGB picture, an empty box, or a box outside the picture.
     """
+    return warp_square(image, box_to_picture(image, face, size, margin), size)
+
+
+def box_to_picture(image: RGBImage, face: Face, size: int, margin: float) -> NDArray[np.float64]:
+    """Return the matrix (2, 3) from the crop of `crop_face` to the picture; see there."""
     check_rgb(image)
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
@@ -37,31 +43,7 @@ def crop_face(image: RGBImage, face: Face, size: int, margin: float = MARGIN) ->
     side = max(face.width, face.height) * (1 + 2 * margin)
     if not side > 0:
         raise ValueError(f"face must have a positive size, got {face}")
-    center = np.array(face.center)
-    if not (0 <= center[0] <= width and 0 <= center[1] <= height):
+    x, y = face.center
+    if not (0 <= x <= width and 0 <= y <= height):
         raise ValueError(f"face must lie in the {width} x {height} picture, got {face}")
-
-    # A warp interpolates between four pixels only: shrink a large face by averaging first.
-    reach = side * 0.75 + 2
-    left, top = np.maximum(np.floor(center - reach), 0).astype(int)
-    right, bottom = np.minimum(np.ceil(center + reach), (width, height)).astype(int)
-    region = image[top:bottom, left:right]
-    center -= (left, top)
-    scale = np.ones(2)
-    if side > 2 * size:
-        small = np.maximum(np.round(np.array(region.shape[1::-1]) * size / side), 1).astype(int)
-        scale = small / region.shape[1::-1]
-        region = cv2.resize(region, tuple(small.tolist()), interpolation=cv2.INTER_AREA)
-
-    # Integers are pixel centers in OpenCV and pixel edges in boxes: shift by one half.
-    turn = np.deg2rad(face.angle)
-    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    matrix *= scale[:, None] * side / size
-    shift = scale * center - 0.5 - matrix @ np.full(2, (size - 1) / 2)
-    return cv2.warpAffine(
-        region,
-        np.column_stack((matrix, shift)),
-        (size, size),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    return square_to_picture((x, y), side, face.angle, size)

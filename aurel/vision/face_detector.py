@@ -1,4 +1,4 @@
-"""Find faces: the interface of detectors, and one that needs no download."""
+"""Find faces: the interface of detectors, and one that needs OpenCV only."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class HaarFaceDetector:
         to_full = (width / size[0], height / size[1])
         faces = [_scaled(face, *to_full) for face in faces]
         # The search for tilted faces can find faces in the repeated border outside the picture.
-        kept = _without_overlaps(face for face in faces if _is_inside(face, width, height))
+        kept = without_overlaps(face for face in faces if is_inside(face, width, height))
         return sorted(kept, key=lambda face: face.x)
 
     def _search(self, gray: NDArray[np.uint8], angle: float, min_neighbors: int) -> list[Face]:
@@ -158,7 +158,8 @@ def _cascade_file() -> Path:
     return path
 
 
-def _is_inside(face: Face, width: int, height: int) -> bool:
+def is_inside(face: Face, width: int, height: int) -> bool:
+    """Return whether the center of a face lies in the picture."""
     x, y = face.center
     return 0 <= x <= width and 0 <= y <= height
 
@@ -173,7 +174,7 @@ def _scaled(face: Face, x_scale: float, y_scale: float) -> Face:
     )
 
 
-def _without_overlaps(faces: Iterable[Face]) -> list[Face]:
+def without_overlaps(faces: Iterable[Face]) -> list[Face]:
     """Return the faces whose center is not inside a larger face."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.width):
@@ -181,3 +182,12 @@ def _without_overlaps(faces: Iterable[Face]) -> list[Face]:
         if all(np.hypot(*d) > other.width / 2 for d, other in zip(distances, kept, strict=True)):
             kept.append(face)
     return kept
+
+
+def overlap(a: Face, b: Face) -> float:
+    """Return the intersection over union of two boxes, from 0 to 1; rotation is ignored."""
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    shared = max(width, 0) * max(height, 0)
+    union = a.width * a.height + b.width * b.height - shared
+    return shared / union if union > 0 else 0.0
