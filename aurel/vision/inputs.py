@@ -79,6 +79,8 @@ class FoundFiles:
 def is_video(path: Path) -> bool:
     """Return whether the content of a file is a video, or an animated GIF or PNG.
 
+    A damaged file, whose content says nothing, is what its suffix says.
+
     Raises:
         InputError: the file does not exist or is not a regular file.
     """
@@ -88,7 +90,7 @@ def is_video(path: Path) -> bool:
         with Video(path):
             return True
     except InputError:
-        return False
+        return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_inputs(paths: Iterable[Path | str], skip: Path | None = None) -> list[Path]:

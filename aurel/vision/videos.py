@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -155,7 +155,7 @@ class Video:
 
 
 def open_media(path: Path) -> Any:
-    """Return the PyAV container of a local file.
+    """Return the PyAV container of a local file, whose name has no influence on how it is read.
 
     Files that refer to other files or addresses, such as playlists, are refused.
 
@@ -163,7 +163,7 @@ def open_media(path: Path) -> Any:
         NotMediaError: the file is no video and no audio.
     """
     try:
-        container = av.open(str(path), options=_OPTIONS)
+        container = av.open(_Nameless(path.open("rb")), options=_OPTIONS)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise NotMediaError(
             f"{shown(path)} is not a photograph or a video that can be read: {one_reason(error)}"
@@ -173,6 +173,13 @@ def open_media(path: Path) -> Any:
         container.close()
         raise NotMediaError(f"{shown(path)} is not a photograph or a video that can be read")
     return container
+
+
+class _Nameless:
+    """An open file without its name, by whose suffix FFmpeg would choose a demuxer."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 def picture_stream(container: Any, path: Path) -> Any:

@@ -38,7 +38,7 @@ def test_a_face_far_away_or_of_another_size_is_another_person() -> None:
     assert tracker.update([face(0, side=100)], 0.2) == [2]
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_a_person_is_never_in_a_frame_twice(order: tuple[int, ...]) -> None:
     tracker = FaceTracker()
     assert tracker.update([face(0)], 0.0) == [0]
