@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
-from typing import Any, TypeAlias
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.context import BaseContext
+from typing import TypeAlias
 
 from aurel.vision.file_names import shown
 from aurel.vision.manifest import Outcome
@@ -34,15 +37,16 @@ def run_in_processes(make: Make, units: Iterable[Unit], count: int) -> Iterator[
         units: units of work.
         count: number of processes.
     """
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    context = _context()
+    # The end of a pipe, not an event: who is killed while it waits for an event blocks the others.
+    end_of_run, open_during_run = context.Pipe(duplex=False)
     pending = iter(units)
     again: list[Unit] = []
     idle: list[ProcessPoolExecutor] = []
     busy: dict[Future[list[Outcome]], tuple[Unit, ProcessPoolExecutor]] = {}
 
     def started() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, context, _start, (make, stop))
+        return ProcessPoolExecutor(1, context, _start, (make, end_of_run))
 
     try:
         while True:
@@ -65,9 +69,18 @@ def run_in_processes(make: Make, units: Iterable[Unit], count: int) -> Iterator[
                     idle.append(process)
                 yield outcomes
     finally:
-        stop.set()
+        open_during_run.close()
         for process in [*idle, *(process for _, process in busy.values())]:
             process.shutdown(wait=False, cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """Return the way to start processes: forked from one that has loaded the libraries."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["aurel.vision.predict_files"])
+    return context
 
 
 def lost(unit: Unit) -> Outcome:
@@ -83,16 +96,15 @@ def _predict(unit: Unit) -> list[Outcome]:
     return _prepared[0]()(unit)
 
 
-def _start(make: Make, stop: Any) -> None:
+def _start(make: Make, end_of_run: Connection) -> None:
     """Prepare this process; it ends when the run stops, also if the parent was killed."""
     _prepared.append(cache(make))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        while not stop.wait(0.5):
-            if parent is not None and not parent.is_alive():
-                break
+        wait_for([parent.sentinel, end_of_run])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

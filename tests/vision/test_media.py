@@ -189,9 +189,7 @@ def test_a_file_that_is_neither_is_no_media(tmp_path: Path, content: bytes, suff
 
 
 @pytest.mark.parametrize(("bits", "mode"), [(8, "I"), (12, "I;16"), (12, "I"), (16, "I;16")])
-def test_deep_gray_pictures_are_scaled_by_their_range(
-    tmp_path: Path, bits: int, mode: str
-) -> None:
+def test_deep_gray_pictures_are_scaled_by_their_range(tmp_path: Path, bits: int, mode: str) -> None:
     gray = np.tile(np.linspace(0, 2**bits - 1, 64), (48, 1))
     deep = gray.astype(np.uint16 if mode == "I;16" else np.int32)
     Image.fromarray(deep).save(tmp_path / "a.tif")
