@@ -148,7 +148,8 @@ def meanings(header: Sequence[str], tool: Tool = "other") -> dict[str, int]:
             found["face"] = names.index("person")
             others = [name for name in _MEANINGS["person"][1:] if name in names]
             del found["person"]
-            found.update({"person": names.index(name) for name in others[:1]})
+            if others:
+                found["person"] = names.index(others[0])
     return found
 
 

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("cv2")
 pytest.importorskip("av")
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 
 from aurel.vision.inputs import FoundFile
 from aurel.vision.manifest import Outcome
@@ -37,6 +37,8 @@ def make(mark: Path) -> Run:
 
 @pytest.mark.slow
 def test_units_of_a_killed_process_are_tried_again(tmp_path: Path) -> None:
+    import ray
+
     folder = tempfile.mkdtemp(prefix="ray")  # names of sockets are short
     paths = {"env_vars": {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), os.getcwd()))}}
     ray.init(num_cpus=2, include_dashboard=False, _temp_dir=folder, runtime_env=paths)
