@@ -34,10 +34,15 @@ def run(args: argparse.Namespace) -> int:
     from aurel.cli.file_progress import file_progress
     from aurel.cli.predict_model import settings_of
     from aurel.vision.inputs import InputError, find_files
+    from aurel.vision.live import is_live
     from aurel.vision.predict_files import Results
     from aurel.vision.run_files import ANNOTATED, MANIFEST, TABLES, carry_out, plan
 
     check_options(args)
+    if any(is_live(source) for source in args.inputs):
+        from aurel.cli.live_view import run_live
+
+        return run_live(args)
     tables, annotated = args.out / TABLES, args.out / ANNOTATED
     found = find_files(args.inputs, skip=[tables, annotated, args.out / MANIFEST])
     for line in found.errors:
