@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurel.cli.errors import BAD_INPUT, one_line, report
+from aurel.cli.face_options import add_face_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,11 +79,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--layer", type=int, default=-1, help="index of the graph, from 0 (-1: the last)"
     )
-    parser.add_argument(
-        "--cropped",
-        action="store_true",
-        help="the photographs are face crops: do not search for faces",
-    )
+    add_face_options(parser)
     parser.add_argument(
         "--batch-size", type=int, default=32, help="number of faces in a batch (32)"
     )
@@ -143,7 +140,7 @@ class _Found(NamedTuple):
 
 def _graph_of(path: Path, args: argparse.Namespace, unread: list[Path]) -> _Found:
     from aurel.cli.checkpoints import load_image_model
-    from aurel.cli.predict import make_predictor
+    from aurel.cli.predict_model import make_predictor
     from aurel.models.provenance import warning_of
     from aurel.viz.mean_graph import au_adjacency, mean_graphs
 

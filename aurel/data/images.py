@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +16,13 @@ if TYPE_CHECKING:
 def open_rgb(path: str | Path) -> Image.Image:
     """Read a picture as 8-bit RGB, upright.
 
-    Gray and palette pictures get three channels, 16-bit ones are divided by 257, transparent pixels
-    are blended with black, and the camera's orientation tag is applied.
+    Gray and palette pictures get three channels, transparent pixels are blended with black, and
+    the camera's orientation tag is applied. Gray pixels of more than 8 bits are scaled by the range
+    of 8, 10, 12 or 16 bits that holds the largest one: cameras write 12 bits into files of 16, and
+    programs 8 bits into files of 32.
 
     Args:
-        path: a file in any format that Pillow reads.
+        path: a file in any format that Pillow reads; HEIC if pillow-heif is installed.
 
     Raises:
         FileNotFoundError: no such file.
@@ -29,6 +33,7 @@ def open_rgb(path: str | Path) -> Image.Image:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise ImportError("pictures need Pillow: pip install 'aurel-au[vision]'") from error
+    register_heif()
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
@@ -37,6 +42,15 @@ def open_rgb(path: str | Path) -> Image.Image:
         raise
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+@cache
+def register_heif() -> None:
+    """Let Pillow read HEIC, if pillow-heif is installed."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -48,7 +62,9 @@ def _rgb(picture: Image.Image) -> Image.Image:
         )
     if picture.mode.startswith("I"):
         deep = np.asarray(picture).astype(np.float64)
-        return Image.fromarray((deep / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        highest = next((2**bits - 1 for bits in (8, 10, 12) if deep.max() < 2**bits), 2**16 - 1)
+        levels = (deep * (255 / highest)).round().clip(0, 255).astype(np.uint8)
+        return Image.fromarray(levels).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         ground = Image.new("RGBA", picture.size, (0, 0, 0, 255))

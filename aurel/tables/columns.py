@@ -117,10 +117,10 @@ def tool_of(header: Sequence[str], columns: Sequence[AUColumn]) -> Tool:
         return "imotions"
     if columns and [column.number for column in columns] == list(range(len(OPENFACE3_AUS))):
         return "openface3"
-    if "facescore" in names:
-        return "pyfeat"
     if any(name.endswith("_present") for name in header):
         return "aurel"
+    if "facescore" in names:
+        return "pyfeat"
     if any(header[column.index].startswith("au_") for column in columns):
         return "libreface"
     if any(header[column.index].endswith(("_r", "_c")) for column in columns):
@@ -128,10 +128,12 @@ def tool_of(header: Sequence[str], columns: Sequence[AUColumn]) -> Tool:
     return "other"
 
 
-def meanings(header: Sequence[str]) -> dict[str, int]:
+def meanings(header: Sequence[str], tool: Tool = "other") -> dict[str, int]:
     """Return the columns for "frame", "time", "confidence", "success", "face", "person" and so on.
 
-    Of several names for one thing the first of the list above is taken.
+    Of several names for one thing the first of the list above is taken. A "person" of `aurel
+    predict` is the number of a face in its own video, and its faces are those that the detector
+    was sure of.
     """
     names = [_plain(name) for name in header]
     found = {}
@@ -140,6 +142,14 @@ def meanings(header: Sequence[str]) -> dict[str, int]:
             if name in names:
                 found[meaning] = names.index(name)
                 break
+    if tool == "aurel":
+        found.pop("confidence", None)
+        if "person" in names:
+            found["face"] = names.index("person")
+            others = [name for name in _MEANINGS["person"][1:] if name in names]
+            del found["person"]
+            if others:
+                found["person"] = names.index(others[0])
     return found
 
 

@@ -132,7 +132,7 @@ def _build(table: TextTable, source: str, options: ReadOptions, place: list[str]
         for column in columns
     }
     reading = interpret(columns, numbers, tool, options.au_kind, options.threshold, place)
-    known = meanings(table.header)
+    known = meanings(table.header, tool)
     empty = np.asarray(np.isnan(np.column_stack(list(numbers.values()))).all(1))
     failed, unsure = _unusable(table, known, options, place)
     values = reading.values.copy()

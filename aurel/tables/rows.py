@@ -16,6 +16,7 @@ from aurel.tables.columns import Tool
 from aurel.tables.text_file import TextTable
 
 _FROM_FILE = "file:"
+_PERSON = "person"  # a column of `aurel predict` that earlier versions did not write
 
 
 class Ask(Protocol):
@@ -158,7 +159,7 @@ def tracks_of(
         label = np.where(label == "", "0", label)
         persons = np.where(several, np.char.add(np.char.add(persons, " face "), label), persons)
         notes.append("several faces in one recording: each counts as a person")
-    if several.any() and tool == "aurel":
+    if several.any() and tool == "aurel" and _PERSON not in table.header:
         notes.append("faces are numbered anew in each frame: one number may be several people")
     return track, persons, tuple(notes)
 

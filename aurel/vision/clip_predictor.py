@@ -10,15 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aurel.vision.face_detector import Face
+from aurel.vision.face_detector import Face, overlap
 from aurel.vision.face_predictor import FacePrediction, FacePredictor, FoundFaces, to_batches
 from aurel.vision.image import RGBImage
+from aurel.vision.tracks import OVERLAP
 
 if TYPE_CHECKING:
     from aurel.models.base import AUModel
-
-OVERLAP = 0.3
-"""Least intersection over union of the boxes of one face in consecutive frames."""
 
 Track = tuple[int, list[int]]
 
@@ -115,12 +113,3 @@ def links(before: Sequence[Face], now: Sequence[Face]) -> dict[int, int]:
         if shared >= OVERLAP and j not in linked and i not in linked.values():
             linked[j] = i
     return linked
-
-
-def overlap(a: Face, b: Face) -> float:
-    """Return the intersection over union of two boxes, from 0 to 1; rotation is ignored."""
-    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
-    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
-    shared = max(width, 0) * max(height, 0)
-    union = a.width * a.height + b.width * b.height - shared
-    return shared / union if union > 0 else 0.0

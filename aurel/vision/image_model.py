@@ -72,10 +72,8 @@ def load_face_model(path: Path) -> ImageModel[AUModel]:
     trained_on = metadata.get("image_size", info.image_size)
     image_size = int(model.image_size or trained_on)
     resize = int(metadata.get("resize", image_size * 256 // 224))
-    about = checkpoint.preprocessing
-    return ImageModel(
-        model, image_size, resize, info.takes_clips, about and Preprocessing.of(about)
-    )
+    about = checkpoint.preprocessing and Preprocessing.of(checkpoint.preprocessing)
+    return ImageModel(model, image_size, resize, info.takes_clips, about or None)
 
 
 def load_released_model(name: str) -> ImageModel[AUModel]:
@@ -84,11 +82,12 @@ def load_released_model(name: str) -> ImageModel[AUModel]:
     Raises:
         ValueError: no such weights.
     """
-    from aurel.models.registry import model_info
+    from aurel.models.registry import info_of
     from aurel.models.released import load_weights
     from aurel.weights import weights_info
 
     entry = weights_info(name)
     about = Preprocessing.of(entry.preprocessing or {})
-    clips = model_info(entry.model).takes_clips
-    return ImageModel(load_weights(name), about.size, about.chip, clips, about)
+    model = load_weights(name)
+    clips = info_of(model).takes_clips
+    return ImageModel(model, about.size, about.chip, clips, about)

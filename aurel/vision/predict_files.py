@@ -1,10 +1,12 @@
-"""Predict many files: write the rows and the annotated copy of each, or report its error."""
+"""Predict one unit of work, a video or some photographs: write a table and an annotated copy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from itertools import groupby
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,166 +14,255 @@ from aurel.models.windows import windows
 from aurel.vision.annotate import Annotator
 from aurel.vision.clip_predictor import ClipPredictor
 from aurel.vision.face_predictor import FacePrediction, FacePredictor, FoundFaces
-from aurel.vision.inputs import Frame, InputError, Video, is_video, read_photo
+from aurel.vision.file_names import shown
+from aurel.vision.follow import FollowingPredictor
+from aurel.vision.frame import Frame, InputError, NotMediaError
+from aurel.vision.inputs import FoundFile, is_photo
+from aurel.vision.manifest import Outcome, Status
 from aurel.vision.outputs import VideoWriter, write_picture
-from aurel.vision.prediction_table import PredictionTable
+from aurel.vision.photos import read_photo
+from aurel.vision.pipeline import ahead, mapped
+from aurel.vision.prediction_table import PredictionTable, TableFormat
+from aurel.vision.tracks import FaceTracker
+from aurel.vision.videos import Video
 
-Shot: TypeAlias = tuple[Path, Frame, FoundFaces]
+Shot: TypeAlias = tuple[Frame, FoundFaces]
+Piece: TypeAlias = tuple[list[Shot], list[list[FacePrediction]]]
 
-MAX_PIXELS = 64_000_000
-"""Limit of the pixels in memory at once, three bytes each, without the frames that a model of clips
-needs on each side."""
+MAX_PIXELS = 32_000_000
+"""Limit of the pixels in a batch, three bytes each, without the frames that a model of clips needs
+on each side. Batches do not depend on the number of threads, and neither do the results."""
+
+AHEAD = 4
+"""Frames that are decoded and searched for faces while the model runs."""
 
 
-class FilePrediction:
-    """Runs a predictor over photographs and videos.
+@dataclass(frozen=True)
+class Task:
+    """An input and the name of its results.
+
+    Args:
+        file: the input.
+        name: relative path of the results, without suffix.
+        photo: whether its content is a photograph.
+    """
+
+    file: FoundFile
+    name: str
+    photo: bool
+
+
+Unit: TypeAlias = tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results to write.
+
+    Args:
+        tables: folder of the tables.
+        annotated: folder of the annotated copies, or None to write none.
+        kind: format of the tables.
+        every: use one video frame in `every`.
+        settings: hash of all settings, for the manifest.
+    """
+
+    tables: Path
+    annotated: Path | None
+    kind: TableFormat = "csv"
+    every: int = 1
+    settings: str = ""
+
+
+def units_of(files: Iterable[tuple[FoundFile, str]], photos: int) -> Iterator[Unit]:
+    """Yield the units of work: a video, or up to `photos` photographs in a row.
+
+    Args:
+        files: inputs and the names of their results.
+        photos: most photographs of a unit, whose faces share batches.
+    """
+    waiting: list[Task] = []
+    for file, name in files:
+        try:
+            photo = is_photo(file.path)
+        except InputError:
+            photo = False  # reading it as a video reports the error
+        if not photo:
+            yield (Task(file, name, photo),)
+            continue
+        waiting.append(Task(file, name, photo))
+        if len(waiting) == photos:
+            yield tuple(waiting)
+            waiting = []
+    if waiting:
+        yield tuple(waiting)
+
+
+class UnitPredictor:
+    """Predicts units of work and writes their results; no file ends a run.
 
     Args:
         predictor: finds the faces and predicts their AUs.
-        table: receives the rows.
-        targets: path of the annotated copy of each input; inputs without a path get no copy.
-        every: use one video frame in `every`.
-        on_error: called for each file that cannot be read, or in which the detector returns a box
-            that cannot be cut out; the rows and the copy of this file are removed.
-        on_progress: called after each step with the path, the number of frames done, and the
-            number of all frames, or None if unknown.
-
-    Attributes:
-        failed: number of calls of `on_error`.
-        faces: number of faces in the other files.
+        results: where and how to write.
+        threads: batches of a video that the model takes at the same time.
+        on_progress: called with the path, the number of frames done, and the number of all frames,
+            or None if unknown.
     """
 
     def __init__(
         self,
         predictor: FacePredictor,
-        table: PredictionTable,
-        targets: Mapping[Path, Path],
+        results: Results,
         *,
-        every: int = 1,
-        on_error: Callable[[InputError], None],
-        on_progress: Callable[[Path, int, int | None], None],
+        threads: int = 1,
+        on_progress: Callable[[Path, int, int | None], None] = lambda *_: None,
     ) -> None:
         self.predictor = predictor
-        self.table = table
-        self.targets = targets
-        self.every = every
-        self.on_error = on_error
+        self.results = results
+        self.threads = threads
         self.on_progress = on_progress
-        self.failed = 0
-        self.faces = 0
 
-    def run(self, paths: Iterable[Path]) -> None:
-        """Predict the files in order: photographs in batches, videos one after the other."""
-        for video, group in groupby(paths, is_video):
-            if video:
-                for path in group:
-                    self._video(path)
-            else:
-                for shots in in_batches(self._photos(group), self.predictor.batch_size):
-                    self._draw_photos(shots, self._predict(shots))
+    def __call__(self, unit: Unit) -> list[Outcome]:
+        """Return what became of each input of a unit."""
+        if len(unit) == 1 and not unit[0].photo:
+            return [self._guarded(unit[0], self._video)]
+        return list(self._photos(unit))
 
-    def _photos(self, paths: Iterable[Path]) -> Iterator[Shot]:
-        for path in paths:
-            try:
-                shot = self._shot(path, Frame(0, 0.0, read_photo(path)))
-            except InputError as error:
-                self._fail(path, error)
-            else:
-                yield shot
-
-    def _shot(self, path: Path, frame: Frame) -> Shot:
+    def _guarded(self, task: Task, predict: Callable[[Task, Outcome], Outcome]) -> Outcome:
+        """Return the outcome of a task; errors become its reason."""
+        outcome = Outcome(shown(task.file.path), "done", task.name, settings=self.results.settings)
         try:
-            return path, frame, self.predictor.find(frame.image)
-        except ValueError as error:
-            raise InputError(f"{path}: frame {frame.index}: {error}") from error
-
-    def _draw_photos(
-        self, shots: Sequence[Shot], predicted: Sequence[Sequence[FacePrediction]]
-    ) -> None:
-        for (path, frame, _), faces in zip(shots, predicted, strict=True):
-            if path in self.targets:
-                annotator = self._annotator(frame, len(faces))
-                write_picture(annotator(frame.image, faces, path.name), self.targets[path])
-            self.on_progress(path, 1, 1)
-
-    def _video(self, path: Path) -> None:
-        mark, faces_before = self.table.mark(), self.faces
-        done = 0
-        draw: Callable[[Frame, Sequence[FacePrediction]], None] | None = None
+            file = os.stat(task.file.path)
+            outcome = replace(outcome, size=file.st_size, modified=file.st_mtime_ns)
+        except OSError:
+            pass  # reading the file reports the error
         try:
-            with Video(path, self.every) as video, ExitStack() as stack:
-                total = video.frame_count // self.every or None
-                shots = (self._shot(path, frame) for frame in video)
-                for batch, predicted in self._pieces(shots, video.pixels):
-                    self._enter(batch, predicted)
-                    if path in self.targets and draw is None:
-                        annotator = self._annotator(batch[0][1], max(1, *map(len, predicted)))
-                        rate = video.fps / self.every
-                        writer = VideoWriter(self.targets[path], annotator.size, rate)
-                        stack.enter_context(writer)
-                        draw = _drawer(annotator, writer)
-                    if draw is not None:
-                        for (_, frame, _), faces in zip(batch, predicted, strict=True):
-                            draw(frame, faces)
-                    done += len(batch)
-                    self.on_progress(path, done, total)
+            return predict(task, outcome)
+        except NotMediaError as error:
+            status: Status = "failed" if task.file.must_be_media else "skipped"
+            return replace(outcome, status=status, reason=str(error))
         except InputError as error:
-            self.table.rewind(mark)
-            self.faces = faces_before
-            self._fail(path, error)
+            return replace(outcome, status="failed", reason=str(error))
+        except Exception as error:
+            reason = f"{outcome.input}: {type(error).__name__}: {error}"
+            return replace(outcome, status="failed", reason=" ".join(reason.split()))
+        finally:
+            self.on_progress(task.file.path, 1, 1)
 
-    def _pieces(
-        self, shots: Iterable[Shot], pixels: int
-    ) -> Iterator[tuple[list[Shot], list[list[FacePrediction]]]]:
+    def _shot(self, path: Path, frame: Frame, find: Callable[[Frame], FoundFaces]) -> Shot:
+        try:
+            found = find(frame)
+        except ValueError as error:
+            raise InputError(f"{shown(path)}: frame {frame.index}: {error}") from error
+        if self.results.annotated is None:
+            frame = replace(frame, image=frame.image[:1, :1].copy())  # frees the picture
+        return frame, found
+
+    def _table(self, task: Task) -> PredictionTable:
+        path = self.results.tables / f"{task.name}.{self.results.kind}"
+        return PredictionTable(path, task.file.path, self.predictor.names, self.results.kind)
+
+    def _photos(self, unit: Unit) -> Iterator[Outcome]:
+        shots: dict[str, Shot] = {}
+
+        def read(task: Task, outcome: Outcome) -> Outcome:
+            frame = Frame(0, 0.0, read_photo(task.file.path))
+            shots[task.name] = self._shot(
+                task.file.path, frame, lambda frame: self.predictor.find(frame.image)
+            )
+            return outcome
+
+        for task in unit:
+            outcome = self._guarded(task, read)
+            if outcome.status != "done":
+                yield outcome
+            pixels = sum(frame.image.size // 3 for frame, _ in shots.values())
+            if pixels >= MAX_PIXELS or task is unit[-1]:
+                yield from self._write_photos([t for t in unit if t.name in shots], shots)
+                shots.clear()
+
+    def _write_photos(self, tasks: Sequence[Task], shots: dict[str, Shot]) -> Iterator[Outcome]:
+        found = [shots[task.name][1] for task in tasks]
+        predicted: dict[str, list[FacePrediction]] = {}
+
+        def write(task: Task, outcome: Outcome) -> Outcome:
+            if not predicted:
+                names = [task.name for task in tasks]
+                predicted.update(zip(names, self.predictor.predict(found), strict=True))
+            frame, faces = shots[task.name][0], predicted[task.name]
+            if self.results.annotated is not None:
+                drawn = self._annotator(frame, len(faces))
+                target = self.results.annotated / f"{task.name}.png"
+                write_picture(drawn(frame.image, faces, shown(task.file.path.name)), target)
+            with self._table(task) as table:
+                table.add(frame, faces, range(len(faces)))
+            return replace(outcome, frames=1, faces=len(faces))
+
+        for task in tasks:
+            yield self._guarded(task, write)
+
+    def _video(self, task: Task, outcome: Outcome) -> Outcome:
+        frames = faces = 0
+        tracker = FaceTracker()
+        path = task.file.path
+        with Video(path, self.results.every) as video, ExitStack() as stack:
+            following = FollowingPredictor(self.predictor)
+            found_ahead = ahead((self._shot(path, frame, following.find) for frame in video), AHEAD)
+            # Threads that read the video end before it is closed.
+            shots = stack.enter_context(closing(found_ahead))
+            pieces = stack.enter_context(closing(self._pieces(shots, video.pixels)))
+            first = next(pieces)
+            table = stack.enter_context(self._table(task))
+            draw = None
+            if self.results.annotated is not None:
+                draw = self._drawer(
+                    self.results.annotated / f"{task.name}.mp4", video, first, stack
+                )
+            for batch, predicted in chain([first], pieces):
+                for (frame, _), found in zip(batch, predicted, strict=True):
+                    numbers = tracker.update([prediction.face for prediction in found], frame.time)
+                    table.add(frame, found, numbers)
+                    faces += len(found)
+                    if draw is not None:
+                        draw(frame, found)
+                frames += len(batch)
+                self.on_progress(path, frames, video.frame_count // self.results.every or None)
+        counted = replace(outcome, frames=frames, faces=faces)
+        if video.problem is None:
+            return counted
+        reason = f"{outcome.input} is incomplete: {video.problem}"
+        return replace(counted, status="incomplete", reason=reason)
+
+    def _pieces(self, shots: Iterable[Shot], pixels: int) -> Generator[Piece, None, None]:
         """Yield pieces of a video: their frames, and the predictions for each frame."""
         predictor = self.predictor
+        length = max(1, min(predictor.batch_size, MAX_PIXELS // pixels))
         if isinstance(predictor, ClipPredictor):
-            length = max(1, min(predictor.batch_size, MAX_PIXELS // pixels))
             for window, start, stop in windows(shots, length, predictor.context):
-                found = [found for _, _, found in window]
+                found = [found for _, found in window]
                 yield window[start:stop], predictor.predict_piece(found, start, stop)
         else:
-            for batch in in_batches(shots, predictor.batch_size):
-                yield batch, predictor.predict([found for _, _, found in batch])
-
-    def _predict(self, shots: Sequence[Shot]) -> list[list[FacePrediction]]:
-        predicted = self.predictor.predict([found for _, _, found in shots])
-        self._enter(shots, predicted)
-        return predicted
-
-    def _enter(self, shots: Sequence[Shot], predicted: Sequence[Sequence[FacePrediction]]) -> None:
-        for (path, frame, _), faces in zip(shots, predicted, strict=True):
-            self.table.add(path, frame, faces)
-            self.faces += len(faces)
+            yield from mapped(
+                lambda batch: predictor.predict([found for _, found in batch]),
+                (batch[start:stop] for batch, start, stop in windows(shots, length, 0)),
+                self.threads,
+            )
 
     def _annotator(self, frame: Frame, faces: int) -> Annotator:
         height, width = frame.image.shape[:2]
         return Annotator(self.predictor.names, width, height, faces, self.predictor.threshold)
 
-    def _fail(self, path: Path, error: InputError) -> None:
-        self.failed += 1
-        self.on_progress(path, 1, 1)
-        self.on_error(error)
+    def _drawer(
+        self, target: Path, video: Video, first: Piece, stack: ExitStack
+    ) -> Callable[[Frame, Sequence[FacePrediction]], None]:
+        """Return a function that adds a frame with its predictions to the annotated copy."""
+        (frame, _), *_ = first[0]
+        annotator = self._annotator(frame, max(1, *map(len, first[1])))
+        rate = video.fps / self.results.every
+        audio = (video.path, video.start or 0.0)
+        writer = stack.enter_context(VideoWriter(target, annotator.size, rate, audio))
 
+        def draw(frame: Frame, faces: Sequence[FacePrediction]) -> None:
+            writer.write(annotator(frame.image, faces, f"{frame.time:.2f} s"), frame.time)
 
-def _drawer(
-    annotator: Annotator, writer: VideoWriter
-) -> Callable[[Frame, Sequence[FacePrediction]], None]:
-    def draw(frame: Frame, faces: Sequence[FacePrediction]) -> None:
-        writer.write(annotator(frame.image, faces, f"{frame.time:.2f} s"))
-
-    return draw
-
-
-def in_batches(shots: Iterable[Shot], size: int) -> Iterator[list[Shot]]:
-    """Yield groups of at most `size` shots and about `MAX_PIXELS` pixels."""
-    batch: list[Shot] = []
-    pixels = 0
-    for shot in shots:
-        batch.append(shot)
-        pixels += shot[1].image.size // 3
-        if len(batch) == size or pixels >= MAX_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
+        return draw

@@ -7,19 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aurel.vision.face_detector import Face
+from aurel.vision.face_detector import Face, overlap
 
 OVERLAP = 0.3
 """Least intersection over union of two boxes of one face."""
-
-
-def overlap(a: Face, b: Face) -> float:
-    """Return the intersection over union of two boxes, from 0 to 1; rotation is ignored."""
-    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
-    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
-    shared = max(width, 0) * max(height, 0)
-    union = a.width * a.height + b.width * b.height - shared
-    return shared / union if union > 0 else 0.0
 
 
 @dataclass

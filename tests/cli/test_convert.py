@@ -126,7 +126,7 @@ def test_predict_reads_it(tmp_path: Path) -> None:
     arguments = [str(tmp_path / "face.png"), "--cropped", "--csv-only", "--device", "cpu"]
     arguments += ["--checkpoint", str(out), "--out", str(tmp_path / "found")]
     assert main(["predict", *arguments]) == 0
-    header = (tmp_path / "found" / "predictions.csv").read_text().splitlines()[0]
+    header = (tmp_path / "found" / "tables" / "face.csv").read_text().splitlines()[0]
     assert "AU12" in header.split(",") and "AU06" not in header.split(",")
 
 

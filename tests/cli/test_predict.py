@@ -55,12 +55,23 @@ class Setup:
     folder: Path
 
     def rows(self, out: str = "out") -> list[dict[str, str]]:
-        with (self.folder / out / "predictions.csv").open(newline="") as file:
+        """Return the rows of all tables, in the order of the inputs."""
+        rows = []
+        for outcome in self.manifest(out):
+            if outcome["status"] in ("done", "incomplete"):
+                with (self.folder / out / f"tables/{outcome['name']}.csv").open(newline="") as file:
+                    rows += csv.DictReader(file)
+        return rows
+
+    def manifest(self, out: str = "out") -> list[dict[str, str]]:
+        with (self.folder / out / "manifest.csv").open(newline="") as file:
             return list(csv.DictReader(file))
 
     def files(self, out: str = "out") -> list[str]:
+        """Return all files in a folder of results but the manifest."""
         root = self.folder / out
-        return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+        found = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+        return [name for name in found if name != "manifest.csv"]
 
 
 @pytest.fixture
@@ -69,11 +80,15 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
     loaded = checkpoints.ImageModel(model, image_size=32, resize=32)
     monkeypatch.setattr(checkpoints, "load_face_model", lambda path: loaded)
     monkeypatch.chdir(tmp_path)
+    for name in "cd":
+        (tmp_path / f"{name}.ckpt").write_bytes(b"weights")
 
     def call(*arguments: Any, out: str = "out") -> int:
         parser = argparse.ArgumentParser()
         predict.add_parser(parser.add_subparsers())
         words = ["predict", *map(str, arguments), "--checkpoint", "c.ckpt", "--out", out]
+        if "--workers" not in words:
+            words += ["--workers", "1"]
         return guarded(lambda: predict.run(parser.parse_args(words)))
 
     return Setup(call, model, tmp_path)
@@ -95,15 +110,17 @@ def video(path: Path, colors: list[int], fps: float = 10) -> Path:
 def test_columns_and_values(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
     photo(setup.folder / "a.png", (204, 51, 102))
     assert setup.call("a.png", "--cropped") == 0
-    assert "1 face in 1 file: out/predictions.csv" in capsys.readouterr().out
+    assert "1 face in 1 file: out/tables" in capsys.readouterr().out
     (row,) = setup.rows()
     assert list(row) == [
-        *("input", "frame", "time", "face"),
-        *("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceAngle"),
+        *("input", "frame", "time", "face", "person"),
+        *("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceAngle", "FaceScore"),
+        *("RightEyeX", "RightEyeY", "LeftEyeX", "LeftEyeY", "NoseTipX", "NoseTipY"),
+        *("MouthRightX", "MouthRightY", "MouthLeftX", "MouthLeftY"),
         *("AU01", "AU02", "AU04", "AU01_present", "AU02_present", "AU04_present"),
     ]
     assert row["input"] == "a.png" and row["frame"] == "0" and row["face"] == "0"
-    box = [float(row[name]) for name in list(row)[4:9]]
+    box = [float(row[name]) for name in list(row)[5:10]]
     assert box == [0, 10, 60, 60, 0]
     assert [float(row[name]) for name in ("AU01", "AU02", "AU04")] == pytest.approx(
         [0.8, 0.2, 0.4], abs=1e-4
@@ -150,10 +167,10 @@ def test_a_picture_without_a_face_gets_an_empty_row(setup: Setup) -> None:
     photo(setup.folder / "a.png", (100, 100, 100))
     assert setup.call("a.png") == 0
     (row,) = setup.rows()
-    assert (row["input"], row["frame"], row["time"]) == ("a.png", "0", "0.0000")
+    assert (row["input"], row["frame"], row["time"]) == ("a.png", "0", "0.0")
     assert set(list(row.values())[3:]) == {""}
     assert setup.model.batches == []
-    assert setup.files() == ["annotated/a.png", "predictions.csv"]
+    assert setup.files() == ["annotated/a.png", "tables/a.csv"]
 
 
 def test_a_video_in_which_faces_come_and_go(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,15 +199,27 @@ def test_damaged_files_are_named_and_the_others_done(
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     video(folder / "good.mp4", [100, 100])
     whole = video(folder / "cut.mp4", [100] * 9).read_bytes()
-    (folder / "cut.mp4").write_bytes(whole[:-50])
+    (folder / "cut.mp4").write_bytes(whole[:-20])  # the last frame is cut and not decoded
     video(folder / "none.mp4", [])
     assert setup.call("in", "in/gone.jpg", "--cropped") == 2
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 4
     for name in ("cut.png", "cut.mp4", "none.mp4", "gone.jpg"):
         assert sum(f"in/{name}" in line and line.startswith("aurel: error:") for line in lines) == 1
-    assert {Path(row["input"]).name for row in setup.rows()} == {"good.png", "good.mp4"}
-    assert setup.files() == ["annotated/good.mp4", "annotated/good.png", "predictions.csv"]
+    rows = [Path(row["input"]).name for row in setup.rows()]
+    assert {name: rows.count(name) for name in rows} == {"good.png": 1, "good.mp4": 2, "cut.mp4": 7}
+    status = {Path(row["input"]).name: row["status"] for row in setup.manifest()}
+    assert status == {
+        **dict.fromkeys(("good.png", "good.mp4"), "done"),
+        **dict.fromkeys(("cut.png", "none.mp4", "gone.jpg"), "failed"),
+        "cut.mp4": "incomplete",
+    }
+    (cut,) = (row for row in setup.manifest() if row["status"] == "incomplete")
+    assert (cut["frames"], cut["faces"]) == ("7", "7")
+    names = ("cut.mp4", "good-2.png", "good.mp4")
+    assert [name for name in setup.files() if "annotated" in name] == [
+        f"annotated/{name}" for name in names
+    ]
 
 
 def test_a_video_that_fails_in_the_middle_leaves_no_rows_and_no_video(
@@ -212,7 +241,7 @@ def test_a_video_that_fails_in_the_middle_leaves_no_rows_and_no_video(
     monkeypatch.setattr(Video, "__iter__", damaged)
     assert setup.call("a.png", "b.mp4", "c.png", "--cropped", "--batch-size", 2) == 2
     assert [row["input"] for row in setup.rows()] == ["a.png", "c.png"]
-    assert setup.files() == ["annotated/a.png", "annotated/c.png", "predictions.csv"]
+    assert setup.files() == ["annotated/a.png", "annotated/c.png", "tables/a.csv", "tables/c.csv"]
 
 
 def test_a_face_that_cannot_be_cut_out_costs_its_own_file_alone(
@@ -227,7 +256,7 @@ def test_a_face_that_cannot_be_cut_out_costs_its_own_file_alone(
     video(setup.folder / "d.mp4", [100, 100, 0, 100])
     assert setup.call("a.png", "b.png", "c.png", "d.mp4", "--cropped", "--batch-size", 2) == 2
     assert [row["input"] for row in setup.rows()] == ["a.png", "c.png"]
-    assert setup.files() == ["annotated/a.png", "annotated/c.png", "predictions.csv"]
+    assert setup.files() == ["annotated/a.png", "annotated/c.png", "tables/a.csv", "tables/c.csv"]
     lines = capfd.readouterr().err.strip().splitlines()
     for line, where in zip(lines, ("b.png: frame 0", "d.mp4: frame 2"), strict=True):
         assert line.startswith(f"aurel: error: {where}: face must lie in the ")
@@ -236,7 +265,7 @@ def test_a_face_that_cannot_be_cut_out_costs_its_own_file_alone(
 def test_a_run_that_is_stopped_leaves_nothing_half_written(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photo(setup.folder / "a.png", (10, 10, 10))
+    video(setup.folder / "a.mp4", [100, 100])
     video(setup.folder / "b.mp4", [100] * 6)
     forward = Brightness.forward
 
@@ -246,8 +275,9 @@ def test_a_run_that_is_stopped_leaves_nothing_half_written(
         return forward(self, images)
 
     monkeypatch.setattr(Brightness, "forward", stop)
-    assert setup.call("a.png", "b.mp4", "--cropped", "--batch-size", 2) == 130
-    assert setup.files() == ["annotated/a.png"]
+    assert setup.call("a.mp4", "b.mp4", "--cropped", "--batch-size", 2) == 130
+    assert setup.files() == ["annotated/a.mp4", "tables/a.csv"]
+    assert [row["input"] for row in setup.manifest()] == ["a.mp4"]
 
 
 def test_when_nothing_can_be_read_nothing_is_written(setup: Setup) -> None:
@@ -265,32 +295,33 @@ def test_outputs_do_not_collide_and_inputs_stay(setup: Setup) -> None:
         "annotated/a/b.png",
         "annotated/c/b.png",
         "annotated/c/b.x.png",
-        "predictions.csv",
+        *("tables/a/b.csv", "tables/c/b.csv", "tables/c/b.x.csv"),
     ]
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_results_of_an_earlier_run_are_no_inputs(setup: Setup) -> None:
     photo(setup.folder / "in" / "a.png", (100, 100, 100))
-    for _ in range(2):
-        assert setup.call("in", "--cropped", out="in") == 0
+    for options in ([], ["--overwrite"]):
+        assert setup.call("in", "--cropped", *options, out="in") == 0
         assert [row["input"] for row in setup.rows("in")] == ["in/a.png"]
 
 
-def test_nothing_is_left_where_no_input_can_be_read(
+def test_the_manifest_alone_is_left_where_no_input_can_be_read(
     setup: Setup, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (setup.folder / "b.mp4").write_bytes(b"junk")
     assert setup.call("nosuch.jpg", "b.mp4", "--cropped", out="deep/er/out") == 2
     assert "no results were written" in capfd.readouterr().err
-    assert [path.name for path in setup.folder.iterdir()] == ["b.mp4"]
+    assert setup.files("deep/er/out") == []
+    assert [row["status"] for row in setup.manifest("deep/er/out")] == ["failed", "failed"]
 
 
 def test_csv_only_draws_nothing(setup: Setup) -> None:
     photo(setup.folder / "a.png", (100, 100, 100))
     video(setup.folder / "b.mp4", [100])
     assert setup.call("a.png", "b.mp4", "--cropped", "--csv-only") == 0
-    assert setup.files() == ["predictions.csv"]
+    assert setup.files() == ["tables/a.csv", "tables/b.csv"]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +329,7 @@ def test_csv_only_draws_nothing(setup: Setup) -> None:
     [
         (["--every", "0"], "--every must be at least 1"),
         (["--threshold", "1.5"], "threshold must be in [0, 1]"),
-        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--device", "tpu9"], "--device tpu9 cannot be used"),
         (["--cropped", "empty"], "no photographs or videos in"),
     ],
@@ -372,4 +403,4 @@ def test_real_files(setup: Setup, shared: Path) -> None:
         "no_face.mp4": [""] * 4,
         "WolfgangLanger_Pexels.mp4": ["0"] * 20,
     }
-    assert len(setup.files()) == 8
+    assert len(setup.files()) == 2 * 7

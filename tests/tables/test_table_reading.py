@@ -157,6 +157,17 @@ def test_aurel_predict_keeps_frames_without_a_face(tmp_path: Path) -> None:
     assert AUTable.read(written(tmp_path, AUREL), au_kind="probability").values[0, 0] == 0.9
 
 
+def test_people_of_aurel_predict_are_those_of_one_video(tmp_path: Path) -> None:
+    header = "input,frame,time,face,person,FaceScore,AU12,AU12_present"
+    rows = ["v.mp4,0,0.0,0,0,0.6,0.9,1", "v.mp4,0,0.0,1,1,0.9,0.1,0", "v.mp4,1,0.1,0,1,0.5,0.2,0"]
+    table = AUTable.read(written(tmp_path, "\n".join([header, *rows]) + "\n"))
+    columns = (table.person.tolist(), table.frame.tolist(), table.labels[:, 0].tolist())
+    found = sorted(zip(*columns, strict=True))
+    # The detector was sure enough of a score below 0.75, and the order of faces has no meaning.
+    assert found == [("v face 0", 0, 1), ("v face 1", 0, 0), ("v face 1", 1, 0)]
+    assert not any("anew" in note for account in table.accounts for note in account.notes)
+
+
 def test_openface3_has_no_names_of_its_own(tmp_path: Path) -> None:
     header = ",".join(f"AU{n:02d}" for n in range(8))
     numbered = written(tmp_path, f"{header}\n0.9,0,0,0,0,0.8,0,0\n")

@@ -17,11 +17,12 @@ from aurel.cli.main import main
 from aurel.models import create_model, load_model, save_model
 from aurel.models.windows import windows
 from aurel.vision import predict_files
-from aurel.vision.clip_predictor import ClipPredictor, links, overlap, tracks
+from aurel.vision.clip_predictor import ClipPredictor, links, tracks
 from aurel.vision.face_detector import Face, whole_image
 from aurel.vision.face_predictor import FoundFaces, to_batches
 from aurel.vision.inputs import Video
 from aurel.vision.outputs import VideoWriter
+from aurel.vision.tracks import overlap
 
 SIDE = 32
 
@@ -140,7 +141,7 @@ def test_predict_a_video_and_a_photograph(
     words = ["predict", str(tmp_path / "a.mp4"), "--cropped", "--device", "cpu"]
     words += ["--checkpoint", str(tmp_path / "mdhr.ckpt"), "--out", str(tmp_path / "out")]
     assert main(words) == 0
-    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+    with (tmp_path / "out" / "tables" / "a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     with Video(tmp_path / "a.mp4") as video:
         (clip,) = to_batches([frame.image for frame in video], 99)

@@ -1,67 +1,21 @@
-"""Names of annotated files, and incomplete files, which are removed."""
+"""Annotated pictures and videos: complete or absent, playable, with the right times and sound."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("cv2")
+pytest.importorskip("av")
 
+from aurel.vision.av import av
 from aurel.vision.inputs import Video
-from aurel.vision.outputs import VideoWriter, annotated_paths, write_picture
+from aurel.vision.outputs import VideoWriter, write_picture
 
 FRAME = np.full((48, 64, 3), 90, dtype=np.uint8)
-
-
-def test_no_two_inputs_share_an_output(tmp_path: Path) -> None:
-    names = [
-        "a/b.jpg",
-        "c/b.png",
-        "a/b.png",
-        "a/B.png",
-        "a/x.y.z.jpg",
-        "a/x.y.jpg",
-        "b.mp4",
-        "b.avi",
-    ]
-    inputs = [tmp_path / "in" / name for name in names]
-    targets = annotated_paths(inputs, tmp_path / "out")
-    shown = [str(targets[path].relative_to(tmp_path / "out")) for path in inputs]
-    assert shown == [
-        "a/b.png",
-        "c/b.png",
-        "a/b-2.png",
-        "a/B-3.png",
-        "a/x.y.z.png",
-        "a/x.y.png",
-        "in/b.mp4",
-        "in/b-2.mp4",
-    ]
-
-
-def test_folders_are_kept_only_to_distinguish_files(tmp_path: Path) -> None:
-    def shown(*names: str) -> list[str]:
-        inputs = [tmp_path / name for name in names]
-        return [
-            str(target.relative_to(tmp_path / "out"))
-            for target in annotated_paths(inputs, tmp_path / "out").values()
-        ]
-
-    assert shown() == []
-    assert shown("a/x.jpg", "b/c/y.jpg") == ["x.png", "y.png"]
-    assert shown("a/s/x.jpg", "b/s/x.jpg") == ["a/s/x.png", "b/s/x.png"]
-    assert shown("a/x.jpg", "a/x.png") == ["x.png", "x-2.png"]
-    root = Path(tmp_path.anchor)
-    targets = annotated_paths([root / "x.jpg", root / "a" / "x.jpg"], tmp_path)
-    assert list(targets.values()) == [tmp_path / "x.png", tmp_path / "a" / "x.png"]
-
-
-def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
-    inputs = [tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "a-2.png"]
-    targets = annotated_paths(inputs, tmp_path)
-    assert not {path.resolve() for path in targets.values()} & {p.resolve() for p in inputs}
 
 
 def test_a_video_is_complete_or_not_there(tmp_path: Path) -> None:
@@ -104,3 +58,86 @@ def test_a_video_takes_pictures_of_its_size_alone(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "a.mp4", (64, 50), 20) as writer,
     ):
         writer.write(FRAME)
+
+
+def boxes(path: Path) -> list[str]:
+    """Return the names of the outer boxes of an MP4 file."""
+    content, names, position = path.read_bytes(), [], 0
+    while position + 8 <= len(content):
+        names.append(content[position + 4 : position + 8].decode())
+        position += int.from_bytes(content[position : position + 4], "big")
+    return names
+
+
+def test_a_video_is_one_that_browsers_play(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", (64, 48), 20) as writer:
+        for _ in range(5):
+            writer.write(FRAME)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        (stream,) = container.streams
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+    names = boxes(tmp_path / "a.mp4")
+    assert names.index("moov") < names.index("mdat")
+
+
+@pytest.mark.parametrize("fps", [1e-3, 7.3, 29.97, 1000 / 3, 900.0])
+def test_any_frame_rate_can_be_written(tmp_path: Path, fps: float) -> None:
+    with VideoWriter(tmp_path / "a.mp4", (64, 48), fps) as writer:
+        for _ in range(3):
+            writer.write(FRAME)
+    with Video(tmp_path / "a.mp4") as video:
+        times = [frame.time for frame in video]
+    assert times == pytest.approx([0, 1 / fps, 2 / fps], rel=1e-3, abs=1e-4)
+
+
+def test_times_of_a_variable_frame_rate_are_kept(tmp_path: Path) -> None:
+    times = [0, 0.04, 0.12, 0.5, 0.5001, 3.0]
+    with VideoWriter(tmp_path / "a.mp4", (64, 48), 25) as writer:
+        for time in times:
+            writer.write(FRAME, time)
+    with Video(tmp_path / "a.mp4") as video:
+        assert [frame.time for frame in video] == pytest.approx(times, abs=1e-4)
+
+
+def with_tone(path: Path, codec: str) -> Path:
+    """Write two seconds of pictures that start at 1 s, and a tone that starts at 0 s."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream(codec, rate=48_000)
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(FRAME, format="rgb24")
+            frame.pts, frame.time_base = number + 10, Fraction(1, 10)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        tone = np.sin(np.arange(3 * 48_000) * 440 * 2 * np.pi / 48_000).astype(np.float32)
+        fifo = av.AudioFifo()
+        samples = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+        samples.sample_rate, samples.pts = 48_000, 0
+        resampled = av.AudioResampler(sound.format.name, sound.layout.name, 48_000)
+        for part in resampled.resample(samples):
+            fifo.write(part)
+        size = sound.codec_context.frame_size or 1024
+        while (piece := fifo.read(size)) is not None:
+            container.mux(sound.encode(piece))
+        container.mux(sound.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("codec", "name"), [("aac", "a.mp4"), ("libopus", "a.mkv")])
+def test_sound_is_kept_in_step_with_the_pictures(tmp_path: Path, codec: str, name: str) -> None:
+    source = with_tone(tmp_path / name, codec)
+    with (
+        Video(source) as video,
+        VideoWriter(tmp_path / "out.mp4", (64, 48), 10, (source, 1.0)) as writer,
+    ):
+        for frame in video:
+            writer.write(frame.image, frame.time)
+    assert video.start == pytest.approx(1.0, abs=0.01)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        sound = container.streams.audio[0]
+        assert sound.codec_context.name == "aac"
+        frames = list(container.decode(sound))
+    assert frames[0].time == pytest.approx(0, abs=0.05)
+    assert sum(frame.samples for frame in frames) / sound.rate == pytest.approx(2.0, abs=0.1)
