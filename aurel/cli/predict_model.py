@@ -25,17 +25,17 @@ MAJORITY = 0.5
 def load_predictor(args: argparse.Namespace) -> FacePredictor:
     """Return the predictor of `--checkpoint` or `--model`."""
     from aurel.cli import checkpoints
-    from aurel.vision.image_model import load_face_model, load_released_model
+    from aurel.vision import image_model
 
     tuned = args.threshold == TUNED
     if args.model is not None:
         if tuned:
             raise ValueError("--threshold must be a number with --model, got tuned")
-        return make_predictor(args, load_released_model(args.model), args.threshold)
+        return make_predictor(args, image_model.load_released_model(args.model), args.threshold)
     if len(args.checkpoint) == 1:
         path = args.checkpoint[0]
         threshold = checkpoints.tuned_thresholds(path) if tuned else args.threshold
-        return make_predictor(args, load_face_model(path), threshold)
+        return make_predictor(args, image_model.load_face_model(path), threshold)
     if tuned:
         raise ValueError("--threshold must be a number with several checkpoints, got tuned")
     return make_predictor(args, checkpoints.load_voters(args.checkpoint, args.threshold), MAJORITY)

@@ -16,7 +16,7 @@ from aurel.vision.opencv import cv2
 from aurel.vision.tracks import OVERLAP
 
 SEARCH_SECONDS = 0.25
-"""Time between searches of the whole picture: a new face may be found this much late."""
+"""Time between searches of the whole picture: a further face may be found this much late."""
 
 SURROUNDINGS = 2.0
 """Side of the square that is searched for a face, as a multiple of its box."""
@@ -28,8 +28,8 @@ SEARCHED_SIDE = 192
 class FollowingPredictor:
     """Finds the faces in the frames of one video at a fraction of the cost of every whole picture.
 
-    The whole picture is searched every `SEARCH_SECONDS`, when a face of the frame before is not
-    found again, and when that takes less than searching near all faces. Otherwise a square around
+    The whole picture is searched every `SEARCH_SECONDS`, when the frame before has no face or one
+    that is not found again, and when that takes less than searching near all faces. Otherwise a square around
     each face of the frame before is searched. The results depend on the frames up to this one only.
     Faces that the predictor takes for the whole picture (`whole_image`) are not followed.
 
@@ -62,7 +62,9 @@ class FollowingPredictor:
         return followed
 
     def _followed(self, image: RGBImage) -> list[Face] | None:
-        """Return the faces of the frame before where they are now, or None if one is lost."""
+        """Return the faces of the frame before where they are now; None if one or all are lost."""
+        if not self._faces:
+            return None
         sides = [SURROUNDINGS * max(face.width, face.height) for face in self._faces]
         searched = sum(min(side, SEARCHED_SIDE) ** 2 for side in sides)
         if searched > image.shape[0] * image.shape[1]:

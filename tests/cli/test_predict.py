@@ -23,7 +23,7 @@ from aurel.cli.errors import guarded
 from aurel.facs import AUSet
 from aurel.models.voting import VotingEnsemble
 from aurel.output import AUOutput
-from aurel.vision import predict_files
+from aurel.vision import image_model, predict_files
 from aurel.vision.face_detector import Face
 from aurel.vision.inputs import Video
 from aurel.vision.opencv import cv2
@@ -78,7 +78,7 @@ class Setup:
 def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
     model = Brightness()
     loaded = checkpoints.ImageModel(model, image_size=32, resize=32)
-    monkeypatch.setattr(checkpoints, "load_face_model", lambda path: loaded)
+    monkeypatch.setattr(image_model, "load_face_model", lambda path: loaded)
     monkeypatch.chdir(tmp_path)
     for name in "cd":
         (tmp_path / f"{name}.ckpt").write_bytes(b"weights")
@@ -177,7 +177,8 @@ def test_a_video_in_which_faces_come_and_go(setup: Setup, monkeypatch: pytest.Mo
     def brightness_faces(image: np.ndarray) -> list[Face]:
         return [Face(5 * n, 5, 20, 20) for n in range(round(image[0, 0, 0] / 50))]
 
-    monkeypatch.setattr("aurel.vision.face_detector.whole_image", brightness_faces)
+    for module in ("detectors", "face_detector"):
+        monkeypatch.setattr(f"aurel.vision.{module}.whole_image", brightness_faces)
     video(setup.folder / "a.mp4", [50, 0, 250, 100])
     assert setup.call("a.mp4", "--cropped", "--batch-size", 2) == 0
     seen = [(row["frame"], row["face"]) for row in setup.rows()]
@@ -250,7 +251,7 @@ def test_a_face_that_cannot_be_cut_out_costs_its_own_file_alone(
     def outside_if_dark(image: np.ndarray) -> list[Face]:
         return [Face(5 if image.mean() > 50 else -500, 5, 20, 20)]
 
-    monkeypatch.setattr("aurel.vision.face_detector.whole_image", outside_if_dark)
+    monkeypatch.setattr("aurel.vision.detectors.whole_image", outside_if_dark)
     for name, level in (("a", 100), ("b", 0), ("c", 100)):
         photo(setup.folder / f"{name}.png", (level, level, level))
     video(setup.folder / "d.mp4", [100, 100, 0, 100])

@@ -80,7 +80,8 @@ def test_a_video_has_times_people_and_frames_without_faces(
 def test_a_checkpoint_and_its_preprocessing(tmp_path: Path) -> None:
     model = create_model("me_graphau_stage1", aus="DISFA", backbone="test_resnet").eval()
     path = tmp_path / "model.safetensors"
-    save_model(model, path, preprocessing={"size": 64, "chip": 64, "alignment": "box"})
+    model.preprocessing = {"size": 64, "chip": 64, "alignment": "box"}
+    save_model(model, path)
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     for source in (path, str(path)):
         table = aurel.read_faces(image, model=source, detector=whole_image)
