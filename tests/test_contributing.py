@@ -18,10 +18,11 @@ from aurel.ops.registration import OPERATORS
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 
-OPS = [name for name in OPERATORS if not name.endswith("_backward")]
+PARTS = ["chain_scan"]  # operators that only other operators call
+OPS = [name for name in OPERATORS if not name.endswith("_backward") and name not in PARTS]
 PUBLIC_OPS = [name for name in aurel.ops.__all__ if inspect.isfunction(getattr(aurel.ops, name))]
 PUBLIC_OPS.remove("use_backend")
-TRITON = [name for name in OPS if "triton" in OPERATORS[name].kernels]
+TRITON = [name for name in (*OPS, *PARTS) if "triton" in OPERATORS[name].kernels]
 NUMBA = [name for name in OPS if "numba" in OPERATORS[name].kernels]
 LAYERS = list(aurel.layers.__all__)
 MASKED = [

@@ -29,9 +29,10 @@ class FollowingPredictor:
     """Finds the faces in the frames of one video at a fraction of the cost of every whole picture.
 
     The whole picture is searched every `SEARCH_SECONDS`, when the frame before has no face or one
-    that is not found again, and when that takes less than searching near all faces. Otherwise a square around
-    each face of the frame before is searched. The results depend on the frames up to this one only.
-    Faces that the predictor takes for the whole picture (`whole_image`) are not followed.
+    that is not found again, and when that takes less than searching near all faces. Otherwise a
+    square around each face of the frame before is searched. The results depend on the frames up to
+    this one only. Faces that the predictor takes for the whole picture (`whole_image`) are not
+    followed.
 
     Args:
         predictor: its detector is used in both ways.

@@ -57,7 +57,7 @@ def calls(device: str) -> Iterator[Callable[[], object]]:
         mask = torch.rand(5, nodes, device=device) < 0.8
         for given in (None, mask):
             yield lambda f=fields, c=couplings, m=given: pairwise_marginals(f, c, mask=m, **TRITON)
-    for units in (3, 11):
+    for units in (3, 11):  # of chain_scan: both directions, with sources and without
         logits, couplings, stay = leaf(3, 5, units), leaf(units, units), leaf(1, 4, units)
         for past in (False, True):
             yield lambda u=logits, j=couplings, s=stay, p=past: chain_marginals(

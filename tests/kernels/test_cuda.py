@@ -364,6 +364,7 @@ def test_sums_over_states_of_many_nodes(batch: int, count: int) -> None:
 
 @pytest.mark.parametrize(("batch", "frames", "units"), [(64, 64, 12), (1, 500, 8), (2, 20, 13)])
 def test_chains_of_many_states(batch: int, frames: int, units: int) -> None:
+    """Messages and gradients, all by `chain_scan`."""
     logits = torch.randn(batch, frames, units, device="cuda")
     couplings, stay = torch.randn(units, units, device="cuda") / 2, torch.rand(units, device="cuda")
     results = []
