@@ -6,6 +6,7 @@ from torch import nn
 
 # Names of the data sets that hold synthetic faces.
 SYNTHETIC = ("synthetic",)
+SYNTHETIC_ONLY = "trained on synthetic faces only"
 
 
 def warning_of(model: nn.Module) -> str | None:
@@ -21,6 +22,6 @@ def warning_of(model: nn.Module) -> str | None:
     if not names or any(name.lower() not in SYNTHETIC for name in names):
         return None
     return (
-        "trained on synthetic faces only: its probabilities for photographs and videos of people "
+        f"{SYNTHETIC_ONLY}: its probabilities for photographs and videos of people "
         "are not valid; aurel weights list names weights for real faces"
     )

@@ -37,6 +37,7 @@ class Annotator:
         width, height: size of the pictures.
         faces: number of faces to reserve space for; of other faces only the box is drawn.
         threshold: position of the mark on the bars; one number, or one for each AU.
+        remark: text on the lower edge of every picture.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Annotator:
         height: int,
         faces: int,
         threshold: float | NDArray[np.floating],
+        remark: str = "",
     ) -> None:
+        self.remark = remark
         self.names = tuple(names)
         marks = np.broadcast_to(threshold, len(self.names)).tolist()
         self.thresholds = dict(zip(self.names, marks, strict=True))
@@ -86,6 +89,8 @@ class Annotator:
         for number, prediction in enumerate(predictions):
             self._draw_box(draw, prediction.face, number, top)
         self._draw_caption(draw, len(predictions), caption)
+        if self.remark:
+            self._draw_remark(draw, top + self.picture_size[1])
         for number, prediction in enumerate(predictions[: self.capacity]):
             self._draw_bars(draw, prediction, number)
         return np.asarray(canvas)
@@ -126,6 +131,14 @@ class Annotator:
         draw.text(
             (left, 0.75 * self.line), caption + gap + note, fill=BRIGHT, font=self.font, anchor="lm"
         )
+
+    def _draw_remark(self, draw: ImageDraw.ImageDraw, bottom: float) -> None:
+        text = self._shortened(self.remark, self.picture_size[0] - self.line)
+        top = bottom - 1.3 * self.line
+        width = self.font.getlength(text) + self.line
+        draw.rectangle((0, top, width, bottom), fill=BACKGROUND)
+        middle = top + 0.65 * self.line
+        draw.text((0.5 * self.line, middle), text, fill=PRESENT, font=self.font, anchor="lm")
 
     def _shortened(self, text: str, space: float) -> str:
         """Return the text, without its middle if it is wider than `space` pixels."""

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
+from aurel.models.provenance import SYNTHETIC_ONLY, warning_of
 from aurel.models.windows import windows
 from aurel.vision.annotate import Annotator
 from aurel.vision.clip_predictor import ClipPredictor
@@ -250,7 +251,9 @@ class UnitPredictor:
 
     def _annotator(self, frame: Frame, faces: int) -> Annotator:
         height, width = frame.image.shape[:2]
-        return Annotator(self.predictor.names, width, height, faces, self.predictor.threshold)
+        predictor = self.predictor
+        remark = SYNTHETIC_ONLY if warning_of(predictor.model) else ""
+        return Annotator(predictor.names, width, height, faces, predictor.threshold, remark)
 
     def _drawer(
         self, target: Path, video: Video, first: Piece, stack: ExitStack

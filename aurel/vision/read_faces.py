@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from aurel.data.preprocessing import Preprocessing
+from aurel.models.provenance import warning_of
 from aurel.models.windows import windows
 from aurel.vision.clip_predictor import ClipPredictor
 from aurel.vision.detectors import DetectorName, make_detector
@@ -111,6 +113,8 @@ def _predictor(
         about = preprocessing_of(model) or Preprocessing.of({"size": size})
         clips = getattr(model, "inputs", "images") == "clips"
         loaded = ImageModel(model, about.size, about.chip, clips, about)
+    if warning := warning_of(loaded.model):
+        warnings.warn(warning, stacklevel=3)
     kind = ClipPredictor if loaded.takes_clips else FacePredictor
     return kind(
         loaded.model,

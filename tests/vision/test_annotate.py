@@ -68,6 +68,14 @@ def test_a_probability_that_is_none_is_drawn_as_none() -> None:
     assert amount(image, PRESENT) == 0
 
 
+def test_a_remark_stands_on_the_lower_edge_of_the_picture() -> None:
+    plain = Annotator(("AU12",), 640, 360, 1, threshold=0.5)
+    remarked = Annotator(("AU12",), 640, 360, 1, 0.5, "trained on synthetic faces only")
+    changed = remarked(blank(640, 360), [], "") != plain(blank(640, 360), [], "")
+    rows, columns = changed.any(2).nonzero()
+    assert rows.min() > 0.8 * changed.shape[0] and columns.max() < plain.picture_size[0]
+
+
 def test_the_box_is_where_the_face_is_and_its_inside_stays_visible() -> None:
     annotator = Annotator(("AU12",), 640, 360, 1, threshold=0.5)
     face = Face(200, 100, 100, 100)
