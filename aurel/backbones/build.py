@@ -17,6 +17,7 @@ from aurel.backbones.batch_norms import (
     check_activations,
     freeze_statistics_when_recomputed,
 )
+from aurel.files import check_regular
 from aurel.layers.constants import keep_constants
 
 # Raised by torch.load, besides an UnpicklingError, for a file that is no pickle at all.
@@ -252,7 +253,8 @@ def _create_with_checkpoint(
     if isinstance(source, Mapping):
         inner = next((source[key] for key in _WRAPPERS if key in source), source)
         state = timm.models.clean_state_dict(inner)
-    elif os.path.isfile(source):
+    elif os.path.exists(source):
+        check_regular(source)
         state = _read(timm, os.fspath(source))
     else:
         raise FileNotFoundError(f"checkpoint must be a file, got {os.fspath(source)!r}")
@@ -270,9 +272,13 @@ def _create_with_checkpoint(
 
 def _read(timm: ModuleType, path: str) -> dict[str, Any]:
     """Return the state dict in a file, without wrappers and their prefixes."""
+    from safetensors import SafetensorError
+
     try:
         # Explicit, since older versions of timm run the code in a pickle.
         return timm.models.load_state_dict(path, weights_only=True)
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read as a safetensors file: {error}") from error
     except (*NO_PICKLE, pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{path} cannot be read with torch.load(weights_only=True), the only way that is "

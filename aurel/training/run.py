@@ -168,7 +168,7 @@ def score(
             f"{', '.join(content.aus.names)}"
         )
     check_fold(content.metadata, splits.protocol or {})
-    model = load_model(checkpoint)
+    model = load_model(checkpoint, allow_hub=":" in (options.model.backbone or ""))
     task = _task_of(model)(model, objective=None, metadata=content.metadata)
     trainer = make_trainer(options.trainer, callbacks, logger=False)
     trainer.test(task, datamodule=_data_module(options, splits), verbose=False)
