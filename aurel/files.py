@@ -64,7 +64,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         raise
 
 
-def check_regular(path: Path | str) -> None:
+def check_regular(path: os.PathLike[str] | str) -> None:
     """Raise unless `path` is a file with content, and not a pipe or a device, which may not end.
 
     Raises:
@@ -74,7 +74,7 @@ def check_regular(path: Path | str) -> None:
     kind = os.stat(path).st_mode
     if not stat.S_ISREG(kind):
         name = next((name for is_kind, name in _KINDS if is_kind(kind)), "a special file")
-        raise ValueError(f"{path} must be a regular file, got {name}")
+        raise ValueError(f"{os.fspath(path)} must be a regular file, got {name}")
 
 
 def _no_space(target: Path, error: Any, size: int, free: int) -> OSError:

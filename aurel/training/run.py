@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from aurel.facs import AUSet
@@ -22,13 +20,19 @@ from aurel.models.relation_head import HEAD
 from aurel.training.checkpoint_io import AtomicCheckpointIO
 from aurel.training.data_module import AUDataModule, Splits
 from aurel.training.datasets import check_fold, test_splits, training_splits
+from aurel.training.finite import FiniteLoss
 from aurel.training.history import History
 from aurel.training.objective import Objective, losses_of
 from aurel.training.options import RunOptions, TrainerOptions
-from aurel.training.seeding import EpochSeed
+from aurel.training.plugins import early_stopping, make_callbacks, make_logger
+from aurel.training.process_errors import one_line_process_errors
+from aurel.training.run_lock import check_not_held, hold_folder
+from aurel.training.seeding import StepSeed
 from aurel.training.start import load_backbone_weights, start_from
+from aurel.training.step_checkpoint import StepCheckpoint
 from aurel.training.sync_norms import SyncNorms
 from aurel.training.task import AUTask, Task
+from aurel.training.trainer_arguments import trainer_arguments
 from aurel.training.triplet_datasets import triplet_splits, triplet_test_splits
 from aurel.training.triplet_task import TripletTask
 
@@ -66,8 +70,9 @@ def check_free(folder: Path, resume: Path | None) -> None:
     """Raise ValueError where a run would overwrite another.
 
     Raises:
-        ValueError: the folder holds a run, and `resume` is None.
+        ValueError: the folder holds a run, and `resume` is None; or another process writes it.
     """
+    check_not_held(folder)
     if resume is None and (folder / "checkpoints" / "last.ckpt").exists():
         raise ValueError(
             f"out must be a folder without a run, got {folder}: resume that run by --ckpt_path "
@@ -109,7 +114,10 @@ def fit(
 
     Raises:
         FileNotFoundError: data are missing.
-        ValueError: invalid data or options; or the folder holds a run and `resume` is None.
+        ValueError: invalid data or options; the folder holds a run and `resume` is None, or
+            another process writes it; or the loss is NaN or infinite (see `FiniteLoss`).
+        ChildProcessError: a process that reads data ended; ``last.ckpt`` is complete.
+        ConnectionError: another process of the run ended or does not answer.
         KeyboardInterrupt: the user stopped the run; ``last.ckpt`` is complete.
     """
     folder = run_folder(options)
@@ -121,17 +129,21 @@ def fit(
         _check_same_run(resume, task)
     monitor = None if splits.validation is None else task.monitor
     always = _checkpointing(folder / "checkpoints", monitor)
-    always += [History(folder / "history.csv"), EpochSeed(options.seed)]
+    always += [History(folder / "history.csv"), StepSeed(options.seed), FiniteLoss(folder)]
     if options.optimizer.ema_decay is not None:
         always.append(EMAWeightAveraging(decay=options.optimizer.ema_decay))
-    logger = TensorBoardLogger(folder, name="tensorboard", version="")
+    always += _chosen_callbacks(options, folder, monitor)
+    logger = make_logger(options.logger, folder)
     trainer = make_trainer(options.trainer, [*always, *callbacks], logger)
     data = _data_module(options, splits)
     data.check_batch(trainer.world_size)
-    if config is not None and trainer.is_global_zero:
-        with atomic_path(folder / "config.yaml") as partial:
-            partial.write_text(config)
-    _fit_or_interrupt(trainer, task, data, resume)
+    with hold_folder(folder), one_line_process_errors():
+        if config is not None and trainer.is_global_zero:
+            with atomic_path(folder / "config.yaml") as partial:
+                partial.write_text(config)
+        if options.trainer.compile:
+            task.model.compile()
+        _fit_or_interrupt(trainer, task, data, resume)
     return task
 
 
@@ -179,7 +191,7 @@ def make_trainer(options: TrainerOptions, callbacks: Sequence[Callback], logger:
     """Return a Lightning trainer that prints nothing and writes checkpoints atomically."""
     try:
         return Trainer(
-            **asdict(options),
+            **trainer_arguments(options),
             callbacks=list(callbacks),
             logger=logger,
             plugins=[AtomicCheckpointIO(), *([SyncNorms()] if options.sync_batchnorm else [])],
@@ -277,10 +289,25 @@ def _checkpointing(folder: Path, monitor: str | None) -> list[Callback]:
     return [ModelCheckpoint(filename="best", monitor=monitor, mode="max", **every_epoch), last]
 
 
+def _chosen_callbacks(options: RunOptions, folder: Path, monitor: str | None) -> list[Callback]:
+    """Return the callbacks that the recipe asks for."""
+    chosen = make_callbacks(options.callbacks)
+    if options.early_stopping is not None:
+        chosen.append(early_stopping(options.early_stopping, monitor))
+    if options.checkpoint.every_steps is not None:
+        last = folder / "checkpoints" / "last.ckpt"
+        chosen.append(StepCheckpoint(last, options.checkpoint.every_steps))
+    return chosen
+
+
 def _data_module(options: RunOptions, splits: Splits) -> AUDataModule:
     data = options.data
     return AUDataModule(
-        splits, batch_size=data.batch_size, num_workers=data.num_workers, seed=options.seed
+        splits,
+        batch_size=data.batch_size,
+        num_workers=data.num_workers,
+        seed=options.seed,
+        balanced=data.sampler == "balanced",
     )
 
 
