@@ -29,13 +29,12 @@ def one_line_process_errors() -> Iterator[None]:
             how = f" ({signal[1]})" if signal else ""
             raise ChildProcessError(
                 f"a process that reads data ended{how}, number {found[1].strip()}: often memory is "
-                "missing, which a lower data.num_workers or data.batch_size saves; the last "
-                "checkpoint is whole, continue with --ckpt_path last"
+                "missing, which a lower data.num_workers or data.batch_size saves; --ckpt_path "
+                "last continues from the last checkpoint"
             ) from error
         if _PEER.search(text):
             raise ConnectionError(
-                "another process of this run ended, or does not answer; the last checkpoint is "
-                "whole, continue with --ckpt_path last "
-                f"({' '.join(text.split())[:200]})"
+                "another process of this run ended, or does not answer; --ckpt_path last continues "
+                f"from the last checkpoint ({' '.join(text.split())[:200]})"
             ) from error
         raise
