@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)(.*)", re.DOTALL)
 _PEER = re.compile(
-    r"gloo|NCCL|ProcessGroup|Connection (closed|reset)|[Bb]roken pipe|Timed out waiting|Socket"
+    r"gloo|nccl|processgroup|connection (closed|reset)|broken pipe|timed out waiting|socket",
+    re.IGNORECASE,
 )
 
 

@@ -1,4 +1,4 @@
-"""A run that is stopped in the middle of an epoch and resumed gives the bits of one that was not."""
+"""A run stopped in the middle of an epoch and resumed gives the bits of one that was not."""
 
 from __future__ import annotations
 
