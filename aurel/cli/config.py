@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
+from aurel.cli.config_hints import hinted
 from aurel.cli.recipes import recipe_file
 from aurel.training.options import RunOptions
 
@@ -24,7 +25,7 @@ class _Parser(ArgumentParser):
     """A parser that raises ValueError instead of printing the usage and exiting."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ValueError(message) from ex
+        raise ValueError(hinted(message)) from ex
 
 
 def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | None, str]:
@@ -41,7 +42,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
         ValueError: an unknown option or recipe, or a value of the wrong type.
     """
     about, use = _ABOUT[command]
-    parser = _Parser(prog=f"aurel {command}", description=about)
+    parser = _Parser(prog=f"aurel {command}", description=about, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="recipe: a YAML file or a name")
     if use is not None:
         parser.add_argument(
