@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import pickle
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from aurel.layers.constants import keep_constants
 
 # Raised by torch.load, besides an UnpicklingError, for a file that is no pickle at all.
 NO_PICKLE = (LookupError, UnicodeDecodeError)
+_DECODER = ("decoder_", "mask_token")  # of a masked autoencoder's pre-training
+_log = logging.getLogger("aurel")
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # timm's, in its order
 
 
@@ -258,6 +261,7 @@ def _create_with_checkpoint(
         state = _read(timm, os.fspath(source))
     else:
         raise FileNotFoundError(f"checkpoint must be a file, got {os.fspath(source)!r}")
+    state = _without_decoder(state, source)
     classifiers = timm.models.get_pretrained_cfg(name).classifier or ()
     if isinstance(classifiers, str):
         classifiers = (classifiers,)
@@ -268,6 +272,15 @@ def _create_with_checkpoint(
     net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     net.pretrained_cfg.pop("state_dict", None)
     return net
+
+
+def _without_decoder(state: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """Return a state dict without the decoder of a masked autoencoder, with a line about it."""
+    kept = {key: value for key, value in state.items() if not key.startswith(_DECODER)}
+    if dropped := len(state) - len(kept):
+        where = "the state dict" if isinstance(source, Mapping) else source
+        _log.warning("%s: %d tensors of the decoder are not loaded", where, dropped)
+    return kept
 
 
 def _read(timm: ModuleType, path: str) -> dict[str, Any]:
