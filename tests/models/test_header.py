@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from aurel.models import header
 from aurel.models.checkpoint import describe, load_model, read_checkpoint
 from aurel.models.registry import create_model
 from aurel.training.start import load_backbone_weights, start_from
@@ -81,20 +83,20 @@ def headers(draw: st.DrawFn) -> dict[str, Any]:
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(header=headers(), safe=st.booleans())
+@given(about=headers(), safe=st.booleans())
 def test_any_header_is_read_or_refused_in_one_way(
-    header: dict[str, Any], safe: bool, tmp_path: Path
+    about: dict[str, Any], safe: bool, tmp_path: Path
 ) -> None:
-    header, state = enlarged(header), small_model("me_graphau_stage1").state_dict()
+    about, state = enlarged(about), small_model("me_graphau_stage1").state_dict()
     path = tmp_path / ("stranger.safetensors" if safe else "stranger.pth")
     if safe:
         try:
-            text = json.dumps(header)
+            text = json.dumps(about)
         except (RecursionError, ValueError):
             text = '{"model": ' + "[" * 50_000 + "]" * 50_000 + "}"
         save_file(state, path, metadata={"aurel": text})
     else:
-        torch.save({"aurel": header, "state_dict": state, "metadata": {}}, path)
+        torch.save({"aurel": about, "state_dict": state, "metadata": {}}, path)
     start = time.monotonic()
     try:
         load_model(path)
@@ -177,12 +179,8 @@ def test_a_backbone_does_not_reach_the_network(
         load_model(path)
 
 
-def test_other_threads_may_make_models_meanwhile(tmp_path: Path) -> None:
-    from aurel.models import header
-
+def test_other_threads_may_make_models_meanwhile() -> None:
     with header._bounded(0):
-        from concurrent.futures import ThreadPoolExecutor
-
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(torch.nn.Linear, 2, 2).result().in_features == 2
         with pytest.raises(ValueError, match="at most"):

@@ -28,7 +28,7 @@ def encoder() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def file(encoder: dict[str, torch.Tensor], tmp_path: Path) -> Path:
-    """Return a file as mae_pretrain_vit_*.pth with its decoder: {"model": ..., "optimizer": ...}."""
+    """Return a file as mae_pretrain_vit_*.pth, with its decoder under the key "model"."""
     decoder = {
         "mask_token": torch.zeros(1, 1, 8),
         "decoder_embed.weight": torch.zeros(8, 192),
