@@ -77,7 +77,7 @@ def check_regular(path: os.PathLike[str] | str) -> None:
         raise ValueError(f"{os.fspath(path)} must be a regular file, got {name}")
 
 
-def _no_space(target: Path, error: OSError, size: int, free: int) -> OSError:
+def _no_space(target: Path, error: Any, size: int, free: int) -> OSError:
     kept = "; the previous file is unchanged" if target.exists() else ""
     reason = f"{error.strerror} after {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are free{kept}"
     return OSError(error.errno, reason, str(target))

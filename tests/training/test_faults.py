@@ -1,4 +1,4 @@
-"""What can go wrong in a run: one clear error, and the last checkpoint whole."""
+"""Faults in a run: one clear error, and the last checkpoint is whole."""
 
 from __future__ import annotations
 
