@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 import signal
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 @contextmanager
@@ -30,6 +42,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the block wrote no file.
+        OSError: the disk is full; the message has the file and the free space.
     """
     target = Path(target)
     new_folders = [folder for folder in target.parents if not folder.exists()]
@@ -40,11 +53,16 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, OSError) and error.errno in _FULL
+        size = temporary.stat().st_size if full and temporary.exists() else 0
         temporary.unlink(missing_ok=True)
+        free = shutil.disk_usage(target.parent).free
         with suppress(OSError):  # another process has put a file there
             for folder in new_folders:
                 folder.rmdir()
+        if full:
+            raise _no_space(target, error, size, free) from error
         raise
 
 
@@ -61,6 +79,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_regular(path: os.PathLike[str] | str) -> None:
+    """Raise unless `path` is a file with content, and not a pipe or a device, which may not end.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: a folder, a pipe, a socket or a device.
+    """
+    kind = os.stat(path).st_mode
+    if not stat.S_ISREG(kind):
+        name = next((name for is_kind, name in _KINDS if is_kind(kind)), "a special file")
+        raise ValueError(f"{os.fspath(path)} must be a regular file, got {name}")
+
+
+def _no_space(target: Path, error: Any, size: int, free: int) -> OSError:
+    kept = "; the previous file is unchanged" if target.exists() else ""
+    reason = f"{error.strerror} after {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are free{kept}"
+    return OSError(error.errno, reason, str(target))
 
 
 def save_torch(content: dict[str, Any], path: Path | str) -> None:
@@ -82,8 +119,11 @@ def save_torch(content: dict[str, Any], path: Path | str) -> None:
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            if cause is not None:
+                raise cause from None
             raise
 
 

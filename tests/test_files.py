@@ -137,12 +137,13 @@ def test_a_full_disk_while_a_checkpoint_is_written_is_an_oserror(tmp_path: Path)
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "try: save_torch({'a': torch.ones(100000)}, sys.argv[1])\n"
-        "except OSError as error: print(error.strerror)\n"
+        "except OSError as error: print(error)\n"
     )
     save_torch({"a": torch.ones(1)}, tmp_path / "a.pt")
     command = [sys.executable, "-c", code, str(tmp_path / "a.pt")]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout == "File too large\n", done.stderr
+    assert "File too large after 0.0 MB, " in done.stdout, done.stderr
+    assert f" MB are free; the previous file is unchanged: '{tmp_path / 'a.pt'}'" in done.stdout
     assert torch.load(tmp_path / "a.pt", weights_only=True)["a"].tolist() == [1]
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import pickle
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,13 @@ from aurel.backbones.batch_norms import (
     check_activations,
     freeze_statistics_when_recomputed,
 )
+from aurel.files import check_regular
 from aurel.layers.constants import keep_constants
 
 # Raised by torch.load, besides an UnpicklingError, for a file that is no pickle at all.
 NO_PICKLE = (LookupError, UnicodeDecodeError)
+_DECODER = ("decoder_", "mask_token")  # of a masked autoencoder's pre-training
+_log = logging.getLogger("aurel")
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # timm's, in its order
 
 
@@ -252,10 +256,12 @@ def _create_with_checkpoint(
     if isinstance(source, Mapping):
         inner = next((source[key] for key in _WRAPPERS if key in source), source)
         state = timm.models.clean_state_dict(inner)
-    elif os.path.isfile(source):
+    elif os.path.exists(source):
+        check_regular(source)
         state = _read(timm, os.fspath(source))
     else:
         raise FileNotFoundError(f"checkpoint must be a file, got {os.fspath(source)!r}")
+    state = _without_decoder(state, source)
     classifiers = timm.models.get_pretrained_cfg(name).classifier or ()
     if isinstance(classifiers, str):
         classifiers = (classifiers,)
@@ -268,11 +274,24 @@ def _create_with_checkpoint(
     return net
 
 
+def _without_decoder(state: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """Return a state dict without the decoder of a masked autoencoder, with a line about it."""
+    kept = {key: value for key, value in state.items() if not key.startswith(_DECODER)}
+    if dropped := len(state) - len(kept):
+        where = "the state dict" if isinstance(source, Mapping) else source
+        _log.warning("%s: %d tensors of the decoder are not loaded", where, dropped)
+    return kept
+
+
 def _read(timm: ModuleType, path: str) -> dict[str, Any]:
     """Return the state dict in a file, without wrappers and their prefixes."""
+    from safetensors import SafetensorError
+
     try:
         # Explicit, since older versions of timm run the code in a pickle.
         return timm.models.load_state_dict(path, weights_only=True)
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read as a safetensors file: {error}") from error
     except (*NO_PICKLE, pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{path} cannot be read with torch.load(weights_only=True), the only way that is "

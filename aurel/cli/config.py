@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
+from aurel.cli.config_hints import hinted
 from aurel.cli.recipes import recipe_file
 from aurel.training.options import RunOptions
 
@@ -34,7 +35,7 @@ class _Parser(ArgumentParser):
     """A parser that raises ValueError instead of printing the usage and exiting."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ValueError(message) from ex
+        raise ValueError(hinted(message)) from ex
 
 
 def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | None, str]:
@@ -54,7 +55,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
     about, use = _ABOUT[command]
     if len(given := take_checkpoints(arguments)[0]) > 1:
         raise ValueError(f"ckpt_path must be given once, got {', '.join(given)}")
-    parser = _Parser(prog=f"aurel {command}", description=about)
+    parser = _Parser(prog=f"aurel {command}", description=about, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="recipe: a YAML file or a name")
     if use is not None:
         parser.add_argument(

@@ -18,6 +18,7 @@ _IGNORED = (
     "Checkpoint directory .* exists",
     "The `srun` command is available",
     ".*LeafSpec.*",
+    ".*your dataloader is not resumable",  # its sampler is
     "It is recommended to use `self.log",  # the scores are summed over processes before
 )
 

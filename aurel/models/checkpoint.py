@@ -15,8 +15,9 @@ from torch import Tensor
 
 from aurel.backbones.build import NO_PICKLE
 from aurel.facs import AUSet
-from aurel.files import atomic_path, save_torch
+from aurel.files import atomic_path, check_regular, save_torch
 from aurel.models.base import AUModel
+from aurel.models.header import check_content, check_model, names_file
 from aurel.models.registry import config_dict, info_of, make_config, model_info
 
 FORMAT = 1
@@ -96,11 +97,14 @@ def save_model(model: AUModel, path: str | Path, **metadata: Any) -> None:
         save_torch(content, path)
 
 
+@names_file
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a file of `save_model`, or a training checkpoint that holds `describe(model)`.
 
     Raises:
-        ValueError: the file cannot be read with `weights_only=True`, or is no such checkpoint.
+        FileNotFoundError: no such file.
+        ValueError: the file cannot be read with `weights_only=True`, is no such checkpoint, or has
+            a malformed header; the message names the file.
     """
     safe = Path(path).suffix == SAFETENSORS
     content = _read_safetensors(path) if safe else load_weights_only(path)
@@ -115,6 +119,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"the format of {path} must be {FORMAT}, which this version of aurel reads, got "
             f"{about.get('format')}"
         )
+    check_content(about, content["state_dict"], content.get("metadata", {}))
     state: dict[str, Tensor] = content["state_dict"]
     if any(key.startswith("model.") for key in state):
         prefix = "model."
@@ -130,17 +135,26 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
-def load_model(path: str | Path) -> AUModel:
+@names_file
+def load_model(path: str | Path, *, allow_hub: bool = False) -> AUModel:
     """Return the model that a file describes, with its weights, on the CPU and in eval mode.
+
+    The file may come from a stranger: it runs no code, and no memory is taken before its tensors
+    are found to be those of the model that it describes, of at most 2 billion numbers.
 
     Args:
         path: a file written by `save_model` or by training.
+        allow_hub: accept a backbone whose name makes timm read a description over the network or
+            from another folder, such as "hf_hub:owner/model".
 
     Raises:
-        ValueError: the file is no such checkpoint, or its weights do not fit the model it names.
+        FileNotFoundError: no such file.
+        ValueError: the file is no such checkpoint, or its weights do not fit the model it names;
+            the message names the file.
     """
     checkpoint = read_checkpoint(path)
     info = model_info(checkpoint.model)
+    check_model(info, checkpoint.config, checkpoint.aus, checkpoint.state_dict, allow_hub)
     config = make_config(info, checkpoint.aus, checkpoint.config)
     model = info.model(config, checkpoint.aus, pretrained=False)
     _load(model, checkpoint, path)
@@ -152,8 +166,11 @@ def load_weights_only(path: str | Path) -> dict[str, Any]:
     """Read a dict onto the CPU by `torch.load(weights_only=True)`.
 
     Raises:
-        ValueError: the file holds no dict, is no torch file, or needs code to run to be read.
+        FileNotFoundError: no such file.
+        ValueError: the file holds no dict, is no torch file, or needs code to run to be read; or
+            it is no regular file.
     """
+    check_regular(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (*NO_PICKLE, pickle.UnpicklingError, EOFError, RuntimeError) as error:
@@ -196,6 +213,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor
     """
     from safetensors import SafetensorError, safe_open
 
+    check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

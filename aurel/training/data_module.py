@@ -8,12 +8,12 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
 from aurel.data.arguments import check_at_least
 from aurel.facs import AUSet
 from aurel.training.accumulation import AccumulatingLoader
-from aurel.training.seeding import WorkerSeed
+from aurel.training.order import EpochOrder, SeededItems, balanced_weights, label_table
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,17 @@ class AUDataModule(LightningDataModule):
         batch_size: images per step and process.
         num_workers: processes that read images.
         seed: seed of the order of training images.
+        balanced: take items with rare labels more often, see `balanced_weights`.
     """
 
     def __init__(
-        self, splits: Splits, *, batch_size: int, num_workers: int = 0, seed: int = 0
+        self,
+        splits: Splits,
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int = 0,
+        balanced: bool = False,
     ) -> None:
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
@@ -66,7 +73,9 @@ class AUDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.balanced = balanced
         self._epoch = 0
+        self._batches_done = 0
 
     def check_batch(self, world: int) -> None:
         """Raise ValueError unless each of `world` processes has a training batch."""
@@ -82,7 +91,7 @@ class AUDataModule(LightningDataModule):
         data = _present(self.splits.train, "training")
         rank, world = self._rank_and_world()
         self.check_batch(world)
-        sampler: Any = DistributedSampler(data, world, rank, shuffle=True, seed=self.seed)
+        data, sampler = self._in_order(data, world, rank)
         sampler.set_epoch(self._epoch)
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         loader: DataLoader[dict[str, Any]] = (AccumulatingLoader if accumulate > 1 else DataLoader)(
@@ -92,7 +101,6 @@ class AUDataModule(LightningDataModule):
             num_workers=self.num_workers,
             drop_last=drops_last(len(sampler), self.batch_size),
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=WorkerSeed(self.seed, sampler),
             generator=torch.Generator(),
         )
         if isinstance(loader, AccumulatingLoader):
@@ -110,13 +118,27 @@ class AUDataModule(LightningDataModule):
         return self._scoring_loader(_present(self.splits.test, "test"))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of the next epoch; checkpoints are written at the end of an epoch."""
+        """Return the epoch and the batch in it with which a resumed run continues."""
         assert self.trainer is not None
-        return {"epoch": self.trainer.current_epoch + 1}
+        loop = self.trainer.fit_loop
+        epochs: Any = loop.epoch_progress.current
+        in_epoch = epochs.processed == epochs.completed
+        batches = loop.epoch_loop.batch_progress.current.ready if in_epoch else 0
+        return {"epoch": epochs.processed, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start with the epoch of the checkpoint."""
+        """Start where the checkpoint was written."""
         self._epoch = state_dict["epoch"]
+        self._batches_done = state_dict.get("batches", 0)
+
+    def _in_order(
+        self, data: Dataset[dict[str, Any]], world: int, rank: int
+    ) -> tuple[Dataset[Any], Any]:
+        """Return the items with their random numbers, and their sampler."""
+        weights = balanced_weights(label_table(data)) if self.balanced else None
+        skip = (self._epoch, self._batches_done * self.batch_size)
+        order = EpochOrder(data, world, rank, self.seed, weights, skip)
+        return SeededItems(data, self.seed, order), order
 
     def _scoring_loader(self, data: Dataset[dict[str, Any]]) -> DataLoader[dict[str, Any]]:
         rank, world = self._rank_and_world()

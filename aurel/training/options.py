@@ -59,6 +59,8 @@ class DataOptions:
         rare_every: see `rare_aus`.
         batch_size: images, or clips, per step and process.
         num_workers: processes that read images.
+        sampler: "shuffle" takes each item once an epoch, "balanced" those with rare labels more
+            often, see `aurel.training.order.balanced_weights`.
         resize: length of the shorter side in pixels before the crop.
         crop: side in pixels of the square that the model takes.
         flip: probability of a horizontal flip.
@@ -95,6 +97,7 @@ class DataOptions:
     rare_every: int = 1
     batch_size: int = 16
     num_workers: int = 4
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
     resize: int = 256
     crop: int = 224
     flip: float = 0.5
@@ -161,6 +164,9 @@ class TrainerOptions:
         gradient_clip_val: largest norm of the gradient; none for no limit.
         sync_batchnorm: batch statistics over all devices instead of over each; on GPUs.
         deterministic: raise on operations whose results may differ between runs.
+        compile: compile the model by torch.compile.
+        timeout: seconds after which a process that waits for another ends with an error, with
+            strategy ddp; none for the half hour of torch.
         check_val_every_n_epoch: epochs between two validations.
         limit_train_batches: number or share of the training batches of an epoch.
         limit_val_batches: number or share of the validation batches.
@@ -178,10 +184,24 @@ class TrainerOptions:
     gradient_clip_val: float | None = None
     sync_batchnorm: bool = False
     deterministic: bool = False
+    compile: bool = False
+    timeout: float | None = None
     check_val_every_n_epoch: int = 1
     limit_train_batches: int | float | None = None
     limit_val_batches: int | float | None = None
     limit_test_batches: int | float | None = None
+
+
+@dataclass
+class CheckpointOptions:
+    """Options of the checkpoints of a run, which are written at the end of every epoch.
+
+    Args:
+        every_steps: write last.ckpt also after so many optimizer steps, from which a stopped run
+            continues in the middle of an epoch; none for the ends of epochs only.
+    """
+
+    every_steps: int | None = None
 
 
 @dataclass
@@ -198,6 +218,12 @@ class RunOptions:
         out: folder of the run; by default runs/MODEL_DATASET_foldF.
         detach_focus: treat the factor p of the asymmetric loss as a constant, see
             `aurel.losses.weighted_asymmetric_loss`.
+        checkpoint: options of the checkpoints.
+        callbacks: callbacks of Lightning or your own, each with class_path and init_args; those of
+            Lightning need no module, such as {class_path: LearningRateMonitor}.
+        logger: tensorboard, csv or none; or a class_path and init_args, such as WandbLogger.
+        early_stopping: epochs without a better validation score after which the run stops; none
+            for all epochs.
     """
 
     model: ModelOptions
@@ -208,3 +234,7 @@ class RunOptions:
     seed: int = 0
     out: str | None = None
     detach_focus: bool = True
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
+    logger: str | dict[str, Any] = "tensorboard"
+    early_stopping: int | None = None

@@ -10,7 +10,6 @@ from typing import cast
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from aurel.files import atomic_path
 from aurel.models.base import AUModel
@@ -20,15 +19,19 @@ from aurel.models.relation_head import HEAD
 from aurel.training.checksum import split_checksum
 from aurel.training.data_module import AUDataModule, Splits
 from aurel.training.datasets import check_fold, training_splits
+from aurel.training.finite import FiniteLoss
 from aurel.training.history import History
 from aurel.training.mean_face import start_from_mean_face
 from aurel.training.model_inputs import check_items, task_of
 from aurel.training.objective import Objective, losses_of
 from aurel.training.options import RunOptions
-from aurel.training.seeding import EpochSeed
+from aurel.training.plugins import make_logger
+from aurel.training.process_errors import one_line_process_errors
+from aurel.training.run_lock import check_not_held, hold_folder
+from aurel.training.seeding import StepSeed
 from aurel.training.start import initial_checkpoint, load_backbone_weights, start_from
 from aurel.training.task import AUTask, Task
-from aurel.training.trainer import checkpointing, data_module, make_trainer
+from aurel.training.trainer import checkpointing, chosen_callbacks, data_module, make_trainer
 from aurel.training.triplet_datasets import triplet_splits
 
 _log = logging.getLogger("aurel")
@@ -65,8 +68,9 @@ def check_free(folder: Path, resume: Path | None) -> None:
     """Raise ValueError where a run would overwrite another.
 
     Raises:
-        ValueError: the folder holds a run, and `resume` is None.
+        ValueError: the folder holds a run, and `resume` is None; or another process writes it.
     """
+    check_not_held(folder)
     if resume is None and (folder / "checkpoints" / "last.ckpt").exists():
         raise ValueError(
             f"out must be a folder without a run, got {folder}: resume that run by --ckpt_path "
@@ -113,7 +117,10 @@ def fit(
 
     Raises:
         FileNotFoundError: data are missing.
-        ValueError: invalid data or options; or the folder holds a run and `resume` is None.
+        ValueError: invalid data or options; the folder holds a run and `resume` is None, or
+            another process writes it; or the loss is NaN or infinite (see `FiniteLoss`).
+        ChildProcessError: a process that reads data ended; ``last.ckpt`` is complete.
+        ConnectionError: another process of the run ended or does not answer.
         KeyboardInterrupt: the user stopped the run; ``last.ckpt`` is complete.
     """
     folder = run_folder(options)
@@ -125,17 +132,21 @@ def fit(
         _check_same_run(resume, task)
     monitor = None if splits.validation is None else task.monitor
     always = checkpointing(folder / "checkpoints", monitor)
-    always += [History(folder / "history.csv"), EpochSeed(options.seed)]
+    always += [History(folder / "history.csv"), StepSeed(options.seed), FiniteLoss(folder)]
     if options.optimizer.ema_decay is not None:
         always.append(EMAWeightAveraging(decay=options.optimizer.ema_decay))
-    logger = TensorBoardLogger(folder, name="tensorboard", version="")
+    always += chosen_callbacks(options, folder, monitor)
+    logger = make_logger(options.logger, folder)
     trainer = make_trainer(options.trainer, [*always, *callbacks], logger)
     data = data_module(options, splits)
     data.check_batch(trainer.world_size)
-    if config is not None and trainer.is_global_zero:
-        with atomic_path(folder / "config.yaml") as partial:
-            partial.write_text(config)
-    _fit_or_interrupt(trainer, task, data, resume)
+    with hold_folder(folder), one_line_process_errors():
+        if config is not None and trainer.is_global_zero:
+            with atomic_path(folder / "config.yaml") as partial:
+                partial.write_text(config)
+        if options.trainer.compile:
+            task.model.compile()
+        _fit_or_interrupt(trainer, task, data, resume)
     return task
 
 

@@ -82,7 +82,8 @@ def score(
                 f"{', '.join(content.aus.names)}"
             )
         check_fold(content.metadata, splits.protocol or {})
-    models = [load_model(file) for file in files]
+    allow_hub = ":" in (options.model.backbone or "")
+    models = [load_model(file, allow_hub=allow_hub) for file in files]
     model: Any = models[0] if len(models) == 1 else _vote_of(models)
     part = (splits.protocol or {}).get("part", "test")
     task = task_of(models[0])(model, objective=None, metadata=_metadata(contents, part))

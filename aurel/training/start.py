@@ -76,7 +76,7 @@ def start_from(model: AUModel, path: str | Path) -> list[str]:
         ValueError: the models are of different kinds, backbones or widths, or are for different
             AUs of equal number, whose weights have the same names and shapes.
     """
-    source = load_model(path)
+    source = load_model(path, allow_hub=":" in model.config.backbone)
     info, source_name = info_of(model), info_of(source).name
     if source_name in info.starts_from:
         staging = info.starts_from[source_name]

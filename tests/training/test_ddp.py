@@ -8,24 +8,45 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import fit_script
+import pytest
 import torch
 
-from aurel.models.checkpoint import read_checkpoint
+from aurel.models.checkpoint import load_model, read_checkpoint
 
 
-def test_two_processes_train_and_score_as_one(stripes: Path, tmp_path: Path) -> None:
-    outs = [tmp_path / "one", tmp_path / "two"]
-    command = [sys.executable, fit_script.__file__, str(stripes), str(outs[1]), "2"]
+def start(*arguments: object, stderr: Any = subprocess.PIPE) -> subprocess.Popen[str]:
+    command = [sys.executable, fit_script.__file__, *map(str, arguments)]
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK")}
-    two_processes = subprocess.Popen(
-        command, env={**environment, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+    return subprocess.Popen(
+        command, env={**environment, "OMP_NUM_THREADS": "1"}, stderr=stderr, text=True
     )
-    fit_script.run(str(stripes), str(outs[0]), devices=1)
+
+
+def with_an_odd_test_part(stripes: Path, root: Path) -> Path:
+    """Return a copy of the data with 15 test images, which two processes share unevenly."""
+    shutil.copytree(stripes, root)
+    for file in (root / "list").glob("*test*"):
+        file.write_text("\n".join(file.read_text().split("\n")[:-1]))
+    return root
+
+
+@pytest.mark.parametrize("select_on", ["validation", "test"])
+def test_two_processes_train_and_score_as_one(
+    select_on: str, stripes: Path, tmp_path: Path
+) -> None:
+    outs = [tmp_path / "one", tmp_path / "two"]
+    root = with_an_odd_test_part(stripes, tmp_path / "BP4D")
+    two_processes = start(root, outs[1], 2, select_on)
+    fit_script.run(str(root), str(outs[0]), 1, select_on)
     _, stderr = two_processes.communicate(timeout=300)
     assert two_processes.returncode == 0, stderr
     files = [out / "checkpoints" / "last.ckpt" for out in outs]
@@ -35,5 +56,36 @@ def test_two_processes_train_and_score_as_one(stripes: Path, tmp_path: Path) -> 
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6)
     rows = [list(csv.DictReader((out / "history.csv").open())) for out in outs]
     for row_of_one, row_of_two in zip(*rows, strict=True):
-        for column in ("train/loss", "val/f1", "val/auc"):
+        for column in ("train/loss", "val/f1", "val/auc", "val/accuracy"):
             assert abs(float(row_of_one[column]) - float(row_of_two[column])) < 1e-5, column
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "number"), [(0, "SIGKILL"), (1, "SIGKILL"), (1, "SIGSTOP")])
+def test_the_other_process_ends_when_one_is_lost(
+    rank: int, number: str, stripes: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    begin = time.monotonic()
+    with log.open("w") as stderr:
+        first = start(stripes, tmp_path / "run", 2, rank, number, stderr=stderr)
+        first.wait(timeout=90)
+    pids = [int(line) for line in log.read_text().splitlines() if line.isdigit()]
+    assert pids[0] == first.pid and len(pids) == 2
+    if number == "SIGSTOP":
+        os.kill(pids[1], signal.SIGKILL)
+    while running(pids[1]) and time.monotonic() - begin < 90:
+        time.sleep(0.1)
+    assert not running(pids[1])
+    assert first.returncode == (-signal.SIGKILL if rank == 0 else 2), log.read_text()
+    lines = [line for line in log.read_text().splitlines() if line.startswith("aurel: error")]
+    assert len(lines) == 1 and "another process of this run ended, or does not" in lines[0]
+    assert "Traceback" not in log.read_text()
+    load_model(tmp_path / "run" / "checkpoints" / "last.ckpt")
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -11,46 +11,17 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.tiny_runs import options, same, weights
 from lightning.pytorch import Callback, Trainer
 
 from aurel.models.checkpoint import load_model, read_checkpoint
 from aurel.models.relation_head import RelationHead
 from aurel.training.datasets import training_splits
-from aurel.training.options import (
-    DataOptions,
-    ModelOptions,
-    OptimizerOptions,
-    RunOptions,
-    TrainerOptions,
-)
+from aurel.training.options import DataOptions, ModelOptions
 from aurel.training.run import checkpoint_file, fit, run_folder
 from aurel.training.scoring import score
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
-
-
-def options(root: Path, out: Path, **changes: Any) -> RunOptions:
-    data = DataOptions(
-        root=str(root), batch_size=4, num_workers=0, resize=18, crop=16, validation=0.2
-    )
-    optimizer = OptimizerOptions(lr=0.02, weight_decay=0.0, warmup_epochs=0.5)
-    trainer = TrainerOptions(max_epochs=4, accelerator="cpu", devices=1)
-    base = RunOptions(
-        ModelOptions("tiny"), data, optimizer=optimizer, trainer=trainer, seed=3, out=str(out)
-    )
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        part = replace(getattr(base, section), **{name: value}) if name else value
-        base = replace(base, **{section: part})
-    return base
-
-
-def weights(file: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(file).state_dict
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 class StopAfter(Callback):

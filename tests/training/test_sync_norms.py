@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
 from aurel.backbones.build import build_backbone
 from aurel.layers.topk_graph_conv import TopKGraphConv
+from aurel.models.registry import create_model
 from aurel.training.options import TrainerOptions
 from aurel.training.sync_norms import SyncNorms
 from aurel.training.trainer import make_trainer
@@ -43,6 +45,17 @@ def test_a_model_is_the_same_during_the_run_and_after() -> None:
     torch.testing.assert_close(
         reverted.eval()["backbone"](images), plain.eval()["backbone"](images)
     )
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_b0", "mobilenetv3_small_050", "regnety_002"])
+def test_predictions_do_not_change(backbone: str) -> None:
+    torch.manual_seed(0)
+    aus = [1, 2, 4, 12, 15]
+    model = create_model("me_graphau", aus=aus, backbone=backbone, channels=16).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(images).probs
+        torch.testing.assert_close(SyncNorms().apply(model)(images).probs, expected)
 
 
 def test_a_trainer_takes_it() -> None:
