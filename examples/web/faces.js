@@ -4,38 +4,75 @@
 const LEAST_SCORE = 0.5;
 const MOST_OVERLAP = 0.3;
 const STRIDE = 4;
-// Margin on each side of the box of a face without points, as a fraction of its longer side.
-const MARGIN = 0.2;
+// Side of the cut around a face, in pixels and in longer sides of its box.
+const CUT = 128;
+const CUT_SIDES = 2;
 // Where eyes, nose and corners of the mouth lie in a face chip of side 1, and their weights.
 const TEMPLATE = [[0.362, 0.42], [0.638, 0.42], [0.5, 0.57], [0.385, 0.696], [0.615, 0.696]];
 const WEIGHTS = [16, 16, 1, 1, 1];
+const MIRRORED_POINTS = [1, 0, 2, 4, 3];
 
-// Return the faces in a picture, left to right: {x, y, width, height, score, points}.
+// Return the faces in a picture, left to right: {center, side, score, points}.
 //
-// `mostPixels`: a larger picture is shrunk to this area for the search.
+// Each face is searched again in a cut around it, turned upright, and in the mirror image of this
+// cut; the mean of both gives its points.
+//
+// `mostPixels`: a larger picture is shrunk to this area for the first search.
 async function findFaces(session, picture, mostPixels) {
   const { width, height } = picture;
   const scale = Math.min(1, Math.sqrt(mostPixels / (width * height)));
-  const matrix = [scale, 0, 0, scale, 0, 0];
-  const side = (length) => 32 * Math.ceil((length * scale) / 32);
-  const { data } = cutOut(picture, matrix, side(width), side(height), false);
-  const shape = [1, 3, side(height), side(width)];
-  const values = new Float32Array(3 * shape[2] * shape[3]);
-  for (let index = 0; index < values.length; index++) {
-    const pixel = index % (shape[2] * shape[3]);
-    values[index] = data[4 * pixel + Math.floor(index / (shape[2] * shape[3]))];
+  const matrix = new DOMMatrix([scale, 0, 0, scale, 0, 0]);
+  const faces = [];
+  for (const place of await search(session, picture, matrix, width * scale, height * scale)) {
+    const close = closeMatrix(place);
+    const mirror = new DOMMatrix([-1, 0, 0, 1, CUT, 0]).multiply(close);
+    const seen = [];
+    for (const matrix of [close, mirror]) {
+      const found = await search(session, picture, matrix, CUT, CUT);
+      seen.push(found.find(({ center }) => distance(center, place.center) < place.side / 2));
+    }
+    if (!seen.every(Boolean)) continue;
+    const points = seen[0].points.map((point, index) => {
+      const mirrored = seen[1].points[MIRRORED_POINTS[index]];
+      return point.map((value, axis) => (value + mirrored[axis]) / 2);
+    });
+    faces.push({ ...seen[0], points });
   }
-  const input = { [session.inputNames[0]]: new ort.Tensor("float32", values, shape) };
-  const maps = await session.run(input);
-  const found = decode(session.outputNames.map((name) => maps[name]));
-  return distinct(found)
-    .map((face) => ({
-      ...face,
-      ...{ x: face.x / scale, y: face.y / scale },
-      ...{ width: face.width / scale, height: face.height / scale },
-      points: face.points.map(([x, y]) => [x / scale, y / scale]),
-    }))
-    .sort((one, other) => one.x - other.x);
+  return faces.sort((one, other) => one.center[0] - other.center[0]);
+}
+
+// Return the matrix that moves a face to the middle of a cut, upright and with a margin.
+function closeMatrix({ center, side, points }) {
+  const [a, b] = similarity(points, TEMPLATE, WEIGHTS);
+  const scale = CUT / (CUT_SIDES * side);
+  return new DOMMatrix()
+    .translate(CUT / 2, CUT / 2)
+    .scale(scale)
+    .rotate((Math.atan2(b, a) * 180) / Math.PI)
+    .translate(-center[0], -center[1]);
+}
+
+// Return the faces in a picture that is moved by a matrix, in pixels of the picture.
+async function search(session, picture, matrix, width, height) {
+  const [columns, rows] = [width, height].map((length) => 32 * Math.ceil(length / 32));
+  const { data } = cutOut(picture, matrix, columns, rows, false);
+  const values = new Float32Array(3 * columns * rows);
+  for (let color = 0, index = 0; color < 3; color++) {
+    for (let pixel = 0; pixel < columns * rows; pixel++) values[index++] = data[4 * pixel + color];
+  }
+  const images = new ort.Tensor("float32", values, [1, 3, rows, columns]);
+  const maps = await session.run({ [session.inputNames[0]]: images });
+  const back = matrix.inverse();
+  const move = ([x, y]) => {
+    const point = back.transformPoint({ x, y });
+    return [point.x, point.y];
+  };
+  return distinct(decode(session.outputNames.map((name) => maps[name]))).map((face) => ({
+    center: move([face.x + face.width / 2, face.y + face.height / 2]),
+    side: Math.max(face.width, face.height) * Math.hypot(back.a, back.b),
+    score: face.score,
+    points: face.points.map(move),
+  }));
 }
 
 // Return the boxes in the maps of CenterFace: scores, log sizes, offsets and points of each cell.
@@ -81,21 +118,21 @@ function overlap(one, other) {
   return both / (one.width * one.height + other.width * other.height - both);
 }
 
-// Return the matrix of a canvas that moves a face to its place in the input of a model.
+// Return the matrix that moves a face to its place in the input of a model.
 //
 // The input is the center square of `size` pixels of a face chip of `chip` pixels.
 function faceMatrix(face, { size, chip }) {
   const target = TEMPLATE.map((point) => point.map((place) => place * chip - (chip - size) / 2));
-  return similarity(face.points, target, WEIGHTS);
+  return new DOMMatrix(similarity(face.points, target, WEIGHTS));
 }
 
-// Return the matrix of a canvas that moves a square to the whole input of a model.
+// Return the matrix that moves a square to the whole input of a model.
 function squareMatrix({ x, y, side }, { size }) {
   const scale = size / side;
-  return [scale, 0, 0, scale, -x * scale, -y * scale];
+  return new DOMMatrix([scale, 0, 0, scale, -x * scale, -y * scale]);
 }
 
-// Return the rotation, scale and shift that moves points to a target, by least squares.
+// Return the rotation, scale and shift, as six numbers of a matrix, that moves points to a target, by least squares.
 function similarity(points, target, weights) {
   const total = weights.reduce((sum, weight) => sum + weight);
   const mean = (places, axis) =>
@@ -113,14 +150,18 @@ function similarity(points, target, weights) {
   return [a, b, -b, a, wx - a * zx + b * zy, wy - b * zx - a * zy];
 }
 
-// Return the pixels (ImageData) of a picture that is moved by the matrix of a canvas.
+function distance(one, other) {
+  return Math.hypot(one[0] - other[0], one[1] - other[1]);
+}
+
+// Return the pixels (ImageData) of a picture that is moved by a matrix.
 //
 // `repeatBorder`: outside the picture, repeat its border pixels; otherwise black.
 function cutOut(picture, matrix, width, height, repeatBorder) {
-  const small = shrunk(picture, Math.hypot(matrix[0], matrix[1]));
+  const small = shrunk(picture, Math.hypot(matrix.a, matrix.b));
   const { width: columns, height: rows } = small;
   const context = newCanvas(width, height);
-  context.setTransform(...matrix);
+  context.setTransform(matrix);
   context.scale(picture.width / columns, picture.height / rows);
   const parts = (length) => [[0, 1, -length, length], [length - 1, 1, length, length]];
   if (repeatBorder) {

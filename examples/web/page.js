@@ -57,8 +57,7 @@ async function matrices(shown) {
   const { preprocessing } = model.about;
   if (!detector) return [squareMatrix(square ?? centerSquare(shown), preprocessing)];
   const faces = await findFaces(detector, shown, stream ? CAMERA_PIXELS : PHOTO_PIXELS);
-  const area = (face) => face.width * face.height;
-  if (stream) faces.sort((one, other) => area(other) - area(one)).splice(1);
+  if (stream) faces.sort((one, other) => other.side - one.side).splice(1);
   return faces.map((face) => faceMatrix(face, preprocessing));
 }
 
@@ -79,7 +78,7 @@ function showPicture(shown) {
   const line = Math.max(canvas.width, canvas.height) / 300;
   context.font = `${12 * line}px system-ui, sans-serif`;
   places.forEach(({ matrix, input }, index) => {
-    const back = new DOMMatrix(matrix).inverse();
+    const back = matrix.inverse();
     const corners = [[0, 0], [input.width, 0], [input.width, input.width], [0, input.width]]
       .map(([x, y]) => back.transformPoint({ x, y }))
       .map(({ x, y }) => [x * scale, y * scale]);
@@ -222,6 +221,8 @@ function report(text, isError = false) {
 
 for (const id of ["model", "detector", "photo"]) {
   byId(id).onchange = ({ target }) => target.files.length && open(target.files[0]);
+  // A file that has changed on the disk can be chosen once more.
+  byId(id).onclick = ({ target }) => (target.value = "");
 }
 byId("camera").onclick = () =>
   stream ? stopCamera() : startCamera().catch((error) => report(`Camera: ${error.message}`, true));

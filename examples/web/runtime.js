@@ -64,7 +64,10 @@ async function fetchFile(name) {
 }
 
 function fromBase64(text) {
-  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const characters = atob(text);
+  const bytes = new Uint8Array(characters.length);
+  for (let index = 0; index < bytes.length; index++) bytes[index] = characters.charCodeAt(index);
+  return bytes;
 }
 
 async function openSession(bytes) {
@@ -104,7 +107,7 @@ async function predict({ session, about }, pictures) {
   return pictures.map((_, picture) => probs.data.slice(picture * count, (picture + 1) * count));
 }
 
-// Yield the fields of a message of protobuf that have a length: {number, at, start, end}.
+// Yield the fields of a message of protobuf that have a length: {number, start, end}.
 function* fields(bytes, start = 0, end = bytes.length) {
   let next = start;
   const varint = () => {
@@ -119,13 +122,12 @@ function* fields(bytes, start = 0, end = bytes.length) {
     return value;
   };
   while (next < end) {
-    const at = next;
     const tag = varint();
     const kind = tag % 8;
     if (kind === 2) {
-      const length = varint();
-      yield { number: Math.floor(tag / 8), at, start: next, end: next + length };
+      const [length, start] = [varint(), next];
       next += length;
+      if (next <= end) yield { number: Math.floor(tag / 8), start, end: next };
     } else if (kind === 0) {
       varint();
     } else if (kind === 1 || kind === 5) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -22,31 +23,39 @@ def find_chromium() -> str | None:
 
 
 class Chromium:
-    """A running browser; see `running`."""
+    """A running browser; see `running`.
+
+    Attributes:
+        handlers: a function of the parameters of each event, by its name; it may `send`.
+    """
 
     def __init__(self, write: int, read: int) -> None:
+        self.handlers: dict[str, Callable[[Any], None]] = {}
         self._write, self._read = write, read
         self._buffer = b""
         self._last = 0
 
     def call(self, method: str, session: str | None = None, **params: Any) -> Any:
         """Return the result of a method of the protocol."""
-        self._last += 1
-        number = self.send(self._last, method, session, params)
+        number = self.send(method, session, **params)
         for message in self._messages():
+            if message.get("method") in self.handlers:
+                self.handlers[message["method"]](message["params"])
             if message.get("id") == number:
                 if "error" in message:
                     raise RuntimeError(f"{method}: {message['error']}")
                 return message["result"]
         raise RuntimeError(f"{method}: the browser has stopped")
 
-    def send(self, number: int, method: str, session: str | None, params: Any) -> int:
-        message = {"id": number, "method": method, "params": params}
+    def send(self, method: str, session: str | None = None, **params: Any) -> int:
+        """Call a method without waiting for its result; return the number of the call."""
+        self._last += 1
+        message = {"id": self._last, "method": method, "params": params}
         content = json.dumps({**message, "sessionId": session} if session else message)
         left = memoryview(content.encode() + b"\0")
         while left:
             left = left[os.write(self._write, left) :]
-        return number
+        return self._last
 
     def _messages(self) -> Iterator[Any]:
         while True:
@@ -103,6 +112,29 @@ class Page:
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def answer(self, reply: Callable[[str], bytes | None]) -> None:
+        """Answer each request to an address with these bytes; None: from its source."""
+
+        def paused(request: Any) -> None:
+            body = reply(request["request"]["url"])
+            params: dict[str, Any] = {"requestId": request["requestId"]}
+            if body is None:
+                self._browser.send("Fetch.continueRequest", self._session, **params)
+                return
+            headers = [{"name": "Access-Control-Allow-Origin", "value": "*"}]
+            params |= {"responseCode": 200, "responseHeaders": headers}
+            params["body"] = base64.b64encode(body).decode()
+            self._browser.send("Fetch.fulfillRequest", self._session, **params)
+
+        self._browser.handlers["Fetch.requestPaused"] = paused
+        self.call("Fetch.enable")
+
+    def drop(self, *paths: Path) -> None:
+        """Drop files onto the page."""
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=20, y=20, data=data)
 
     def mouse(self, kind: str, x: float, y: float) -> None:
         """Send a mouse event: "mousePressed", "mouseMoved" or "mouseReleased"."""
