@@ -33,7 +33,8 @@ async function update() {
 }
 
 async function predictPicture() {
-  if (stream) picture = await createImageBitmap(byId("video"));
+  const frame = stream ? await createImageBitmap(byId("video")) : null;
+  if (stream) picture = frame;
   if (picture === null) return;
   const shown = picture;
   const start = performance.now();
@@ -49,7 +50,10 @@ async function predictPicture() {
   const time = Math.round(performance.now() - start);
   if (!model) report("Choose a model.");
   else if (!places.length) report("No face was found.");
-  else report(`${places.length} ${places.length === 1 ? "face" : "faces"}, ${time} ms`);
+  else {
+    const count = `${places.length} ${places.length === 1 ? "face" : "faces"}`;
+    report(stream ? count : `${count}, ${time} ms`);
+  }
 }
 
 // Return the matrix that moves each face to the input of the model; the largest face of a camera.
@@ -199,7 +203,7 @@ async function startCamera() {
   video.srcObject = stream;
   await video.play();
   square = null;
-  byId("camera").textContent = "Stop the camera";
+  Object.assign(byId("camera"), { textContent: "Stop the camera", disabled: false });
   while (stream) {
     await update();
     await new Promise(requestAnimationFrame);
@@ -215,7 +219,8 @@ function stopCamera() {
 }
 
 function report(text, isError = false) {
-  byId("status").textContent = text;
+  // Screen readers read every change.
+  if (byId("status").textContent !== text) byId("status").textContent = text;
   byId("status").classList.toggle("error", isError);
 }
 
@@ -224,8 +229,14 @@ for (const id of ["model", "detector", "photo"]) {
   // A file that has changed on the disk can be chosen once more.
   byId(id).onclick = ({ target }) => (target.value = "");
 }
-byId("camera").onclick = () =>
-  stream ? stopCamera() : startCamera().catch((error) => report(`Camera: ${error.message}`, true));
+byId("camera").onclick = () => {
+  if (stream) return stopCamera();
+  byId("camera").disabled = true;
+  startCamera().catch((error) => {
+    byId("camera").disabled = false;
+    report(`Camera: ${error.message}`, true);
+  });
+};
 byId("threshold").oninput = showResult;
 
 document.ondragover = (event) => event.preventDefault();
