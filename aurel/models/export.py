@@ -57,7 +57,7 @@ def export_onnx(
         ValueError: the model is not registered, or does not take images of this size.
         RuntimeError: the outputs of the file differ by more than `tolerance`; no file is kept.
     """
-    onnxruntime = _onnxruntime()
+    _onnxruntime()
     info = info_of(model)
     size = image_size or model.image_size or info.image_size
     training = model.training
@@ -71,16 +71,7 @@ def export_onnx(
             expected = named_outputs(model(images))
     finally:
         model.train(training)
-    with atomic_path(path) as temporary:
-        program.save(temporary, external_data=False)
-        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        differences = _differences(session, images, expected)
-        if not all(difference <= tolerance for difference in differences.values()):
-            raise RuntimeError(
-                f"the outputs of the ONNX file must differ from the model's by {tolerance} at "
-                f"most, got {differences}"
-            )
-    return differences
+    return _write_checked(program, path, images, expected, tolerance)
 
 
 def named_outputs(output: AUOutput) -> dict[str, Tensor]:
@@ -148,6 +139,22 @@ def _random_input(model: AUModel, batch: int, frames: int, size: int) -> Tensor:
     leading = (batch, frames) if model.inputs == "clips" else (batch,)
     device = next(model.parameters()).device
     return torch.rand(*leading, 3, size, size, device=device) * 4 - 2
+
+
+def _write_checked(
+    program: Any, path: str | Path, images: Tensor, expected: dict[str, Tensor], tolerance: float
+) -> dict[str, float]:
+    """Write an ONNX program if its outputs are the expected ones; return their differences."""
+    with atomic_path(path) as temporary:
+        program.save(temporary, external_data=False)
+        session = _onnxruntime().InferenceSession(temporary, providers=["CPUExecutionProvider"])
+        differences = _differences(session, images, expected)
+        if not all(difference <= tolerance for difference in differences.values()):
+            raise RuntimeError(
+                f"the outputs of the ONNX file must differ from the model's by {tolerance} at "
+                f"most, got {differences}"
+            )
+    return differences
 
 
 def _differences(session: Any, images: Tensor, expected: dict[str, Tensor]) -> dict[str, float]:

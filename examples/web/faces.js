@@ -17,13 +17,16 @@ const MIRRORED_POINTS = [1, 0, 2, 4, 3];
 // Each face is searched again in a cut around it, turned upright, and in the mirror image of this
 // cut; the mean of both gives its points.
 //
-// `mostPixels`: a larger picture is shrunk to this area for the first search.
-async function findFaces(session, picture, mostPixels) {
+// `mostPixels`: a larger picture is shrunk to this area for the first search. `mostFaces`: this
+// number of the largest faces is returned.
+async function findFaces(session, picture, { mostPixels, mostFaces }) {
   const { width, height } = picture;
   const scale = Math.min(1, Math.sqrt(mostPixels / (width * height)));
   const matrix = new DOMMatrix([scale, 0, 0, scale, 0, 0]);
+  const candidates = await search(session, picture, matrix, width * scale, height * scale);
   const faces = [];
-  for (const place of await search(session, picture, matrix, width * scale, height * scale)) {
+  for (const place of candidates.sort((one, other) => other.side - one.side)) {
+    if (faces.length === mostFaces) break;
     const close = closeMatrix(place);
     const mirror = new DOMMatrix([-1, 0, 0, 1, CUT, 0]).multiply(close);
     const seen = [];
@@ -132,7 +135,8 @@ function squareMatrix({ x, y, side }, { size }) {
   return new DOMMatrix([scale, 0, 0, scale, -x * scale, -y * scale]);
 }
 
-// Return the rotation, scale and shift, as six numbers of a matrix, that moves points to a target, by least squares.
+// Return the rotation, scale and shift that moves points to a target, by least squares, as the six
+// numbers of a matrix.
 function similarity(points, target, weights) {
   const total = weights.reduce((sum, weight) => sum + weight);
   const mean = (places, axis) =>

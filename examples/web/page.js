@@ -2,9 +2,10 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-// Largest area of the pictures in which faces are searched, and longest side of the one shown.
-const PHOTO_PIXELS = 1024 * 1024;
-const CAMERA_PIXELS = 320 * 240;
+// The search for faces.
+const IN_PHOTO = { mostPixels: 1024 * 1024, mostFaces: Infinity };
+const IN_FRAME = { mostPixels: 320 * 240, mostFaces: 1 };
+// Longest side of the picture shown, and shortest side of a square, in pixels.
 const SHOWN_SIDE = 1280;
 const LEAST_SIDE = 16;
 
@@ -60,8 +61,7 @@ async function predictPicture() {
 async function matrices(shown) {
   const { preprocessing } = model.about;
   if (!detector) return [squareMatrix(square ?? centerSquare(shown), preprocessing)];
-  const faces = await findFaces(detector, shown, stream ? CAMERA_PIXELS : PHOTO_PIXELS);
-  if (stream) faces.sort((one, other) => other.side - one.side).splice(1);
+  const faces = await findFaces(detector, shown, stream ? IN_FRAME : IN_PHOTO);
   return faces.map((face) => faceMatrix(face, preprocessing));
 }
 
@@ -109,7 +109,8 @@ function showFaces() {
   if (group.children.length !== places.length) {
     group.replaceChildren(...places.map((_, index) => {
       const label = document.createElement("label");
-      const button = Object.assign(document.createElement("input"), { type: "radio", name: "face" });
+      const button = document.createElement("input");
+      Object.assign(button, { type: "radio", name: "face" });
       button.onchange = () => {
         chosen = index;
         showPicture(picture);
@@ -257,7 +258,7 @@ byId("picture").onpointerdown = (event) => {
     const [x, y] = place(moved);
     const side = Math.max(Math.abs(x - startX), Math.abs(y - startY));
     if (side < LEAST_SIDE) return;
-    square = { x: x < startX ? startX - side : startX, y: y < startY ? startY - side : startY, side };
+    square = { x: startX - (x < startX) * side, y: startY - (y < startY) * side, side };
     update();
   };
   canvas.onpointerup = canvas.onpointercancel = () => (canvas.onpointermove = null);
