@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "_ext"))
@@ -88,3 +89,12 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "plot_gallery": "True",
 }
+
+
+def setup(app: Any) -> None:
+    app.connect("config-inited", _only_rst_headers, priority=900)
+
+
+def _only_rst_headers(app: Any, config: Any) -> None:
+    # A README.md in a folder of examples is no header of a gallery.
+    config.sphinx_gallery_conf["source_suffix"] = {".rst": "restructuredtext"}

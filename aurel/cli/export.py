@@ -11,7 +11,8 @@ Write the model of a checkpoint as an ONNX file, run it in onnxruntime and compa
 
 The input is `images` (B, 3, S, S) or `clips` (B, T, 3, S, S), float32, normalized with the mean and
 standard deviation of ImageNet, for any B and T. The outputs are those of the model, `probs` first.
-The key "aurel" of the file's metadata contains the model's name, options and AUs as JSON.
+The key "aurel" of the file's metadata contains the model's name and options, the names of the AUs
+and the preprocessing of the images as JSON. The page examples/web runs the file in a browser.
 """
 
 
@@ -50,7 +51,12 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_face_model(args.checkpoint)
     size = args.image_size or loaded.image_size
     differences = export_onnx(
-        loaded.model, args.out, image_size=size, opset=args.opset, tolerance=args.tolerance
+        loaded.model,
+        args.out,
+        image_size=size,
+        resize=loaded.resize * size // loaded.image_size,
+        opset=args.opset,
+        tolerance=args.tolerance,
     )
     for name, difference in differences.items():
         print(f"{name}: largest difference from the model {difference:.1e}")

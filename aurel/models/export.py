@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from aurel.data.preprocessing import Preprocessing
 from aurel.files import atomic_path
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe
@@ -24,6 +25,7 @@ def export_onnx(
     path: str | Path,
     *,
     image_size: int | None = None,
+    resize: int | None = None,
     frames: int = 16,
     opset: int | None = None,
     tolerance: float = 1e-4,
@@ -33,13 +35,15 @@ def export_onnx(
     The file takes ``images`` (B, 3, S, S), or ``clips`` (B, T, 3, S, S), as the model does, for any
     B and T. Its outputs are the fields of `AUOutput` that the model fills, with ``region_logits_0``
     and so on for those of each region. It is the model in eval mode, in plain operators of ONNX.
-    The key "aurel" of its metadata holds the name of the model, its options, its AUs in the order
-    of the columns, and S, as JSON.
+    The key "aurel" of its metadata holds, as JSON, the name of the model, its options, its AUs in
+    the order of the columns with their names and titles, and the preprocessing of the images.
 
     Args:
         model: made by `create_model`.
         path: the file to write; missing folders are created.
         image_size: S, pixels; None for that of the model's config, or else of its paper.
+        resize: side in pixels of the face chip whose center square is the input; None for the
+            published 256 / 224 of S.
         frames: T of the clip that is traced.
         opset: version of ONNX's operators; None for the one that torch prefers.
         tolerance: largest absolute difference allowed; relative to the largest value of an output
@@ -53,7 +57,7 @@ def export_onnx(
         ValueError: the model is not registered, or does not take images of this size.
         RuntimeError: the outputs of the file differ by more than `tolerance`; no file is kept.
     """
-    onnxruntime = _onnxruntime()
+    _onnxruntime()
     info = info_of(model)
     size = image_size or model.image_size or info.image_size
     training = model.training
@@ -61,23 +65,13 @@ def export_onnx(
     try:
         example = _random_input(model, 2, frames, size)
         program = _onnx_program(model, example, info.inputs, opset)
-        about = {**describe(model), "image_size": size}
-        program.model.metadata_props["aurel"] = json.dumps(about)
+        program.model.metadata_props["aurel"] = json.dumps(_about(model, size, resize))
         images = _random_input(model, 3, frames + 1, size)
         with torch.no_grad():
             expected = named_outputs(model(images))
     finally:
         model.train(training)
-    with atomic_path(path) as temporary:
-        program.save(temporary, external_data=False)
-        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-        differences = _differences(session, images, expected)
-        if not all(difference <= tolerance for difference in differences.values()):
-            raise RuntimeError(
-                f"the outputs of the ONNX file must differ from the model's by {tolerance} at "
-                f"most, got {differences}"
-            )
-    return differences
+    return _write_checked(program, path, images, expected, tolerance)
 
 
 def named_outputs(output: AUOutput) -> dict[str, Tensor]:
@@ -90,6 +84,15 @@ def named_outputs(output: AUOutput) -> dict[str, Tensor]:
         elif field.name == "region_logits" and value is not None:
             named |= {f"region_logits_{region}": logits for region, logits in enumerate(value)}
     return named
+
+
+def _about(model: AUModel, size: int, resize: int | None) -> dict[str, Any]:
+    """Return the metadata of a model and of its input, primitive types only."""
+    chosen = Preprocessing.of({"size": size, "chip": resize or size * 256 // 224})
+    if model.preprocessing is not None:
+        chosen = Preprocessing.of(model.preprocessing)
+    names = {"names": model.aus.names, "titles": model.aus.titles}
+    return {**describe(model), "image_size": size, **names, "preprocessing": asdict(chosen)}
 
 
 class _Outputs(nn.Module):
@@ -133,6 +136,22 @@ def _random_input(model: AUModel, batch: int, frames: int, size: int) -> Tensor:
     leading = (batch, frames) if model.inputs == "clips" else (batch,)
     device = next(model.parameters()).device
     return torch.rand(*leading, 3, size, size, device=device) * 4 - 2
+
+
+def _write_checked(
+    program: Any, path: str | Path, images: Tensor, expected: dict[str, Tensor], tolerance: float
+) -> dict[str, float]:
+    """Write an ONNX program if its outputs are the expected ones; return their differences."""
+    with atomic_path(path) as temporary:
+        program.save(temporary, external_data=False)
+        session = _onnxruntime().InferenceSession(temporary, providers=["CPUExecutionProvider"])
+        differences = _differences(session, images, expected)
+        if not all(difference <= tolerance for difference in differences.values()):
+            raise RuntimeError(
+                f"the outputs of the ONNX file must differ from the model's by {tolerance} at "
+                f"most, got {differences}"
+            )
+    return differences
 
 
 def _differences(session: Any, images: Tensor, expected: dict[str, Tensor]) -> dict[str, float]:

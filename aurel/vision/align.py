@@ -170,11 +170,14 @@ def chip_matrix(points: ArrayLike, alignment: Alignment, size: int) -> NDArray[n
 def similarity(
     points: ArrayLike, target: ArrayLike, weights: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """Return the rotation, scale and shift that moves points to a target, by least squares.
+    r"""Return the rotation, scale and shift that moves points to a target, by least squares.
 
-    With points z_k and targets w_k as complex numbers and weights s_k that sum to 1, w ~ a z + b:
-    a = sum_k s_k conj(z_k - z) (w_k - w) / sum_k s_k |z_k - z|^2 and b = w - a z, where z and w are
-    the weighted means.
+    .. math::
+        w \approx a z + b, \qquad
+        a = \frac{\sum_k s_k \overline{(z_k - \bar z)} (w_k - \bar w)}
+            {\sum_k s_k |z_k - \bar z|^2}, \qquad b = \bar w - a \bar z
+
+    with points z and targets w as complex numbers, weights s that sum to 1, and the weighted means.
 
     Args:
         points: (P, 2); points with NaN are left out.

@@ -53,6 +53,15 @@ def test_an_onnx_file_gives_the_models_numbers(name: str, tmp_path: Path) -> Non
     about = json.loads({prop.key: prop.value for prop in content.metadata_props}["aurel"])
     assert about["model"] == name and about["image_size"] == 64
     assert about["aus"] == model.aus.to_dict()
+    assert about["names"] == list(model.aus.names)
+    assert about["titles"] == list(model.aus.titles)
+    assert about["preprocessing"] == {
+        "alignment": "crop",
+        "size": 64,
+        "chip": 73,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
     assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
 
 
@@ -60,12 +69,15 @@ def test_export_command_and_a_file_that_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint, out = tmp_path / "best.ckpt", tmp_path / "model.onnx"
-    save_model(tiny_model("me_graphau_stage1"), checkpoint, image_size=64)
+    save_model(tiny_model("me_graphau_stage1"), checkpoint, image_size=64, resize=80)
     assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "probs: largest difference" in printed and f"5 AUs, images of 64 x 64: {out}" in printed
-    (images,) = onnxruntime.InferenceSession(out).get_inputs()
+    session = onnxruntime.InferenceSession(out)
+    (images,) = session.get_inputs()
     assert images.shape == ["batch", 3, 64, 64]
+    about = json.loads(session.get_modelmeta().custom_metadata_map["aurel"])
+    assert about["preprocessing"]["size"] == 64 and about["preprocessing"]["chip"] == 80
     assert main(["export", "--checkpoint", str(tmp_path / "no"), "--out", str(out)]) == 2
     assert "no checkpoint at" in capsys.readouterr().err
 
