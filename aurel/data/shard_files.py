@@ -110,13 +110,14 @@ def read_member(folder: Path, place: Place) -> bytes:
         FileNotFoundError: there is no such shard.
         ValueError: the shard is shorter than the index says.
     """
-    with (folder / place.shard).open("rb") as file:
+    path = folder / place.shard
+    with path.open("rb") as file:
         file.seek(place.offset)
         content = file.read(place.size)
     if len(content) < place.size:
+        end = place.offset + place.size
         raise ValueError(
-            f"{folder / place.shard} must have {place.offset + place.size} bytes at least, as in "
-            f"{INDEX}, got {place.offset + len(content)}"
+            f"{path} must have {end} bytes at least, as in {INDEX}, got {path.stat().st_size}"
         )
     return content
 

@@ -35,13 +35,15 @@ class FollowingDetector:
 
     Args:
         search: finds the faces in whole pictures and near the faces of the frame before.
+        until_found: also search the whole picture after each frame without a face.
 
     Attributes:
         time: seconds from the start of the video to the next frame.
     """
 
-    def __init__(self, search: FaceDetector) -> None:
+    def __init__(self, search: FaceDetector, *, until_found: bool = False) -> None:
         self.time = 0.0
+        self.until_found = until_found
         self._search = search
         self._searched = -np.inf
         self._faces: list[Face] = []
@@ -51,6 +53,7 @@ class FollowingDetector:
         if self._search is face_detector.whole_image:
             return self._search(image)
         due = self.time - self._searched >= SEARCH_SECONDS
+        due = due or (self.until_found and not self._faces)
         followed = None if due else self._followed(image)
         if followed is None:
             self._searched = self.time

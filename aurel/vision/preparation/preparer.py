@@ -125,7 +125,7 @@ class UnitPreparer:
 
     def _rows(self, task: AnyTask, problems: list[str]) -> Iterator[tuple[Row, RGBImage | None]]:
         """Yield a row for each face with its chip, and one for each frame without a face."""
-        find, tracker = FollowingDetector(self.detector), FaceTracker()
+        find, tracker = FollowingDetector(self.detector, until_found=True), FaceTracker()
         for shot in shots(task, self.options.every, problems):
             row: Row = {"frame": shot.number, "time": round(shot.time, 3)}
             if shot.image is None:
