@@ -30,8 +30,10 @@ def run(args: argparse.Namespace) -> int:
 
     _check_options(args)
     # The detector is made before anything is written, so that nothing is left by its errors.
-    options = _chip_options(args)
-    here = make_preparer(args, options)
+    mesh = _has_mesh()
+    options = _chip_options(args, mesh)
+    make = partial(make_preparer, args, options, mesh)
+    here = make()
     work, errors = _plan(args, options)
     with file_progress(work.number) as on_progress:
 
@@ -40,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
             if outcome.status in ("failed", "incomplete"):
                 report(f"error: {one_line(ValueError(outcome.reason))}")
 
-        runner = partial(_run_units, args, options, here)
+        runner = partial(_run_units, args.workers, here, make)
         done = prepare(work, options, runner, on_outcome, _shards(args))
     return max(errors, _summary(args, work, done))
 
 
-def make_preparer(args: argparse.Namespace, options: ChipOptions) -> UnitPreparer:
+def make_preparer(args: argparse.Namespace, options: ChipOptions, mesh: bool) -> UnitPreparer:
     """Return the function that prepares a unit of work, for this process.
 
     Each operation runs in one thread, so that results do not depend on their number.
@@ -56,22 +58,24 @@ def make_preparer(args: argparse.Namespace, options: ChipOptions) -> UnitPrepare
     from aurel.vision.preparation.preparer import UnitPreparer
 
     torch.set_num_threads(1)
-    mesh = FaceMesh() if _has_mesh() else None
-    return UnitPreparer(make_detector(args), mesh, options)
+    return UnitPreparer(make_detector(args), FaceMesh() if mesh else None, options)
 
 
 def _run_units(
-    args: argparse.Namespace, options: ChipOptions, here: UnitPreparer, units: Iterable[Any]
+    workers: int | None,
+    here: UnitPreparer,
+    make: Callable[[], UnitPreparer],
+    units: Iterable[Any],
 ) -> Iterator[list[Outcome]]:
     from aurel.vision.units import up_to
     from aurel.vision.workers import run_in_processes
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count, units = up_to(args.workers or cores or 1, units)
+    count, units = up_to(workers or cores or 1, units)
     if count <= 1:
         yield from map(here, units)
     else:
-        yield from run_in_processes(partial(make_preparer, args, options), units, count)
+        yield from run_in_processes(make, units, count)
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -91,26 +95,26 @@ def _check_options(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be given with --data only, got {getattr(args, name)}")
 
 
-def _chip_options(args: argparse.Namespace) -> ChipOptions:
+def _chip_options(args: argparse.Namespace, mesh: bool) -> ChipOptions:
     from aurel.vision.align import find_alignment
     from aurel.vision.preparation.preparer import ChipOptions
 
     find_alignment(args.alignment)
     margin = 0.0 if args.detector == "whole" else None
-    settings = _settings_of(args)
+    settings = _settings_of(args, mesh)
     return ChipOptions(
         args.out, args.alignment, args.size, args.format, args.every, margin, settings
     )
 
 
-def _settings_of(args: argparse.Namespace) -> str:
+def _settings_of(args: argparse.Namespace, mesh: bool) -> str:
     """Return a hash of all that the chips and their landmarks depend on."""
     from importlib.metadata import version
 
     names = ("alignment", "size", "format", "every", "min_face", "min_confidence", "data")
     chosen = {name: getattr(args, name) for name in names}
     detector = type(make_detector(args)).__name__
-    content = json.dumps([version("aurel-au"), chosen, detector, _has_mesh()], sort_keys=True)
+    content = json.dumps([version("aurel-au"), chosen, detector, mesh], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

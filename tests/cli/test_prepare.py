@@ -46,7 +46,7 @@ FORK = "fork" in multiprocessing.get_all_start_methods()
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     # Without the mesh, which takes half a second to load.
-    monkeypatch.setenv("AUREL_FACE_MESH", str(tmp_path / "none"))
+    monkeypatch.setattr("aurel.vision.face_mesh.face_mesh_file", lambda: None)
     tiny_model.register()
     yield
     del registry._models["tiny"]
@@ -156,7 +156,9 @@ def test_processes_that_are_killed_at_random_moments(tmp_path: Path) -> None:
     words = ["in", "--shard-size", "40", "--every", "2"]
     assert prepare(*words, out="whole") == 0
     fixed = ["--detector", "whole", "--size", "20", "--out", "out", "--workers", "2"]
-    command = [sys.executable, "-m", "aurel.cli.main", "prepare", *words, *fixed]
+    hide = "import aurel.vision.face_mesh as m; m.face_mesh_file = lambda: None; "
+    start = "from aurel.cli.main import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", hide + start, "prepare", *words, *fixed]
     run = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
     while run.poll() is None and not any(Path("out").glob("img/*/0/*.jpg")):
         time.sleep(0.005)
@@ -205,7 +207,7 @@ def test_damaged_files_are_named_and_the_others_prepared(
         (["in", "--present", "1", "--out", "o"], "--present must be given with --data only, got 1"),
         (
             ["in", "--out", "other"],
-            "other must be new, or a folder of aurel prepare, got one with img",
+            "other must be new, or a folder of aurel prepare",
         ),
         (["nothing.png", "--out", "o"], "nothing.png does not exist"),
     ],
@@ -238,7 +240,7 @@ def test_a_photograph_of_a_real_face(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     if center_face_file() is None:
         pytest.skip("CenterFace is not installed")
-    monkeypatch.delenv("AUREL_FACE_MESH")
+    monkeypatch.setattr("aurel.vision.face_mesh.face_mesh_file", face_mesh_file)
     picture = Image.fromarray(data.astronaut())
     (tmp_path / "in").mkdir()
     picture.rotate(25, resample=Image.Resampling.BICUBIC).save("in/tilted.png")
