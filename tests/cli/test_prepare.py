@@ -143,12 +143,13 @@ def test_a_run_that_is_killed_at_any_write_goes_on_without_loss(tmp_path: Path) 
         for name, content in tree("out").items():
             if name.startswith(("img/", "records/", "list/", "shards/")) and "/." not in name:
                 assert content == expected[name], name
-        step += 1 if kills % 2 else 3
+        step += 3  # a chip is two writes: both are hit
     assert child.exitcode == 0 and kills > 8
     assert prepare(*words) == 0
     assert tree("out") == expected
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed_at_random_moments(tmp_path: Path) -> None:
     for number in range(5):
         video(tmp_path / f"in/v{number}.mp4", 30, number)
