@@ -22,6 +22,7 @@ COMMANDS = {
     "test": "aurel.cli.test",
     "crossval": "aurel.cli.crossval",
     "table": "aurel.cli.table",
+    "prepare": "aurel.cli.prepare",
     "predict": "aurel.cli.predict",
     "abaw": "aurel.cli.abaw",
     "graph": "aurel.cli.graph",

@@ -6,7 +6,6 @@ import argparse
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     from aurel.vision.inputs import InputError, find_files
     from aurel.vision.live import is_live
     from aurel.vision.predict_files import Results
-    from aurel.vision.run_files import ANNOTATED, MANIFEST, TABLES, carry_out, plan
+    from aurel.vision.recorded_run import MANIFEST
+    from aurel.vision.run_files import ANNOTATED, TABLES, carry_out, plan
 
     check_options(args)
     if any(is_live(source) for source in args.inputs):
@@ -105,6 +105,7 @@ def _runner(
 ) -> Callable[[Iterable[Unit]], Iterator[list[Outcome]]]:
     """Return the function that predicts units: here, in processes, or on a Ray cluster."""
     from aurel.cli.predict_model import warn_of
+    from aurel.vision.units import up_to
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     here = make_unit_predictor(args, results)
@@ -119,10 +120,8 @@ def _runner(
 
             yield from run_on_ray(partial(make_unit_predictor, args, results), units, args.ray)
             return
-        first = list(islice(units, most))
-        count = len(first)
+        count, units = up_to(most, units)
         threads = max(1, min(MOST_THREADS, (cores or 1) // max(1, count))) if on_cpu else 1
-        units = chain(first, units)
         if count <= 1:
             here.threads = threads
             yield from map(here, units)
@@ -139,7 +138,8 @@ def _summary(out: Path, found: FoundFiles, outcomes: list[Outcome], finished: in
     """Print what was done and what was skipped, and return the exit code."""
     from aurel.vision.file_names import shown
     from aurel.vision.inputs import InputError
-    from aurel.vision.run_files import KEPT, TABLES
+    from aurel.vision.manifest import KEPT
+    from aurel.vision.run_files import TABLES
 
     kept = [outcome for outcome in outcomes if outcome.status in KEPT]
     others = [outcome.input for outcome in outcomes if outcome.status == "skipped"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def open_rgb(path: str | Path) -> Image.Image:
+def open_rgb(path: str | Path, content: bytes | None = None) -> Image.Image:
     """Read a picture as 8-bit RGB, upright.
 
     Gray and palette pictures get three channels, transparent pixels are blended with black, and
@@ -23,6 +24,7 @@ def open_rgb(path: str | Path) -> Image.Image:
 
     Args:
         path: a file in any format that Pillow reads; HEIC if pillow-heif is installed.
+        content: the content of the file, where it is read already; None to read it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -35,7 +37,7 @@ def open_rgb(path: str | Path) -> Image.Image:
         raise ImportError("pictures need Pillow: pip install 'aurel-au[vision]'") from error
     register_heif()
     try:
-        with Image.open(path) as file:
+        with Image.open(path if content is None else BytesIO(content)) as file:
             picture = ImageOps.exif_transpose(file)
             return _rgb(picture)
     except FileNotFoundError:

@@ -44,7 +44,11 @@ def has_lists(folder: Path, prefixes: Sequence[str], fold: int | None) -> bool:
 
 
 def find_part(
-    folder: Path, prefixes: Sequence[str], split: str, fold: int | None
+    folder: Path,
+    prefixes: Sequence[str],
+    split: str,
+    fold: int | None,
+    label_kinds: Sequence[str] = ("label",),
 ) -> tuple[Path, Path]:
     """Return the list of paths and the list of labels of a part.
 
@@ -54,7 +58,7 @@ def find_part(
     """
     found: list[Path] = []
     missing: list[FileNotFoundError] = []
-    for kinds in (PATH_KINDS, ("label",)):
+    for kinds in (PATH_KINDS, label_kinds):
         try:
             found.append(find_list(folder, prefixes, split, kinds, fold))
         except FileNotFoundError as error:

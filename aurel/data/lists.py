@@ -56,6 +56,7 @@ class ListDataset(AUDataset):
             ``img-dlib`` and ``img_o`` in `root` that exists, or `root` itself.
         aus: the AUs in the order of the label columns; by default those of `dataset`.
         codes: the label of each code in the label list; by default those of `dataset`.
+        label_kinds: words in the name of the label list, of which the first that exists is taken.
         transform: function from a sample with a PIL image to a sample with a tensor
             (`aurel.data.transforms`); None for the PIL image.
 
@@ -81,6 +82,7 @@ class ListDataset(AUDataset):
         images: str | Path | None = None,
         aus: AUSpec | None = None,
         codes: Mapping[str, int] | None = None,
+        label_kinds: Sequence[str] = ("label",),
         transform: Transform | None = None,
     ) -> None:
         self.root = Path(root)
@@ -94,7 +96,7 @@ class ListDataset(AUDataset):
         self.lists = Path(lists) if lists is not None else list_folder(self.root)
         self.images = Path(images) if images is not None else image_folder(self.root)
         prefixes = list_prefixes(info, dataset)
-        self.path_list, label_list = find_part(self.lists, prefixes, split, fold)
+        self.path_list, label_list = find_part(self.lists, prefixes, split, fold, label_kinds)
         self.paths = read_paths(self.path_list)
         self.labels = read_labels(label_list, len(self.aus), codes or info.labels)
         _same_length(self.path_list, self.paths, label_list, self.labels)
@@ -114,9 +116,8 @@ class ListDataset(AUDataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = open_listed(self.images / self.paths[index], *self._source(index))
         sample: dict[str, Any] = {
-            "image": image,
+            "image": self._open(index),
             "labels": self.labels[index].float(),
             "subject": self._codes[index],
         }
@@ -137,6 +138,10 @@ class ListDataset(AUDataset):
     def class_weights(self) -> Tensor:
         """Return the published class weights, see `read_class_weights`."""
         return read_class_weights(self.lists, self.dataset, self.fold, len(self.aus))
+
+    def _open(self, index: int) -> Image.Image:
+        """Read the picture of a frame."""
+        return open_listed(self.images / self.paths[index], *self._source(index))
 
     def _source(self, index: int) -> tuple[Path, int]:
         """Return the file that names a frame, and the line in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from aurel.data.base import AUDataset, Transform, TripletDataset
 from aurel.data.clips import ListClips
@@ -10,6 +11,8 @@ from aurel.data.list_files import has_lists, list_folder, list_prefixes
 from aurel.data.lists import ListDataset
 from aurel.data.owners.dataset import OwnerFaces
 from aurel.data.registry import INTENSITIES, DatasetInfo, Layout, Part, dataset_info
+from aurel.data.shard_files import has_shards
+from aurel.data.shards import ShardFaces
 from aurel.data.triplets import ListTriplets
 from aurel.facs import AUSet
 
@@ -102,19 +105,24 @@ def root_of(part: Part) -> str:
 
 
 def layout_of(info: DatasetInfo, part: Part) -> Layout:
-    """Return the layout of a part on disk, "lists" or "owner".
+    """Return the layout of a part on disk, "lists", "owner" or "shards".
 
-    With `part.layout` "auto" it is "lists" where the folder of lists holds any of the data set and
-    fold, and else "owner" where the annotation of the owner is found.
+    With `part.layout` "auto" it is "shards" where the root holds shards, "lists" where the folder
+    of lists holds any of the data set and fold, and else "owner" where the annotation of the owner
+    is found.
 
     Raises:
         ValueError: "owner" of a data set without one, or several annotations of the owner.
     """
     if part.layout == "owner" and info.owner is None:
-        raise ValueError(f"data.layout must be auto or lists for {info.name}, got owner")
-    if part.layout != "auto" or info.owner is None:
-        return "owner" if part.layout == "owner" else "lists"
+        raise ValueError(f"data.layout must be auto, lists or shards for {info.name}, got owner")
+    if part.layout != "auto":
+        return part.layout
     root = Path(root_of(part))
+    if has_shards(root):
+        return "shards"
+    if info.owner is None:
+        return "lists"
     folder = list_folder(root) if part.lists is None else Path(part.lists)
     if has_lists(folder, list_prefixes(info, part.dataset), part.fold):
         return "lists"
@@ -125,19 +133,17 @@ def _read_images(info: DatasetInfo, part: Part) -> AUDataset:
     if info.read_images is not None:
         _check_occurrence(info, part)
         return info.read_images(part)
-    if layout_of(info, part) == "owner":
+    layout = layout_of(info, part)
+    if layout == "owner":
         return OwnerFaces(info, part)
+    listed: dict[str, Any] = {"lists": part.lists, "aus": part.aus}
+    if part.intensity:
+        listed |= {"codes": INTENSITIES, "label_kinds": ("intensity", "label")}
+    place = root_of(part), part.dataset, part.fold, part.split
+    if layout == "shards":
+        return ShardFaces(*place, **listed)
     try:
-        return ListDataset(
-            root_of(part),
-            part.dataset,
-            part.fold,
-            part.split,
-            lists=part.lists,
-            images=part.images,
-            aus=part.aus,
-            codes=INTENSITIES if part.intensity else None,
-        )
+        return ListDataset(*place, images=part.images, **listed)
     except FileNotFoundError as error:
         root = Path(root_of(part))
         if info.owner is None or not root.is_dir() or info.owner.annotation(root) is not None:

@@ -18,7 +18,7 @@ from aurel.data.synthetic.options import SyntheticOptions
 from aurel.facs import AUSet, AUSpec
 
 ListSplit = Literal["train", "val", "test"]
-Layout = Literal["auto", "lists", "owner"]
+Layout = Literal["auto", "lists", "owner", "shards"]
 
 LABELS: Mapping[str, int] = MappingProxyType({"1": 1, "0": 0, "-1": -1, "9": -1, "999": -1})
 """Codes in the authors' list files; unknown is 9 in BP4D, 999 in EmotioNet, -1 in merged lists."""
@@ -56,7 +56,8 @@ class Part:
         segment: longest segment of a run from which training takes a clip; None for whole runs.
         intensity: whether labels are intensities from 0 to 5 instead of 1 and 0.
         synthetic: options of the synthetic faces.
-        layout: "lists", the "owner"'s, or "auto": lists where there are some, else the owner's.
+        layout: "lists", the "owner"'s, "shards" of `aurel prepare`, or "auto": shards or lists
+            where there are some, else the owner's.
         owner: options of the owner's layout.
         people: the subjects to take; None for those of `split` and `fold`.
     """

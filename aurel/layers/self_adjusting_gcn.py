@@ -110,7 +110,8 @@ class SelfAdjustingGCN(nn.Module):
             self.register_buffer("neighbors", None)
         else:
             self.graph = "fixed"
-            self.register_buffer("neighbors", _neighbor_list(graph))
+            neighbors = _neighbor_list(graph).to(torch.get_default_device())
+            self.register_buffer("neighbors", neighbors)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.k = k

@@ -42,7 +42,7 @@ def region_graph(
                 f"graph must have R={num_regions} rows, one for each region of these AUs, got "
                 f"{len(graph)}"
             )
-        return torch.tensor(graph)
+        return torch.tensor(graph, device="cpu")  # also where the model is made on "meta"
     check_choice("graph", graph, get_args(NamedGraph))
     if graph == "statistics":
         raise ValueError(

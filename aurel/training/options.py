@@ -76,8 +76,8 @@ class DataOptions:
             the last epoch without a choice.
         class_weights: from the training "labels", from the published "file", or "none".
         synthetic: options of the synthetic faces.
-        layout: "lists" of the authors' form, the "owner"'s files, or "auto" for lists where there
-            are some and else the owner's.
+        layout: "lists" of the authors' form, the "owner"'s files, "shards" of `aurel prepare`, or
+            "auto" for shards or lists where there are some and else the owner's.
         owner: options of the owner's files.
     """
 

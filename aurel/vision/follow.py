@@ -25,39 +25,35 @@ SEARCHED_SIDE = 192
 """A larger square is shrunk to this side, in which a face has about 96 pixels."""
 
 
-class FollowingPredictor:
+class FollowingDetector:
     """Finds the faces in the frames of one video at a fraction of the cost of every whole picture.
 
     The whole picture is searched every `SEARCH_SECONDS`, when the frame before has no face or one
     that is not found again, and when that takes less than searching near all faces. Otherwise a
     square around each face of the frame before is searched. The results depend on the frames up to
-    this one only. Faces that the predictor takes for the whole picture (`whole_image`) are not
-    followed.
+    this one only. A face that is the whole picture (`whole_image`) is not followed.
 
     Args:
-        predictor: its detector is used in both ways.
+        search: finds the faces in whole pictures and near the faces of the frame before.
+
+    Attributes:
+        time: seconds from the start of the video to the next frame.
     """
 
-    def __init__(self, predictor: FacePredictor) -> None:
-        self._search: FaceDetector = predictor.detector
-        self._predictor = predictor
-        if predictor.detector is not face_detector.whole_image:
-            self._predictor = copy.copy(predictor)
-            self._predictor.detector = self._detect
-        self._time = 0.0
+    def __init__(self, search: FaceDetector) -> None:
+        self.time = 0.0
+        self._search = search
         self._searched = -np.inf
         self._faces: list[Face] = []
 
-    def find(self, frame: Frame) -> FoundFaces:
-        """Return the faces of the next frame; see `FacePredictor.find`."""
-        self._time = frame.time
-        return self._predictor.find(frame.image)
-
-    def _detect(self, image: RGBImage) -> list[Face]:
-        due = self._time - self._searched >= SEARCH_SECONDS
+    def __call__(self, image: RGBImage) -> list[Face]:
+        """Return the faces of the next frame, left to right."""
+        if self._search is face_detector.whole_image:
+            return self._search(image)
+        due = self.time - self._searched >= SEARCH_SECONDS
         followed = None if due else self._followed(image)
         if followed is None:
-            self._searched = self._time
+            self._searched = self.time
             followed = self._search(image)
         self._faces = followed
         return followed
@@ -79,6 +75,24 @@ class FollowingPredictor:
             if all(overlap(other, best) < OVERLAP for other in found):
                 found.append(best)
         return sorted(found, key=lambda face: face.x)
+
+
+class FollowingPredictor:
+    """Finds the faces in the frames of one video by a `FollowingDetector`.
+
+    Args:
+        predictor: its detector is the one that searches.
+    """
+
+    def __init__(self, predictor: FacePredictor) -> None:
+        self._detector = FollowingDetector(predictor.detector)
+        self._predictor = copy.copy(predictor)
+        self._predictor.detector = self._detector
+
+    def find(self, frame: Frame) -> FoundFaces:
+        """Return the faces of the next frame; see `FacePredictor.find`."""
+        self._detector.time = frame.time
+        return self._predictor.find(frame.image)
 
 
 def _near(search: FaceDetector, image: RGBImage, face: Face, side: float) -> list[Face]:

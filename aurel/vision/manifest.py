@@ -5,14 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from aurel.files import atomic_path
 
 Status = Literal["done", "incomplete", "failed", "skipped"]
+
+State: TypeAlias = tuple[int, int]
+"""Size of an input in bytes, and the time of its last change in nanoseconds since 1970."""
+
+KEPT = ("done", "incomplete")
+"""Outcomes with results."""
+
+
+def file_state(*paths: Path) -> State | None:
+    """Return the state of files together, or None if one of them cannot be read."""
+    try:
+        found = [os.stat(path) for path in paths]
+    except OSError:
+        return None
+    return sum(file.st_size for file in found), max(file.st_mtime_ns for file in found)
 
 
 @dataclass(frozen=True)
@@ -26,8 +41,8 @@ class Outcome:
         name: of its results, without suffix.
         frames: number of frames that were used.
         faces: number of faces in them.
-        size: bytes of the file.
-        modified: time of its last change, nanoseconds since 1970.
+        size: bytes of its files.
+        modified: time of their last change, nanoseconds since 1970.
         settings: hash of the settings of the run.
         reason: of another status than "done".
     """
@@ -42,17 +57,10 @@ class Outcome:
     settings: str = ""
     reason: str = ""
 
-    def is_current(self, path: Path, settings: str) -> bool:
-        """Return whether the input is done, with these settings, and has not changed since."""
-        try:
-            now = os.stat(path)
-        except OSError:
-            return False
-        return (
-            self.status == "done"
-            and self.settings == settings
-            and (self.size, self.modified) == (now.st_size, now.st_mtime_ns)
-        )
+    def is_current(self, state: State | None, settings: str) -> bool:
+        """Return whether the input is done, with these settings, and its files have this state."""
+        done = self.status == "done" and self.settings == settings
+        return done and (self.size, self.modified) == state
 
 
 _COLUMNS = tuple(column.name for column in fields(Outcome))
@@ -91,6 +99,15 @@ class Manifest:
         text = _line(_COLUMNS) + "".join(_row(o) for o in self.outcomes.values())
         with atomic_path(self.path) as temporary:
             temporary.write_bytes(text.encode())
+
+    def sort(self, order: Sequence[str]) -> None:
+        """Write the rows in the order of these inputs, whatever the order was in which they ended.
+
+        Inputs that are not among them are first.
+        """
+        place = {name: index for index, name in enumerate(order)}
+        rows = self.outcomes.values()
+        self.rewrite(sorted(rows, key=lambda row: place.get(row.input, -1)))
 
     def add(self, outcome: Outcome) -> None:
         """Append a row, and return when it is on the disk."""

@@ -43,10 +43,14 @@ def is_photo(path: Path | str) -> bool:
         return False
 
 
-def read_photo(path: Path | str) -> RGBImage:
+def read_photo(path: Path | str, content: bytes | None = None) -> RGBImage:
     """Read a photograph as upright 8-bit RGB.
 
     See `aurel.data.images.open_rgb`. Of an animation, the first picture is read.
+
+    Args:
+        path: the file.
+        content: its content, where it is read already, as from an archive.
 
     Returns:
         The picture, (H, W, 3) uint8 RGB.
@@ -55,12 +59,13 @@ def read_photo(path: Path | str) -> RGBImage:
         InputError: the file is missing, not a photograph, or truncated.
     """
     path = Path(path)
-    check_file(path)
+    if content is None:
+        check_file(path)
     try:
         with warnings.catch_warnings():
             # Allow large photographs; Pillow still raises beyond twice its limit.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return np.asarray(open_rgb(path))
+            return np.asarray(open_rgb(path, content))
     except (ValueError, OSError, EOFError, Image.DecompressionBombError) as error:
         line = str(error).split("\n")[0].replace(str(path), shown(path))
         named = line.startswith(shown(path))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
@@ -17,14 +17,14 @@ from aurel.vision.clip_predictor import ClipPredictor
 from aurel.vision.face_predictor import FacePrediction, FacePredictor, FoundFaces
 from aurel.vision.file_names import shown
 from aurel.vision.follow import FollowingPredictor
-from aurel.vision.frame import Frame, InputError, NotMediaError
-from aurel.vision.inputs import FoundFile, is_photo
-from aurel.vision.manifest import Outcome, Status
+from aurel.vision.frame import Frame, InputError
+from aurel.vision.manifest import Outcome
 from aurel.vision.outputs import VideoWriter, write_picture
 from aurel.vision.photos import read_photo
 from aurel.vision.pipeline import ahead, mapped
 from aurel.vision.prediction_table import PredictionTable, TableFormat
 from aurel.vision.tracks import FaceTracker
+from aurel.vision.units import MediaTask, guarded
 from aurel.vision.videos import Video
 
 Shot: TypeAlias = tuple[Frame, FoundFaces]
@@ -38,22 +38,7 @@ AHEAD = 4
 """Frames that are decoded and searched for faces while the model runs."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """An input and the name of its results.
-
-    Args:
-        file: the input.
-        name: relative path of the results, without suffix.
-        photo: whether its content is a photograph.
-    """
-
-    file: FoundFile
-    name: str
-    photo: bool
-
-
-Unit: TypeAlias = tuple[Task, ...]
+Unit: TypeAlias = tuple[MediaTask, ...]
 
 
 @dataclass(frozen=True)
@@ -73,30 +58,6 @@ class Results:
     kind: TableFormat = "csv"
     every: int = 1
     settings: str = ""
-
-
-def units_of(files: Iterable[tuple[FoundFile, str]], photos: int) -> Iterator[Unit]:
-    """Yield the units of work: a video, or up to `photos` photographs in a row.
-
-    Args:
-        files: inputs and the names of their results.
-        photos: most photographs of a unit, whose faces share batches.
-    """
-    waiting: list[Task] = []
-    for file, name in files:
-        try:
-            photo = is_photo(file.path)
-        except InputError:
-            photo = False  # reading it as a video reports the error
-        if not photo:
-            yield (Task(file, name, photo),)
-            continue
-        waiting.append(Task(file, name, photo))
-        if len(waiting) == photos:
-            yield tuple(waiting)
-            waiting = []
-    if waiting:
-        yield tuple(waiting)
 
 
 class UnitPredictor:
@@ -129,26 +90,13 @@ class UnitPredictor:
             return [self._guarded(unit[0], self._video)]
         return list(self._photos(unit))
 
-    def _guarded(self, task: Task, predict: Callable[[Task, Outcome], Outcome]) -> Outcome:
+    def _guarded(
+        self, task: MediaTask, predict: Callable[[MediaTask, Outcome], Outcome]
+    ) -> Outcome:
         """Return the outcome of a task; errors become its reason."""
-        outcome = Outcome(shown(task.file.path), "done", task.name, settings=self.results.settings)
-        try:
-            file = os.stat(task.file.path)
-            outcome = replace(outcome, size=file.st_size, modified=file.st_mtime_ns)
-        except OSError:
-            pass  # reading the file reports the error
-        try:
-            return predict(task, outcome)
-        except NotMediaError as error:
-            status: Status = "failed" if task.file.must_be_media else "skipped"
-            return replace(outcome, status=status, reason=str(error))
-        except InputError as error:
-            return replace(outcome, status="failed", reason=str(error))
-        except Exception as error:
-            reason = f"{outcome.input}: {type(error).__name__}: {error}"
-            return replace(outcome, status="failed", reason=" ".join(reason.split()))
-        finally:
-            self.on_progress(task.file.path, 1, 1)
+        outcome = guarded(task, self.results.settings, partial(predict, task))
+        self.on_progress(task.file.path, 1, 1)
+        return outcome
 
     def _shot(self, path: Path, frame: Frame, find: Callable[[Frame], FoundFaces]) -> Shot:
         try:
@@ -159,14 +107,14 @@ class UnitPredictor:
             frame = replace(frame, image=frame.image[:1, :1].copy())  # frees the picture
         return frame, found
 
-    def _table(self, task: Task) -> PredictionTable:
+    def _table(self, task: MediaTask) -> PredictionTable:
         path = self.results.tables / f"{task.name}.{self.results.kind}"
         return PredictionTable(path, task.file.path, self.predictor.names, self.results.kind)
 
     def _photos(self, unit: Unit) -> Iterator[Outcome]:
         shots: dict[str, Shot] = {}
 
-        def read(task: Task, outcome: Outcome) -> Outcome:
+        def read(task: MediaTask, outcome: Outcome) -> Outcome:
             frame = Frame(0, 0.0, read_photo(task.file.path))
             shots[task.name] = self._shot(
                 task.file.path, frame, lambda frame: self.predictor.find(frame.image)
@@ -182,11 +130,13 @@ class UnitPredictor:
                 yield from self._write_photos([t for t in unit if t.name in shots], shots)
                 shots.clear()
 
-    def _write_photos(self, tasks: Sequence[Task], shots: dict[str, Shot]) -> Iterator[Outcome]:
+    def _write_photos(
+        self, tasks: Sequence[MediaTask], shots: dict[str, Shot]
+    ) -> Iterator[Outcome]:
         found = [shots[task.name][1] for task in tasks]
         predicted: dict[str, list[FacePrediction]] = {}
 
-        def write(task: Task, outcome: Outcome) -> Outcome:
+        def write(task: MediaTask, outcome: Outcome) -> Outcome:
             if not predicted:
                 names = [task.name for task in tasks]
                 predicted.update(zip(names, self.predictor.predict(found), strict=True))
@@ -202,7 +152,7 @@ class UnitPredictor:
         for task in tasks:
             yield self._guarded(task, write)
 
-    def _video(self, task: Task, outcome: Outcome) -> Outcome:
+    def _video(self, task: MediaTask, outcome: Outcome) -> Outcome:
         frames = faces = 0
         tracker = FaceTracker()
         path = task.file.path

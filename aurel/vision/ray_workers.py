@@ -7,18 +7,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from aurel.vision.manifest import Outcome
-from aurel.vision.predict_files import Unit
-from aurel.vision.workers import Make, Run, lost
+from aurel.vision.workers import Make, Run, T, lost
 
 LOCAL = "local"
 RETRIES = 1
 """A unit whose process or machine is lost is tried once more elsewhere."""
 
-_made: dict[bytes, Run] = {}
+_made: dict[bytes, Run[Any]] = {}
 
 
 def run_on_ray(
-    make: Make, units: Iterable[Unit], address: str, gpus: float = 0
+    make: Make[T], units: Iterable[tuple[T, ...]], address: str, gpus: float = 0
 ) -> Iterator[list[Outcome]]:
     """Yield the outcomes of the units in the order in which they end.
 
@@ -42,16 +41,16 @@ def run_on_ray(
     started = not ray.is_initialized()
     if started:
         ray.init(None if address == LOCAL else address, log_to_driver=False)
-    predict: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_predict)
+    finish: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_finish)
     made = pickle.dumps(make)
     limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     pending = iter(units)
-    again: list[Unit] = []
-    busy: dict[Any, Unit] = {}
+    again: list[tuple[T, ...]] = []
+    busy: dict[Any, tuple[T, ...]] = {}
     try:
         while True:
             while len(busy) < limit and (unit := again.pop() if again else next(pending, None)):
-                busy[predict.remote(made, unit)] = unit
+                busy[finish.remote(made, unit)] = unit
             if not busy:
                 return
             for reference in ray.wait(list(busy))[0]:
@@ -64,13 +63,13 @@ def run_on_ray(
                     if len(unit) > 1:
                         again += [(task,) for task in reversed(unit)]
                     else:
-                        yield [lost(unit)]
+                        yield [lost(unit[0])]
     finally:
         if started:
             ray.shutdown()
 
 
-def _predict(made: bytes, unit: Unit) -> list[Outcome]:
+def _finish(made: bytes, unit: tuple[Any, ...]) -> list[Outcome]:
     if made not in _made:
         _made.clear()
         _made[made] = pickle.loads(made)()

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from aurel.vision.file_names import result_names, shown
 from aurel.vision.inputs import FoundFile
-from aurel.vision.manifest import Manifest, Outcome
-from aurel.vision.predict_files import Unit, units_of
+from aurel.vision.manifest import KEPT, Manifest, Outcome, file_state
+from aurel.vision.predict_files import Unit
+from aurel.vision.recorded_run import MANIFEST, alone, check_settings, record, without_partial
+from aurel.vision.units import media_units
 
 Existing: TypeAlias = Literal["keep", "resume", "overwrite"]
 """Treatment of results in the folder: "keep" raises, "resume" goes on, "overwrite" removes them."""
 
 RunUnits: TypeAlias = Callable[[Iterable[Unit]], Iterator[list[Outcome]]]
 
-MANIFEST = "manifest.csv"
 TABLES, ANNOTATED = "tables", "annotated"
-KEPT = ("done", "incomplete")
-"""Outcomes with results."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ def plan(
     files: Sequence[FoundFile],
     settings: str,
     existing: Existing = "keep",
+    targets: Callable[[Path, str], list[Path]] | None = None,
 ) -> Plan:
     """Return the work to do; changes no file.
 
@@ -56,6 +56,7 @@ def plan(
         files: the inputs.
         settings: hash of the settings; `resume` goes on with results of the same ones only.
         existing: see `Existing`.
+        targets: returns the files that may hold the results of a name; None for `results`.
 
     Raises:
         ValueError: there are results and `existing` is "keep", or results of other settings and it
@@ -67,23 +68,19 @@ def plan(
         raise ValueError(
             f"{out} has results of {len(kept)} inputs: --resume goes on, --overwrite replaces them"
         )
-    others = [outcome for outcome in kept if outcome.settings != settings]
-    if others and existing == "resume":
-        raise ValueError(
-            f"--resume must have the settings of the results in {out}, which differ from those of "
-            f"{others[0].input}; --overwrite replaces them"
-        )
+    if existing == "resume":
+        check_settings(manifest, settings)
     before = manifest.outcomes if existing == "resume" else {}
     done = [shown(f.path) for f in files]
     todo = [
         file
         for file, name in zip(files, done, strict=True)
-        if name not in before or not before[name].is_current(file.path, settings)
+        if name not in before or not before[name].is_current(file_state(file.path), settings)
     ]
     known = {name: before[name].name for name in done if name in before}
     new = [file for file in todo if shown(file.path) not in known]
     taken = [outcome.name for outcome in before.values()]
-    names = result_names([f.path for f in new], lambda name: results(out, name), taken)
+    names = result_names([f.path for f in new], partial(targets or results, out), taken)
     known.update(zip((shown(f.path) for f in new), names, strict=True))
     return Plan(
         manifest,
@@ -110,50 +107,13 @@ def carry_out(
         on_outcome: called with each outcome.
     """
     manifest = plan.manifest
-    outcomes: list[Outcome] = []
-    with _alone(out):
-        _remove_partial(out)
+    with alone(out), without_partial([out / TABLES, out / ANNOTATED]):
         for outcome in plan.remove:
             _remove_results(out, outcome)
         manifest.rewrite([] if plan.remove else manifest.outcomes.values())
-        try:
-            for finished in run(units_of(plan.files, photos)):
-                for outcome in finished:
-                    manifest.add(outcome)
-                    outcomes.append(outcome)
-                    on_outcome(outcome)
-        finally:
-            _remove_partial(out)
-        # In the order of the inputs, whatever the order was in which they ended.
-        place = {name: index for index, name in enumerate(plan.order)}
-        rows = manifest.outcomes.values()
-        manifest.rewrite(sorted(rows, key=lambda row: place.get(row.input, -1)))
+        outcomes = record(manifest, run(media_units(plan.files, photos)), on_outcome)
+        manifest.sort(plan.order)
     return outcomes
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold a lock on the folder, which the system releases if the process dies."""
-    from filelock import FileLock, Timeout  # a dependency of PyTorch
-
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"{out} is in use by another run") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            (out / ".lock").unlink()
-        lock.release()
-
-
-def _remove_partial(out: Path) -> None:
-    for folder in (out / TABLES, out / ANNOTATED):
-        for path in folder.rglob(".*.partial.*"):
-            path.unlink(missing_ok=True)
 
 
 def _remove_results(out: Path, outcome: Outcome) -> None:

@@ -13,24 +13,27 @@ from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import BaseContext
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from aurel.vision.file_names import shown
 from aurel.vision.manifest import Outcome
-from aurel.vision.predict_files import Unit
+from aurel.vision.units import Task
 
-Run: TypeAlias = Callable[[Unit], list[Outcome]]
-Make: TypeAlias = Callable[[], Run]
-"""Returns the function that predicts a unit; processes call it once, so it can be pickled."""
+T = TypeVar("T", bound=Task)
+
+Run: TypeAlias = Callable[[tuple[T, ...]], list[Outcome]]
+Make: TypeAlias = Callable[[], Run[T]]
+"""Returns the function that finishes a unit; processes call it once, so it can be pickled."""
 
 DIED = "its process was killed, or had no memory left"
 
 
-def run_in_processes(make: Make, units: Iterable[Unit], count: int) -> Iterator[list[Outcome]]:
+def run_in_processes(
+    make: Make[T], units: Iterable[tuple[T, ...]], count: int
+) -> Iterator[list[Outcome]]:
     """Yield the outcomes of the units in the order in which they end.
 
     At most `count` units are in progress, and each process has one of them. If a process dies, its
-    photographs are tried again one by one; a single input whose process dies has failed.
+    inputs are tried again one by one; a single input whose process dies has failed.
 
     Args:
         make: see `Make`.
@@ -41,9 +44,9 @@ def run_in_processes(make: Make, units: Iterable[Unit], count: int) -> Iterator[
     # The end of a pipe, not an event: who is killed while it waits for an event blocks the others.
     end_of_run, open_during_run = context.Pipe(duplex=False)
     pending = iter(units)
-    again: list[Unit] = []
+    again: list[tuple[T, ...]] = []
     idle: list[ProcessPoolExecutor] = []
-    busy: dict[Future[list[Outcome]], tuple[Unit, ProcessPoolExecutor]] = {}
+    busy: dict[Future[list[Outcome]], tuple[tuple[T, ...], ProcessPoolExecutor]] = {}
 
     def started() -> ProcessPoolExecutor:
         return ProcessPoolExecutor(1, context, _start, (make, end_of_run))
@@ -52,7 +55,7 @@ def run_in_processes(make: Make, units: Iterable[Unit], count: int) -> Iterator[
         while True:
             while len(busy) < count and (unit := again.pop() if again else next(pending, None)):
                 process = idle.pop() if idle else started()
-                busy[process.submit(_predict, unit)] = unit, process
+                busy[process.submit(_finish, unit)] = unit, process
             if not busy:
                 return
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
@@ -64,7 +67,7 @@ def run_in_processes(make: Make, units: Iterable[Unit], count: int) -> Iterator[
                     if len(unit) > 1:
                         again += [(task,) for task in reversed(unit)]
                         continue
-                    outcomes = [lost(unit)]
+                    outcomes = [lost(unit[0])]
                 else:
                     idle.append(process)
                 yield outcomes
@@ -83,20 +86,20 @@ def _context() -> BaseContext:
     return context
 
 
-def lost(unit: Unit) -> Outcome:
+def lost(task: Task) -> Outcome:
     """Return the outcome of an input whose process died."""
-    name = shown(unit[0].file.path)
-    return Outcome(name, "failed", unit[0].name, reason=f"{name} cannot be predicted: {DIED}")
+    reason = f"{task.input} cannot be finished: {DIED}"
+    return Outcome(task.input, "failed", task.name, reason=reason)
 
 
-_prepared: list[Callable[[], Run]] = []
+_prepared: list[Callable[[], Run[Any]]] = []
 
 
-def _predict(unit: Unit) -> list[Outcome]:
+def _finish(unit: tuple[Any, ...]) -> list[Outcome]:
     return _prepared[0]()(unit)
 
 
-def _start(make: Make, end_of_run: Connection) -> None:
+def _start(make: Make[Any], end_of_run: Connection) -> None:
     """Prepare this process; it ends when the run stops, also if the parent was killed."""
     _prepared.append(cache(make))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

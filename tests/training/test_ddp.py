@@ -69,15 +69,17 @@ def test_the_other_process_ends_when_one_is_lost(
     begin = time.monotonic()
     with log.open("w") as stderr:
         first = start(stripes, tmp_path / "run", 2, rank, number, stderr=stderr)
-        first.wait(timeout=90)
+        first.wait(timeout=180)
     pids = [int(line) for line in log.read_text().splitlines() if line.isdigit()]
     assert pids[0] == first.pid and len(pids) == 2
     if number == "SIGSTOP":
         os.kill(pids[1], signal.SIGKILL)
-    while running(pids[1]) and time.monotonic() - begin < 90:
+    while running(pids[1]) and time.monotonic() - begin < 180:
         time.sleep(0.1)
     assert not running(pids[1])
-    assert first.returncode == (-signal.SIGKILL if rank == 0 else 2), log.read_text()
+    # Lightning kills the first process some seconds after another one, if it still ends itself.
+    ends = (-signal.SIGKILL,) if rank == 0 else (2, -signal.SIGKILL)
+    assert first.returncode in ends, log.read_text()
     lines = [line for line in log.read_text().splitlines() if line.startswith("aurel: error")]
     assert len(lines) == 1 and "another process of this run ended, or does not" in lines[0]
     assert "Traceback" not in log.read_text()

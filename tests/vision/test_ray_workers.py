@@ -16,12 +16,12 @@ pytest.importorskip("ray")
 
 from aurel.vision.inputs import FoundFile
 from aurel.vision.manifest import Outcome
-from aurel.vision.predict_files import Task, Unit
 from aurel.vision.ray_workers import run_on_ray
+from aurel.vision.units import MediaTask
 from aurel.vision.workers import Run
 
 
-def predict(mark: Path, unit: Unit) -> list[Outcome]:
+def predict(mark: Path, unit: tuple[MediaTask, ...]) -> list[Outcome]:
     """Kill the process at input "always" every time, and at "once" the first time."""
     for task in unit:
         first = task.name == "once" and not mark.exists()
@@ -31,7 +31,7 @@ def predict(mark: Path, unit: Unit) -> list[Outcome]:
     return [Outcome(task.name, "done", task.name) for task in unit]
 
 
-def make(mark: Path) -> Run:
+def make(mark: Path) -> Run[MediaTask]:
     return partial(predict, mark)
 
 
@@ -44,7 +44,7 @@ def test_units_of_a_killed_process_are_tried_again(tmp_path: Path) -> None:
     ray.init(num_cpus=2, include_dashboard=False, _temp_dir=folder, runtime_env=paths)
     try:
         names = ["once", "a", "always", "b", "c"]
-        units = [(Task(FoundFile(Path(name)), name, True),) for name in names]
+        units = [(MediaTask(FoundFile(Path(name)), name, True),) for name in names]
         found = [
             o
             for outcomes in run_on_ray(partial(make, tmp_path / "mark"), units, "local")

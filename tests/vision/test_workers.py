@@ -14,25 +14,25 @@ pytest.importorskip("av")
 
 from aurel.vision.inputs import FoundFile
 from aurel.vision.manifest import Outcome
-from aurel.vision.predict_files import Task, Unit
+from aurel.vision.units import MediaTask
 from aurel.vision.workers import Run, run_in_processes
 
 
-def unit(*names: str) -> Unit:
-    return tuple(Task(FoundFile(Path(name)), name, True) for name in names)
+def unit(*names: str) -> tuple[MediaTask, ...]:
+    return tuple(MediaTask(FoundFile(Path(name)), name, True) for name in names)
 
 
-def predict(fatal: str, unit: Unit) -> list[Outcome]:
+def predict(fatal: str, unit: tuple[MediaTask, ...]) -> list[Outcome]:
     if any(task.name == fatal for task in unit):
         os.kill(os.getpid(), signal.SIGKILL)
     return [Outcome(str(task.file.path), "done", task.name) for task in unit]
 
 
-def make(fatal: str) -> Run:
+def make(fatal: str) -> Run[MediaTask]:
     return partial(predict, fatal)
 
 
-def broken() -> Run:
+def broken() -> Run[MediaTask]:
     raise ValueError("no such checkpoint")
 
 
@@ -44,7 +44,7 @@ def test_a_process_that_is_killed_costs_its_own_input_alone() -> None:
         "b": "failed",
     }
     (failed,) = (outcome for outcome in found if outcome.status == "failed")
-    assert failed.reason.startswith("b cannot be predicted: its process was killed")
+    assert failed.reason.startswith("b cannot be finished: its process was killed")
 
 
 def test_an_error_of_the_model_ends_the_run() -> None:
