@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from aurel.data.arguments import check_at_least
 from aurel.facs import AUSet
-from aurel.training.accumulation import AccumulatingLoader
+from aurel.training.accumulation import SharingLoader
 from aurel.training.order import EpochOrder, SeededItems, balanced_weights, label_table
 
 
@@ -94,7 +94,9 @@ class AUDataModule(LightningDataModule):
         data, sampler = self._in_order(data, world, rank)
         sampler.set_epoch(self._epoch)
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        loader: DataLoader[dict[str, Any]] = (AccumulatingLoader if accumulate > 1 else DataLoader)(
+        loader: DataLoader[dict[str, Any]] = (
+            SharingLoader if accumulate * world > 1 else DataLoader
+        )(
             data,
             batch_size=self.batch_size,
             sampler=sampler,
@@ -103,7 +105,7 @@ class AUDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
         )
-        if isinstance(loader, AccumulatingLoader):
+        if isinstance(loader, SharingLoader):
             loader.accumulate = accumulate
         return loader
 

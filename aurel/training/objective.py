@@ -175,7 +175,7 @@ class Objective(nn.Module):
         Args:
             output: of the model; an encoder's embeddings (B, 3, D) for the loss "triplet".
             batch: `labels` (B, N), of clips (B, T, N), and, where needed, `landmarks` (B, 49, 2);
-                `term_factors`, a further factor of each loss, where gradients are accumulated.
+                `term_factors`, a further factor of each loss, where a step has several batches.
         """
         batch = {
             **batch,

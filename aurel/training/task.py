@@ -15,6 +15,7 @@ from aurel.metrics import AUIntensityScores, AUScores
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe
 from aurel.output import AUOutput, presence_logits
+from aurel.training.accumulation import shared_by_processes
 from aurel.training.groups import in_group
 from aurel.training.objective import Objective
 from aurel.training.options import OptimizerOptions
@@ -70,6 +71,7 @@ class Task(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         assert self.objective is not None, "a task without an objective cannot be trained"
+        batch = shared_by_processes(batch)
         total, terms = self.objective(self(batch["image"]), batch)
         logged = {"train/loss": total, **{f"train/{name}": value for name, value in terms.items()}}
         size = len(batch["image"])

@@ -53,7 +53,7 @@ def test_the_gradient_is_that_of_one_batch(loss: str) -> None:
             tensor.grad = None
         group = [batch(rows, labels, landmarks) for rows in parts]
         objective = Objective({loss: 0.7})
-        for rows, part, factors in zip(parts, group, term_factors(group, 4), strict=True):
+        for rows, part, factors in zip(parts, group, term_factors(group, 4)[0], strict=True):
             total, _ = objective(output(rows), {**part, "term_factors": factors})
             (total / 4).backward()
         return [tensor.grad for tensor in parameters.values()]

@@ -1,7 +1,7 @@
 """Two processes give the result of one.
 
-The model has no batch norm (whose statistics are those of a process unless trainer.sync_batchnorm
-is set) and every label is known (a process takes the mean over its own known labels).
+The model has no batch norm, whose statistics are those of a process unless trainer.sync_batchnorm
+is set. Most labels of every third image are unknown, so that processes have other numbers of them.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ def start(*arguments: object, stderr: Any = subprocess.PIPE) -> subprocess.Popen
 def with_an_odd_test_part(stripes: Path, root: Path) -> Path:
     """Return a copy of the data with 15 test images, which two processes share unevenly."""
     shutil.copytree(stripes, root)
+    for file in (root / "list").glob("*train_label*"):
+        lines = file.read_text().split("\n")
+        lines[::3] = [" ".join([line.split()[0], *["9"] * 11]) for line in lines[::3]]
+        file.write_text("\n".join(lines))
     for file in (root / "list").glob("*test*"):
         file.write_text("\n".join(file.read_text().split("\n")[:-1]))
     return root
