@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from aurel.data.owners.codes import Codes, Labels, intensity, occurrence, whole_numbers
+from aurel.data.owners.codes import Codes, Labels, intensity, not_coded, occurrence, whole_numbers
 from aurel.data.owners.landmarks import read_tracked_points
 from aurel.data.owners.layout import OwnerRequest
 from aurel.data.owners.options import OwnerOptions
@@ -72,8 +72,7 @@ def _read_task(file: Path, person: str, task: str, aus: AUSet, options: OwnerOpt
     lines = numbered_lines(file)
     header = lines[0][1].split(",") if lines else []
     coded = [_au_number(word) for word in header[1:]]
-    lacking = [str(au) for au in aus.numbers if au not in coded]
-    if lacking:
+    if lacking := not_coded(aus, coded):
         raise ValueError(
             f"{file}, line 1: the AUs must include {', '.join(lacking)}, got {','.join(header)!r}"
         )

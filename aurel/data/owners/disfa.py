@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from aurel.data.owners.codes import Codes, intensity, present, whole_numbers
+from aurel.data.owners.codes import Codes, intensity, not_coded, present, whole_numbers
 from aurel.data.owners.landmarks import read_points
 from aurel.data.owners.layout import OwnerRequest
 from aurel.data.owners.options import OwnerOptions
@@ -60,18 +60,15 @@ def read_disfa(request: OwnerRequest) -> FrameTable:
 
     folder = request.root / "Landmark_Points"
     points = (lambda video, number: _points(folder, video, number)) if folder.is_dir() else None
-    without = [f"{v.file}: no file of {', '.join(n)}" for v in videos if (n := _unread(v, request))]
+    without = [
+        f"{v.person} has no code of {', '.join(n)}" for v in videos if (n := _unread(v, request))
+    ]
     return frame_table(request.aus, videos, find, images, points, without)
 
 
 def check_coded(aus: AUSet, coded: tuple[int, ...], dataset: str) -> None:
     """Raise ValueError unless all AUs of `aus` are in `coded`, without sides."""
-    other = [
-        name
-        for name, number, side in zip(aus.names, aus.numbers, aus.sides, strict=True)
-        if number not in coded or side
-    ]
-    if other:
+    if other := not_coded(aus, coded):
         raise ValueError(
             f"data.aus must be among those of {dataset}, {', '.join(map(str, coded))}, got "
             f"{', '.join(other)}"

@@ -89,7 +89,7 @@ def _frames_and_codes(file: Path) -> list[tuple[int, str]]:
     for number, line in numbered_lines(file):
         words = line.split()
         frame = picture_number(words[0])
-        if frame is None and not found:
+        if frame is None and not found and not words[0][0].isdigit():
             continue  # the header
         if frame is None:
             raise ValueError(f"{file}, line {number}: a line must name a picture, got {line!r}")
