@@ -227,7 +227,8 @@ def _about(source: Source) -> str:
     if source["select_on"] == "test":
         parts.append("its scores are too high for new people")
     first = source.runs[0]
-    if changed := differences(first.get("recipe", "{}"), _tested_with(first), PLACE | PART):
+    ignored = PLACE | PART | {"data.dataset"}
+    if changed := differences(first.get("recipe", "{}"), _tested_with(first), ignored):
         parts.append(f"tested with another {', '.join(changed)}")
     if source.runs[0].get("trained_on", {}).get("dataset") != source["dataset"]:
         parts.append(f"trained on {source.runs[0]['trained_on']['dataset']}")
