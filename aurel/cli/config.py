@@ -54,7 +54,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[RunOptions, str | Non
     about, use = _ABOUT[command]
     if len(given := take_checkpoints(arguments)[0]) > 1:
         raise ValueError(f"ckpt_path must be given once, got {', '.join(given)}")
-    parser = _Parser(prog=f"aurel {command}", description=about)
+    parser = _Parser(prog=f"aurel {command}", description=about, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="recipe: a YAML file or a name")
     if use is not None:
         parser.add_argument(

@@ -134,7 +134,7 @@ def test_pictures_of_both_cameras_are_ambiguous(tmp_path: Path) -> None:
         ("1,0\n2,0,0\n", r"SN001_au4.txt, line 2: a line must have 2 whole numbers, got '2,0,0'"),
         ("1,0\n\n2 0\n", r"SN001_au4.txt, line 3: a line must have 2 whole numbers, got '2 0'"),
         ("1,6\n", r"SN001_au4.txt, line 1: a code must be 0 to 5, or 9, 999, -1 .* got 6"),
-        ("1,0\n1,0\n", r"SN001_au4.txt must have each frame once"),
+        ("1,0\n1,0\n", r"SN001_au4.txt, line 2: each frame must be once, got 1, as in line 1"),
     ],
 )
 def test_bad_lines_are_named_with_file_and_line(tmp_path: Path, lines: str, message: str) -> None:
@@ -219,6 +219,9 @@ def test_disfa_plus_has_a_header_and_names_of_pictures(tmp_path: Path) -> None:
         table(tmp_path, "DISFA+")
     write(labels / "AU1.txt", "header\n000 0\n001.jpg 1\n")  # no second header
     with pytest.raises(ValueError, match=r"AU1.txt, line 2: a line must name a picture, got '000"):
+        table(tmp_path, "DISFA+")
+    write(labels / "AU1.txt", "header\n000.jpg 0\n000.jpg 1\n")
+    with pytest.raises(ValueError, match="AU1.txt, line 3: each frame must be once, got 0, as in"):
         table(tmp_path, "DISFA+")
     write(labels / "AU1.txt", "header\n000.jpg 0\nend\n")
     with pytest.raises(ValueError, match=r"AU1.txt, line 3: a line must name a picture, got 'end'"):

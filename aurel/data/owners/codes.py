@@ -48,6 +48,18 @@ def whole_numbers(
     return table.astype(np.int64)
 
 
+def check_once(frames: Codes, lines: Sequence[int], file: Path) -> None:
+    """Raise ValueError where a frame is twice in a file; `lines` are the numbers of their lines."""
+    seen: dict[int, int] = {}
+    for frame, place in zip(frames.tolist(), lines, strict=True):
+        if frame in seen:
+            raise ValueError(
+                f"{file}, line {place}: each frame must be once, got {frame}, as in line "
+                f"{seen[frame]}"
+            )
+        seen[frame] = place
+
+
 def occurrence(codes: Codes, options: OwnerOptions, file: Path, lines: Sequence[int]) -> Labels:
     """Return labels 1, 0, -1 (unknown) of occurrence codes (n, N); `lines` are their numbers."""
     unknown = np.isin(codes, options.unknown)
