@@ -266,10 +266,10 @@ def test_tuned_thresholds_are_used_where_they_are_asked_for(
 
     photo, out = tmp_path / "photo.png", tmp_path / "out"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(photo)
-    command = ["predict", str(photo), "--out", str(out), "--cropped", "--csv-only"]
+    command = ["predict", str(photo), "--out", str(out), "--cropped", "--csv-only", "--overwrite"]
     for threshold in ("0.5", "tuned"):
         assert main([*command, "--checkpoint", str(best), "--threshold", threshold]) == 0
-        with (out / "predictions.csv").open(newline="") as file:
+        with (out / "tables/photo.csv").open(newline="") as file:
             (row,) = csv.DictReader(file)
         for name in result["aus"]:
             tuned = result["thresholds"][name]
