@@ -26,13 +26,17 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the report; raise ValueError for data on which no run can be trained."""
     from aurel.cli.config import parse
+    from aurel.data import dataset_info
 
     if (args.config is None) == (args.data is None):
         raise ValueError("one of --config RECIPE and --data NAME must be given")
     given = [] if args.config is None else ["--config", args.config]
-    given += [] if args.data is None else ["--data.dataset", args.data, "--model.name", "none"]
+    if args.data is not None:  # the parts of the data set, without people held out
+        given += ["--data.dataset", args.data, "--model.name", "none", "--data.validation", "0"]
     given += [] if args.root is None else ["--data.root", args.root]
     options, _, _ = parse("data check", [*given, *args.rest])
+    if args.data is not None and dataset_info(args.data, options.data.aus).aus is None:
+        options.data.triplets = True
 
     from aurel.cli.console import make_console
     from aurel.training.report import data_report

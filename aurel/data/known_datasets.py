@@ -36,7 +36,7 @@ def read_aff_wild2(part: Part) -> AffWild2Faces:
 def read_fec_triplets(part: Part, transform: Transform, seed: int) -> TripletDataset:
     """Return a part of FEC, from a list where there is one, else from Google's csv files."""
     root = Path(root_of(part))
-    csv_files = any(fec_file(root, split).is_file() for split in ("train", "test"))
+    csv_files = any(fec_file(root, name).is_file() for name in ("train", "test"))
     folder = list_folder(root) if part.lists is None else Path(part.lists)
     listed = any(folder.glob("*_triplet*.txt")) or part.layout == "lists"
     if csv_files and not listed or part.layout == "owner":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,16 +32,11 @@ def find_list(
     )
 
 
-def has_lists(folder: Path, prefixes: Sequence[str], fold: int | None) -> bool:
-    """Return whether a folder holds a list of paths or of labels, of any part."""
-    end = "" if fold is None else f"_fold{fold}"
-    kinds = (*PATH_KINDS, "label")
-    return any(
-        (folder / f"{prefix}_{split}_{kind}{end}.txt").is_file()
-        for prefix in prefixes
-        for split in ("train", "val", "test")
-        for kind in kinds
-    )
+def has_lists(folder: Path, prefixes: Sequence[str]) -> bool:
+    """Return whether a folder holds a list of paths or of labels, of any part and fold."""
+    names = "|".join(map(re.escape, prefixes))
+    form = re.compile(rf"({names})_(train|val|test)_({'|'.join(PATH_KINDS)}|label)(_fold\d+)?\.txt")
+    return folder.is_dir() and any(form.fullmatch(file.name) for file in folder.iterdir())
 
 
 def find_part(

@@ -108,8 +108,8 @@ def layout_of(info: DatasetInfo, part: Part) -> Layout:
     """Return the layout of a part on disk, "lists", "owner" or "shards".
 
     With `part.layout` "auto" it is "shards" where the root holds shards, "lists" where the folder
-    of lists holds any of the data set and fold, and else "owner" where the annotation of the owner
-    is found.
+    of lists holds any of the data set, of any fold, and else "owner" where the annotation of the
+    owner is found.
 
     Raises:
         ValueError: "owner" of a data set without one, or several annotations of the owner.
@@ -124,7 +124,7 @@ def layout_of(info: DatasetInfo, part: Part) -> Layout:
     if info.owner is None:
         return "lists"
     folder = list_folder(root) if part.lists is None else Path(part.lists)
-    if has_lists(folder, list_prefixes(info, part.dataset), part.fold):
+    if has_lists(folder, list_prefixes(info, part.dataset)):
         return "lists"
     return "lists" if info.owner.annotation(root) is None else "owner"
 
@@ -146,10 +146,13 @@ def _read_images(info: DatasetInfo, part: Part) -> AUDataset:
         return ListDataset(*place, images=part.images, **listed)
     except FileNotFoundError as error:
         root = Path(root_of(part))
-        if info.owner is None or not root.is_dir() or info.owner.annotation(root) is not None:
+        if info.owner is None or not root.is_dir():
             raise
-        tree = info.owner.tree.split()[0]
-        raise type(error)(f"{error}, and no {tree} of the owner's layout") from error
+        if info.owner.annotation(root) is None:
+            hint = f"and no {info.owner.tree.split()[0]} of the owner's layout"
+        else:
+            hint = "but files of the owner, which --data.layout owner reads"
+        raise type(error)(f"{error}, {hint}") from error
 
 
 def _check_occurrence(info: DatasetInfo, part: Part) -> None:

@@ -226,6 +226,10 @@ def _about(source: Source) -> str:
     parts.append(source.runs[0].get("selection", f"epoch chosen on {source['select_on']}"))
     if source["select_on"] == "test":
         parts.append("its scores are too high for new people")
+    first = source.runs[0]
+    ignored = PLACE | PART | {"data.dataset"}
+    if changed := differences(first.get("recipe", "{}"), _tested_with(first), ignored):
+        parts.append(f"tested with another {', '.join(changed)}")
     if source.runs[0].get("trained_on", {}).get("dataset") != source["dataset"]:
         parts.append(f"trained on {source.runs[0]['trained_on']['dataset']}")
     return "; ".join(parts)
@@ -243,6 +247,8 @@ def _why_not_tuned(source: Source) -> str:
 def _reported(sources: Sequence[Source], aus: tuple[str, ...], metric: str) -> list[Line]:
     lines = []
     for source in sources:
+        if "icc" in source["scores"]["mean"]:  # present is any intensity, in papers from 2
+            continue
         rows = reported_for(
             source["model"], source["dataset"], metric, source.runs[0].get("backbone"), aus
         )
@@ -257,6 +263,11 @@ def _reported(sources: Sequence[Source], aus: tuple[str, ...], metric: str) -> l
 def _part(run: Mapping[str, Any]) -> str:
     parts = [f"{key} {run[key]}" for key in ("fold", "seed") if run[key] is not None]
     return ", ".join(parts) or "one split"
+
+
+def _tested_with(run: Mapping[str, Any]) -> str:
+    """Return the recipe of a test, which is that of the run unless options of the test differ."""
+    return str(run.get("tested_with", run.get("recipe", "{}")))
 
 
 def _differs(source: Source, other: Source) -> bool:
@@ -282,6 +293,6 @@ def _check_alike(
             raise ValueError(
                 f"{must}, got {key} {first[key]} in {first_file} and {content[key]} in {file}"
             )
-    changed = differences(first.get("recipe", "{}"), content.get("recipe", "{}"), PLACE | PART)
+    changed = differences(_tested_with(first), _tested_with(content), PLACE | PART)
     if changed:
         raise ValueError(f"{must}, got another {', '.join(changed)} in {file} than in {first_file}")

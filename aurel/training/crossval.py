@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aurel.data.readers import people_of, read_part
+from aurel.data.readers import layout_of, people_of, read_part
 from aurel.data.registry import ListSplit, dataset_info
 from aurel.data.subjects import check_apart
 from aurel.files import atomic_path
@@ -60,9 +60,13 @@ def choose_folds(options: DataOptions, text: str) -> list[int]:
     if info.folds == 0:
         raise ValueError(f"folds must be of a data set with folds, got {info.name}, which has none")
     if text == "all":
-        if info.folds is None:
+        number = info.folds
+        if number is None and info.owner is not None:
+            layout = layout_of(info, part_of(options, "train"))
+            number = info.owner.folds if layout == "owner" else None
+        if number is None:
             raise ValueError(f"folds must be numbers for {info.name}, such as 1,2,3, got 'all'")
-        return list(range(1, info.folds + 1))
+        return list(range(1, number + 1))
     try:
         folds = [int(number) for number in text.split(",")]
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from torch import Tensor
@@ -11,12 +12,14 @@ from aurel.data.base import AUDataset
 from aurel.data.readers import read_part
 from aurel.data.registry import ListSplit, NoSuchPart, Part, dataset_info
 from aurel.data.sampling import thin_frames
-from aurel.data.subjects import check_apart, hold_out, one_spelling
+from aurel.data.subjects import check_apart, hold_out, normalized_subject, one_spelling
 from aurel.data.transforms import TrainTransform
 from aurel.facs import AUSet
 from aurel.losses import au_class_weights, ordinal_cutpoints
 from aurel.training.data_module import Splits
 from aurel.training.options import DataOptions
+
+_log = logging.getLogger("aurel")
 
 
 def training_splits(options: DataOptions, seed: int = 0) -> Splits:
@@ -31,8 +34,8 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
 
     Raises:
         FileNotFoundError: a folder, a list or an image is missing.
-        ValueError: a list is malformed, a subject is in training and test under any spelling, a
-            part is empty or without a known label, or the data lack what the protocol needs.
+        ValueError: a list is malformed, a subject is in two parts under any spelling, a part is
+            empty or without a known label, or the data lack what the protocol needs.
     """
     select_on = selection(options)
     train = _load(options, "train")
@@ -40,24 +43,24 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
     people = _subjects(train, options)
     tested = set() if test is None else set(_subjects(test, options))
     check_apart(people, tested, "train and test")
-    validation: Dataset[dict[str, Any]] | None
+    validation: Dataset[dict[str, Any]] | None = None
     kept = list(range(len(train)))
-    held: list[int] = []
+    chosen_on: list[str] = []
     listed = _load_if_listed(options, "val")
     if listed is not None:
         check_apart(people, _subjects(listed, options), "train and val")
     if select_on == "test":
         validation = test
-    elif select_on == "last":
-        validation = None
-    elif listed is not None:
-        validation = listed
-    elif share := held_share(options):
+    elif select_on == "validation" and listed is not None:
+        validation, chosen_on = listed, _subjects(listed, options)
+        check_apart(chosen_on, tested, "val and test")
+    elif select_on == "validation" and (share := held_share(options)):
         kept, held = hold_out(people, share, seed)
-        validation = _images_of({people[index] for index in held}, train, options)
-    else:
-        validation = None
+        chosen_on = [people[index] for index in held]
+        validation = _images_of(set(chosen_on), train, options)
+        _check_known(train.labels_of(held), "validation", options)
     kept = _thinned(kept, train, options)
+    _check_known(train.labels_of(kept), "train", options)
     intensity = options.target == "intensity"
     return Splits(
         aus=train.aus,
@@ -71,7 +74,7 @@ def training_splits(options: DataOptions, seed: int = 0) -> Splits:
             "dataset": dataset_info(options.dataset, options.aus).name,
             "fold": options.fold,
             "train_subjects": sorted({people[index] for index in kept}),
-            "validation_subjects": sorted({people[index] for index in held}),
+            "validation_subjects": sorted(set(chosen_on)),
             "test_subjects": sorted(tested),
             "select_on": select_on,
             "protocol": options.protocol,
@@ -95,6 +98,8 @@ def held_share(options: DataOptions) -> float:
             "data.select_on must be test or last with data.protocol published and data without a "
             "val list, got validation: --protocol held-out holds out training subjects"
         )
+    if not 0 <= options.validation < 1:
+        raise ValueError(f"data.validation must be in [0, 1), got {options.validation}")
     if options.protocol == "held-out" and not options.validation:
         raise ValueError(
             "data.validation must be above 0 with data.protocol held-out and data without a val "
@@ -136,6 +141,37 @@ def check_fold(trained: dict[str, Any], tested: dict[str, Any]) -> None:
     chosen_on = [] if tested.get("part") == "val" else trained["validation_subjects"]
     known = trained["train_subjects"] + chosen_on
     check_apart(known, tested["test_subjects"], f"trained on {source}, tested on {target}")
+
+
+def check_start(source: dict[str, Any], here: dict[str, Any]) -> None:
+    """Raise unless a run may start from a checkpoint: `check_fold`, and its epoch is no leak.
+
+    A warning says of how many people on whom the run chooses its epoch the checkpoint has learned.
+
+    Args:
+        source: the protocol that the checkpoint holds; one without subjects passes.
+        here: the protocol of the run.
+
+    Raises:
+        ValueError: another fold, a shared subject, or an epoch that was chosen on test people of
+            the run, which chooses its own on others.
+    """
+    check_fold(source, here)
+    if source.get("select_on") == "test" and here.get("select_on") != "test":
+        check_apart(
+            source.get("test_subjects", []),
+            here.get("test_subjects", []),
+            "people on whom the epoch of model.init_from was chosen (its data.select_on: test), "
+            f"and test people of a run with data.select_on {here.get('select_on')},",
+        )
+    known = set(map(normalized_subject, source.get("train_subjects", [])))
+    people = here.get("validation_subjects", [])
+    if seen := [person for person in people if normalized_subject(person) in known]:
+        _log.warning(
+            "model.init_from was trained on %d of the %d people on whom the epoch is chosen",
+            len(seen),
+            len(people),
+        )
 
 
 def part_of(options: DataOptions, split: ListSplit) -> Part:
@@ -185,14 +221,19 @@ def _load(options: DataOptions, split: ListSplit) -> AUDataset:
             f"data.segment must be null where data.frames is null, got {options.segment}"
         )
     data = read_part(part_of(options, split))
-    where = f"the {split} part of {options.dataset}"
     if not len(data):
-        raise ValueError(f"{where} must have an item, got none")
-    if not (data.labels_of(range(len(data))) >= 0).any():
-        raise ValueError(f"{where} must have a known label, got only unknown ones")
+        raise ValueError(f"the {split} part of {options.dataset} must have an item, got none")
+    _check_known(data.labels_of(range(len(data))), split, options)
     augmented = augmentation(options, data.aus)
     data.transform = augmented if split == "train" else augmented.evaluation()
     return data
+
+
+def _check_known(labels: Tensor, part: str, options: DataOptions) -> None:
+    if not (labels >= 0).any():
+        raise ValueError(
+            f"the {part} part of {options.dataset} must have a known label, got only unknown ones"
+        )
 
 
 def _load_if_listed(options: DataOptions, split: ListSplit) -> AUDataset | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from aurel.data.subjects import normalized_subject
+from aurel.data.text import read_text
 
 UNKNOWN = "unknown"
 
@@ -65,7 +69,7 @@ def read_groups(path: Path, subjects: Sequence[Any], dataset: str = "") -> list[
     Args:
         path: CSV file with a header; the first column is the person, each other one an attribute.
         subjects: the person of each item of the test part; people without a row, or with an empty
-            cell, are in the group "unknown".
+            cell, are in the group "unknown". Spellings such as F001 and f1 are one person.
         dataset: name before a person in the file, as in "BP4D/F001", which may be left out.
 
     Raises:
@@ -75,7 +79,7 @@ def read_groups(path: Path, subjects: Sequence[Any], dataset: str = "") -> list[
     """
     attributes, rows = _read(path)
     people = sorted({str(person) for person in subjects})
-    of = {person: rows.get(person, rows.get(f"{dataset}/{person}")) for person in people}
+    of = {person: _row_of(person, rows, dataset) for person in people}
     if not any(of.values()):
         raise ValueError(
             f"{path} must have a row for people of the test part, such as {people[0]}, got none"
@@ -138,13 +142,15 @@ def _gaps(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {**gaps, "mean": max(means) - min(means) if means else math.nan}
 
 
+def _row_of(person: str, rows: Mapping[str, list[str]], dataset: str) -> list[str] | None:
+    names = map(normalized_subject, (person, f"{dataset}/{person}"))
+    return next((rows[name] for name in names if name in rows), None)
+
+
 def _read(path: Path) -> tuple[list[str], dict[str, list[str]]]:
     """Return the attributes, and the values of each person."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [(n, row) for n, row in enumerate(csv.reader(file), 1) if any(row)]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be a CSV file in UTF-8, got other bytes: {error}") from error
+    text = io.StringIO(read_text(path), newline="")
+    lines = [(n, row) for n, row in enumerate(csv.reader(text), 1) if any(row)]
     if not lines or len(lines[0][1]) < 2:
         raise ValueError(f"{path} must have a header with a person and attributes, got none")
     header = [name.strip() for name in lines[0][1]]
@@ -155,8 +161,8 @@ def _read(path: Path) -> tuple[list[str], dict[str, list[str]]]:
                 f"{path}, line {number} must have {len(header)} cells, as the header, got "
                 f"{len(row)}"
             )
-        person = row[0].strip()
+        person = normalized_subject(row[0])
         if person in rows:
-            raise ValueError(f"{path}, line {number} must name a new person, got {person} again")
+            raise ValueError(f"{path}, line {number} must name a new person, got {row[0]} again")
         rows[person] = [cell.strip() for cell in row[1:]]
     return header[1:], rows

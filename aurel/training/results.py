@@ -26,6 +26,7 @@ NAME = "results.json"
 _PACKAGES = ("aurel-au", "lightning", "torchmetrics", "timm", "numpy")
 _NEEDED = ("model", "dataset", "fold", "seed", "protocol", "select_on", "aus", "scores")
 _CHUNK = 1 << 20
+_SCORES = {"val/f1": "mean F1", "val/icc": "mean ICC", "val/triplets": "accuracy of triplets"}
 
 
 def results_of(
@@ -58,7 +59,7 @@ def results_of(
         "part": task.metadata["scored_part"],
         "checkpoint": f"the vote of {len(checkpoints)} checkpoints" if several else str(checkpoint),
         "checkpoints": {str(file): sha256(file) for file in checkpoints},
-        "selection": "vote" if several else _selection(task.metadata, checkpoint),
+        "selection": "vote" if several else _selection(task, checkpoint),
         "versions": versions(),
         "device": _device(task),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -173,13 +174,15 @@ def _recipe(tested_with: str, checkpoint: Path) -> dict[str, str]:
     return {"recipe": recipe, **({"tested_with": tested_with} if changed else {})}
 
 
-def _selection(trained: Mapping[str, Any], checkpoint: Path) -> str:
+def _selection(task: Task, checkpoint: Path) -> str:
     """Return how the epoch of a checkpoint was chosen, in words."""
+    trained = task.metadata
+    score = "mean ICC" if "cutpoints" in trained else _SCORES[task.monitor]
     if checkpoint.stem == "last" or trained.get("select_on") == "last":
         return "the last epoch"
     return {
-        "test": "the epoch with the best mean F1 on the test part",
-        "validation": "the epoch with the best mean F1 on the validation part",
+        "test": f"the epoch with the best {score} on the test part",
+        "validation": f"the epoch with the best {score} on the validation part",
     }.get(str(trained.get("select_on")), "not known")
 
 

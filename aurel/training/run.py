@@ -18,7 +18,7 @@ from aurel.models.registry import create_model, model_info
 from aurel.models.relation_head import HEAD
 from aurel.training.checksum import split_checksum
 from aurel.training.data_module import AUDataModule, Splits
-from aurel.training.datasets import check_fold, training_splits
+from aurel.training.datasets import check_start, training_splits
 from aurel.training.finite import FiniteLoss
 from aurel.training.history import History
 from aurel.training.mean_face import start_from_mean_face
@@ -162,7 +162,7 @@ def _training_task(options: RunOptions, splits: Splits, new: bool = True) -> Tas
     if options.model.init_from is not None:
         source = initial_checkpoint(options.model.init_from, options.data.fold)
         before = read_checkpoint(source)
-        check_fold(before.metadata, splits.protocol or {})
+        check_start(before.metadata, splits.protocol or {})
         model.trained_on = before.trained_on
         fresh = start_from(model, source)
         names = ", ".join(fresh) or "none"

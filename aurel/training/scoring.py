@@ -100,12 +100,23 @@ def score(
 
 
 def _metadata(contents: Sequence[Checkpoint], part: str) -> dict[str, Any]:
-    """Return the metadata of the first checkpoint; a vote has no thresholds of its own."""
-    metadata = {**contents[0].metadata, "scored_part": part}
-    if len(contents) > 1:
-        metadata.pop("thresholds", None)
-    if any(content.metadata.get("select_on") == "test" for content in contents):
+    """Return the metadata of the checkpoint, or what those of a vote have in common.
+
+    People are those of all of them, and the epoch was chosen on the test part if any one was.
+    """
+    every = [content.metadata for content in contents]
+    metadata = {**every[0], "scored_part": part}
+    if len(every) == 1:
+        return metadata
+    metadata.pop("thresholds", None)
+    for key in ("seed", "protocol", "select_on", "split_checksum"):
+        if any(other.get(key) != metadata.get(key) for other in every):
+            metadata[key] = None
+    if any(other.get("select_on") == "test" for other in every):
         metadata["select_on"] = "test"
+    for key in ("train_subjects", "validation_subjects"):
+        if all(key in other for other in every):
+            metadata[key] = sorted({person for other in every for person in other[key]})
     return metadata
 
 

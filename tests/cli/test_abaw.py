@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from aurel.data.abaw import HEADER, ChallengeFrames
 from aurel.data.aff_wild2 import AffWild2Faces, last_with_picture
 from aurel.data.transforms import EvalTransform
 from aurel.models import create_model
-from aurel.models.checkpoint import save_model
+from aurel.models.checkpoint import Checkpoint, read_checkpoint, save_model
+from aurel.training.scoring import _metadata
 
 AUS = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
 
@@ -142,3 +144,19 @@ def test_the_vote_of_several_checkpoints_is_scored(
         assert metrics["scores"][name]["known"] == 5
     assert main(["fit", "--config", str(recipe), *votes]) == 2
     assert "ckpt_path must be given once" in capsys.readouterr().err
+
+
+def test_a_vote_states_what_its_models_have_in_common(tmp_path: Path) -> None:
+    def content(seed: int, people: list[str], **changes: Any) -> Checkpoint:
+        metadata = {"seed": seed, "protocol": "held-out", "select_on": "validation"}
+        metadata |= {"train_subjects": people, "validation_subjects": ["z"], "thresholds": {}}
+        return replace(read_checkpoint(checkpoint(tmp_path / f"{seed}.safetensors", seed)),
+                       metadata={**metadata, **changes})  # fmt: skip
+
+    one, other = content(0, ["a", "b"]), content(1, ["b", "c"])
+    assert _metadata([one], "test") == {**one.metadata, "scored_part": "test"}
+    both = _metadata([one, other], "test")
+    assert both["seed"] is None and both["protocol"] == "held-out" and "thresholds" not in both
+    assert both["train_subjects"] == ["a", "b", "c"] and both["validation_subjects"] == ["z"]
+    mixed = _metadata([one, content(2, [], protocol="published", select_on="test")], "test")
+    assert mixed["protocol"] is None and mixed["select_on"] == "test"

@@ -269,7 +269,7 @@ def test_tuned_thresholds_are_used_where_they_are_asked_for(
     command = ["predict", str(photo), "--out", str(out), "--cropped", "--csv-only", "--overwrite"]
     for threshold in ("0.5", "tuned"):
         assert main([*command, "--checkpoint", str(best), "--threshold", threshold]) == 0
-        with (out / "tables" / "photo.csv").open(newline="") as file:
+        with (out / "tables/photo.csv").open(newline="") as file:
             (row,) = csv.DictReader(file)
         for name in result["aus"]:
             tuned = result["thresholds"][name]

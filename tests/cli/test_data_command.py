@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny_model
-from helpers.owner_trees import bp4d, disfa, write
+from helpers.owner_trees import bp4d, disfa, picture, write
 
 from aurel.cli.main import main
 from aurel.models import registry
@@ -175,3 +175,47 @@ def test_the_report_counts_what_was_held_out(tmp_path: Path) -> None:
     assert sum(part.items for part in report.parts) == 3 * len(BP4D) - 1
     column = report.aus.index(12)
     assert all(int(part.known[column]) == part.items for part in report.parts)
+
+
+def test_lists_of_one_fold_decide_the_layout_of_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = bp4d(tmp_path / "BP4D", BP4D)
+    lists(root / "list")
+    check = ["data", "check", "--data", "BP4D", "--root", str(root), "--data.fold", "2"]
+    assert main(check) == 2
+    assert "holds no BP4D_train_img_path_fold2.txt" in (message := capsys.readouterr().err)
+    assert "but files of the owner, which --data.layout owner reads" in message
+    assert main([*check, "--data.layout", "owner"]) == 0
+
+
+def test_check_of_a_folder_holds_no_people_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = disfa(tmp_path / "DISFA", DISFA)
+    check = ["data", "check", "--data", "DISFA", "--root", str(root)]
+    assert main([*check, "--data.target", "intensity", "--data.aus", "[12]"]) == 0
+    printed = capsys.readouterr().out
+    assert "train       16 items, 4 people" in printed and "validation" not in printed
+    labels = training_splits(
+        DataOptions("DISFA", str(root), aus=[12], target="intensity", validation=0)
+    ).train.dataset.labels  # type: ignore[union-attr]
+    rate = (labels > 0).float().mean()  # any intensity
+    assert f"AU12             {rate:.3f}       16" in printed
+
+
+def test_check_of_triplets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faces = [f"http://server/{name}.jpg,0,0.5,0,1" for name in "abc"]
+    for part in ("train", "test"):
+        named = ",".join(face.replace("server/", f"server/{part}") for face in faces)
+        file = tmp_path / f"faceexp-comparison-data-{part}-public.csv"
+        write(file, f"{named},TWO_CLASS_TRIPLET,x,1,y,1\n")
+        for name in "abc":
+            picture(tmp_path / "images" / f"{part}{name}.jpg")
+    assert main(["data", "check", "--data", "FEC", "--root", str(tmp_path)]) == 0
+    first = capsys.readouterr().out
+    assert "validation  1 items, 3 people" in first and "test        none" in first
+    assert (
+        main(["data", "check", "--config", "expression_encoder_fec", "--root", str(tmp_path)]) == 0
+    )
+    assert capsys.readouterr().out == first

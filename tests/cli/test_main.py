@@ -85,6 +85,7 @@ def test_unknown_commands_and_options_are_errors(capsys: pytest.CaptureFixture[s
         (["fit"], "required: model.name"),
         (["fit", "--model.name", "sacl", "--data.rot", "/x"], "unrecognized arguments: --data.rot"),
         (["fit", "--model.name", "sacl", "--data.fold", "one"], "data.fold"),
+        (["test", "--model.name", "sacl", "--ckpt", "a.ckpt"], "unrecognized arguments: --ckpt"),
         (["fit", "--model.name", "sacl", "--data.select_on", "luck"], "data.select_on"),
         (["fit", "--model.name", "sacl", "--trainer.precision", "8"], "trainer.precision"),
         (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),

@@ -93,3 +93,14 @@ def test_a_stop_reaches_every_process_once_and_waits_for_them(
         signal.signal(signal.SIGINT, handlers[0])
     assert one.code == 130 and saved.read_text() == "saved "
     assert signal.getsignal(signal.SIGTERM) == handlers[1]
+
+
+def test_commands_can_be_stopped_behind_nohup() -> None:
+    code = "import signal, sys; sys.exit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run_jobs([one := job("a", code)], 1)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert one.code == 0

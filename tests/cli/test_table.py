@@ -111,6 +111,7 @@ def test_metrics_without_a_threshold_have_no_tuned_row(tmp_path: Path) -> None:
         ({"model": "macg"}, "got model sacl in .* and macg in"),
         ({"test_checksum": "other"}, "one split, got other test people or labels of fold 1 in"),
         ({"recipe": RECIPE + "losses: {dice: 2}\n"}, "got another losses.dice in"),
+        ({"tested_with": RECIPE.replace("fold", "crop: 9, fold")}, "got another data.crop in"),
     ],
 )
 def test_a_mixture_in_one_folder_is_refused(
@@ -173,6 +174,19 @@ def test_scores_of_intensities_are_no_percentages(tmp_path: Path) -> None:
     assert "0.15" in main_output(["table", str(tmp_path / "run"), "--metric", "icc"])
     with pytest.raises(ValueError, match="metric must be a score of the AUs of run, got 'auc'"):
         compare([collect(tmp_path / "run")], "auc")
+
+
+def test_options_of_the_test_are_named(tmp_path: Path) -> None:
+    result(tmp_path / "run", tested_with=RECIPE.replace("fold", "resize: 224, fold"))
+    (table,) = compare([collect(tmp_path / "run")], "f1")
+    assert "tested with another data.resize" in "\n".join(table.notes)
+
+
+def test_nothing_is_reported_for_the_f1_of_intensities(tmp_path: Path) -> None:
+    scores = {name: {"f1": 0.5, "icc": 0.1} for name in (*AUS, "mean")}
+    result(tmp_path / "run", scores=scores, tuned_scores=None)
+    (table,) = compare([collect(tmp_path / "run")], "f1")
+    assert [line.kind for line in table.lines] == ["run"]
 
 
 def test_latex() -> None:

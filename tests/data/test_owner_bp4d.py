@@ -88,7 +88,7 @@ def test_frames_without_a_picture_or_a_known_label_are_no_rows(tmp_path: Path) -
     assert found.numbers.tolist() == [1] and found.listed == 3
     assert found.missing == ["F001/T1/2"]
     picture(tmp_path / "elsewhere" / "1.jpg")
-    with pytest.raises(ValueError, match=r"elsewhere must hold pictures .* got none of those in "):
+    with pytest.raises(ValueError, match=r"elsewhere must hold .* none of 2, such as F001/T1/1 in"):
         table(tmp_path, images=str(tmp_path / "elsewhere"))
 
 
@@ -142,10 +142,12 @@ def test_bad_lines_are_named_with_file_and_line(tmp_path: Path, line: str, messa
 
 def test_an_au_that_was_not_coded_is_named(tmp_path: Path) -> None:
     bp4d_task(tmp_path, "F001", "T1", {6: [1]})
-    with pytest.raises(ValueError, match=r"F001_T1.csv, line 1: the AUs must include 43, got"):
+    with pytest.raises(ValueError, match=r"F001_T1.csv, line 1: the AUs must include AU43, got"):
         table(tmp_path, aus=[12, 43])
+    with pytest.raises(ValueError, match=r"F001_T1.csv, line 1: the AUs must include AU12L, got"):
+        table(tmp_path, aus=["12L"])  # occurrence has no sides
     write(tmp_path / "AUCoding" / "AU_OCC" / "F001_T1.csv", "")
-    with pytest.raises(ValueError, match=r"F001_T1.csv, line 1: the AUs must include 1, 2"):
+    with pytest.raises(ValueError, match=r"F001_T1.csv, line 1: the AUs must include AU01, AU02"):
         table(tmp_path)
 
 
@@ -184,8 +186,13 @@ def test_the_published_folds_divide_the_people(tmp_path: Path) -> None:
     assert parts[2, "test"] == {"M011"} and parts[3, "test"] == {"F001"}
     with pytest.raises(FileNotFoundError, match="has no val part"):
         read_part(Part("BP4D", "val", str(root), 1))
-    with pytest.raises(ValueError, match=r"data.fold must be in 1..3, got None"):
+    with pytest.raises(ValueError, match=r"data.fold must be in 1..3 for the owner.* got null"):
         read_part(Part("BP4D", root=str(root), fold=None))
+    assert set(read_part(Part("BP4D", "test", str(root), None)).subjects) == {
+        "F001",
+        "M011",
+        "F007",
+    }
     bp4d(root, ["F099"])
     with pytest.raises(ValueError, match="people must be those of the published folds .* F099"):
         read_part(Part("BP4D", root=str(root), fold=1))

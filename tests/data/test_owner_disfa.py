@@ -69,7 +69,7 @@ def test_a_missing_file_and_a_missing_frame_are_unknown(tmp_path: Path) -> None:
     assert found.labels[:, DISFA.index(9)].tolist() == [-1, -1, -1]
     assert found.labels[:, DISFA.index(12)].tolist() == [1, 1, -1]
     assert found.labels[:, DISFA.index(4)].tolist() == [0, 0, 0]
-    assert len(found.notes) == 1 and "no file of AU09" in found.notes[0]
+    assert len(found.notes) == 1 and "SN001 has no code of AU09" in found.notes[0]
 
 
 def test_other_aus_of_the_owner_and_their_order(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_pictures_of_both_cameras_are_ambiguous(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one picture of frame 1 of SN001, .* give data.images"):
         table(tmp_path)
     chosen = tmp_path / "Frames" / "RightVideoSN001_comp"
-    with pytest.raises(ValueError, match="got none of those in"):
+    with pytest.raises(ValueError, match="must hold pictures of labeled frames, got none"):
         table(tmp_path, images=str(chosen))  # its folder no longer names a person
     with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
         table(tmp_path, images=str(tmp_path / "nowhere"))
@@ -134,7 +134,7 @@ def test_pictures_of_both_cameras_are_ambiguous(tmp_path: Path) -> None:
         ("1,0\n2,0,0\n", r"SN001_au4.txt, line 2: a line must have 2 whole numbers, got '2,0,0'"),
         ("1,0\n\n2 0\n", r"SN001_au4.txt, line 3: a line must have 2 whole numbers, got '2 0'"),
         ("1,6\n", r"SN001_au4.txt, line 1: a code must be 0 to 5, or 9, 999, -1 .* got 6"),
-        ("1,0\n1,0\n", r"SN001_au4.txt must have each frame once"),
+        ("1,0\n1,0\n", r"SN001_au4.txt, line 2: each frame must be once, got 1, as in line 1"),
     ],
 )
 def test_bad_lines_are_named_with_file_and_line(tmp_path: Path, lines: str, message: str) -> None:
@@ -216,6 +216,12 @@ def test_disfa_plus_has_a_header_and_names_of_pictures(tmp_path: Path) -> None:
     assert found.labels[2:, DISFA_CODED.index(4)].tolist() == [0] * 6
     write(labels / "AU1.txt", "header\n000.jpg 0\n001.jpg\n")
     with pytest.raises(ValueError, match=r"AU1.txt, line 3: a line must have 2 whole numbers"):
+        table(tmp_path, "DISFA+")
+    write(labels / "AU1.txt", "header\n000 0\n001.jpg 1\n")  # no second header
+    with pytest.raises(ValueError, match=r"AU1.txt, line 2: a line must name a picture, got '000"):
+        table(tmp_path, "DISFA+")
+    write(labels / "AU1.txt", "header\n000.jpg 0\n000.jpg 1\n")
+    with pytest.raises(ValueError, match="AU1.txt, line 3: each frame must be once, got 0, as in"):
         table(tmp_path, "DISFA+")
     write(labels / "AU1.txt", "header\n000.jpg 0\nend\n")
     with pytest.raises(ValueError, match=r"AU1.txt, line 3: a line must name a picture, got 'end'"):

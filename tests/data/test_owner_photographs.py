@@ -16,7 +16,7 @@ from aurel.data.owners.dataset import read_table
 from aurel.data.owners.fec import read_fec
 from aurel.data.owners.table import FrameTable
 from aurel.data.readers import read_part, read_triplets
-from aurel.data.registry import Part
+from aurel.data.registry import NoSuchPart, Part
 from aurel.facs import AU_SETS, AUSet
 
 EMOTIONET = AU_SETS["EmotioNet"].numbers
@@ -64,7 +64,9 @@ def test_the_folds_of_emotionet_do_not_depend_on_what_was_downloaded(tmp_path: P
 
 def test_bad_sheets_are_named(tmp_path: Path) -> None:
     sheet = emotionet(tmp_path, 3, (1, 2))
-    with pytest.raises(ValueError, match=r"2020.csv, line 1: the AUs must include 4, .* got 1, 2"):
+    with pytest.raises(
+        ValueError, match=r"2020.csv, line 1: the AUs must include AU04, .* got 1, 2"
+    ):
         table(tmp_path, "EmotioNet")
     lines = sheet.read_text().splitlines()
     for bad, message in (
@@ -144,6 +146,9 @@ def test_casme2_labels_all_frames_of_an_expression(tmp_path: Path) -> None:
     sheet.write_text("\n".join([CASME, rows[0].replace("46", "x")]))
     with pytest.raises(ValueError, match=r"line 2: OnsetFrame and OffsetFrame .* got 'x' and '48'"):
         table(tmp_path, "CASME II")
+    sheet.write_text("\n".join([CASME, rows[0].replace("46", "50")]))
+    with pytest.raises(ValueError, match="line 2: OffsetFrame must be at least OnsetFrame, 50,"):
+        table(tmp_path, "CASME II")
 
 
 def fec_line(names: list[str], kind: str, votes: list[int]) -> str:
@@ -175,6 +180,10 @@ def test_fec_takes_the_face_that_most_raters_chose(tmp_path: Path) -> None:
     assert len(data) == 1 and "1 of 2 triplets lack a photograph" in data.notes[0]
     assert data[0]["image"].tolist() == [100, 150, 50] and data[0]["margin"] == pytest.approx(0.2)
     with pytest.raises(FileNotFoundError, match="data-test-public.csv"):
+        read_triplets(Part("FEC", "val", str(tmp_path)), shade)
+    file.with_name("faceexp-comparison-data-test-public.csv").write_text(lines[0])
+    assert len(read_triplets(Part("FEC", "val", str(tmp_path)), shade)) == 1
+    with pytest.raises(NoSuchPart, match="FEC has no test part"):
         read_triplets(Part("FEC", "test", str(tmp_path)), shade)
     for bad in (
         lines[0].replace("0.5", "1.5"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.owner_trees import bp4d
 
 from aurel.data.clips import ListClips
 from aurel.data.lists import ListDataset
@@ -110,3 +111,11 @@ def test_recipes_are_compared_by_their_options() -> None:
     ]
     with pytest.raises(ValueError, match="must be a YAML mapping, got list"):
         differences("[1]", first)
+
+
+def test_all_folds_of_an_owners_files(tmp_path: Path) -> None:
+    options = DataOptions("BP4D+", root=str(bp4d(tmp_path, ["F001", "F002", "F003", "F004"])))
+    assert choose_folds(options, "all") == [1, 2, 3]
+    assert check_people(options, [1, 2, 3], every=True) == 4
+    with pytest.raises(ValueError, match=r"numbers for BP4D\+"):
+        choose_folds(replace(options, layout="lists"), "all")

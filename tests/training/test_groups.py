@@ -85,5 +85,15 @@ def test_bad_tables_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 def test_other_bytes_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("person,größe\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="must be a CSV file in UTF-8"):
+    with pytest.raises(ValueError, match="a.csv must be a text file in UTF-8"):
         read_groups(tmp_path / "a.csv", Data.subjects)
+
+
+def test_one_person_in_any_spelling_and_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes("person,sex\r\nf1,f\r\nBP4D/M002,m\r\n".encode("utf-16"))
+    groups = read_groups(file, Data.subjects, "BP4D")
+    assert [sorted(group.people) for group in groups] == [["F001"], ["M002"], ["F003"]]
+    write(file, "person,sex\nF001,f\nf1,m\n")
+    with pytest.raises(ValueError, match="line 3 must name a new person, got f1 again"):
+        read_groups(file, Data.subjects)

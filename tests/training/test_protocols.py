@@ -15,7 +15,7 @@ from aurel.data.lists import ListDataset, subject_of
 from aurel.data.subjects import normalized_subject
 from aurel.losses import au_class_weights
 from aurel.training.data_module import AUDataModule, Splits
-from aurel.training.datasets import training_splits
+from aurel.training.datasets import check_start, training_splits
 from aurel.training.options import DataOptions
 from aurel.training.start import initial_checkpoint
 
@@ -240,3 +240,69 @@ def test_the_message_of_a_worker_is_one_line() -> None:
     message = "there is no image img/F001/1.jpg, named in list.txt, line 7"
     assert one_line(caught.value) == message
     assert one_line(FileNotFoundError(message)) == message
+
+
+def with_val_list(stripes: Path, folder: Path, person: str) -> Path:
+    """Copy the lists of `stripes`, of which the frames of `person` become a val list."""
+    lists = copied_lists(stripes, folder)
+    paths, labels = (
+        [line for s in ("train", "test") for line in read_lines(lists, s, kind)]
+        for kind in ("img_path", "label")
+    )
+    rows = [row for row, path in enumerate(paths) if path.startswith(person)]
+    for kind, lines in (("img_path", paths), ("label", labels)):
+        text = "\n".join(lines[row] for row in rows)
+        (lists / f"BP4D_val_{kind}_fold1.txt").write_text(text)
+    if person in "".join(read_lines(lists, "train", "img_path")):
+        for kind, lines in (("img_path", paths), ("label", labels)):
+            kept = [line for row, line in enumerate(lines[:40]) if row not in rows]
+            (lists / f"BP4D_train_{kind}_fold1.txt").write_text("\n".join(kept))
+    return lists
+
+
+def read_lines(lists: Path, split: str, kind: str) -> list[str]:
+    return (lists / f"BP4D_{split}_{kind}_fold1.txt").read_text().splitlines()
+
+
+def test_people_of_a_val_list_are_apart_and_named(stripes: Path, tmp_path: Path) -> None:
+    lists = with_val_list(stripes, tmp_path / "a", "F003")
+    splits = training_splits(small(stripes, lists=str(lists)))
+    assert splits.protocol is not None
+    assert splits.protocol["validation_subjects"] == ["BP4D/F003"]
+    last = training_splits(small(stripes, lists=str(lists), select_on="last"))
+    assert last.protocol is not None and last.protocol["validation_subjects"] == []
+    lists = with_val_list(stripes, tmp_path / "b", "F009")
+    with pytest.raises(ValueError, match=r"val and test must have no .* got 1 \(BP4D/F009\)"):
+        training_splits(small(stripes, lists=str(lists)))
+
+
+def test_a_second_stage_is_held_out_from_a_first_that_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def protocol(select_on: str, train: str, validation: str = "", test: str = "yz") -> Any:
+        names = {"train": train, "validation": validation, "test": test}
+        people = {f"{part}_subjects": list(letters) for part, letters in names.items()}
+        return {"dataset": "BP4D", "fold": 1, "select_on": select_on, **people}
+
+    published, held = protocol("test", "abcd"), protocol("validation", "abc", "d")
+    check_start(published, published)
+    check_start(held, held)
+    check_start(published, {**protocol("validation", "efg", "h", "uv"), "dataset": "DISFA"})
+    assert not caplog.records
+    with pytest.raises(ValueError, match=r"epoch of model.init_from was chosen .* got 2 \(y, z\)"):
+        check_start(published, held)
+    with caplog.at_level(logging.WARNING, "aurel"):
+        check_start(held, protocol("validation", "bcd", "a"))
+    assert "was trained on 1 of the 1 people on whom the epoch is chosen" in caplog.text
+
+
+def test_shares_and_labels_of_held_out_people_are_checked(stripes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data.validation must be in \[0, 1\), got 1.5"):
+        training_splits(small(stripes, validation=1.5))
+    held = training_splits(small(stripes, validation=0.2)).protocol["validation_subjects"]  # type: ignore[index]
+    lists = copied_lists(stripes, tmp_path / "lists")
+    paths, labels = (read_lines(lists, "train", kind) for kind in ("img_path", "label"))
+    rows = ["9 " * 12 if f"BP4D/{p[:4]}" in held else y for p, y in zip(paths, labels, strict=True)]
+    (lists / "BP4D_train_label_fold1.txt").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match="the validation part of BP4D must have a known label"):
+        training_splits(small(stripes, lists=str(lists), validation=0.2))

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from aurel.data.owners.codes import Codes, Labels, intensity, occurrence, whole_numbers
+from aurel.data.owners.codes import (
+    Codes,
+    Labels,
+    check_once,
+    intensity,
+    not_coded,
+    occurrence,
+    whole_numbers,
+)
 from aurel.data.owners.landmarks import read_tracked_points
 from aurel.data.owners.layout import OwnerRequest
 from aurel.data.owners.options import OwnerOptions
@@ -72,15 +80,14 @@ def _read_task(file: Path, person: str, task: str, aus: AUSet, options: OwnerOpt
     lines = numbered_lines(file)
     header = lines[0][1].split(",") if lines else []
     coded = [_au_number(word) for word in header[1:]]
-    lacking = [str(au) for au in aus.numbers if au not in coded]
-    if lacking:
+    if lacking := not_coded(aus, coded):
         raise ValueError(
             f"{file}, line 1: the AUs must include {', '.join(lacking)}, got {','.join(header)!r}"
         )
     table = whole_numbers(lines[1:], len(header), file)
     places = [number for number, _ in lines[1:]]
     columns = [1 + coded.index(au) for au in aus.numbers]
-    _check_once(table[:, 0], places, file)
+    check_once(table[:, 0], places, file)
     return VideoCodes(
         person,
         f"{person}/{task}",
@@ -114,17 +121,6 @@ def _read_intensities(
             if frame in row_of:
                 levels[row_of[frame], column] = value
     return levels
-
-
-def _check_once(frames: Codes, places: list[int], file: Path) -> None:
-    seen: dict[int, int] = {}
-    for frame, place in zip(frames.tolist(), places, strict=True):
-        if frame in seen:
-            raise ValueError(
-                f"{file}, line {place}: each frame must be once, got {frame}, as in line "
-                f"{seen[frame]}"
-            )
-        seen[frame] = place
 
 
 def _files(folder: Path) -> list[Path]:

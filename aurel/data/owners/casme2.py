@@ -47,6 +47,11 @@ def read_casme2(request: OwnerRequest) -> FrameTable:
                 f"{file}, line {line}: OnsetFrame and OffsetFrame must be whole numbers, got "
                 f"{row[onset]!r} and {row[offset]!r}"
             )
+        if int(row[offset]) < int(row[onset]):
+            raise ValueError(
+                f"{file}, line {line}: OffsetFrame must be at least OnsetFrame, {row[onset]}, got "
+                f"{row[offset]}"
+            )
         person = f"sub{row[subject].lower().removeprefix('sub').zfill(2)}"
         numbers = list(range(int(row[onset]), int(row[offset]) + 1))
         labels = np.full((len(numbers), len(request.aus)), -1, dtype=np.int8)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aurel.data.owners.options import OwnerOptions
+from aurel.facs import AUSet
 
 Codes = NDArray[np.int64]
 Labels = NDArray[np.int8]
 
 PRESENT_FROM = 2
+
+
+def not_coded(aus: AUSet, coded: Collection[int | None]) -> list[str]:
+    """Return the AUs that are not among the coded numbers, which have no sides."""
+    columns = zip(aus.names, aus.numbers, aus.sides, strict=True)
+    return [name for name, number, side in columns if side or number not in coded]
 
 
 def whole_numbers(
@@ -39,6 +46,18 @@ def whole_numbers(
                     f"{file}, line {number}: a line must have {columns} whole numbers, got {line!r}"
                 )
     return table.astype(np.int64)
+
+
+def check_once(frames: Codes, lines: Sequence[int], file: Path) -> None:
+    """Raise ValueError where a frame is twice in a file; `lines` are the numbers of their lines."""
+    seen: dict[int, int] = {}
+    for frame, place in zip(frames.tolist(), lines, strict=True):
+        if frame in seen:
+            raise ValueError(
+                f"{file}, line {place}: each frame must be once, got {frame}, as in line "
+                f"{seen[frame]}"
+            )
+        seen[frame] = place
 
 
 def occurrence(codes: Codes, options: OwnerOptions, file: Path, lines: Sequence[int]) -> Labels:

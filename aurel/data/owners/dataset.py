@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from aurel.data.lists import ListDataset
 from aurel.data.owners.layout import OwnerLayout, OwnerRequest
 from aurel.data.owners.table import FrameTable
@@ -20,7 +18,8 @@ class OwnerFaces(ListDataset):
 
     Args:
         info: entry of the registry, with `owner`.
-        part: the part; its `root` is a folder in which `info.owner` finds the annotation.
+        part: the part; its `root` is a folder in which `info.owner` finds the annotation. The test
+            part without a fold is all frames, for a test of a model of other data.
 
     Items are those of `ListDataset`, with ``intensity`` float32 (N,) 0 to 5, -1 unknown, where the
     owner gives intensities, and without landmarks, which belong to whole frames.
@@ -37,8 +36,12 @@ class OwnerFaces(ListDataset):
         self.root = Path(part.root)
         if part.split == "val":
             raise NoSuchPart(f"{self.root} has no val part: its parts are train and test")
-        if part.fold is None or not 1 <= part.fold <= owner.folds:
-            raise ValueError(f"data.fold must be in 1..{owner.folds}, got {part.fold}")
+        whole = part.fold is None and part.split == "test"
+        if not whole and part.fold not in range(1, owner.folds + 1):
+            raise ValueError(
+                f"data.fold must be in 1..{owner.folds} for the owner's files of {info.name}, got "
+                f"{'null' if part.fold is None else part.fold}"
+            )
         found = owner.annotation(self.root)
         if found is None:
             raise FileNotFoundError(f"{self.root} holds no annotation of {info.name}")
@@ -48,8 +51,10 @@ class OwnerFaces(ListDataset):
         self.landmarks = None
         table = read_table(info, part, found)
         self.aus, self.images, self.lists = table.aus, table.images, found
-        tested = owner.tested(table, part.fold)
-        rows = torch.from_numpy(tested == (part.split == "test")).nonzero().flatten().tolist()
+        rows = list(range(len(table)))
+        if part.fold is not None:
+            tested = owner.tested(table, part.fold) == (part.split == "test")
+            rows = tested.nonzero()[0].tolist()
         if not rows:
             raise ValueError(
                 f"{self.root} must hold people of the {part.split} part of fold {part.fold}, got "

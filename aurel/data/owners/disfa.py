@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from aurel.data.owners.codes import Codes, intensity, present, whole_numbers
+from aurel.data.owners.codes import check_once, intensity, not_coded, present, whole_numbers
 from aurel.data.owners.landmarks import read_points
 from aurel.data.owners.layout import OwnerRequest
 from aurel.data.owners.options import OwnerOptions
@@ -60,62 +61,71 @@ def read_disfa(request: OwnerRequest) -> FrameTable:
 
     folder = request.root / "Landmark_Points"
     points = (lambda video, number: _points(folder, video, number)) if folder.is_dir() else None
-    without = [f"{v.file}: no file of {', '.join(n)}" for v in videos if (n := _unread(v, request))]
+    without = [
+        f"{v.person} has no code of {', '.join(n)}" for v in videos if (n := _unread(v, request))
+    ]
     return frame_table(request.aus, videos, find, images, points, without)
 
 
 def check_coded(aus: AUSet, coded: tuple[int, ...], dataset: str) -> None:
     """Raise ValueError unless all AUs of `aus` are in `coded`, without sides."""
-    other = [
-        name
-        for name, number, side in zip(aus.names, aus.numbers, aus.sides, strict=True)
-        if number not in coded or side
-    ]
-    if other:
+    if other := not_coded(aus, coded):
         raise ValueError(
             f"data.aus must be among those of {dataset}, {', '.join(map(str, coded))}, got "
             f"{', '.join(other)}"
         )
 
 
-def joined_codes(codes: list[tuple[int, dict[int, int]]], width: int, numbers: list[int]) -> Codes:
-    """Return codes by frame and column, -1 where a column lacks a frame.
+def coded_frames(
+    person: str,
+    video: str,
+    files: Sequence[Path | None],
+    options: OwnerOptions,
+    lines_of: Callable[[Path], list[tuple[int, str]]] = numbered_lines,
+) -> VideoCodes:
+    """Return the frames of a video from files of intensities, one for each AU.
 
     Args:
-        codes: a column and its codes by frame, for each file.
-        width: number of columns.
-        numbers: the frames, in the order of the rows.
+        person, video: see `VideoCodes`.
+        files: the file of each AU, or None for an AU that is unknown in all frames.
+        options: rules of the labels.
+        lines_of: function from a file to its numbered lines "frame,intensity".
+
+    Raises:
+        ValueError: a bad line, or a frame twice in a file.
     """
-    table = np.full((len(numbers), width), -1, dtype=np.int64)
-    for column, by_frame in codes:
-        table[:, column] = [by_frame.get(number, -1) for number in numbers]
-    return table
+    codes: list[dict[int, int]] = [{} for _ in files]
+    place: dict[int, tuple[Path, int]] = {}
+    for by_frame, file in zip(codes, files, strict=True):
+        if file is None:
+            continue
+        lines = lines_of(file)
+        numbers = [number for number, _ in lines]
+        table = whole_numbers(lines, 2, file)
+        check_once(table[:, 0], numbers, file)
+        levels = intensity(table[:, 1:], options, file, numbers)[:, 0].tolist()
+        for frame, level, number in zip(table[:, 0].tolist(), levels, numbers, strict=True):
+            by_frame[frame] = level
+            place.setdefault(frame, (file, number))
+    first = next((file for file in files if file is not None), Path(video))
+    frames = sorted(place)
+    rows = [[by_frame.get(frame, -1) for by_frame in codes] for frame in frames]
+    levels = np.array(rows, dtype=np.int8).reshape(len(frames), len(files))
+    return VideoCodes(
+        person,
+        video,
+        frames,
+        present(levels, options),
+        levels,
+        first,
+        [number if file == first else 0 for file, number in map(place.__getitem__, frames)],
+    )
 
 
 def _read_person(folder: Path, aus: AUSet, options: OwnerOptions) -> VideoCodes:
-    person = folder.name.upper()
     by_name = {file.name.lower(): file for file in folder.iterdir()}
-    codes, place, first = [], {}, None
-    for column, au in enumerate(aus.numbers):
-        file = by_name.get(f"{folder.name.lower()}_au{au}.txt")
-        if file is None:
-            continue
-        lines = numbered_lines(file)
-        table = whole_numbers(lines, 2, file)
-        levels = intensity(table[:, 1:], options, file, [number for number, _ in lines])
-        frames = table[:, 0].tolist()
-        codes.append((column, dict(zip(frames, levels[:, 0].tolist(), strict=True))))
-        if len(codes[-1][1]) != len(frames):
-            raise ValueError(f"{file} must have each frame once, got one twice")
-        if first is None:
-            first = file
-            place = {frame: number for frame, (number, _) in zip(frames, lines, strict=True)}
-    numbers = sorted({frame for _, by_frame in codes for frame in by_frame})
-    levels = joined_codes(codes, len(aus), numbers).astype(np.int8)
-    return VideoCodes(
-        person, person, numbers, present(levels, options), levels, first or folder,
-        [place.get(number, 0) for number in numbers],
-    )  # fmt: skip
+    files = [by_name.get(f"{folder.name.lower()}_au{au}.txt") for au in aus.numbers]
+    return coded_frames(folder.name.upper(), folder.name.upper(), files, options)
 
 
 def _unread(video: VideoCodes, request: OwnerRequest) -> list[str]:

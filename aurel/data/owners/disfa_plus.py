@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
-from aurel.data.owners.codes import intensity, present, whole_numbers
-from aurel.data.owners.disfa import CODED, check_coded, joined_codes
+from aurel.data.owners.disfa import CODED, check_coded, coded_frames
 from aurel.data.owners.layout import OwnerRequest
 from aurel.data.owners.options import OwnerOptions
 from aurel.data.owners.pictures import (
@@ -59,41 +56,23 @@ def read_disfa_plus(request: OwnerRequest) -> FrameTable:
 
 
 def _read_trial(folder: Path, aus: AUSet, options: OwnerOptions) -> VideoCodes:
-    codes, place, first = [], {}, None
-    for column, au in enumerate(aus.numbers):
-        file = next(
-            (f for f in (folder / f"AU{au}.txt", folder / f"AU{au:02d}.txt") if f.is_file()), None
-        )
-        if file is None:
-            continue
-        lines = _frames_and_codes(file)
-        table = whole_numbers(lines, 2, file, " ")
-        levels = intensity(table[:, 1:], options, file, [number for number, _ in lines])
-        frames = table[:, 0].tolist()
-        codes.append((column, dict(zip(frames, levels[:, 0].tolist(), strict=True))))
-        if first is None:
-            first = file
-            place = {frame: number for frame, (number, _) in zip(frames, lines, strict=True)}
-    numbers = sorted({frame for _, by_frame in codes for frame in by_frame})
-    levels = joined_codes(codes, len(aus), numbers).astype(np.int8)
+    names = [(f"AU{au}.txt", f"AU{au:02d}.txt") for au in aus.numbers]
+    files = [next((folder / n for n in both if (folder / n).is_file()), None) for both in names]
     person = folder.parent.name.upper()
-    return VideoCodes(
-        person, f"{person}/{folder.name}", numbers, present(levels, options), levels,
-        first or folder, [place.get(number, 0) for number in numbers],
-    )  # fmt: skip
+    return coded_frames(person, f"{person}/{folder.name}", files, options, _frames_and_codes)
 
 
 def _frames_and_codes(file: Path) -> list[tuple[int, str]]:
-    """Return numbered lines "number code" for the lines "000.jpg   0" below the header."""
+    """Return numbered lines "number,code" for the lines "000.jpg   0" below the header."""
     found: list[tuple[int, str]] = []
     for number, line in numbered_lines(file):
         words = line.split()
         frame = picture_number(words[0])
-        if frame is None and not found:
+        if frame is None and not found and not words[0][0].isdigit():
             continue  # the header
         if frame is None:
             raise ValueError(f"{file}, line {number}: a line must name a picture, got {line!r}")
-        found.append((number, " ".join([str(frame), *words[1:]])))
+        found.append((number, ",".join([str(frame), *words[1:]])))
     return found
 
 

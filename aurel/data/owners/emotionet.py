@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from aurel.data.owners.codes import occurrence, whole_numbers
+from aurel.data.owners.codes import not_coded, occurrence, whole_numbers
 from aurel.data.owners.layout import OwnerRequest
 from aurel.data.owners.pictures import picture_folder, pictures_by_name
 from aurel.data.owners.sheets import Row, column, find_sheets, read_sheet
@@ -64,8 +64,7 @@ def _au_columns(rows: list[tuple[int, Row]], request: OwnerRequest, file: Path) 
     for name in rows[0][1] if rows else []:
         if (match := re.fullmatch(r"AU ?0*(\d+)", name, re.IGNORECASE)) is not None:
             by_number[int(match[1])] = name
-    lacking = [str(number) for number in request.aus.numbers if number not in by_number]
-    if lacking:
+    if lacking := not_coded(request.aus, by_number):
         raise ValueError(
             f"{file}, line 1: the AUs must include {', '.join(lacking)}, got "
             f"{', '.join(map(str, by_number)) or 'none'}"

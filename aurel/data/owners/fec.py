@@ -21,6 +21,7 @@ faceexp-comparison-data-train-public.csv  a line a triplet: for each face the UR
                                           the kind of the triplet, the votes of the raters
 images/<name>                             photographs under the names at the ends of the URLs"""
 
+_FILES = {"train": "train", "val": "test"}
 _KINDS = {"ONE_CLASS_TRIPLET": 1, "TWO_CLASS_TRIPLET": 2, "THREE_CLASS_TRIPLET": 3}
 
 
@@ -39,14 +40,14 @@ class FecTriplets(TripletDataset):
 
     Args:
         root: folder of the csv files.
-        split: "train" or "test".
+        split: "train", or "val" for the csv file called test, on which papers report and choose.
         images: folder of the photographs; by default ``images`` or ``img`` in `root`.
         transform: function from a sample with one PIL image to a sample with a tensor.
 
     Items are those of `aurel.data.triplets.ListTriplets`. A subject is a photograph.
 
     Raises:
-        NoSuchPart: the csv file is missing.
+        NoSuchPart: the csv file is missing, or the split is "test", which does not exist.
         FileNotFoundError: the folder is missing.
         ValueError: a bad line, or no triplet has all its photographs.
     """
@@ -59,7 +60,9 @@ class FecTriplets(TripletDataset):
         images: str | Path | None = None,
         transform: Transform,
     ) -> None:
-        self.file = fec_file(Path(root), split)
+        if split not in _FILES:
+            raise NoSuchPart(f"FEC has no {split} part: its csv files are the parts train and val")
+        self.file = fec_file(Path(root), _FILES[split])
         if not self.file.is_file():
             raise NoSuchPart(f"there is no file {self.file}")
         folder = picture_folder(Path(root), images, ("images",))
@@ -95,9 +98,9 @@ class FecTriplets(TripletDataset):
         return triplet_sample(cut, margin, self.transform)
 
 
-def fec_file(root: Path, split: str) -> Path:
-    """Return the csv file of a part."""
-    return root / f"faceexp-comparison-data-{split}-public.csv"
+def fec_file(root: Path, name: str) -> Path:
+    """Return the csv file called "train" or "test"."""
+    return root / f"faceexp-comparison-data-{name}-public.csv"
 
 
 def read_fec(file: Path) -> list[tuple[int, tuple[Face, Face, Face], float]]:

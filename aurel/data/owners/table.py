@@ -130,7 +130,7 @@ def frame_table(
         notes: see `FrameTable`.
 
     Raises:
-        ValueError: no annotated frame has a picture.
+        ValueError: no frame has a known label, or none of those that have one has a picture.
     """
     sources: list[Source] = []
     kept: list[tuple[VideoCodes, list[int]]] = []
@@ -145,11 +145,13 @@ def frame_table(
                 sources.append(source)
                 rows.append(row)
         kept.append((video, rows))
+    if not missing and not sources:
+        file = videos[0].file if videos else "the annotation"
+        raise ValueError(f"{file} must have a known label, got none")
     if not sources:
-        files = ", ".join(str(video.file) for video in videos[:2]) or "no annotation"
         raise ValueError(
-            f"{images} must hold pictures of frames with known labels, got none of those in "
-            f"{files}{', ...' if len(videos) > 2 else ''}"
+            f"{images} must hold pictures of labeled frames, got none of {len(missing)}, such as "
+            f"{missing[0]} in {videos[0].file}"
         )
     return FrameTable(
         aus=aus,
