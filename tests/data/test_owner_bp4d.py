@@ -171,7 +171,7 @@ def test_lists_take_the_place_of_the_owners_layout(tmp_path: Path) -> None:
         read_part(part)
     owner = Part("BP4D", root=str(tmp_path), fold=1, layout="owner")
     assert isinstance(read_part(owner), OwnerFaces)
-    with pytest.raises(ValueError, match="data.layout must be auto, lists or shards for hybrid, got owner"):
+    with pytest.raises(ValueError, match="be auto, lists or shards for hybrid, got owner"):
         read_part(Part("hybrid", root=str(tmp_path), layout="owner"))
 
 
