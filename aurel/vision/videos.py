@@ -175,7 +175,7 @@ def open_media(path: Path) -> Any:
     """
     try:
         file = path.open("rb")
-        # FFmpeg takes an animated PNG for a picture unless it is told.
+        # FFmpeg takes an animated PNG for a picture otherwise.
         kind = "apng" if file.peek(len(_PNG)).startswith(_PNG) else None
         container = av.open(_Nameless(file), format=kind, options=_OPTIONS)
     except (av.FFmpegError, OSError, ValueError) as error:
