@@ -38,6 +38,13 @@ class FoundBoxes:
         """Return the boxes in a picture that is larger by factors (2,) in x and y."""
         return FoundBoxes(self.boxes * np.tile(factors, 2), self.scores, self.points * factors)
 
+    def turned(self, width: float) -> FoundBoxes:
+        """Return the boxes of `np.rot90(picture)` in the picture, which has this width."""
+        x, y, across, down = self.boxes.T
+        boxes = np.column_stack((width - y - down, x, down, across))
+        points = np.stack((width - self.points[..., 1], self.points[..., 0]), axis=-1)
+        return FoundBoxes(boxes, self.scores, points)
+
     def distinct(self, *others: FoundBoxes) -> FoundBoxes:
         """Return the boxes of several searches without those that overlap a more confident one."""
         every = (self, *others)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from aurel.vision.av import av
+from aurel.vision.cut_files import cut_reason
 from aurel.vision.file_names import shown
 from aurel.vision.frame import Frame, InputError, NotMediaError, check_file
 from aurel.vision.image import RGBImage
@@ -22,8 +23,13 @@ _MISSING = 0.02
 """Share of the duration that may be missing at the end: headers are rounded."""
 _MISSING_SECONDS = 0.5
 
-# Demuxers that take text, lists of other files, or single pictures for videos.
-_NOT_VIDEOS = frozenset({"tty", "concat", "hls", "dash", "sdp", "image2", "rawvideo", "mpjpeg"})
+# Demuxers that take text, lists of other files, or single pictures for videos. That of icons can
+# crash the process, and that of JPEG finds the pictures in a PDF.
+_NOT_VIDEOS = frozenset({"tty", "concat", "hls", "dash", "sdp", "image2", "rawvideo", "mpjpeg"}) | {
+    "ico",
+    "mjpeg",
+}
+_PNG = b"\x89PNG\r\n\x1a\n"
 _OPTIONS = {"protocol_whitelist": "file"}
 
 
@@ -135,9 +141,14 @@ class Video:
                     f"it ends after {self._seen[stream.index]} of {stream.frames} packets of "
                     f"{stream.type}; frames read: {frames}"
                 )
-        # Of the others, the end that the header announces must be reached.
+        formats = _formats(self._container)
+        if reason := cut_reason(self.path, formats):
+            return f"{reason}; frames read: {frames}"
+        # Of the others, the end that the header announces must be reached. Matroska announces the
+        # last time, others the duration from the first time on.
         announced = (self._container.duration or 0) / av.time_base
-        found = self._end - (self._container.start_time or 0) / av.time_base
+        first = 0 if "matroska" in formats else self._container.start_time or 0
+        found = self._end - first / av.time_base
         if announced - found > max(_MISSING_SECONDS, _MISSING * announced):
             return f"it ends at {found:.1f} of {announced:.1f} s; frames read: {frames}"
         return None
@@ -163,16 +174,23 @@ def open_media(path: Path) -> Any:
         NotMediaError: the file is no video and no audio.
     """
     try:
-        container = av.open(_Nameless(path.open("rb")), options=_OPTIONS)
+        file = path.open("rb")
+        # FFmpeg takes an animated PNG for a picture otherwise.
+        kind = "apng" if file.peek(len(_PNG)).startswith(_PNG) else None
+        container = av.open(_Nameless(file), format=kind, options=_OPTIONS)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise NotMediaError(
             f"{shown(path)} is not a photograph or a video that can be read: {one_reason(error)}"
         ) from error
-    names = set(container.format.name.split(","))
+    names = _formats(container)
     if names & _NOT_VIDEOS or any(name.endswith("_pipe") for name in names):
         container.close()
         raise NotMediaError(f"{shown(path)} is not a photograph or a video that can be read")
     return container
+
+
+def _formats(container: Any) -> set[str]:
+    return set(container.format.name.split(","))
 
 
 class _Nameless:
@@ -209,7 +227,10 @@ def upright(frame: Any) -> RGBImage:
     it is rounded to the nearest of the eight symmetries of a rectangle.
     """
     image = frame.to_ndarray(format="rgb24")
-    data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    try:
+        data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    except ValueError:  # there are data of a kind that PyAV does not know, such as EXIF
+        return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
     if data is None:
         return image
     a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()

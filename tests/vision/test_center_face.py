@@ -17,7 +17,7 @@ from aurel.vision.face_detector import Face
 from aurel.vision.image import RGBImage
 from aurel.vision.inputs import Video, read_photo
 from aurel.vision.opencv import cv2
-from aurel.vision.warp import inverse, move
+from aurel.vision.warp import inverse, move, square_to_picture, warp_square
 
 if center_face_file() is None:
     pytest.skip("CenterFace is not installed", allow_module_level=True)
@@ -117,6 +117,24 @@ def test_faces_of_a_fortieth_of_the_longest_side(
     whole = [p for p in places if p[1] * size[1] + small.shape[0] <= size[1]]
     assert len(faces) >= len(whole)
     assert all(0.5 * side < face.height < 2 * side for face in faces)
+
+
+def test_small_faces_that_are_tilted(shared: Path, detect: CenterFace) -> None:
+    """Faces of a fiftieth of the longest side of a large picture, tilted by about 90 degrees."""
+    with Video(shared / "data" / "real" / "WolfgangLanger_Pexels.mp4") as video:
+        head = next(iter(video)).image
+    angles = [-110, -100, -95, -90, -80, -70, 70, 80, 90, 95, 100, 110]
+    side, step = 165, 180
+    picture = np.full((3000, 4000, 3), 60, dtype=np.uint8)
+    for number, angle in enumerate(angles):
+        x, y = 1000 + step * (number % 4), 1000 + step * (number // 4)
+        cut = square_to_picture((433, 197), 2.2 * 300, -angle, side)
+        picture[y : y + side, x : x + side] = warp_square(head, cut, side)
+    places = (centers(detect(picture)) - 1000 - side / 2) / step
+    assert sorted(map(tuple, places.round().astype(int).tolist())) == [
+        (column, row) for column in range(4) for row in range(3)
+    ]
+    assert np.abs(places - places.round()).max() < 0.2
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 1.2])

@@ -43,6 +43,19 @@ def test_of_neighboring_cells_the_most_confident_stays() -> None:
     np.testing.assert_allclose(found.scores, [0.8, 0.55], rtol=1e-6)
 
 
+def test_boxes_of_a_turned_picture_are_those_of_the_picture() -> None:
+    picture = np.zeros((40, 60))
+    picture[5:12, 20:50] = 1  # left 20, top 5, width 30, height 7
+    rows, columns = np.nonzero(np.rot90(picture))
+    left, top = columns.min(), rows.min()
+    box = [left, top, columns.max() + 1 - left, rows.max() + 1 - top]
+    corners = np.array([[left, top], [left, top + box[3]]])  # of the turned box
+    found = FoundBoxes(np.array([box], dtype=float), np.array([0.9]), corners[None].astype(float))
+    back = found.turned(60)
+    assert back.boxes.tolist() == [[20, 5, 30, 7]]
+    assert back.points.tolist() == [[[50, 5], [20, 5]]]
+
+
 def test_overlaps_below_the_limit_stay() -> None:
     boxes = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [5.5, 0, 10, 10]], dtype=float)
     # Intersection over union with the first: 50 / 150 and 45 / 155.

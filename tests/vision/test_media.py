@@ -62,7 +62,7 @@ def test_a_video_of_any_kind_is_read_whatever_its_suffix(tmp_path: Path, contain
     assert frames[-1].time == pytest.approx(19 / 25, abs=0.01)
 
 
-@pytest.mark.parametrize("container", ["mp4", "mkv", "avi", "flv", "asf"])
+@pytest.mark.parametrize("container", ["mp4", "mkv", "webm", "avi", "flv", "asf", "ts", "gif"])
 def test_a_video_that_is_cut_says_so_after_what_was_read(tmp_path: Path, container: str) -> None:
     path = write_media(tmp_path / f"a.{container}", container, 60)
     if container == "mp4":  # put the index first
@@ -76,6 +76,49 @@ def test_a_video_that_is_cut_says_so_after_what_was_read(tmp_path: Path, contain
         count = len(list(video))
     assert 3 < count < 60
     assert video.problem is not None and f"frames read: {count}" in video.problem
+
+
+@pytest.mark.parametrize("container", ["mkv", "webm", "gif", "ts"])
+def test_a_video_that_lacks_its_last_bytes_says_so(tmp_path: Path, container: str) -> None:
+    path = write_media(tmp_path / f"a.{container}", container)
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with Video(path) as video:
+        list(video)
+    assert video.problem is not None and "frames read:" in video.problem
+
+
+def test_a_video_whose_times_begin_late_is_complete(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(20):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = number + 2500, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    with Video(tmp_path / "a.mkv") as video:
+        times = [frame.time for frame in video]
+    assert times == pytest.approx([number / 25 for number in range(20)], abs=0.002)
+    assert video.problem is None
+
+
+def test_an_animated_png_is_a_video(tmp_path: Path) -> None:
+    first, *others = (Image.new("RGB", (64, 48), (50 * n, 0, 0)) for n in range(4))
+    first.save(tmp_path / "a.png", save_all=True, append_images=others, duration=200)
+    assert is_video(tmp_path / "a.png")
+    with Video(tmp_path / "a.png") as video:
+        frames = list(video)
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.2, 0.4, 0.6])
+    assert [int(frame.image[0, 0, 0]) for frame in frames] == [0, 50, 100, 150]
+    assert video.problem is None
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PDF"])
+def test_icons_and_documents_are_no_videos(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (64, 48), (200, 30, 40)).save(tmp_path / "a", format=kind)
+    with pytest.raises(NotMediaError):
+        Video(tmp_path / "a")
 
 
 def test_a_video_with_damaged_bytes_says_so(shared: Path, tmp_path: Path) -> None:
@@ -126,6 +169,23 @@ def test_every_turn_and_mirror_of_the_file_is_applied(mirrored: bool, quarters: 
     matrix = [a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30]
     expected = np.rot90(image[:, ::-1] if mirrored else image, -quarters)
     np.testing.assert_array_equal(upright(Marked(image, matrix)), expected)
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_frames_with_data_that_pyav_does_not_know_are_turned(quarters: int) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
+
+    class Unknown:
+        rotation = 90 * quarters - 360 * (quarters > 2)
+
+        def to_ndarray(self, format: str) -> np.ndarray:
+            return image
+
+        @property
+        def side_data(self) -> object:
+            raise ValueError("31 is not a valid Type")
+
+    np.testing.assert_array_equal(upright(Unknown()), np.rot90(image, quarters))
 
 
 def test_a_mirrored_file_is_read_mirrored(tmp_path: Path, write_video: WriteVideo) -> None:
