@@ -84,8 +84,12 @@ def exact_posterior(log_ratio: Tensor, states: Tensor, probabilities: Tensor) ->
 
 
 def areas(scores: Tensor, labels: Tensor, covered: Tensor, aus: AUSet) -> tuple[float, float]:
-    """Return the AUC of covered and of visible AUs, means over the AUs that have one."""
+    """Return the AUC of covered and of visible AUs, means over the AUs that have one.
+
+    Of scores on any scale: the metric takes numbers in [0, 1], and only their order counts.
+    """
     result = []
+    scores = scores.double().sigmoid()
     for subset in (covered, ~covered):
         metric = AUAUC(aus)
         metric.update(scores, labels.where(subset, -1))
