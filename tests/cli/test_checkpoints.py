@@ -31,9 +31,8 @@ def test_sizes(
 
     model = SimpleNamespace(image_size=image_size)
     monkeypatch.setattr(checkpoint, "load_model", lambda path: model)
-    monkeypatch.setattr(
-        checkpoint, "read_checkpoint", lambda path: SimpleNamespace(model="sacl", metadata=metadata)
-    )
+    content = SimpleNamespace(model="sacl", metadata=metadata, preprocessing=None)
+    monkeypatch.setattr(checkpoint, "read_checkpoint", lambda path: content)
     path = tmp_path / "c.ckpt"
     path.touch()
     loaded = load_image_model(path)

@@ -82,7 +82,7 @@ def test_unknown_commands_and_options_are_errors(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit"], "required: model.name"),
+        (["fit"], "--config must be given, a recipe's name or file"),
         (["fit", "--model.name", "sacl", "--data.rot", "/x"], "unrecognized arguments: --data.rot"),
         (["fit", "--model.name", "sacl", "--data.fold", "one"], "data.fold"),
         (["test", "--model.name", "sacl", "--ckpt", "a.ckpt"], "unrecognized arguments: --ckpt"),

@@ -56,7 +56,7 @@ def options(root: str, out: str, devices: int, select_on: Any = "validation") ->
 def run_with_a_loss(root: str, out: str, rank: int, number: int) -> int:
     """Train with two processes, of which one gets a signal; return the exit code of the other."""
     chosen = options(root, out, 2)
-    chosen.trainer.timeout = 25.0
+    chosen.trainer.timeout = 15.0
     fit(chosen, callbacks=[KillOne(rank, number)])
     return 0
 
