@@ -112,6 +112,8 @@ def carry_out(
     manifest = plan.manifest
     outcomes: list[Outcome] = []
     with _alone(out):
+        if Manifest(manifest.path).outcomes != manifest.outcomes:
+            raise ValueError(f"{out} was in use by another run, which has ended: start again")
         _remove_partial(out)
         for outcome in plan.remove:
             _remove_results(out, outcome)
