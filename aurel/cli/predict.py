@@ -152,15 +152,11 @@ def _summary(out: Path, found: FoundFiles, outcomes: list[Outcome], finished: in
     if finished:
         report(f"skipped {counted(finished, 'file')} that an earlier run has done")
     if not kept and not finished:
-        raise InputError("no input can be read; no results were written")
+        raise InputError("no results were written")
     faces = counted(sum(outcome.faces for outcome in kept), "face")
     print(f"{faces} in {counted(len(kept), 'file')}: {out / TABLES}")
     bad = found.errors or any(o.status in ("failed", "incomplete") for o in outcomes)
     return BAD_INPUT if bad else 0
-
-
-def _number_or_tuned(text: str) -> float | str:
-    return text if text == TUNED else float(text)
 
 
 def counted(number: int, noun: str) -> str:

@@ -86,5 +86,7 @@ def settings_of(args: argparse.Namespace) -> str:
 
 
 def _hash(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

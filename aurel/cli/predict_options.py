@@ -115,4 +115,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _number_or_tuned(text: str) -> float | str:
-    return text if text == TUNED else float(text)
+    try:
+        return text if text == TUNED else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number or {TUNED}, got {text!r}") from None

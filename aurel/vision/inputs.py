@@ -112,10 +112,16 @@ def find_files(paths: Iterable[Path | str], skip: Iterable[Path] = ()) -> FoundF
     Args:
         paths: files and folders.
         skip: folders to ignore, such as the one that results are written to.
+
+    Raises:
+        InputError: a path is empty.
     """
     found = FoundFiles()
     seen = {os.path.realpath(folder) for folder in skip}
-    for path in map(Path, paths):
+    for given in paths:
+        if not os.fspath(given):
+            raise InputError("a path must not be empty, got ''")
+        path = Path(given)
         named = not path.is_dir()
         for file in [path] if named else _walk(path, found, seen):
             real = os.path.realpath(file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,9 +19,18 @@ from aurel.vision.clip_predictor import ClipPredictor
 from aurel.vision.detectors import DetectorName, make_detector
 from aurel.vision.face_detector import POINT_NAMES, Face, FaceDetector, whole_image
 from aurel.vision.face_predictor import FacePredictor, preprocessing_of
+from aurel.vision.file_names import shown
 from aurel.vision.image import RGBImage
 from aurel.vision.image_model import ImageModel, load_face_model, load_released_model
-from aurel.vision.inputs import Frame, Video, find_inputs, is_video, read_photo
+from aurel.vision.inputs import (
+    FoundFile,
+    Frame,
+    InputError,
+    Video,
+    find_files,
+    is_photo,
+    read_photo,
+)
 from aurel.vision.prediction_table import BOX_COLUMNS
 from aurel.vision.tracks import FaceTracker
 
@@ -69,8 +78,12 @@ def read_faces(
         every: read one frame of a video in `every`.
         device: device of the model.
 
+    Warns:
+        UserWarning: a file of a folder is left out, since it cannot be read; a video is damaged, of
+            which the frames that could be read are in the table.
+
     Raises:
-        ValueError: a bad option, or an input that cannot be read.
+        ValueError: a bad option, or a path that is given and cannot be read.
         ImportError: pandas or another package is missing.
     """
     try:
@@ -129,22 +142,38 @@ def _inputs(
     paths: Path_ | RGBImage | Sequence[Path_ | RGBImage], every: int
 ) -> Iterator[tuple[str, Iterator[Frame]]]:
     """Yield the name and the frames of each input."""
-    if isinstance(paths, str | os.PathLike | np.ndarray):
+    if isinstance(paths, str | os.PathLike | np.ndarray) or not isinstance(paths, Iterable):
         paths = [paths]
     for number, item in enumerate(paths):
         if isinstance(item, np.ndarray):
             yield str(number), iter([Frame(0, 0.0, item)])
             continue
-        for path in find_inputs([Path(item)]):
-            yield str(path), _frames(path, every)
+        if not isinstance(item, str | os.PathLike):
+            raise TypeError(
+                "paths must be a path, a picture (H, W, 3) uint8 or a sequence of these, got "
+                f"{type(item).__name__}"
+            )
+        found = find_files([os.fspath(item)])
+        for line in found.errors:
+            warnings.warn(line, stacklevel=3)
+        for file in found.files:
+            yield shown(file.path), _frames(file, every)
 
 
-def _frames(path: Path, every: int) -> Iterator[Frame]:
-    if is_video(path):
-        with Video(path, every) as video:
+def _frames(file: FoundFile, every: int) -> Iterator[Frame]:
+    try:
+        if is_photo(file.path):
+            yield Frame(0, 0.0, read_photo(file.path))
+            return
+        with Video(file.path, every) as video:
             yield from video
-    else:
-        yield Frame(0, 0.0, read_photo(path))
+        if video.problem is not None:
+            warnings.warn(f"{shown(file.path)} is incomplete: {video.problem}", stacklevel=3)
+    except InputError as error:
+        if file.named:
+            raise
+        if file.must_be_media:
+            warnings.warn(str(error), stacklevel=3)
 
 
 def _read(

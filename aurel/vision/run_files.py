@@ -108,6 +108,8 @@ def carry_out(
     """
     manifest = plan.manifest
     with alone(out), without_partial([out / TABLES, out / ANNOTATED]):
+        if Manifest(manifest.path).outcomes != manifest.outcomes:
+            raise ValueError(f"{out} was in use by another run, which has ended: start again")
         for outcome in plan.remove:
             _remove_results(out, outcome)
         manifest.rewrite([] if plan.remove else manifest.outcomes.values())

@@ -23,9 +23,10 @@ class _Person:
 class FaceTracker:
     """Gives each face of a video the number of its person, from 0 in the order of appearance.
 
-    Faces and the people of the last second are paired greedily: first by decreasing overlap of
-    their boxes (at least 0.3), then by increasing distance of their centers, if this is at most
-    `reach` times the side of the box before and the sizes differ by less than a factor of 2. No
+    Faces and the people of the frame before and of the last second are paired greedily: first by
+    decreasing overlap of their boxes (at least 0.3), then by increasing distance of their centers,
+    if this is at most `reach` times the side of the box before and the sizes differ by less than a
+    factor of 2. No
     person is in a frame twice. Appearance is not compared: people who change places while they are
     hidden change numbers, and who returns later gets a new number.
 
@@ -42,6 +43,7 @@ class FaceTracker:
         self.reach = reach
         self._people: list[_Person] = []
         self._count = 0
+        self._before = 0.0
 
     def update(self, faces: Sequence[Face], time: float) -> list[int]:
         """Return the number of each face of the next frame.
@@ -50,7 +52,9 @@ class FaceTracker:
             faces: the faces of the frame.
             time: seconds from the start of the video.
         """
-        self._people = [p for p in self._people if time - p.time <= self.patience]
+        oldest = min(self._before, time - self.patience)
+        self._people = [person for person in self._people if person.time >= oldest]
+        self._before = time
         pairs = [
             (*cost, i, j)
             for i, person in enumerate(self._people)

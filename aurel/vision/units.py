@@ -102,6 +102,11 @@ def guarded(task: Task, settings: str, run: Callable[[Outcome], Outcome]) -> Out
         return replace(outcome, status=status, reason=str(error))
     except InputError as error:
         return replace(outcome, status="failed", reason=str(error))
+    except OSError as error:
+        reason = f"{outcome.input}: {error.strerror or error}"
+        if error.filename is not None:
+            reason += f": {shown(error.filename)}"
+        return replace(outcome, status="failed", reason=reason)
     except Exception as error:
         reason = f"{outcome.input}: {type(error).__name__}: {error}"
         return replace(outcome, status="failed", reason=" ".join(reason.split()))

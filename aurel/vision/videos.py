@@ -23,8 +23,8 @@ _MISSING = 0.02
 """Share of the duration that may be missing at the end: headers are rounded."""
 _MISSING_SECONDS = 0.5
 
-# Demuxers that take text, lists of other files, or single pictures for videos. That of icons can
-# crash the process, and that of JPEG finds the pictures in a PDF.
+# Demuxers that take text, lists of other files, or single pictures for videos; that of JPEG finds
+# the pictures in a PDF.
 _NOT_VIDEOS = frozenset({"tty", "concat", "hls", "dash", "sdp", "image2", "rawvideo", "mpjpeg"}) | {
     "ico",
     "mjpeg",
@@ -69,6 +69,8 @@ class Video:
             self._container.close()
             raise
         self._stream.thread_count = 1
+        # PyAV 18 frees the name of the ICC profile in a PNG twice if side data are read.
+        self._side_data = self._stream.codec_context.name not in ("png", "apng")
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps = float(rate) if rate and 0 < rate < 1000 else USUAL_FPS
         self.frame_count: int = self._stream.frames or self._frames_by_duration()
@@ -95,7 +97,7 @@ class Video:
             else:
                 time = stamp - self.start
             if index % self.every == 0:
-                yield Frame(index, time, upright(frame))
+                yield Frame(index, time, upright(frame, self._side_data))
             index += 1
         if index == 0:
             raise InputError(f"{shown(self.path)} has no frames that can be read")
@@ -194,10 +196,17 @@ def _formats(container: Any) -> set[str]:
 
 
 class _Nameless:
-    """An open file without its name, by whose suffix FFmpeg would choose a demuxer."""
+    """An open file without its name, by whose suffix FFmpeg would choose a demuxer.
+
+    It is closed with the container, which has the only reference.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self._close = file.close
+
+    def __del__(self) -> None:
+        self._close()
 
 
 def picture_stream(container: Any, path: Path) -> Any:
@@ -220,16 +229,22 @@ def picture_stream(container: Any, path: Path) -> Any:
     return stream
 
 
-def upright(frame: Any) -> RGBImage:
+def upright(frame: Any, side_data: bool = True) -> RGBImage:
     """Return a decoded frame as (H, W, 3) uint8 RGB, turned and mirrored as the file asks for.
+
+    Without `side_data`, or where PyAV does not know one of them, such as EXIF, it is turned only.
 
     The display matrix of the file (ISO/IEC 14496-12, 8.3.2) maps (x, y) to (a x + c y, b x + d y);
     it is rounded to the nearest of the eight symmetries of a rectangle.
     """
     image = frame.to_ndarray(format="rgb24")
+    data = None
     try:
-        data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
-    except ValueError:  # there are data of a kind that PyAV does not know, such as EXIF
+        if side_data:
+            data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    except ValueError:
+        side_data = False
+    if not side_data:
         return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
     if data is None:
         return image

@@ -37,8 +37,9 @@ def require_agreement(entry: Weights, agree: bool = False) -> None:
 def _ask(entry: Weights) -> None:
     if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ValueError(
-            f"the license of {entry.name} ({entry.license.name}) must be agreed to: --agree on the "
-            "command line, agree=True in Python, or AUREL_AGREE=1 in the environment; got no answer"
+            f"the license of {entry.name} ({entry.license.name}) must be agreed to: "
+            f"aurel weights get {entry.name} --agree, agree=True in Python, or AUREL_AGREE=1 in "
+            "the environment; got no answer"
         )
     print("Do you agree? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

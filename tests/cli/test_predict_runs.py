@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import signal
 import socket
@@ -195,6 +196,63 @@ def test_two_runs_do_not_share_a_folder(folder: Path, capfd: pytest.CaptureFixtu
     with FileLock("out/.lock"):
         assert predict("in") == 2
     assert "out is in use by another run" in capfd.readouterr().err
+
+
+def test_a_plan_that_another_run_has_overtaken_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The names of both runs' results would be the same, and the rows of one would be lost."""
+    from aurel.cli import predict as command
+
+    for name in ("x/a.png", "y/a.png"):
+        (folder / name).parent.mkdir()
+        photo(folder / name)
+    load = command._runner
+
+    def load_slowly(*args: object) -> object:
+        monkeypatch.setattr(command, "_runner", load)
+        assert predict("x", "--resume", "--workers", 1) == 0
+        return load(*args)
+
+    monkeypatch.setattr(command, "_runner", load_slowly)
+    assert predict("y", "--resume", "--workers", 1) == 2
+    assert "another run" in capfd.readouterr().err and set(manifest()) == {"x/a.png"}
+    assert predict("y", "--resume", "--workers", 1) == 0
+    assert {row["name"] for row in manifest().values()} == {"a", "a-2"}
+
+
+def test_a_full_disk_is_named_with_the_input(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from aurel.vision import predict_files
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/tables/a.csv")
+
+    photo(folder / "in/a.png")
+    monkeypatch.setattr(predict_files.PredictionTable, "add", full)
+    assert predict("in", "--workers", 1) == 2
+    lines = capfd.readouterr().err
+    assert "in/a.png: No space left on device: out/tables/a.csv" in lines
+    assert "no results were written" in lines
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["in", "--checkpoint", "gone.ckpt"], "no checkpoint at gone.ckpt"),
+        (["in", "--checkpoint", "pipe"], "no checkpoint at pipe"),
+        (["in", "--checkpoint", "in"], "no checkpoint at in"),
+        (["", "--checkpoint", "m.ckpt"], "a path must not be empty"),
+    ],
+)
+def test_bad_paths_are_named(
+    folder: Path, options: list[str], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    photo(folder / "in/a.png")
+    os.mkfifo("pipe")
+    assert main(["predict", *options, "--out", "out"]) == 2
+    assert reason in capfd.readouterr().err and not Path("out").exists()
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

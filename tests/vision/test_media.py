@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 pytest.importorskip("cv2")
 pytest.importorskip("av")
@@ -112,6 +114,19 @@ def test_an_animated_png_is_a_video(tmp_path: Path) -> None:
     assert [frame.time for frame in frames] == pytest.approx([0, 0.2, 0.4, 0.6])
     assert [int(frame.image[0, 0, 0]) for frame in frames] == [0, 50, 100, 150]
     assert video.problem is None
+
+
+def test_an_animated_png_with_a_color_profile_leaves_the_process_alive(tmp_path: Path) -> None:
+    """The name of the profile is freed once, also by the collector of cycles."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    first, second = (Image.new("RGB", (64, 48), (50 * n, 0, 0)) for n in range(2))
+    first.save(tmp_path / "a.png", save_all=True, append_images=[second], icc_profile=profile)
+    script = (
+        "import gc, sys\nfrom aurel.vision.inputs import Video\ngc.disable()\n"
+        "for _ in range(3):\n    with Video(sys.argv[1]) as video:\n"
+        "        assert len(list(video)) == 2\n    gc.collect()\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.png")], check=True)
 
 
 @pytest.mark.parametrize("kind", ["ICO", "PDF"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 pytest.importorskip("cv2")
@@ -117,3 +118,29 @@ def test_bad_options_are_named(options: dict[str, object], message: str) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.jpg"):
         aurel.read_faces(tmp_path / "none.jpg", detector="whole")
+
+
+def test_a_file_of_a_folder_that_cannot_be_read_is_left_out_with_a_warning(
+    tmp_path: Path, write_video: Callable[..., Path]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (20, 20)).save(folder / "good", "PNG")
+    (folder / "notes.txt").write_text("text")
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    whole = write_video(tmp_path / "a.mp4", 40).read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) * 3 // 4])
+    with pytest.warns(UserWarning) as warned:
+        table = aurel.read_faces(folder, detector=find_bright)
+    lines = sorted(str(warning.message) for warning in warned)
+    assert len(lines) == 2 and "bad.jpg is not a photograph" in lines[0]
+    assert "cut.mp4 is incomplete" in lines[1]
+    assert set(table["input"]) == {str(folder / "cut.mp4"), str(folder / "good")}
+    with pytest.raises(ValueError, match=r"bad\.jpg is not a photograph"):
+        aurel.read_faces(folder / "bad.jpg", detector=find_bright)
+
+
+@pytest.mark.parametrize("paths", [3, None, b"a.jpg", [3]])
+def test_what_is_no_path_is_named(paths: object) -> None:
+    with pytest.raises(TypeError, match="paths must be a path, a picture"):
+        aurel.read_faces(paths, detector=find_bright)

@@ -28,7 +28,17 @@ def test_a_face_that_is_found_again_nearby_within_a_second_keeps_its_number() ->
     assert tracker.update([face(0)], 0.0) == [0]
     assert tracker.update([], 0.5) == []
     assert tracker.update([face(35)], 0.9) == [0]
+    assert tracker.update([], 1.5) == []
     assert tracker.update([face(35)], 2.0) == [1]
+
+
+def test_a_face_in_frames_that_are_seconds_apart_keeps_its_number() -> None:
+    """As with every 100th frame of a video."""
+    tracker = FaceTracker()
+    assert tracker.update([face(0), face(100)], 0.0) == [0, 1]
+    assert tracker.update([face(10), face(90)], 4.0) == [0, 1]
+    assert tracker.update([face(90)], 8.0) == [1]
+    assert tracker.update([face(10), face(90)], 12.0) == [2, 1]
 
 
 def test_a_face_far_away_or_of_another_size_is_another_person() -> None:

@@ -30,7 +30,7 @@ class Terminal(io.StringIO):
 
 
 def test_without_a_terminal_the_error_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="--agree .*agree=True .*AUREL_AGREE=1"):
+    with pytest.raises(ValueError, match="get net --agree.* agree=True .*AUREL_AGREE=1"):
         require_agreement(entry())
     assert "No commercial use." in capsys.readouterr().err
 
