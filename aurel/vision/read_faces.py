@@ -92,13 +92,7 @@ def read_faces(
         raise ImportError("read_faces needs pandas: pip install 'aurel-au[vision]'") from error
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
-    if isinstance(detector, str):
-        detector = make_detector(detector, min_face=min_face, min_confidence=min_confidence)
-    elif min_face is not None or min_confidence is not None:
-        raise ValueError(
-            "min_face and min_confidence must be None for a detector object, "
-            f"got {min_face} and {min_confidence}"
-        )
+    detector = _detector(detector, min_face, min_confidence)
     predictor = None if model is None else _predictor(model, detector, device)
     rows: list[list[Any]] = []
     for source, frames in _inputs(paths, every):
@@ -113,6 +107,19 @@ def read_faces(
     whole = {"frame": "int64", "face": "Int64", "person": "Int64"}
     numbers = {name: "float64" for name in table.columns if name not in {"input", *whole}}
     return table.astype({**whole, **numbers})
+
+
+def _detector(
+    detector: FaceDetector | DetectorName, min_face: float | None, min_confidence: float | None
+) -> FaceDetector:
+    if isinstance(detector, str):
+        return make_detector(detector, min_face=min_face, min_confidence=min_confidence)
+    if min_face is not None or min_confidence is not None:
+        raise ValueError(
+            "min_face and min_confidence must be None for a detector object, "
+            f"got {min_face} and {min_confidence}"
+        )
+    return detector
 
 
 def _predictor(
