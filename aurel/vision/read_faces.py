@@ -87,7 +87,7 @@ def read_faces(
         ImportError: pandas or another package is missing.
     """
     try:
-        import pandas
+        import pandas  # noqa: F401
     except ImportError as error:
         raise ImportError("read_faces needs pandas: pip install 'aurel-au[vision]'") from error
     if every < 1:
@@ -101,9 +101,14 @@ def read_faces(
             people = tracker.update(faces, frame.time)
             rows += _rows(source, frame, faces, people, probs)
     names = () if predictor is None else predictor.names
-    width = len(FACE_COLUMNS) + len(names)
-    padded = [row + [None] * (width - len(row)) for row in rows]
-    table = pandas.DataFrame(padded, columns=[*FACE_COLUMNS, *names])
+    return _table(rows, [*FACE_COLUMNS, *names])
+
+
+def _table(rows: list[list[Any]], names: list[str]) -> pandas.DataFrame:
+    import pandas
+
+    padded = [row + [None] * (len(names) - len(row)) for row in rows]
+    table = pandas.DataFrame(padded, columns=names)
     whole = {"frame": "int64", "face": "Int64", "person": "Int64"}
     numbers = {name: "float64" for name in table.columns if name not in {"input", *whole}}
     return table.astype({**whole, **numbers})

@@ -26,9 +26,8 @@ class FaceTracker:
     Faces and the people of the frame before and of the last second are paired greedily: first by
     decreasing overlap of their boxes (at least 0.3), then by increasing distance of their centers,
     if this is at most `reach` times the side of the box before and the sizes differ by less than a
-    factor of 2. No
-    person is in a frame twice. Appearance is not compared: people who change places while they are
-    hidden change numbers, and who returns later gets a new number.
+    factor of 2. No person is in a frame twice. Appearance is not compared: people who change places
+    while they are hidden change numbers, and who returns later gets a new number.
 
     Args:
         patience: seconds after which a face that was lost is a new person.
