@@ -238,9 +238,9 @@ def _photos(
                 unread.append(path)
             on_progress(path, 1, 1)
             if len(crops) >= args.batch_size:
-                yield from to_batches(crops, args.batch_size)
+                yield from to_batches(crops, args.batch_size, predictor.preprocessing)
                 crops = []
-    yield from to_batches(crops, args.batch_size)
+    yield from to_batches(crops, args.batch_size, predictor.preprocessing)
 
 
 def write_csv(adjacency: Tensor, aus: AUSet, path: Path) -> None:

@@ -23,6 +23,7 @@ from aurel.cli import checkpoints, graph
 from aurel.cli.errors import guarded
 from aurel.cli.graph import agreement
 from aurel.cli.main import main
+from aurel.data.preprocessing import Preprocessing
 from aurel.facs import AUSet, au_center_rules
 from aurel.graph import RelationGraph
 from aurel.models import create_model, save_model
@@ -140,6 +141,18 @@ def test_the_last_graph_is_the_default_and_photographs_are_averaged(
     assert call("--data", folder, "--cropped", "--batch-size", 2) == 0
     _, _, values = matrix(tmp_path / "g.csv")
     assert values == pytest.approx(np.full((8, 8), (0.2 + 0.6 + 0.6) / 3), abs=1e-3)
+
+
+def test_photographs_are_normalized_as_the_weights_ask_for(
+    tmp_path: Path, call: Call, model: Relations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = Preprocessing(32, 32, "box", mean=(0.1, 0.1, 0.1), std=(0.5, 0.5, 0.5))
+    loaded = checkpoints.ImageModel(model, image_size=32, resize=32, about=about)
+    monkeypatch.setattr(checkpoints, "load_image_model", lambda path: loaded)
+    Image.new("RGB", (40, 50), (153, 0, 0)).save(tmp_path / "a.png")
+    assert call("--data", tmp_path / "a.png", "--cropped") == 0
+    normalized = (0.6 - 0.1) / 0.5 * 0.229 + 0.485
+    assert matrix(tmp_path / "g.csv")[2] == pytest.approx(np.full((8, 8), normalized), abs=1e-3)
 
 
 def test_an_unreadable_photograph_is_named_and_the_others_used(
