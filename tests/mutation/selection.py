@@ -27,6 +27,7 @@ KERNELS = [
 # Which of their runs of kernels, in Triton's interpreter, concern an op; "" for none.
 RUNS = {
     "chain_marginals": "chain",
+    "chain_scan": "chain",
     "chain_viterbi": "",
     "edge_update": "edge_update",
     "gated_edge_aggregate": "gated",

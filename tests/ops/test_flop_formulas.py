@@ -86,6 +86,7 @@ CASES: dict[str, list[tuple[Call, int]]] = {
     ],
     # A step multiplies by 2 x 2 matrices, without a product that torch would count.
     "chain_marginals": [((chain_marginals, CHAIN, {}), 0)],
+    "chain_scan": [((chain_marginals, CHAIN, {"backend": "torch"}), 0)],
     "chain_viterbi": [((chain_viterbi, CHAIN, {}), 0)],
     # The cost depends on the sizes of the graphs, not on shapes.
     "ragged_knn_graph": [((ragged_knn_graph, (nodes(5, 7), torch.zeros(5).long(), 3), {}), 0)],
