@@ -34,12 +34,12 @@ def chain_gradients(
     where marginals do not depend on later frames, :math:`G_t` stands alone in A, and B is 0. The
     log-partition adds its own gradient, times :math:`b_T = 1`, to the last A.
     """
-    found = scaled_messages(state_energies(logits, couplings, mask), stay, impl)
+    found = scaled_messages(state_energies(logits, couplings, mask), stay, past, impl)
     message, behind, weight, change, _ = found
-    source = _sources(grad_marginals, message if past else message * behind)
+    source = _sources(grad_marginals, message * behind)
     zero = message.new_zeros(len(message))
     last = zero if grad_partition is None else grad_partition.double()
-    ahead, _ = chain_scan(weight, source if past else source * behind, last, change, True, impl)
+    ahead, _ = chain_scan(weight, source * behind, last, change, True, impl)
     linked = source * message
     slope = message * ahead
     grad_stay = _changes(message[:, :-1], weight[:, 1:] * ahead[:, 1:], change)

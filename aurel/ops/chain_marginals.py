@@ -164,6 +164,6 @@ def _chain_marginals(
     past: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
-    found = scaled_messages(state_energies(logits, couplings, mask), stay, impl)
-    marginals = odds_of_units(found.forward if past else found.forward * found.backward)
+    found = scaled_messages(state_energies(logits, couplings, mask), stay, past, impl)
+    marginals = odds_of_units(found.forward * found.backward)
     return found.log_partition.to(logits.dtype), marginals.to(logits.dtype)

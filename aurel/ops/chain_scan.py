@@ -18,7 +18,7 @@ class Messages(NamedTuple):
 
     Attributes:
         forward: :math:`a_t`, (B, T, 2^N), of sum 1.
-        backward: :math:`b_t`, (B, T, 2^N), :math:`\sum_y a_t b_t = 1`.
+        backward: :math:`b_t`, (B, T, 2^N), :math:`\sum_y a_t b_t = 1`; of filtering 1, (B, T, 1).
         weight: :math:`\psi_t z_{t-1} / z_t`, (B, T, 2^N), where z are the sums of unscaled forward
             messages and the first :math:`z_0` is 1.
         change: :math:`\exp(-s)`, (B, T - 1, N) or (1, T - 1, N).
@@ -32,12 +32,13 @@ class Messages(NamedTuple):
     log_partition: Tensor
 
 
-def scaled_messages(energies: Tensor, stay: Tensor, impl: str) -> Messages:
+def scaled_messages(energies: Tensor, stay: Tensor, past: bool, impl: str) -> Messages:
     """Return the messages of a chain.
 
     Args:
         energies: (B, T, 2^N) float64, see `state_energies`.
         stay: costs of a change, (B, T - 1, N) or (1, T - 1, N).
+        past: whether marginals are from the frames up to each one alone (filtering).
         impl: "torch" or "triton".
     """
     top = energies.amax(2, keepdim=True)
@@ -45,8 +46,10 @@ def scaled_messages(energies: Tensor, stay: Tensor, impl: str) -> Messages:
     change = stay.double().clamp(-MAX_STAY, MAX_STAY).neg().exp()
     ones = energies.new_ones(len(energies))
     forward, logs = chain_scan(potentials, None, ones, change, False, impl)
-    backward, _ = chain_scan(potentials, None, ones, change, True, impl)
-    backward = backward / (forward * backward).sum(2, keepdim=True)
+    backward = torch.ones_like(top)
+    if not past:
+        backward, _ = chain_scan(potentials, None, ones, change, True, impl)
+        backward = backward / (forward * backward).sum(2, keepdim=True)
     log_partition = (logs + top.squeeze(2)).sum(1)
     return Messages(forward, backward, potentials / logs.exp()[..., None], change, log_partition)
 
