@@ -38,8 +38,8 @@ def open_rgb(path: str | Path, content: bytes | None = None) -> Image.Image:
     register_heif()
     try:
         with Image.open(path if content is None else BytesIO(content)) as file:
-            picture = ImageOps.exif_transpose(file)
-            return _rgb(picture)
+            ImageOps.exif_transpose(file, in_place=True)
+            return _rgb(file)
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError) as error:

@@ -33,6 +33,18 @@ def zero_empty_graphs(x: Tensor, mask: Tensor | None) -> Tensor:
     return x.masked_fill(~mask.any(1)[(..., *[None] * (x.ndim - 1))], 0)
 
 
+def mask_of_rows(layer: nn.Module, rows: Tensor) -> Tensor | None:
+    """Return the mask for rows that are all valid, to be normalized by a layer: mostly None.
+
+    Plain batch normalization refuses a single row, and that of several processes refuses a CPU;
+    those get a mask (M,) of True for `rows`, (M, C).
+    """
+    joint = any(isinstance(part, nn.SyncBatchNorm) for part in layer.modules())
+    if len(rows) > 1 and not joint:
+        return None
+    return torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+
+
 class MaskedBatchNorm(nn.BatchNorm1d):
     """`nn.BatchNorm1d` that takes a mask, so that hooks observe masked calls, too."""
 

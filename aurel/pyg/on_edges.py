@@ -17,7 +17,7 @@ from aurel.layers.graph_convs import (
     SAGEGraphConv,
 )
 from aurel.layers.linear_norm import LinearNorm, grouped_linear, interleave
-from aurel.layers.masked_norm import batch_norm
+from aurel.layers.masked_norm import batch_norm, mask_of_rows
 from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_shape
 from aurel.pyg.edges import by_target, targets
@@ -70,7 +70,7 @@ class OnEdges(nn.Module):
 def _max_relative(layer: MaxRelativeGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Tensor:
     relative = reduce_edges(x, source, degree, "max") - x
     relative = relative.masked_fill((degree == 0)[:, None], 0)
-    return F.gelu(layer.project(interleave(x, relative), _all_present(x)))
+    return F.gelu(layer.project(interleave(x, relative), mask_of_rows(layer, x)))
 
 
 def _edge(layer: EdgeGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Tensor:
@@ -79,30 +79,25 @@ def _edge(layer: EdgeGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Te
     if not is_plain(linear, LinearNorm):
         center = F.embedding(targets(source, degree), x)
         edges = interleave(center, F.embedding(source, x) - center)
-        edges = F.gelu(linear(edges, _all_present(edges)))
+        edges = F.gelu(linear(edges, mask_of_rows(linear, edges)))
         return reduce_edges(edges, torch.arange(len(edges), device=edges.device), degree, "max")
     itself, difference = linear.weight[:, ::2], linear.weight[:, 1::2]
     of_target = grouped_linear(x, itself - difference, linear.bias, linear.groups)
     of_source = grouped_linear(x, difference.contiguous(), None, linear.groups)
     edges = F.embedding(targets(source, degree), of_target) + F.embedding(source, of_source)
-    edges = F.gelu(batch_norm(linear.norm, edges, _all_present(edges)))
+    edges = F.gelu(batch_norm(linear.norm, edges, mask_of_rows(linear, edges)))
     return reduce_edges(edges, torch.arange(len(edges), device=edges.device), degree, "max")
 
 
 def _gin(layer: GINGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Tensor:
     total = (1 + layer.epsilon) * x + reduce_edges(x, source, degree, "sum")
-    return F.gelu(layer.project(total, _all_present(x)))
+    return F.gelu(layer.project(total, mask_of_rows(layer, x)))
 
 
 def _sage(layer: SAGEGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Tensor:
-    messages = F.gelu(layer.message(x, _all_present(x)))
+    messages = F.gelu(layer.message(x, mask_of_rows(layer, x)))
     largest = reduce_edges(messages, source, degree, "max")
-    return F.gelu(layer.project(interleave(x, largest), _all_present(x)))
-
-
-def _all_present(x: Tensor) -> Tensor:
-    """Return a mask of all rows, with which statistics are computed as for a masked batch."""
-    return torch.ones(len(x), dtype=torch.bool, device=x.device)
+    return F.gelu(layer.project(interleave(x, largest), mask_of_rows(layer, x)))
 
 
 _CONVOLVE: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {

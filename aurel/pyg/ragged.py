@@ -15,6 +15,7 @@ from aurel.layers.cross_attention import CrossAttention
 from aurel.layers.cross_region_gat import CrossRegionGAT
 from aurel.layers.gated_edge_gcn import GatedEdgeGCN
 from aurel.layers.graph_convs import NeighborGraphConv
+from aurel.layers.masked_norm import mask_of_rows
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.layers.node_transformer import NodeTransformer
 from aurel.layers.self_adjusting_gcn import SelfAdjustingGCN
@@ -198,7 +199,7 @@ class Ragged(nn.Module):
                 return layer.block_neighbors(x, mask)
             return ragged_knn_graph(x[0], batch, layer.k, layer.metric)[None]
 
-        out, lists = layer.convolve(x[None], _all_present(x), find_neighbors)
+        out, lists = layer.convolve(x[None], _mask_of_one(layer, x), find_neighbors)
         graphs = tuple(_listed(neighbors[0], x) for neighbors in lists)
         return (out[0], graphs) if return_graph else out[0]
 
@@ -230,12 +231,13 @@ class Ragged(nn.Module):
 
 def _one_graph(layer: nn.Module, x: Tensor, neighbors: Tensor) -> Tensor:
     """Return the nodes, convolved as one graph."""
-    return layer(x[None], _all_present(x), neighbors=neighbors[None])[0]
+    return layer(x[None], _mask_of_one(layer, x), neighbors=neighbors[None])[0]
 
 
-def _all_present(x: Tensor) -> Tensor:
-    """Return a mask of all nodes as one graph; statistics are then those of a masked batch."""
-    return torch.ones(1, len(x), dtype=torch.bool, device=x.device)
+def _mask_of_one(layer: nn.Module, x: Tensor) -> Tensor | None:
+    """Return the mask of all nodes as one graph, or None, see `mask_of_rows`."""
+    mask = mask_of_rows(layer, x)
+    return mask if mask is None else mask[None]
 
 
 def _listed(neighbors: Tensor, x: Tensor) -> Edges:

@@ -35,7 +35,8 @@ def reduce_edges(values: Tensor, source: Tensor, degree: Tensor, reduce: Reduce)
     if reduce == "max":
         return _first_maximum(gathered, target, degree)
     wide = at_least_float32(gathered)
-    total = wide.new_zeros(len(degree), wide.shape[1]).index_add(0, target, wide)
+    rows = target[:, None].expand_as(wide)
+    total = wide.new_zeros(len(degree), wide.shape[1]).scatter_add(0, rows, wide)
     if reduce == "mean":
         total = total / degree.clamp_min(1)[:, None]
     return total.to(values.dtype)

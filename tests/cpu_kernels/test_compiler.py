@@ -14,15 +14,17 @@ from aurel.kernels.cpu import neighbor_aggregate
 
 PACKAGE = Path(aurel.kernels.cpu.__file__).parent
 
+# The gradient of sums in one graph of 32 channels: a small kernel that calls functions of a file.
 CODE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from aurel.kernels.cpu import neighbor_aggregate
-out, _ = neighbor_aggregate.forward(
-    torch.tensor([[[1.0], [3.0]]]), torch.tensor([[[0, 1], [1, 1]]]), "sum", False
-)
-print(out.flatten().tolist(), sum(neighbor_aggregate.forward_rows.stats.cache_hits.values()))
+lists = torch.tensor([[[0, 1], [1, 1]]])
+grad = torch.tensor([1.0, 3.0])[None, :, None].expand(1, 2, 32)
+total = neighbor_aggregate.backward(grad, lists, lists[:, :0].byte(), 2, "sum")
+hits = neighbor_aggregate.backward_channels.stats.cache_hits
+print(total[0, :, 0].tolist(), sum(hits.values()))
 """
 
 
@@ -44,12 +46,12 @@ def test_a_change_of_any_file_compiles_anew(tmp_path: Path) -> None:
     shutil.copy(PACKAGE.parent / "winners.py", copy.parent)
     for package in (copy.parent, copy.parents[1]):
         (package / "__init__.py").touch()
-    assert run_copy(tmp_path) == "[4.0, 6.0] 0"
-    assert run_copy(tmp_path) == "[4.0, 6.0] 1"
+    assert run_copy(tmp_path) == "[1.0, 7.0] 0"
+    assert run_copy(tmp_path) == "[1.0, 7.0] 1"
     text = (copy / "reduce.py").read_text()
-    assert "out[c] += row[c]" in text
-    (copy / "reduce.py").write_text(text.replace("out[c] += row[c]", "out[c] += 10 * row[c]"))
-    assert run_copy(tmp_path) == "[31.0, 33.0] 0"
+    assert "out[c] += factor * row[c]" in text
+    (copy / "reduce.py").write_text(text.replace("out[c] += factor *", "out[c] += 10 * factor *"))
+    assert run_copy(tmp_path) == "[10.0, 70.0] 0"
 
 
 def test_a_kernel_releases_the_interpreter() -> None:

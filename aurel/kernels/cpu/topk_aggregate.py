@@ -9,12 +9,27 @@ from torch import Tensor
 from aurel.kernels.cpu import neighbor_aggregate
 from aurel.kernels.cpu.arrays import Array, flags, flat, narrow, result, wide
 from aurel.kernels.cpu.knn_graph import dense_problem
+from aurel.kernels.cpu.problem import Problem
 from aurel.kernels.cpu.ranges import ranged
-from aurel.kernels.cpu.reduce import add_multiple, fill
+from aurel.kernels.cpu.reduce import add_multiple, fill, pack, reduce_sum
 from aurel.kernels.cpu.scores import METRICS, sums_within
-from aurel.kernels.cpu.search import prepare, search
+from aurel.kernels.cpu.search import describe, divide, prepare, scratch_for, search, search_part
 from aurel.kernels.cpu.selection import choose, finish_scores, scratch_of
 from aurel.kernels.cpu.threads import run
+
+
+@ranged
+def means_of_graphs(start, stop, search, values, nodes, channels, k, neighbors, out):
+    """Choose neighbors, and write the means of their values, in some whole graphs."""
+    scratch = scratch_for(start, stop, search)
+    packed = np.empty(k, np.int64)
+    for graph in range(start, stop):
+        search_part(graph, search, scratch, neighbors)
+        base = graph * nodes * channels
+        for row in range(graph * nodes, (graph + 1) * nodes):
+            found = pack(neighbors, row * k, k, nodes, packed)
+            target = out[row * channels :][:channels]
+            reduce_sum(values, base, packed, found, channels, max(found, 1), target)
 
 
 @ranged
@@ -76,9 +91,7 @@ def forward(
     batch, nodes, channels = x.shape
     neighbors = torch.empty((batch, nodes, k), dtype=torch.int64)
     if ties == "exact":
-        search(problem, flat(neighbors))
-        out, _ = neighbor_aggregate.forward(values, neighbors, "mean", False)
-        return out, neighbors, result(x, 0)
+        return _means(problem, values, neighbors), neighbors, result(x, 0)
     scaled, _, squares, _ = prepare(problem)
     weights = result(x, batch, nodes, nodes)
     run(
@@ -97,6 +110,30 @@ def forward(
         flat(weights),
     )
     return _multiply(flat(weights), values, nodes, False), neighbors, weights
+
+
+def _means(problem: Problem, values: Tensor, neighbors: Tensor) -> Tensor:
+    """Write the neighbors, and return the means of their values."""
+    table, whole = divide(problem)
+    if not whole:
+        search(problem, flat(neighbors))
+        return neighbor_aggregate.forward(values, neighbors, "mean", False)[0]
+    _, nodes, channels = values.shape
+    out = result(values, *values.shape)
+    described = describe(problem, prepare(problem), table, whole)
+    work = problem.work() + neighbors.shape[2] * out.numel() // 4
+    sizes = nodes, channels, neighbors.shape[2]
+    run(
+        means_of_graphs,
+        len(table),
+        work,
+        described,
+        flat(values),
+        *sizes,
+        flat(neighbors),
+        flat(out),
+    )
+    return narrow(out, values)
 
 
 def backward(grad: Tensor, neighbors: Tensor, weights: Tensor, ties: str) -> Tensor:

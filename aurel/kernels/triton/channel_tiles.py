@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
 
 
@@ -108,13 +108,13 @@ def channel_tiles(x: Tensor, metric: str, flags: Tensor | None = None) -> tuple[
     """
     batch, nodes, channels = x.shape
     width, scaled = tile_width(nodes), metric == "cosine"
-    tiles = triton.cdiv(nodes, width)
+    tiles = cdiv(nodes, width)
     out = x.new_empty((batch, tiles, channels, width), dtype=torch.float32)
     squares = x.new_empty((batch, tiles, width) if scaled else (0,), dtype=torch.float32)
     block_c = min(32 if scaled else 64, power_of_two(channels))
     launch(
         tile_kernel,
-        (batch, tiles, 1 if scaled else triton.cdiv(channels, block_c)),
+        (batch, tiles, 1 if scaled else cdiv(channels, block_c)),
         x,
         x if flags is None else flags,
         out,

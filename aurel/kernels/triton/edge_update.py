@@ -28,7 +28,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from aurel.kernels.triton.edge_update_backward import (
@@ -41,7 +40,7 @@ from aurel.kernels.triton.edge_update_forward import (
     join_moments_kernel,
     moments_kernel,
 )
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.sizes import power_of_two
 
 # Many images and few pairs a program: otherwise small graphs would keep only few programs busy.
@@ -110,7 +109,7 @@ def forward(
     options = strips(nodes)
     launch(
         apply_kernel,
-        (batch, nodes, triton.cdiv(channels, options["BLOCK_C"])),
+        (batch, nodes, cdiv(channels, options["BLOCK_C"])),
         edges,
         *update[:3],
         weight.contiguous(),
@@ -154,7 +153,7 @@ def batch_statistics(
     )
     launch(
         join_moments_kernel,
-        (triton.cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
+        (cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
         *moments,
         update[3],
         mean,
@@ -215,7 +214,7 @@ def backward(
     options = strips(nodes)
     launch(
         gradient_kernel,
-        (batch, triton.cdiv(channels, options["BLOCK_C"])),
+        (batch, cdiv(channels, options["BLOCK_C"])),
         *inputs,
         *pairs[2:],
         grad_projected,
@@ -256,7 +255,7 @@ def pair_gradients(
     grads = [weight.new_empty(weight.shape) for _ in range(4)]
     launch(
         join_gradients_kernel,
-        (triton.cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
+        (cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
         *moments,
         inputs[-1],
         *grads,

@@ -30,7 +30,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.sizes import power_of_two
 
 
@@ -180,7 +180,7 @@ def forward(edge: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     options = strip(channels)
     launch(
         forward_kernel,
-        (batch, nodes, triton.cdiv(channels, options["BLOCK_C"])),
+        (batch, nodes, cdiv(channels, options["BLOCK_C"])),
         edge,
         values,
         values if mask is None else mask.contiguous(),
@@ -210,7 +210,7 @@ def backward(
     options = whole_graph(nodes)
     launch(
         backward_kernel,
-        (batch, triton.cdiv(channels, options["BLOCK_C"])),
+        (batch, cdiv(channels, options["BLOCK_C"])),
         grad_out,
         edge,
         values,

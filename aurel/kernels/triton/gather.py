@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.sizes import power_of_two
 from aurel.kernels.winners import winner_dtype
 
@@ -156,7 +156,7 @@ def gather(
     block_row = 16 if block_c <= 128 else 8
     launch(
         gather_kernel,
-        (batch, triton.cdiv(nodes, block_row), triton.cdiv(channels, block_c)),
+        (batch, cdiv(nodes, block_row), cdiv(channels, block_c)),
         values,
         values if relative_to is None else relative_to,
         neighbors,

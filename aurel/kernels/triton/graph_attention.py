@@ -25,14 +25,13 @@ from functools import partial
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from aurel.kernels.triton import graph_attention_large
 from aurel.kernels.triton.graph_attention_backward import backward_kernel
 from aurel.kernels.triton.graph_attention_forward import forward_kernel
 from aurel.kernels.triton.graph_attention_problem import Heads, rows
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.precision import whole_graph
 from aurel.kernels.triton.sizes import power_of_two
 
@@ -75,7 +74,7 @@ def forward(
     options = plan(heads.nodes, heads.channels, widest=64)
     launch(
         forward_kernel,
-        (heads.count, max(1, triton.cdiv(heads.channels, options["BLOCK_C"]))),
+        (heads.count, max(1, cdiv(heads.channels, options["BLOCK_C"]))),
         *heads.inputs,
         out,
         weights,

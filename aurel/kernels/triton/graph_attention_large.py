@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from aurel.kernels.triton.graph_attention_large_backward import (
@@ -21,7 +20,7 @@ from aurel.kernels.triton.graph_attention_large_backward import (
 )
 from aurel.kernels.triton.graph_attention_large_forward import forward_tile_kernel
 from aurel.kernels.triton.graph_attention_problem import Heads
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 
 OPTIONS: dict[str, Any] = {"BLOCK_N": 32, "BLOCK_C": 32, "num_warps": 8, "num_stages": 1}
 
@@ -32,8 +31,8 @@ def forward(heads: Heads, out: Tensor, weights: Tensor, return_weights: bool) ->
         forward_tile_kernel,
         (
             heads.count,
-            triton.cdiv(heads.nodes, OPTIONS["BLOCK_N"]),
-            max(1, triton.cdiv(heads.channels, OPTIONS["BLOCK_C"])),
+            cdiv(heads.nodes, OPTIONS["BLOCK_N"]),
+            max(1, cdiv(heads.channels, OPTIONS["BLOCK_C"])),
         ),
         *heads.inputs,
         out,
@@ -69,13 +68,13 @@ def backward(
         "UPCAST": heads.upcast,
         "PRECISION": heads.precision,
     }
-    grid = (heads.count, triton.cdiv(heads.nodes, OPTIONS["BLOCK_N"]))
+    grid = (heads.count, cdiv(heads.nodes, OPTIONS["BLOCK_N"]))
     launch(row_kernel, grid, *inputs, *graph, statistics, grad_target, *sizes, **options)
     launch(column_kernel, grid, *inputs, *graph, statistics, grad_source, *sizes, **options)
     if grad_out is not None:
         launch(
             value_kernel,
-            (*grid, triton.cdiv(heads.channels, OPTIONS["BLOCK_C"])),
+            (*grid, cdiv(heads.channels, OPTIONS["BLOCK_C"])),
             grad_out,
             *graph,
             statistics,

@@ -20,7 +20,7 @@ from aurel.kernels.triton.gather import fold_node, gather, start_fold, store_fol
 from aurel.kernels.triton.knn_exact import nearest, plan, store_neighbors, tiles_of
 from aurel.kernels.triton.knn_graph import neighbors_of
 from aurel.kernels.triton.knn_problem import Problem
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
 from aurel.kernels.winners import winner_dtype
 
@@ -161,7 +161,7 @@ def knn_aggregate(
     options = plan(problem)
     launch(
         knn_aggregate_kernel,
-        (batch, triton.cdiv(nodes, options["BLOCK_ROW"])),
+        (batch, cdiv(nodes, options["BLOCK_ROW"])),
         *tiles_of(problem),
         *problem.tensors(),
         x,

@@ -27,7 +27,7 @@ from aurel.kernels.triton.channel_tiles import load_nodes
 from aurel.kernels.triton.knn_exact import exact_neighbors
 from aurel.kernels.triton.knn_problem import Problem
 from aurel.kernels.triton.knn_rerank import rerank
-from aurel.kernels.triton.launch import INTERPRETED, launch
+from aurel.kernels.triton.launch import INTERPRETED, cdiv, launch
 from aurel.kernels.triton.origin import squares
 from aurel.kernels.triton.precision import product_precision
 from aurel.kernels.triton.scores import add_bias, free_pairs, present
@@ -181,7 +181,7 @@ def candidate_plan(problem: Problem, kept: int, group: int) -> dict[str, Any]:
     """Return the options of `candidate_kernel`."""
     columns = kept * group
     _, sources, channels, _ = problem.sizes()
-    padded = triton.cdiv(sources, columns) * columns
+    padded = cdiv(sources, columns) * columns
     masked = problem.bias is not None or problem.mask is not None or problem.source_mask is not None
     return {
         "KEPT": kept,
@@ -206,7 +206,7 @@ def candidate_neighbors(problem: Problem, neighbors: Tensor) -> None:
     options = candidate_plan(problem, kept, group)
     launch(
         candidate_kernel,
-        (batch, triton.cdiv(nodes, options["BLOCK_ROW"])),
+        (batch, cdiv(nodes, options["BLOCK_ROW"])),
         x,
         sources,
         center,

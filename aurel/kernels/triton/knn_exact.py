@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aurel.kernels.triton.channel_tiles import any_flag, channel_tiles, tile_width
 from aurel.kernels.triton.knn_problem import Problem
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.scores import add_bias, free_pairs, present, score_tile
 from aurel.kernels.triton.selection import (
     LAST,
@@ -275,7 +275,7 @@ def exact_neighbors(problem: Problem, neighbors: Tensor, flags: Tensor | None = 
     nodes = problem.x.shape[1]
     launch(
         exact_kernel,
-        (problem.x.shape[0], triton.cdiv(nodes, options["BLOCK_ROW"])),
+        (problem.x.shape[0], cdiv(nodes, options["BLOCK_ROW"])),
         *tiles_of(problem, flags),
         *problem.tensors(),
         problem.x if flags is None else flags,

@@ -31,6 +31,7 @@ VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 DIRECT = not INTERPRETED and torch.version.hip is None and OLDEST <= VERSION <= NEWEST
 
 _record: list[Compiled] | None = None
+_compiled: set[int] | None = None  # kernels that `compile_only(once=True)` has compiled
 _direct: dict[tuple[Any, ...], Direct] = {}
 
 
@@ -42,6 +43,10 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
     if 0 in grid:
         return
     if _record is not None:
+        if _compiled is not None:
+            if id(kernel) in _compiled:
+                return
+            _compiled.add(id(kernel))
         meta = _available(meta)
         _record.append((kernel.__name__, meta, kernel.warmup(*args, grid=grid, **meta)))
         return
@@ -129,11 +134,15 @@ def target() -> str:
 
 
 @contextmanager
-def compile_only() -> Iterator[list[Compiled]]:
-    """Collect (kernel name, launch options, compiled kernel) of every launch instead of running."""
-    global _record
-    previous, _record = _record, []
+def compile_only(once: bool = False) -> Iterator[list[Compiled]]:
+    """Collect (kernel name, launch options, compiled kernel) of every launch instead of running.
+
+    With `once`, only the first launch of each kernel.
+    """
+    global _record, _compiled
+    previous = _record, _compiled
+    _record, _compiled = [], set() if once else None
     try:
         yield _record
     finally:
-        _record = previous
+        _record, _compiled = previous

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from aurel.kernels.triton.channel_tiles import load_nodes
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.sizes import power_of_two
 
 
@@ -69,7 +69,7 @@ def squares(x: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
     block_c = min(64, power_of_two(channels))
     launch(
         square_kernel,
-        (batch, triton.cdiv(nodes, 16)),
+        (batch, cdiv(nodes, 16)),
         x,
         sources,
         out,

@@ -27,11 +27,10 @@ from functools import partial
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from aurel.kernels.triton import pair_pool_large
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.pair_pool_backward import source_kernel, target_kernel
 from aurel.kernels.triton.pair_pool_forward import forward_kernel
 from aurel.kernels.triton.precision import wide_products
@@ -120,7 +119,7 @@ def backward(
     grad_query, grad_key = query.new_empty(query.shape), key.new_empty(key.shape)
     grad_gram = query.new_empty((0,) if gram is None else gram.shape)
     sizes = {"D": tokens, "E": width, "GRAM": gram is not None}
-    strips = triton.cdiv(width, of_targets["BLOCK_E"])
+    strips = cdiv(width, of_targets["BLOCK_E"])
     launch(
         target_kernel,
         (batch, nodes, strips),
@@ -133,7 +132,7 @@ def backward(
     )
     launch(
         source_kernel,
-        (batch, nodes * triton.cdiv(tokens, of_sources["BLOCK_ROW"]), strips),
+        (batch, nodes * cdiv(tokens, of_sources["BLOCK_ROW"]), strips),
         *inputs,
         grad_query,
         nodes,

@@ -19,10 +19,9 @@ from functools import partial
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.pair_pool_large_backward import (
     gram_kernel,
     row_kernel,
@@ -66,7 +65,7 @@ def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Te
     scatter = query.new_empty((0,) if gram is None else (batch, nodes, nodes))
     statistics = query.new_empty((2, *mean.shape))
     options = plan(tokens, width)
-    rows, columns = (triton.cdiv(tokens, options[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
+    rows, columns = (cdiv(tokens, options[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
     sizes = (mean.numel(), nodes)
     launch(statistic_kernel, (pairs, rows), query, key, statistics, *sizes, **options)
     launch(mean_kernel, (pairs, columns), query, key, statistics, mean, *sizes, **options)
@@ -95,12 +94,12 @@ def backward(
     grad_gram = query.new_empty((0,) if gram is None else gram.shape)
     sizes = (mean.numel(), nodes)
     options = plan(tokens, width)
-    rows, columns = (triton.cdiv(tokens, options[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
+    rows, columns = (cdiv(tokens, options[name]) for name in ("BLOCK_ROW", "BLOCK_D"))
     pairs = batch * nodes * nodes
     launch(row_kernel, (pairs, rows), *inputs, statistics, *sizes, GRAM=gram is not None, **options)
     out = min(128, power_of_two(width))
     strip_options = options | {"GRAM": gram is not None, "BLOCK_OUT": out}
-    strips = triton.cdiv(width, out)
+    strips = cdiv(width, out)
     for kernel, blocks, grad in (
         (target_kernel, columns, grad_key),
         (source_kernel, rows, grad_query),

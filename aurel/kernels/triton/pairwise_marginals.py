@@ -32,7 +32,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.sizes import power_of_two
 
 TILE = 4096  # states of a tile
@@ -244,7 +244,7 @@ def _table(couplings: Tensor) -> Tensor:
     """Return the energies of the couplings in all states, (2^N,)."""
     nodes = couplings.shape[0]
     table = couplings.new_empty(1 << nodes)
-    grid = (triton.cdiv(table.numel(), 256),)
+    grid = (cdiv(table.numel(), 256),)
     launch(table_kernel, grid, couplings, table, nodes, table.numel(), BLOCK=256, num_warps=2)
     return table
 
@@ -289,8 +289,8 @@ def backward(
     options = plan(nodes)
     table = _table(couplings.contiguous())
     tiles = (1 << options["HIGH"]) // options["BLOCK_B"]
-    group = max(1, triton.cdiv(batch * tiles, PROGRAMS))
-    groups = triton.cdiv(batch, group)
+    group = max(1, cdiv(batch * tiles, PROGRAMS))
+    groups = cdiv(batch, group)
     parts = logits.new_empty(tiles, batch, nodes)
     weights = logits.new_empty(groups, 1 << nodes)
     launch(

@@ -2,6 +2,7 @@
 
     python -m aurel.kernels.triton.report              # for all targets
     python -m aurel.kernels.triton.report sm_90 gfx942
+    python -m aurel.kernels.triton.report --once sm_90     # each kernel by its first launch alone
 
 The `examples` of each module go through the same launches as any call; a stand-in for the driver
 names the target. Exit status 1 if a kernel spills registers or needs more shared memory than there
@@ -10,6 +11,7 @@ is.
 
 from __future__ import annotations
 
+import argparse
 import io
 import multiprocessing
 import os
@@ -21,6 +23,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -57,8 +60,8 @@ def modules() -> list[Any]:
     return [module for module in found if hasattr(module, "examples")]
 
 
-def compile_for(target: str) -> list[Row]:
-    """Compile the examples of all modules for one target, each kernel once."""
+def compile_for(target: str, once: bool = False) -> list[Row]:
+    """Compile the examples of all modules for one target; with `once`, one launch of a kernel."""
     import triton
 
     from aurel.kernels.triton.launch import compile_only
@@ -67,7 +70,7 @@ def compile_for(target: str) -> list[Row]:
     triton.knobs.compilation.always_compile = True  # a cached kernel has no log
     triton.runtime.driver.set_active(StandInDriver(target))
     log = io.StringIO()
-    with compile_only() as record, redirect_stdout(log):
+    with compile_only(once) as record, redirect_stdout(log):
         for module in modules():
             for example in module.examples():
                 example()
@@ -114,7 +117,7 @@ def describe(meta: dict[str, Any], compiled: Any) -> str:
     return " ".join([kind, *(f"{name}={value}" for name, value in shown.items())])
 
 
-def compile_all(targets: Sequence[str], workers: int = 2) -> list[Row]:
+def compile_all(targets: Sequence[str], once: bool = False, workers: int = 2) -> list[Row]:
     """Compile everything for each target, in processes that do not interpret."""
     os.environ.pop("TRITON_INTERPRET", None)
     context = multiprocessing.get_context("spawn")
@@ -123,15 +126,18 @@ def compile_all(targets: Sequence[str], workers: int = 2) -> list[Row]:
         ProcessPoolExecutor(workers, mp_context=context) as pool,
     ):
         os.environ["TRITON_CACHE_DIR"] = cache
-        return [row for rows in pool.map(compile_for, targets) for row in rows]
+        return [row for rows in pool.map(partial(compile_for, once=once), targets) for row in rows]
 
 
 def main() -> int:
     """Print the table; return the exit status."""
-    targets = sys.argv[1:] or list(TARGETS)
-    if unknown := [target for target in targets if target not in TARGETS]:
-        sys.exit(f"targets must be among {', '.join(TARGETS)}, got {', '.join(unknown)}")
-    rows = compile_all(targets)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--once", action="store_true", help="one launch of each kernel")
+    options = parser.parse_args()
+    if unknown := [target for target in options.targets if target not in TARGETS]:
+        parser.error(f"targets must be among {', '.join(TARGETS)}, got {', '.join(unknown)}")
+    rows = compile_all(options.targets or list(TARGETS), options.once)
     print(f"{'kernel':<26}{'target':<8}{'registers':>9}{'spills':>8}{'shared':>8}  options")
     for row in rows:
         numbers = f"{row.registers:>9}{row.spills:>8}{row.shared:>8}"

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.reversed_edges import reversed_edges
 from aurel.kernels.triton.sizes import power_of_two
 
@@ -103,7 +103,7 @@ def scatter(
     block_c = min(512, power_of_two(channels))
     launch(
         scatter_kernel,
-        (batch, nodes, triton.cdiv(channels, block_c)),
+        (batch, nodes, cdiv(channels, block_c)),
         grad,
         neighbors,
         degrees(neighbors, nodes) if reduce == "mean" else grad,

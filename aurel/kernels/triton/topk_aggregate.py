@@ -29,7 +29,7 @@ from aurel.kernels.triton.knn_aggregate import knn_aggregate
 from aurel.kernels.triton.knn_exact import column_tile, plan, store_neighbors, tiles_of
 from aurel.kernels.triton.knn_graph import example
 from aurel.kernels.triton.knn_problem import problem_of
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import cdiv, launch
 from aurel.kernels.triton.scatter import scatter
 from aurel.kernels.triton.selection import select_nearest
 from aurel.kernels.triton.sizes import power_of_two
@@ -207,7 +207,7 @@ def forward(
     options = plan(problem)
     launch(
         tie_kernel,
-        (batch, triton.cdiv(nodes, options["BLOCK_ROW"])),
+        (batch, cdiv(nodes, options["BLOCK_ROW"])),
         *tiles_of(problem),
         *problem.tensors(),
         neighbors,
@@ -219,7 +219,7 @@ def forward(
     block_c = min(64, power_of_two(channels))
     launch(
         average_kernel,
-        (batch, triton.cdiv(nodes, 16), max(1, triton.cdiv(channels, block_c))),
+        (batch, cdiv(nodes, 16), max(1, cdiv(channels, block_c))),
         values,
         words,
         weights,
@@ -244,7 +244,7 @@ def backward(grad: Tensor, neighbors: Tensor, weights: Tensor, ties: str) -> Ten
     block_c = min(64, power_of_two(channels))
     launch(
         all_ties_backward_kernel,
-        (batch, triton.cdiv(channels, block_c)),
+        (batch, cdiv(channels, block_c)),
         grad,
         weights,
         grad_values,
