@@ -205,7 +205,7 @@ def _backward(
     if grad_mean is None:
         grad_mean = torch.zeros_like(mean)
     if grad_scatter is None:
-        grad_scatter = mean.new_zeros((0,) if gram is None else mean.shape[:3])
+        grad_scatter = mean.new_empty(0) if gram is None else mean.new_zeros(mean.shape[:3])
     grad_query, grad_key, grad_gram = _pair_pool_backward(
         grad_mean, grad_scatter, mean, query, key, gram, ctx.impl
     )

@@ -99,7 +99,7 @@ def tile_width(nodes: int) -> int:
 
 
 def channel_tiles(x: Tensor, metric: str, flags: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the tiles of x and, for the cosine, the sums of squares (else an empty tensor).
+    """Return the tiles of x and, for the cosine, the sums of squares (else any tensor).
 
     Args:
         x: (B, N, C), contiguous.
@@ -110,7 +110,7 @@ def channel_tiles(x: Tensor, metric: str, flags: Tensor | None = None) -> tuple[
     width, scaled = tile_width(nodes), metric == "cosine"
     tiles = cdiv(nodes, width)
     out = x.new_empty((batch, tiles, channels, width), dtype=torch.float32)
-    squares = x.new_empty((batch, tiles, width) if scaled else (0,), dtype=torch.float32)
+    squares = x.new_empty((batch, tiles, width), dtype=torch.float32) if scaled else out
     block_c = min(32 if scaled else 64, power_of_two(channels))
     launch(
         tile_kernel,

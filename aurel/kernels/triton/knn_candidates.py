@@ -27,7 +27,7 @@ from aurel.kernels.triton.channel_tiles import load_nodes
 from aurel.kernels.triton.knn_exact import exact_neighbors
 from aurel.kernels.triton.knn_problem import Problem
 from aurel.kernels.triton.knn_rerank import rerank
-from aurel.kernels.triton.launch import INTERPRETED, cdiv, launch
+from aurel.kernels.triton.launch import INTERPRETED, cdiv, current_target, launch
 from aurel.kernels.triton.origin import squares
 from aurel.kernels.triton.precision import product_precision
 from aurel.kernels.triton.scores import add_bias, free_pairs, present
@@ -173,7 +173,7 @@ def tiling(light: bool) -> dict[str, int]:
 
 def architecture() -> tuple[str, Any]:
     """Return "cuda" and ten times the compute capability, or "hip" and a name."""
-    found = triton.runtime.driver.active.get_current_target()
+    found = current_target()
     return found.backend, found.arch
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from aurel.kernels.triton.sizes import power_of_two
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Problem:
     """A choice of neighbors: nodes, sources and options.
 

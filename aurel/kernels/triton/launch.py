@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -128,9 +129,21 @@ def cdiv(x: int, y: int) -> int:
     return -(-x // y)
 
 
+def current_target() -> Any:
+    """Return backend ("cuda" or "hip") and architecture that kernels are compiled for."""
+    driver = triton.runtime.driver.active
+    return _target_of(driver, driver.get_current_device())
+
+
+@cache
+def _target_of(driver: Any, device: int) -> Any:
+    return driver.get_current_target()
+
+
 def target() -> str:
     """Return the backend that kernels are compiled for: "cuda" or "hip"."""
-    return triton.runtime.driver.active.get_current_target().backend
+    backend: str = current_target().backend
+    return backend
 
 
 @contextmanager

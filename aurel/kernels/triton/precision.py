@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import triton
-
-from aurel.kernels.triton.launch import INTERPRETED, target
+from aurel.kernels.triton.launch import INTERPRETED, current_target, target
 from aurel.kernels.triton.sizes import WHOLE_GRAPH
 
 
@@ -25,7 +23,7 @@ def wide_products() -> bool:
     """
     if INTERPRETED:
         return True
-    current = triton.runtime.driver.active.get_current_target()
+    current = current_target()
     return current.backend == "cuda" and 90 <= current.arch < 110
 
 

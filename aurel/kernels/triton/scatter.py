@@ -8,7 +8,6 @@ time, so that a node with many does not wait for each.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -22,7 +21,6 @@ from aurel.kernels.triton.sizes import power_of_two
 def scatter_kernel(
     grad_ptr,
     neighbor_ptr,
-    degree_ptr,
     first_ptr,
     edge_ptr,
     winner_ptr,
@@ -33,6 +31,7 @@ def scatter_kernel(
     K: tl.constexpr,
     REDUCE: tl.constexpr,
     RELATIVE: tl.constexpr,
+    BLOCK_K: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -43,9 +42,9 @@ def scatter_kernel(
     grad_ptr += i_batch * N * C
     winner_ptr += i_batch * N * C
     neighbor_ptr += i_batch * N * K
-    degree_ptr += i_batch * N
     edge_ptr += i_batch * N * K
     first_ptr += i_batch * (M + 1) + i_node
+    o_k = tl.arange(0, BLOCK_K)
     b_acc = tl.zeros((BLOCK_C,), tl.float32)
     if RELATIVE:
         m_own = m_c & (tl.load(neighbor_ptr + i_node * K) >= 0)
@@ -65,15 +64,12 @@ def scatter_kernel(
                 b_winner = tl.load(winner_ptr + i * C + o_c, mask=m_edge, other=0).to(tl.int32)
                 b_grad = tl.where(b_winner == i_node, b_grad, 0.0)
             elif REDUCE == "mean":
-                b_grad = b_grad / tl.load(degree_ptr + i, mask=i >= 0, other=1.0)
+                b_slot = tl.load(neighbor_ptr + i * K + o_k, mask=(o_k < K) & (i >= 0), other=-1)
+                degree = tl.sum(((b_slot >= 0) & (b_slot < M)).to(tl.float32), axis=0)
+                b_grad = b_grad / tl.maximum(degree, 1.0)
             b_acc += b_grad
     p_out = i_batch * M * C + i_node * C + o_c
     tl.store(grad_x_ptr + p_out, b_acc.to(grad_x_ptr.dtype.element_ty), mask=m_c)
-
-
-def degrees(neighbors: Tensor, nodes: int) -> Tensor:
-    """Return the number of filled slots of each row, (B, N) float32."""
-    return ((neighbors >= 0) & (neighbors < nodes)).sum(2, dtype=torch.float32)
 
 
 def scatter(
@@ -106,7 +102,6 @@ def scatter(
         (batch, nodes, cdiv(channels, block_c)),
         grad,
         neighbors,
-        degrees(neighbors, nodes) if reduce == "mean" else grad,
         first,
         edges,
         winner.contiguous(),
@@ -117,6 +112,7 @@ def scatter(
         K=k,
         REDUCE=reduce,
         RELATIVE=relative,
+        BLOCK_K=power_of_two(k, 1),
         BLOCK_E=4 if nodes <= 64 else 8,
         BLOCK_C=block_c,
         num_warps=max(1, block_c // 128),
