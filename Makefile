@@ -46,7 +46,7 @@ demo: $(STAMP)  ## train and test a small model on synthetic faces (about four m
 	$(BIN)/aurel demo
 
 test: $(STAMP)  ## run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 test-pyg: $(PYG)/.installed  ## run the tests on ragged graphs with torch-cluster and torch-scatter (compiles them once)
 	OMP_NUM_THREADS=1 $(PYG)/bin/python -m pytest -q tests/pyg tests/ops/test_ragged_knn_graph.py tests/ops/test_ragged_aggregate.py

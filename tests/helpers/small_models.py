@@ -31,6 +31,10 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+# Models of parts that others have too, which tests that take long leave out.
+REPEATED = {"me_graphau_stage1", "open_graphau_stage1", "openface3", "pyfeat_multitask"}
+
+
 def small_model(name: str, **options: Any) -> Any:
     small = {"backbone": "test_resnet", "aus": [1, 2, 4, 12, 15], **SMALL.get(name, {})}
     return create_model(name, **{**small, **options})

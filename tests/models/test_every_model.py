@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from helpers.small_models import SMALL, evaluate_after_one_step, small_input, small_model
+from helpers.small_models import REPEATED, SMALL, evaluate_after_one_step, small_input, small_model
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -260,7 +260,7 @@ def test_export(name: str) -> None:
     assert_same(out, model(images))
 
 
-@every_model
+@pytest.mark.parametrize("name", sorted({*list_models()} - REPEATED))
 def test_compile(name: str, images: Tensor) -> None:
     model = small_model(name).train()
     other = copy.deepcopy(model)

@@ -185,15 +185,14 @@ def test_every_backend_but_the_definition_refuses_a_transformed_choice() -> None
 
 
 @every_op
-@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
-def test_a_compiled_tangent_is_right(op: Op, compiler: str) -> None:
+def test_a_compiled_tangent_is_right(op: Op) -> None:
     at, along = tuple(op.tensors()), tuple(op.tensors(seed=1))
 
     def tangents(at: tuple[Tensor, ...], along: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return torch.func.jvp(auto(op), at, along)[1]
 
     torch._dynamo.reset()
-    compiled = torch.compile(tangents, backend=compiler)
+    compiled = torch.compile(tangents, backend="aot_eager")
     assert_close(compiled(at, along), tangents(at, along))
 
 

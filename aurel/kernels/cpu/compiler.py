@@ -18,10 +18,14 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
+# Only kernels are called from Python; a wrapper takes as long to compile as the function.
+_INNER: dict[str, Any] = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, at its first call."""
     try:
-        compiled = njit(cache=True, **_OPTIONS)(function)
+        compiled = njit(cache=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
     except RuntimeError:  # no folder can be written
         return njit(**_OPTIONS)(function)
     # A kernel contains the functions that it calls. Numba compiles anew where the kernel's own file
@@ -32,12 +36,12 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def inner(function: Callable[..., Any]) -> Any:
     """Compile a function that only kernels call."""
-    return njit(**_OPTIONS)(function)
+    return njit(**_INNER)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a function into each kernel that calls it."""
-    return njit(forceinline=True, **_OPTIONS)(function)
+    return njit(forceinline=True, **_INNER)(function)
 
 
 def uncounted(function: Callable[..., Any]) -> Any:
@@ -46,7 +50,7 @@ def uncounted(function: Callable[..., Any]) -> Any:
     It does not count references to its arrays, which its caller holds: that would take longer than
     the work on a row of a small graph.
     """
-    return njit(forceinline=True, _nrt=False, **_OPTIONS)(function)  # type: ignore[call-overload]
+    return njit(forceinline=True, _nrt=False, **_INNER)(function)  # type: ignore[call-overload]
 
 
 @cache
