@@ -18,16 +18,17 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-# Only kernels are called from Python; a wrapper takes as long to compile as the function.
-_INNER: dict[str, Any] = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# Python calls kernels alone, and C calls no function: wrappers would take long to compile.
+_KERNEL: dict[str, Any] = {**_OPTIONS, "no_cfunc_wrapper": True}
+_INNER: dict[str, Any] = {**_KERNEL, "no_cpython_wrapper": True}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, at its first call."""
     try:
-        compiled = njit(cache=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
+        compiled = njit(cache=True, **_KERNEL)(function)
     except RuntimeError:  # no folder can be written
-        return njit(**_OPTIONS)(function)
+        return njit(**_KERNEL)(function)
     # A kernel contains the functions that it calls. Numba compiles anew where the kernel's own file
     # has changed; with this it does where any file of the package has.
     compiled._cache._cache_file._source_stamp = _digest()
