@@ -10,13 +10,9 @@ from torch import Tensor
 _UNCHANGED = nullcontext()
 
 
-def without_autocast(x: Tensor | str) -> AbstractContextManager[object]:
-    """Return a context that turns autocast off on a device; the meta device has none.
-
-    Args:
-        x: a tensor on the device, or the type of the device.
-    """
-    device_type = x if isinstance(x, str) else x.device.type
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context that turns autocast off on the device of `x`; the meta device has none."""
+    device_type = x.device.type
     if device_type == "meta" or not torch.is_autocast_enabled(device_type):
         return _UNCHANGED
     return torch.autocast(device_type, enabled=False)

@@ -87,11 +87,15 @@ class Operator:
         bound = self.bind(rule)
         return lambda *args, out_shape=None, **_: bound(*args)
 
+    def given(self, args: Sequence[Any]) -> list[Tensor]:
+        """Return the tensors among the arguments of a call."""
+        return [args[place] for place in self.tensors if args[place] is not None]
+
     def __call__(self, *args: Any) -> Any:
         """Return the outputs; the last argument names the backend."""
         if args[-1] == "definition" and self.definition is not None:
             return self.define(*args)
-        tensors = [args[place] for place in self.tensors if args[place] is not None]
+        tensors = self.given(args)
         if torch.compiler.is_compiling() or _is_captured(tensors):
             return self.op(*args)
         if self.gradient is not None and torch.is_grad_enabled():
@@ -103,7 +107,7 @@ class Operator:
     def define(self, *args: Any) -> Any:
         """Return the outputs by the definition, which autograd and transforms differentiate."""
         assert self.definition is not None
-        tensors = [args[place] for place in self.tensors if args[place] is not None]
+        tensors = self.given(args)
         traced = torch.compiler.is_compiling() or _is_captured(tensors) or is_transformed()
         if self.check is not None and not traced:
             self.check(*args)
