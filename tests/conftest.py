@@ -15,9 +15,9 @@ import torch
 from hypothesis import is_hypothesis_test, settings
 
 # "ci" runs the same examples every time; "long" (make test-long) runs more, and new ones.
-LONG = 10
-settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, database=None)
-settings.register_profile("long", max_examples=LONG * 100, deadline=None, print_blob=True)
+LONG = 20
+settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True, database=None)
+settings.register_profile("long", max_examples=LONG * 50, deadline=None, print_blob=True)
 settings.load_profile("ci")
 
 # Without a GPU the kernels run in Triton's interpreter; Triton reads the variable at its import.

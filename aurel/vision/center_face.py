@@ -100,20 +100,34 @@ class CenterFace:
     def __call__(self, image: RGBImage) -> list[Face]:
         """Return the faces of an (H, W, 3) uint8 RGB picture, left to right."""
         check_rgb(image)
-        height, width = image.shape[:2]
         found = self._candidates(image)
         faces = []
         for box, score, points in zip(found.boxes, found.scores, found.points, strict=True):
             angle = tilt(points) if score >= CLEAR else 0.0
             face = self._closer(image, _face(box, angle), score >= CLEAR)
-            if (
-                face is not None
-                and _score(face) >= self.min_confidence
-                and max(face.width, face.height) >= self.min_face * min(height, width)
-                and is_inside(face, width, height)
-            ):
+            if face is not None and self._is_valid(face, image):
                 faces.append(face)
         return sorted(distinct(faces), key=lambda face: face.x)
+
+    def near(self, image: RGBImage, face: Face) -> Face | None:
+        """Return the face near a face of a similar picture, or None if there is none.
+
+        It is measured as in a search. A face that is turned by more than `UPRIGHT` is not found.
+        """
+        check_rgb(image)
+        found = self._measure(image, face)
+        if found is None or abs(angle_between(face, found)) > UPRIGHT:
+            return None
+        found = self._level(image, face, found)
+        return found if found is not None and self._is_valid(found, image) else None
+
+    def _is_valid(self, face: Face, image: RGBImage) -> bool:
+        height, width = image.shape[:2]
+        return (
+            _score(face) >= self.min_confidence
+            and max(face.width, face.height) >= self.min_face * min(height, width)
+            and is_inside(face, width, height)
+        )
 
     def _candidates(self, image: RGBImage) -> FoundBoxes:
         """Return the places of a picture that may be faces."""
@@ -138,6 +152,10 @@ class CenterFace:
             if upright is None:
                 return None
             place, face = upright, self._measure(image, upright)
+        return self._level(image, place, face)
+
+    def _level(self, image: RGBImage, place: Face, face: Face | None) -> Face | None:
+        """Return the face at a place, measured again until the cut is level."""
         for _ in range(TURNS):
             if face is None or abs(angle_between(place, face)) <= LEVEL:
                 break

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from aurel.vision import face_detector
-from aurel.vision.face_detector import Face, FaceDetector, overlap
+from aurel.vision.face_detector import Face, FaceDetector, NearFaceDetector, overlap
 from aurel.vision.face_predictor import FacePredictor, FoundFaces
 from aurel.vision.frame import Frame
 from aurel.vision.image import RGBImage
@@ -28,10 +30,11 @@ SEARCHED_SIDE = 192
 class FollowingDetector:
     """Finds the faces in the frames of one video at a fraction of the cost of every whole picture.
 
-    The whole picture is searched every `SEARCH_SECONDS`, when the frame before has no face or one
-    that is not found again, and when that takes less than searching near all faces. Otherwise a
-    square around each face of the frame before is searched. The results depend on the frames up to
-    this one only. A face that is the whole picture (`whole_image`) is not followed.
+    The whole picture is searched every `SEARCH_SECONDS`, and when the frame before has no face or
+    one that is not found again. Otherwise each face of the frame before is searched near its place:
+    by the method `near` of a `NearFaceDetector`, else in a square around it, unless all squares
+    are larger than the picture. The results depend on the frames up to this one only. A face that
+    is the whole picture (`whole_image`) is not followed.
 
     Args:
         search: finds the faces in whole pictures and near the faces of the frame before.
@@ -62,19 +65,26 @@ class FollowingDetector:
         """Return the faces of the frame before where they are now; None if one or all are lost."""
         if not self._faces:
             return None
-        sides = [SURROUNDINGS * max(face.width, face.height) for face in self._faces]
-        searched = sum(min(side, SEARCHED_SIDE) ** 2 for side in sides)
-        if searched > image.shape[0] * image.shape[1]:
+        find = self._finder(image)
+        if find is None:
             return None
         found: list[Face] = []
-        for before, side in zip(self._faces, sides, strict=True):
-            candidates = _near(self._search, image, before, side)
-            best = max(candidates, key=lambda face: overlap(before, face), default=None)
-            if best is None or overlap(before, best) < OVERLAP:
+        for before in self._faces:
+            face = find(image, before)
+            if face is None or overlap(before, face) < OVERLAP:
                 return None
-            if all(overlap(other, best) < OVERLAP for other in found):
-                found.append(best)
+            if all(overlap(other, face) < OVERLAP for other in found):
+                found.append(face)
         return sorted(found, key=lambda face: face.x)
+
+    def _finder(self, image: RGBImage) -> Callable[[RGBImage, Face], Face | None] | None:
+        """Return what finds a face near a face; None if searching the whole picture takes less."""
+        if isinstance(self._search, NearFaceDetector):
+            return self._search.near
+        searched = sum(min(_side(face), SEARCHED_SIDE) ** 2 for face in self._faces)
+        if searched > image.shape[0] * image.shape[1]:
+            return None
+        return partial(_near, self._search)
 
 
 class FollowingPredictor:
@@ -95,13 +105,19 @@ class FollowingPredictor:
         return self._predictor.find(frame.image)
 
 
-def _near(search: FaceDetector, image: RGBImage, face: Face, side: float) -> list[Face]:
+def _side(face: Face) -> float:
+    return SURROUNDINGS * max(face.width, face.height)
+
+
+def _near(search: FaceDetector, image: RGBImage, face: Face) -> Face | None:
+    """Return the face of a square around a face that overlaps it most."""
     height, width = image.shape[:2]
     x, y = face.center
+    side = _side(face)
     left, top = max(0, round(x - side / 2)), max(0, round(y - side / 2))
     part = image[top : min(height, round(y + side / 2)), left : min(width, round(x + side / 2))]
     if part.size == 0:
-        return []
+        return None
     scale = max(1.0, max(part.shape[:2]) / SEARCHED_SIDE)
     if scale > 1:
         size = tuple(max(1, round(length / scale)) for length in part.shape[1::-1])
@@ -109,7 +125,8 @@ def _near(search: FaceDetector, image: RGBImage, face: Face, side: float) -> lis
     else:
         shrunk = np.ascontiguousarray(part)
     ratio = part.shape[1] / shrunk.shape[1], part.shape[0] / shrunk.shape[0]
-    return [_moved(found, left, top, *ratio) for found in search(shrunk)]
+    candidates = [_moved(found, left, top, *ratio) for found in search(shrunk)]
+    return max(candidates, key=lambda candidate: overlap(face, candidate), default=None)
 
 
 def _moved(face: Face, left: float, top: float, across: float, down: float) -> Face:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,13 @@ import pytest
 pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
 
-from aurel.vision.center_face import CenterFace, center_face_file, distinct, tilt
+from aurel.vision.center_face import (
+    CenterFace,
+    angle_between,
+    center_face_file,
+    distinct,
+    tilt,
+)
 from aurel.vision.face_detector import Face
 from aurel.vision.image import RGBImage
 from aurel.vision.inputs import Video, read_photo
@@ -171,6 +178,36 @@ def test_pictures_without_people_have_no_face(detect: CenterFace, name: str) -> 
 def test_videos(shared: Path, detect: CenterFace, name: str, expected: int) -> None:
     with Video(shared / "data" / "real" / name, every=24) as video:
         assert {len(detect(frame.image)) for frame in video} == {expected}
+
+
+@pytest.mark.parametrize("tilted", [0, 90, 180])
+def test_a_face_near_a_known_one_is_measured_as_in_a_search(
+    astronaut: RGBImage, detect: CenterFace, tilted: int
+) -> None:
+    image, _ = turned(astronaut, tilted)
+    (before,) = detect(image)
+    for angle, shift in ((0, 10), (12, 0), (-20, -10)):
+        moved, _ = turned(np.roll(image, shift, axis=(0, 1)), angle)
+        (expected,) = detect(moved)
+        known = replace(before, angle=before.angle + angle / 2)
+        known = replace(known, x=expected.x + before.width / 6, y=expected.y - before.height / 8)
+        face = detect.near(moved, known)
+        assert face is not None
+        assert np.abs(np.array(face.points) - np.array(expected.points)).max() < 3
+        assert abs(angle_between(face, expected)) < 2
+        assert face.width == pytest.approx(expected.width, rel=0.08)
+
+
+def test_no_face_is_near_a_place_without_one(astronaut: RGBImage, detect: CenterFace) -> None:
+    (face,) = detect(astronaut)
+    for other in (
+        replace(face, x=400.0, y=400.0),
+        replace(face, angle=90.0),
+        replace(face, width=face.width / 6, height=face.height / 6),
+        replace(face, x=-300.0),
+    ):
+        assert detect.near(astronaut, other) is None
+    assert CenterFace(min_confidence=0.99).near(astronaut, face) is None
 
 
 def test_a_half_covered_face(shared: Path, detect: CenterFace) -> None:

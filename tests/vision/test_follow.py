@@ -11,7 +11,7 @@ import torch
 
 from aurel.facs import AUSet
 from aurel.output import AUOutput
-from aurel.vision.face_detector import POINT_NAMES, Face, whole_image
+from aurel.vision.face_detector import POINT_NAMES, Face, overlap, whole_image
 from aurel.vision.face_predictor import FacePredictor
 from aurel.vision.follow import SEARCH_SECONDS, FollowingPredictor
 from aurel.vision.frame import Frame
@@ -38,6 +38,16 @@ class Blobs:
                 Face(left, top, width, height, 0.0, 0.9, ((left, top),) * len(POINT_NAMES))
             )
         return sorted(faces, key=lambda face: face.x)
+
+
+class NearBlobs(Blobs):
+    """Finds the white square at a place without a search of the picture."""
+
+    def near(self, image: np.ndarray, face: Face) -> Face | None:
+        x, y = (round(value) for value in face.center)
+        if image[y, x, 0] <= 128:
+            return None
+        return max(Blobs()(image), key=lambda found: overlap(face, found))
 
 
 class Model(torch.nn.Module):
@@ -104,6 +114,18 @@ def test_two_faces_never_become_one_twice(following: FollowingPredictor) -> None
     for index in range(1, 6):
         faces = following.find(frame(index, (100 + 3 * index, 50), (160 - 2 * index, 50))).faces
         assert len({(face.x, face.y) for face in faces}) == len(faces)
+
+
+def test_a_detector_that_finds_faces_near_known_ones_searches_no_squares() -> None:
+    detector = NearBlobs()
+    following = FollowingPredictor(FacePredictor(Model(), 32, detector=detector))
+    for index in range(6):
+        corners = [(20 + 100 * n + 2 * index, 50) for n in range(6)]
+        faces = following.find(frame(index, *corners, side=90)).faces
+        assert [(face.x, face.y) for face in faces] == corners
+    assert detector.searched == [(360, 640)]
+    following.find(frame(6))
+    assert detector.searched == [(360, 640)] * 2
 
 
 def test_face_crops_are_not_followed() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock  # a dependency of PyTorch
 from numba import njit
 
 # Sums may be reordered and fused; NaN and infinities keep their meaning.
@@ -22,6 +24,8 @@ _OPTIONS: dict[str, Any] = {
 _KERNEL: dict[str, Any] = {**_OPTIONS, "no_cfunc_wrapper": True}
 _INNER: dict[str, Any] = {**_KERNEL, "no_cpython_wrapper": True}
 
+_PATIENCE = 300  # seconds to wait for a process that compiles the same kernel
+
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, at its first call."""
@@ -32,6 +36,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     # A kernel contains the functions that it calls. Numba compiles anew where the kernel's own file
     # has changed; with this it does where any file of the package has.
     compiled._cache._cache_file._source_stamp = _digest()
+    compiled.compile = _compile_in_one_process(compiled)
     return compiled
 
 
@@ -52,6 +57,21 @@ def uncounted(function: Callable[..., Any]) -> Any:
     the work on a row of a small graph.
     """
     return njit(forceinline=True, _nrt=False, **_INNER)(function)  # type: ignore[call-overload]
+
+
+def _compile_in_one_process(compiled: Any) -> Callable[[Any], Any]:
+    """Return the compiler of a kernel; a process that needs one meanwhile waits and loads it."""
+    compile_or_load = compiled.compile
+    lock = Path(compiled._cache.cache_path) / f"{compiled.__qualname__}.lock"
+
+    def compile_alone(signature: Any) -> Any:
+        with ExitStack() as stack:
+            with suppress(OSError, NotImplementedError):  # without a lock it only takes longer
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(lock, timeout=_PATIENCE))
+            return compile_or_load(signature)
+
+    return compile_alone
 
 
 @cache
