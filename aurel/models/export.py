@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from aurel.files import atomic_path
 from aurel.models.base import AUModel
 from aurel.models.checkpoint import describe
 from aurel.models.registry import info_of
-from aurel.ops.decompositions import decompositions
+from aurel.ops.backend import use_backend
 from aurel.output import AUOutput
 
 
@@ -109,10 +108,11 @@ class _Outputs(nn.Module):
 def _onnx_program(model: AUModel, example: Tensor, name: str, opset: int | None) -> Any:
     free = {0: "batch", 1: "frames"} if name == "clips" else {0: "batch"}
     sizes = {dim: torch.export.Dim(label, min=dim + 2, max=4096) for dim, label in free.items()}
-    with torch.no_grad():
+    with torch.no_grad(), use_backend("definition"):  # plain operators of torch
         program = torch.export.export(_Outputs(model), (example,), dynamic_shapes=(sizes,))
+        _sort_by_default(program.graph)
         return torch.onnx.export(
-            program.run_decompositions(_table()),
+            program,
             input_names=[name],
             output_names=list(named_outputs(model(example))),
             dynamic_shapes=(free,),
@@ -121,15 +121,12 @@ def _onnx_program(model: AUModel, example: Tensor, name: str, opset: int | None)
         )
 
 
-def _table() -> dict[Any, Callable[..., Any]]:
-    # ONNX sorts by TopK, which returns equal values in the order of their indices: always stable.
-    return {**decompositions(), torch.ops.aten.sort.stable: _sort}
-
-
-def _sort(
-    x: Tensor, *, stable: bool | None, dim: int = -1, descending: bool = False
-) -> tuple[Tensor, Tensor]:
-    return torch.ops.aten.sort.default(x, dim, descending)
+def _sort_by_default(graph: torch.fx.Graph) -> None:
+    """Replace stable sorts: ONNX sorts by TopK, which keeps the order of equal values anyway."""
+    sorts = torch.ops.aten.sort
+    for node in graph.find_nodes(op="call_function", target=sorts.stable):
+        node.target = sorts.default
+        node.kwargs = {key: value for key, value in node.kwargs.items() if key != "stable"}
 
 
 def _random_input(model: AUModel, batch: int, frames: int, size: int) -> Tensor:
