@@ -43,6 +43,12 @@ def result(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(shape)  # a third less host time than torch.empty
 
 
+def indices(*shape: int) -> tuple[Tensor, Array]:
+    """Return an empty int64 tensor and its flat array, in a third of the time of `torch.empty`."""
+    array: Array = np.empty(shape, np.int64)
+    return torch.from_numpy(array), array.reshape(-1)
+
+
 def narrow(tensor: Tensor, like: Tensor) -> Tensor:
     """Return a result in the dtype of `like`."""
     return tensor if tensor.dtype == like.dtype else tensor.to(like.dtype)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from aurel.kernels.cpu.arrays import Array, flags, flat, wide
+from aurel.kernels.cpu.arrays import Array, flags, flat, indices, wide
 from aurel.kernels.cpu.problem import Problem, dense_rows
 from aurel.kernels.cpu.search import search
 
@@ -74,6 +73,6 @@ def forward(
         dilation: d, to keep every d-th of the nearest.
     """
     problem = dense_problem(wide(x), sources, bias, mask, source_mask, k, metric, loop, dilation)
-    neighbors = torch.empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
-    search(problem, flat(neighbors))
+    neighbors, places = indices(x.shape[0], x.shape[1], k)
+    search(problem, places)
     return neighbors

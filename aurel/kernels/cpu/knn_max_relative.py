@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from aurel.kernels.cpu.arrays import check_winner, flat, narrow, result, wide, winners
+from aurel.kernels.cpu.arrays import (
+    check_winner,
+    flat,
+    indices,
+    narrow,
+    result,
+    wide,
+    winners,
+)
 from aurel.kernels.cpu.compiler import uncounted
 from aurel.kernels.cpu.knn_graph import dense_problem
 from aurel.kernels.cpu.neighbor_aggregate import maximum_of_row, reduce_lists
@@ -91,7 +98,7 @@ def forward(
     The winners are empty unless `keep_winner`. Arguments: see `knn_graph.forward`.
     """
     problem = dense_problem(wide(x), sources, bias, mask, source_mask, k, metric, loop, dilation)
-    neighbors = torch.empty((x.shape[0], x.shape[1], k), dtype=torch.int64)
+    neighbors, places = indices(x.shape[0], x.shape[1], k)
     table, whole = divide(problem)
     if whole and sources is None:
         out, winner = result(x, *x.shape), winners(x.shape[1], *(x.shape if keep_winner else (0,)))
@@ -106,12 +113,12 @@ def forward(
             x.shape[2],
             k,
             keep_winner,
-            flat(neighbors),
+            places,
             flat(out),
             flat(winner),
         )
         return narrow(out, x), neighbors, winner
-    search(problem, flat(neighbors))
+    search(problem, places)
     features = x if sources is None else sources
     out, winner = reduce_lists(features, neighbors, "max", keep_winner, relative_to=x)
     return out, neighbors, winner

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from aurel.kernels.cpu.arrays import Array, flags, flat
+from aurel.kernels.cpu.arrays import Array, flags, flat, indices
 from aurel.kernels.cpu.problem import Problem
 from aurel.kernels.cpu.search import search
 
@@ -51,8 +50,8 @@ def forward(
         loop=loop,
         local=False,
     )
-    neighbors = torch.empty((len(x), k), dtype=torch.int64)
-    search(problem, flat(neighbors))
+    neighbors, places = indices(len(x), k)
+    search(problem, places)
     return neighbors
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aurel.kernels.cpu import neighbor_aggregate
-from aurel.kernels.cpu.arrays import Array, flags, flat, narrow, result, wide
+from aurel.kernels.cpu.arrays import Array, flags, flat, indices, narrow, result, wide
 from aurel.kernels.cpu.knn_graph import dense_problem
 from aurel.kernels.cpu.problem import Problem
 from aurel.kernels.cpu.ranges import ranged
@@ -89,9 +89,9 @@ def forward(
     """Return the averages (B, N, C'), the neighbors (B, N, K) and, for ties "all", the weights."""
     problem = dense_problem(wide(x), None, None, mask, None, k, metric, True, 1)
     batch, nodes, channels = x.shape
-    neighbors = torch.empty((batch, nodes, k), dtype=torch.int64)
+    neighbors, places = indices(batch, nodes, k)
     if ties == "exact":
-        return _means(problem, values, neighbors), neighbors, result(x, 0)
+        return _means(problem, values, neighbors, places), neighbors, result(x, 0)
     scaled, _, squares, _ = prepare(problem)
     weights = result(x, batch, nodes, nodes)
     run(
@@ -106,17 +106,17 @@ def forward(
         problem.bias,
         METRICS[metric],
         k,
-        flat(neighbors),
+        places,
         flat(weights),
     )
     return _multiply(flat(weights), values, nodes, False), neighbors, weights
 
 
-def _means(problem: Problem, values: Tensor, neighbors: Tensor) -> Tensor:
-    """Write the neighbors, and return the means of their values."""
+def _means(problem: Problem, values: Tensor, neighbors: Tensor, places: Array) -> Tensor:
+    """Write the neighbors into `places`, their memory, and return the means of their values."""
     table, whole = divide(problem)
     if not whole:
-        search(problem, flat(neighbors))
+        search(problem, places)
         return neighbor_aggregate.forward(values, neighbors, "mean", False)[0]
     _, nodes, channels = values.shape
     out = result(values, *values.shape)
@@ -130,7 +130,7 @@ def _means(problem: Problem, values: Tensor, neighbors: Tensor) -> Tensor:
         described,
         flat(values),
         *sizes,
-        flat(neighbors),
+        places,
         flat(out),
     )
     return narrow(out, values)
