@@ -30,11 +30,12 @@ SEARCHED_SIDE = 192
 class FollowingDetector:
     """Finds the faces in the frames of one video at a fraction of the cost of every whole picture.
 
-    The whole picture is searched every `SEARCH_SECONDS`, and when the frame before has no face or
-    one that is not found again. Otherwise each face of the frame before is searched near its place:
-    by the method `near` of a `NearFaceDetector`, else in a square around it, unless all squares
-    are larger than the picture. The results depend on the frames up to this one only. A face that
-    is the whole picture (`whole_image`) is not followed.
+    The whole picture is searched every `SEARCH_SECONDS`; when the frame before has no face, one
+    that is not found again, or two that are found at one place; and once more after a search that
+    found fewer faces than the frame before. Otherwise each face of the frame before is searched
+    near its place: by the method `near` of a `NearFaceDetector`, else in a square around it, unless
+    all squares are larger than the picture. The results depend on the frames up to this one only. A
+    face that is the whole picture (`whole_image`) is not followed.
 
     Args:
         search: finds the faces in whole pictures and near the faces of the frame before.
@@ -56,13 +57,17 @@ class FollowingDetector:
         due = self.time - self._searched >= SEARCH_SECONDS
         followed = None if due else self._followed(image)
         if followed is None:
-            self._searched = self.time
             followed = self._search(image)
+            fewer = len(followed) < len(self._faces)
+            self._searched = -np.inf if fewer else self.time
         self._faces = followed
         return followed
 
     def _followed(self, image: RGBImage) -> list[Face] | None:
-        """Return the faces of the frame before where they are now; None if one or all are lost."""
+        """Return the faces of the frame before where they are now.
+
+        None if there were none, or one is not found, or two are found at one place.
+        """
         if not self._faces:
             return None
         find = self._finder(image)
@@ -73,8 +78,9 @@ class FollowingDetector:
             face = find(image, before)
             if face is None or overlap(before, face) < OVERLAP:
                 return None
-            if all(overlap(other, face) < OVERLAP for other in found):
-                found.append(face)
+            if any(overlap(other, face) >= OVERLAP for other in found):
+                return None
+            found.append(face)
         return sorted(found, key=lambda face: face.x)
 
     def _finder(self, image: RGBImage) -> Callable[[RGBImage, Face], Face | None] | None:

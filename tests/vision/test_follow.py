@@ -116,6 +116,28 @@ def test_two_faces_never_become_one_twice(following: FollowingPredictor) -> None
         assert len({(face.x, face.y) for face in faces}) == len(faces)
 
 
+def test_a_face_whose_place_another_takes_is_searched_in_the_whole_picture(
+    following: FollowingPredictor,
+) -> None:
+    for index, corners in enumerate(([(100, 50), (142, 50)], [(30, 50), (121, 50)])):
+        faces = following.find(frame(index, *corners)).faces
+        assert [(face.x, face.y) for face in faces] == corners
+
+
+@pytest.mark.parametrize("missed", [3, 7])
+def test_a_face_that_one_search_misses_is_found_in_the_next_frame(missed: int) -> None:
+    """The search that misses it is due after 7 frames, or the place of the face is empty."""
+    detector = NearBlobs()
+    following = FollowingPredictor(FacePredictor(Model(), 32, detector=detector))
+    both = (100, 50), (400, 200)
+    counts = [
+        len(following.find(frame(index, *both[: 1 if index == missed else 2])).faces)
+        for index in range(missed + 4)
+    ]
+    assert counts == [2] * missed + [1] + [2] * 3
+    assert detector.searched == [(360, 640)] * 3
+
+
 def test_a_detector_that_finds_faces_near_known_ones_searches_no_squares() -> None:
     detector = NearBlobs()
     following = FollowingPredictor(FacePredictor(Model(), 32, detector=detector))
