@@ -145,7 +145,7 @@ def _summary(out: Path, found: FoundFiles, outcomes: list[Outcome], finished: in
     others = [outcome.input for outcome in outcomes if outcome.status == "skipped"]
     others += [shown(path) for path in found.special]
     if found.hidden:
-        report(f"skipped {counted(found.hidden, 'hidden file or folder')}")
+        report(f"skipped {counted(found.hidden, 'hidden item')}")
     if others:
         names = ", ".join(others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
         report(f"skipped {counted(len(others), 'other file')}, no photograph or video: {names}")

@@ -86,7 +86,7 @@ def test_no_file_of_a_hostile_folder_ends_a_run(
     read = {os.fsencode(path_of(row)) for row in manifest() if manifest()[row]["status"] == "done"}
     assert read == {os.fsencode(f"in/{name}") for name in names} | {b"in/caf\xe9.png"}
     lines = capfd.readouterr().err
-    assert "skipped 1 hidden file" in lines
+    assert "skipped 1 hidden item" in lines
     for name in ("notes.txt", "labels.csv", "pipe.mp4", "loop.png", "zero.mp4", "socket"):
         assert name in lines
 
