@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from aurel.kernels.triton import launch as launching
-from aurel.kernels.triton.launch import compile_only, launch
+from aurel.kernels.triton.launch import Launch, compile_only, launch
 from aurel.kernels.triton.stand_in import IdleDriver
 
 driver = IdleDriver("sm_90")
@@ -47,6 +47,14 @@ def go(kernel: Any, *args: Any, grid: tuple[int, ...] = (2,), **meta: Any) -> tu
     """Launch, and return the arguments that the driver received."""
     driver.launches.clear()
     launch(kernel, grid, *(args or (X, OUT, 40, 0.5)), **{**OPTIONS, **meta})
+    (got,) = driver.launches
+    return got
+
+
+def go_fixed(call: Launch, *tensors: torch.Tensor) -> tuple[Any, ...]:
+    """Call a launch of fixed sizes, and return the arguments that the driver received."""
+    driver.launches.clear()
+    call(*tensors)
     (got,) = driver.launches
     return got
 
@@ -197,11 +205,50 @@ def compiles_only() -> None:
         triton.runtime.driver.set_active(driver)
 
 
+def fixed_sizes() -> None:
+    """A `Launch` passes what Triton passes, and skips it from the second call on."""
+    half, unaligned = X.half(), torch.zeros(65)[1:]
+    for grid in ((2,), (2, 3), (2, 3, 4)):
+        kernel = Counted()
+        call = Launch(kernel, grid, (40, 0.5), **OPTIONS)
+        for x in (X, half, unaligned, X, half):
+            copy_kernel[grid](x, OUT, 40, 0.5, **OPTIONS)
+            want = driver.launches[-1]
+            for _ in range(2):
+                got = go_fixed(call, x, OUT)
+                assert got[:6] == want[:6] and got[9:] == want[9:], (got, want)
+        assert kernel.calls == 3, kernel.calls
+    driver.launches.clear()
+    Launch(copy_kernel, (2, 0), (40, 0.5), **OPTIONS)(X, OUT)
+    assert not driver.launches
+
+
+def fixed_sizes_elsewhere() -> None:
+    """A `Launch` has kernels of its own for each device, and compiles inside `compile_only`."""
+    call = Launch(copy_kernel, (2,), (40, 0.5), **OPTIONS)
+    here = go_fixed(call, X, OUT)
+    other = IdleDriver("sm_100")
+    triton.runtime.driver.set_active(other)
+    try:
+        call(X, OUT)
+        call(X, OUT)
+    finally:
+        triton.runtime.driver.set_active(driver)
+    assert [each[5] is here[5] for each in other.launches] == [False, False]
+    driver.launches.clear()
+    with compile_only() as record:
+        call(X, OUT)
+    assert not driver.launches and [name for name, _, _ in record] == ["copy_kernel"]
+    assert go_fixed(call, X, OUT)[5] is here[5]
+
+
 CASES = {
     "a second launch skips Triton": skips_triton,
     "a direct launch passes what Triton passes": passes_the_same,
     "the grid may change": any_grid,
     "an empty grid launches nothing": empty_grid,
+    "a launch of fixed sizes passes what Triton passes": fixed_sizes,
+    "a launch of fixed sizes knows the device, and compile_only": fixed_sizes_elsewhere,
     "each specialization has a kernel of its own": specializes,
     "launches with different constants and options differ": distinguishes_constants,
     "each device has kernels of its own": distinguishes_devices,

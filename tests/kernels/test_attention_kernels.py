@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aurel.kernels.triton import graph_attention as kernels
+from aurel.kernels.triton.launch import Launch
 from aurel.layers.cross_region_gat import CrossRegionGAT
 from aurel.ops.backend import use_backend
 from aurel.ops.graph_attention import graph_attention, graph_attention_reference
@@ -246,12 +246,12 @@ def test_weights_take_no_memory_unless_requested() -> None:
 def test_cross_region_gat_uses_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     launched = []
 
-    def launch(kernel: Any, *args: Any, **meta: Any) -> None:
-        launched.append(kernel)
-        kernels_launch(kernel, *args, **meta)
+    def call(launch: Launch, *tensors: torch.Tensor) -> None:
+        launched.append(launch.kernel)
+        run(launch, *tensors)
 
-    kernels_launch = kernels.launch
-    monkeypatch.setattr(kernels, "launch", launch)
+    run = Launch.__call__
+    monkeypatch.setattr(Launch, "__call__", call)
     layer = CrossRegionGAT(8, (0, 0, 1, 1, 2), heads=2).to(DEVICE)
     x = torch.randn(2, 5, 8, device=DEVICE, requires_grad=True)
     active, mask = torch.rand(2, 2, 5, device=DEVICE) < 0.7

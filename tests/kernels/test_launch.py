@@ -30,6 +30,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "a direct launch passes what Triton passes",
         "the grid may change",
         "an empty grid launches nothing",
+        "a launch of fixed sizes passes what Triton passes",
+        "a launch of fixed sizes knows the device, and compile_only",
         "each specialization has a kernel of its own",
         "launches with different constants and options differ",
         "each device has kernels of its own",

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from aurel.kernels.triton import pair_pool as kernels
 from aurel.kernels.triton import pair_pool_large
+from aurel.kernels.triton.launch import Launch
 from aurel.layers.multi_dimensional_edges import MultiDimensionalEdges
 from aurel.ops.backend import use_backend
 from aurel.ops.pair_pool import pair_pool, pair_pool_reference
@@ -176,12 +176,12 @@ def test_multi_dimensional_edges_use_the_kernels(
 ) -> None:
     launched = []
 
-    def launch(kernel: Any, *args: Any, **meta: Any) -> None:
-        launched.append(kernel)
-        kernels_launch(kernel, *args, **meta)
+    def call(launch: Launch, *tensors: torch.Tensor) -> None:
+        launched.append(launch.kernel)
+        run(launch, *tensors)
 
-    kernels_launch = kernels.launch
-    monkeypatch.setattr(kernels, "launch", launch)
+    run = Launch.__call__
+    monkeypatch.setattr(Launch, "__call__", call)
     nodes, tokens = torch.randn(2, 3, 9, 8, device=DEVICE), torch.randn(2, 9, 8, device=DEVICE)
     cotangent = torch.randn(2, 3, 3, 8, device=DEVICE)
     layer = MultiDimensionalEdges(8, 3).to(DEVICE).train(mode == "train")

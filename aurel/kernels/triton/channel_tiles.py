@@ -9,12 +9,14 @@ For the cosine, each node is scaled by the power of two that brings its largest 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.launch import cdiv, launch
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
 
 
@@ -106,26 +108,30 @@ def channel_tiles(x: Tensor, metric: str, flags: Tensor | None = None) -> tuple[
         metric: "cosine" scales the nodes.
         flags: (B, P) int8; graphs without a flag are not written. None: all are.
     """
-    batch, nodes, channels = x.shape
-    width, scaled = tile_width(nodes), metric == "cosine"
+    scaled = metric == "cosine"
+    launch, shape = plan(*x.shape, None if flags is None else flags.shape[1], scaled)
+    out = x.new_empty(shape, dtype=torch.float32)
+    squares = x.new_empty((*shape[:2], shape[3]), dtype=torch.float32) if scaled else out
+    launch(x, x if flags is None else flags, out, squares)
+    return out, squares
+
+
+@lru_cache(PLANS)
+def plan(
+    batch: int, nodes: int, channels: int, flags: int | None, scaled: bool
+) -> tuple[Launch, tuple[int, int, int, int]]:
+    """Return the launch, and the shape of the tiles; `flags` is P, or None."""
+    width = tile_width(nodes)
     tiles = cdiv(nodes, width)
-    out = x.new_empty((batch, tiles, channels, width), dtype=torch.float32)
-    squares = x.new_empty((batch, tiles, width), dtype=torch.float32) if scaled else out
     block_c = min(32 if scaled else 64, power_of_two(channels))
-    launch(
+    launch = Launch(
         tile_kernel,
         (batch, tiles, 1 if scaled else cdiv(channels, block_c)),
-        x,
-        x if flags is None else flags,
-        out,
-        squares,
-        nodes,
-        channels,
-        0 if flags is None else flags.shape[1],
+        (nodes, channels, flags or 0),
         SCALED=scaled,
         FLAGGED=flags is not None,
         WIDTH=width,
         BLOCK_C=block_c,
         num_warps=4,
     )
-    return out, squares
+    return launch, (batch, tiles, channels, width)

@@ -24,7 +24,7 @@ that all sources of a target fit into one tile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ from aurel.kernels.triton.edge_update_forward import (
     join_moments_kernel,
     moments_kernel,
 )
-from aurel.kernels.triton.launch import cdiv, launch
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.sizes import power_of_two
 
 # Many images and few pairs a program: otherwise small graphs would keep only few programs busy.
@@ -105,26 +105,38 @@ def forward(
         mean, var = batch_mean, batch_var = batch_statistics(
             update, sizes, mask is not None, weight
         )
-    out = edges.new_empty(edges.shape)
-    options = strips(nodes)
-    launch(
-        apply_kernel,
-        (batch, nodes, cdiv(channels, options["BLOCK_C"])),
-        edges,
-        *update[:3],
-        weight.contiguous(),
-        bias.contiguous(),
-        mean.contiguous(),
-        var.contiguous(),
-        update[3],
-        out,
-        *sizes,
-        eps,
-        C=channels,
-        HAS_MASK=masked,
-        **options,
-    )
+    out = torch.empty_like(edges)
+    values = (weight.contiguous(), bias.contiguous(), mean.contiguous(), var.contiguous())
+    launch = apply_plan(batch, sizes, eps, channels, masked)
+    launch(edges, *update[:3], *values, update[3], out)
     return out, batch_mean, batch_var
+
+
+@lru_cache(PLANS)
+def apply_plan(
+    batch: int, sizes: tuple[int, int, int], eps: float, channels: int, masked: bool
+) -> Launch:
+    """Return the launch of `apply_kernel`."""
+    nodes, options = sizes[0], strips(sizes[0])
+    grid = (batch, nodes, cdiv(channels, options["BLOCK_C"]))
+    return Launch(apply_kernel, grid, (*sizes, eps), C=channels, HAS_MASK=masked, **options)
+
+
+@lru_cache(PLANS)
+def moment_plan(
+    kernel: Any, batch: int, sizes: tuple[Any, ...], channels: int, masked: bool
+) -> Launch:
+    """Return the launch of a kernel that sums over the channels of each image's pairs."""
+    nodes = sizes[0]
+    options = whole_rows(nodes)
+    return Launch(kernel, (batch, nodes), sizes, C=channels, HAS_MASK=masked, **options)
+
+
+@lru_cache(PLANS)
+def join_plan(kernel: Any, batch: int, nodes: int, channels: int, masked: bool) -> Launch:
+    """Return the launch of a kernel that joins the images."""
+    grid = (cdiv(nodes * nodes, JOIN["BLOCK_R"]),)
+    return Launch(kernel, grid, (batch, nodes, channels), HAS_MASK=masked, **JOIN)
 
 
 def batch_statistics(
@@ -139,31 +151,14 @@ def batch_statistics(
         like: a tensor of the dtype and device of the result.
     """
     batch, nodes, _, channels = update[0].shape
-    moments = like.new_empty((2, batch, nodes, nodes))
-    mean, var = like.new_empty((nodes, nodes)), like.new_empty((nodes, nodes))
-    launch(
-        moments_kernel,
-        (batch, nodes),
-        *update,
-        *moments,
-        *sizes,
-        C=channels,
-        HAS_MASK=masked,
-        **whole_rows(nodes),
-    )
-    launch(
-        join_moments_kernel,
-        (cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
-        *moments,
-        update[3],
-        mean,
-        var,
-        batch,
-        nodes,
-        channels,
-        HAS_MASK=masked,
-        **JOIN,
-    )
+    image_mean = like.new_empty((batch, nodes, nodes))
+    image_scatter = torch.empty_like(image_mean)
+    mean = like.new_empty((nodes, nodes))
+    var = torch.empty_like(mean)
+    moments = moment_plan(moments_kernel, batch, sizes, channels, masked)
+    moments(*update, image_mean, image_scatter)
+    join = join_plan(join_moments_kernel, batch, nodes, channels, masked)
+    join(image_mean, image_scatter, update[3], mean, var)
     return mean, var
 
 
@@ -209,24 +204,26 @@ def backward(
     )
     sizes = (nodes, inputs[2].stride(1), inputs[3].stride(1), eps)
     pairs = pair_gradients(inputs, sizes, mask is not None)
-    grad_projected = projected.new_empty(projected.shape)
-    grad_target, grad_source = target.new_empty(target.shape), source.new_empty(source.shape)
-    options = strips(nodes)
-    launch(
-        gradient_kernel,
-        (batch, cdiv(channels, options["BLOCK_C"])),
-        *inputs,
-        *pairs[2:],
-        grad_projected,
-        grad_target,
-        grad_source,
-        *sizes,
-        C=channels,
-        GIVEN=given,
-        HAS_MASK=mask is not None,
-        **options,
-    )
-    return grad_projected, grad_target, grad_source, pairs[0], pairs[1]
+    grads = (empty_for(projected), empty_for(target), empty_for(source))
+    launch = gradient_plan(batch, sizes, channels, given, mask is not None)
+    launch(*inputs, *pairs[2:], *grads)
+    return *grads, pairs[0], pairs[1]
+
+
+def empty_for(x: Tensor) -> Tensor:
+    """Return memory of the shape of x, contiguous."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@lru_cache(PLANS)
+def gradient_plan(
+    batch: int, sizes: tuple[int, int, int, float], channels: int, given: bool, masked: bool
+) -> Launch:
+    """Return the launch of `gradient_kernel`."""
+    options = strips(sizes[0])
+    grid = (batch, cdiv(channels, options["BLOCK_C"]))
+    constants = {"C": channels, "GIVEN": given, "HAS_MASK": masked}
+    return Launch(gradient_kernel, grid, sizes, **constants, **options)
 
 
 def pair_gradients(
@@ -241,30 +238,13 @@ def pair_gradients(
     """
     weight = inputs[4]
     batch, nodes, _, channels = inputs[1].shape
-    moments = weight.new_empty((2, batch, nodes, nodes))
-    launch(
-        gradient_moments_kernel,
-        (batch, nodes),
-        *inputs,
-        *moments,
-        *sizes,
-        C=channels,
-        HAS_MASK=masked,
-        **whole_rows(nodes),
-    )
-    grads = [weight.new_empty(weight.shape) for _ in range(4)]
-    launch(
-        join_gradients_kernel,
-        (cdiv(nodes * nodes, JOIN["BLOCK_R"]),),
-        *moments,
-        inputs[-1],
-        *grads,
-        batch,
-        nodes,
-        channels,
-        HAS_MASK=masked,
-        **JOIN,
-    )
+    image_sum = weight.new_empty((batch, nodes, nodes))
+    image_product = torch.empty_like(image_sum)
+    moments = moment_plan(gradient_moments_kernel, batch, sizes, channels, masked)
+    moments(*inputs, image_sum, image_product)
+    grads = [torch.empty_like(weight) for _ in range(4)]
+    join = join_plan(join_gradients_kernel, batch, nodes, channels, masked)
+    join(image_sum, image_product, inputs[-1], *grads)
     return grads
 
 

@@ -22,7 +22,7 @@ rows then cost no registers. Up to `sizes.MAX_GATED_NODES` nodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.launch import cdiv, launch
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.sizes import power_of_two
 
 
@@ -177,20 +177,17 @@ def forward(edge: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     edge, values = edge.contiguous(), values.contiguous()
     batch, nodes, channels = values.shape
     out = torch.empty_like(values)
-    options = strip(channels)
-    launch(
-        forward_kernel,
-        (batch, nodes, cdiv(channels, options["BLOCK_C"])),
-        edge,
-        values,
-        values if mask is None else mask.contiguous(),
-        out,
-        nodes,
-        channels,
-        HAS_MASK=mask is not None,
-        **options,
-    )
+    launch = forward_plan(batch, nodes, channels, mask is not None)
+    launch(edge, values, values if mask is None else mask.contiguous(), out)
     return out
+
+
+@lru_cache(PLANS)
+def forward_plan(batch: int, nodes: int, channels: int, masked: bool) -> Launch:
+    """Return the launch of the forward kernel."""
+    options = strip(channels)
+    grid = (batch, nodes, cdiv(channels, options["BLOCK_C"]))
+    return Launch(forward_kernel, grid, (nodes, channels), HAS_MASK=masked, **options)
 
 
 def backward(
@@ -207,22 +204,18 @@ def backward(
     grad_out, edge, values = grad_out.contiguous(), edge.contiguous(), values.contiguous()
     batch, nodes, channels = values.shape
     grad_edge, grad_values = torch.empty_like(edge), torch.empty_like(values)
-    options = whole_graph(nodes)
-    launch(
-        backward_kernel,
-        (batch, cdiv(channels, options["BLOCK_C"])),
-        grad_out,
-        edge,
-        values,
-        values if mask is None else mask.contiguous(),
-        grad_edge,
-        grad_values,
-        nodes,
-        C=channels,
-        HAS_MASK=mask is not None,
-        **options,
-    )
+    launch = backward_plan(batch, nodes, channels, mask is not None)
+    mask_or_any = values if mask is None else mask.contiguous()
+    launch(grad_out, edge, values, mask_or_any, grad_edge, grad_values)
     return grad_edge, grad_values
+
+
+@lru_cache(PLANS)
+def backward_plan(batch: int, nodes: int, channels: int, masked: bool) -> Launch:
+    """Return the launch of the backward kernel."""
+    options = whole_graph(nodes)
+    grid = (batch, cdiv(channels, options["BLOCK_C"]))
+    return Launch(backward_kernel, grid, (nodes,), C=channels, HAS_MASK=masked, **options)
 
 
 def examples() -> Iterator[Callable[[], object]]:

@@ -6,13 +6,15 @@ in torch. A row without neighbors gets 0, and winner 0.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.launch import cdiv, launch
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.sizes import power_of_two
-from aurel.kernels.winners import winner_dtype
+from aurel.kernels.winners import new_winner
 
 
 @triton.jit
@@ -148,29 +150,37 @@ def gather(
         relative_to: (B, N, C), contiguous, subtracted from the reduction; or None.
     """
     batch, nodes, k = neighbors.shape
-    sources, channels = values.shape[1:]
-    shape = (batch, nodes, channels)
-    out = values.new_empty(shape)
-    winner = values.new_empty(shape if keep_winner else (0,), dtype=winner_dtype(sources))
+    _, sources, channels = values.shape
+    out = values.new_empty((batch, nodes, channels))
+    winner = new_winner(out, sources, keep_winner)
+    relative = relative_to is not None
+    launch = plan(batch, nodes, sources, channels, k, reduce, relative, keep_winner)
+    launch(values, values if relative_to is None else relative_to, neighbors, out, winner)
+    return out, winner
+
+
+@lru_cache(PLANS)
+def plan(
+    batch: int,
+    nodes: int,
+    sources: int,
+    channels: int,
+    k: int,
+    reduce: str,
+    relative: bool,
+    keep_winner: bool,
+) -> Launch:
+    """Return the launch for these sizes and options."""
     block_c = min(256, power_of_two(channels))
     block_row = 16 if block_c <= 128 else 8
-    launch(
+    return Launch(
         gather_kernel,
         (batch, cdiv(nodes, block_row), cdiv(channels, block_c)),
-        values,
-        values if relative_to is None else relative_to,
-        neighbors,
-        out,
-        winner,
-        nodes,
-        sources,
-        channels,
-        k,
+        (nodes, sources, channels, k),
         REDUCE=reduce,
-        RELATIVE=relative_to is not None,
+        RELATIVE=relative,
         KEEP_WINNER=keep_winner,
         BLOCK_ROW=block_row,
         BLOCK_C=block_c,
         num_warps=4,
     )
-    return out, winner

@@ -21,7 +21,7 @@ off the channels; only channels must lie side by side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from aurel.kernels.triton import graph_attention_large
 from aurel.kernels.triton.graph_attention_backward import backward_kernel
 from aurel.kernels.triton.graph_attention_forward import forward_kernel
 from aurel.kernels.triton.graph_attention_problem import Heads, rows
-from aurel.kernels.triton.launch import cdiv, launch
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.precision import whole_graph
 from aurel.kernels.triton.sizes import power_of_two
 
@@ -66,25 +66,37 @@ def forward(
         return_weights: write the weights.
     """
     heads = Heads(values, target_score, source_score, adjacency, negative_slope)
-    out = values.new_empty(values.shape)
+    out = torch.empty_like(values, memory_format=torch.contiguous_format)
     weights = values.new_empty((*values.shape[:3], heads.nodes) if return_weights else (0,))
     if heads.nodes > whole_graph():
         graph_attention_large.forward(heads, out, weights, return_weights)
         return out, weights
-    options = plan(heads.nodes, heads.channels, widest=64)
-    launch(
+    launch = forward_plan(
+        heads.count, heads.value_strides, heads.sizes, return_weights, heads.precision
+    )
+    launch(*heads.inputs, out, weights)
+    return out, weights
+
+
+@lru_cache(PLANS)
+def forward_plan(
+    count: int,
+    strides: tuple[int, ...],
+    sizes: tuple[Any, ...],
+    return_weights: bool,
+    precision: str,
+) -> Launch:
+    """Return the launch of the forward kernel; the arguments are those of `Heads`."""
+    nodes, channels = sizes[5:7]
+    options = plan(nodes, channels, widest=64)
+    return Launch(
         forward_kernel,
-        (heads.count, max(1, cdiv(heads.channels, options["BLOCK_C"]))),
-        *heads.inputs,
-        out,
-        weights,
-        *heads.value_strides,
-        *heads.sizes,
+        (count, max(1, cdiv(channels, options["BLOCK_C"]))),
+        (*strides, *sizes),
         WEIGHTS=return_weights,
-        PRECISION=heads.precision,
+        PRECISION=precision,
         **options,
     )
-    return out, weights
 
 
 def backward(
@@ -108,11 +120,11 @@ def backward(
         negative_slope: of the leaky ReLU.
     """
     heads = Heads(values, target_score, source_score, adjacency, negative_slope)
-    new = values.new_empty if grad_out is not None else values.new_zeros
+    new = torch.empty_like if grad_out is not None else torch.zeros_like
     grads = (
-        new(values.shape),
-        target_score.new_empty(target_score.shape),
-        source_score.new_empty(source_score.shape),
+        new(values, memory_format=torch.contiguous_format),
+        torch.empty_like(target_score, memory_format=torch.contiguous_format),
+        torch.empty_like(source_score, memory_format=torch.contiguous_format),
     )
     grad_out = None if grad_out is None else rows(grad_out)
     grad_weights = None if grad_weights is None else grad_weights.contiguous()
@@ -120,23 +132,47 @@ def backward(
         graph_attention_large.backward(heads, grad_out, grad_weights, grads)
         return grads
     unread = heads.inputs[0]
+    launch = backward_plan(
+        heads.count,
+        heads.value_strides if grad_out is None else grad_out.stride()[:3],
+        heads.value_strides,
+        heads.sizes,
+        grad_out is not None,
+        grad_weights is not None,
+        heads.upcast,
+        heads.precision,
+    )
     launch(
-        backward_kernel,
-        (heads.count,),
         unread if grad_out is None else grad_out,
         unread if grad_weights is None else grad_weights,
         *heads.inputs,
         *grads,
-        *(heads.value_strides if grad_out is None else grad_out.stride()[:3]),
-        *heads.value_strides,
-        *heads.sizes,
-        OUT=grad_out is not None,
-        WEIGHTS=grad_weights is not None,
-        UPCAST=heads.upcast,
-        PRECISION=heads.precision,
-        **plan(heads.nodes, heads.channels, widest=32),
     )
     return grads
+
+
+@lru_cache(PLANS)
+def backward_plan(
+    count: int,
+    grad_strides: tuple[int, ...],
+    strides: tuple[int, ...],
+    sizes: tuple[Any, ...],
+    of_out: bool,
+    of_weights: bool,
+    upcast: bool,
+    precision: str,
+) -> Launch:
+    """Return the launch of the backward kernel; the arguments are those of `Heads`."""
+    return Launch(
+        backward_kernel,
+        (count,),
+        (*grad_strides, *strides, *sizes),
+        OUT=of_out,
+        WEIGHTS=of_weights,
+        UPCAST=upcast,
+        PRECISION=precision,
+        **plan(sizes[5], sizes[6], widest=32),
+    )
 
 
 def examples() -> Iterator[Callable[[], object]]:

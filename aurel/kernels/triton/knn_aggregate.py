@@ -12,6 +12,8 @@ operators built on this are `knn_max_relative` and `topk_aggregate`.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -19,10 +21,10 @@ from torch import Tensor
 from aurel.kernels.triton.gather import fold_node, gather, start_fold, store_fold
 from aurel.kernels.triton.knn_exact import nearest, plan, store_neighbors, tiles_of
 from aurel.kernels.triton.knn_graph import neighbors_of
-from aurel.kernels.triton.knn_problem import Problem
-from aurel.kernels.triton.launch import cdiv, launch
+from aurel.kernels.triton.knn_problem import Problem, Setting
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
-from aurel.kernels.winners import winner_dtype
+from aurel.kernels.winners import new_winner
 
 
 @triton.jit
@@ -146,35 +148,32 @@ def knn_aggregate(
 
     The winners, (B, N, C'), are empty unless `keep_winner`. "max" is relative to x.
     """
-    x = problem.x
-    if problem.sources.shape[1] > WHOLE_GRAPH:
+    x, setting = problem.x, problem.setting
+    if setting.sources > WHOLE_GRAPH:
         neighbors = neighbors_of(problem)
         own = x if reduce == "max" else None
         out, winner = gather(values, neighbors, reduce, keep_winner, own)
         return out, neighbors, winner
-    batch, nodes, channels = *x.shape[:2], values.shape[2]
+    channels = values.shape[2]
     neighbors = problem.empty_neighbors()
-    out = values.new_empty((batch, nodes, channels))
-    winner = values.new_empty(
-        out.shape if keep_winner else (0,), dtype=winner_dtype(values.shape[1])
-    )
-    options = plan(problem)
-    launch(
+    out = values.new_empty((setting.batch, setting.nodes, channels))
+    winner = new_winner(out, setting.sources, keep_winner)
+    launch = aggregate_plan(setting, channels, reduce, keep_winner)
+    launch(*tiles_of(problem), *problem.tensors(), x, values, neighbors, out, winner)
+    return out, neighbors, winner
+
+
+@lru_cache(PLANS)
+def aggregate_plan(setting: Setting, channels: int, reduce: str, keep_winner: bool) -> Launch:
+    """Return the launch for values of `channels` channels."""
+    options = plan(setting)
+    return Launch(
         knn_aggregate_kernel,
-        (batch, cdiv(nodes, options["BLOCK_ROW"])),
-        *tiles_of(problem),
-        *problem.tensors(),
-        x,
-        values,
-        neighbors,
-        out,
-        winner,
-        *problem.sizes(),
-        channels,
+        (setting.batch, cdiv(setting.nodes, options["BLOCK_ROW"])),
+        (*setting.sizes(), channels),
         REDUCE=reduce,
         KEEP_WINNER=keep_winner,
         # rows that are not aligned are loaded value by value, which takes more registers
         BLOCK_D=min(128 if channels % 16 == 0 else 64, power_of_two(channels)),
         **options,
     )
-    return out, neighbors, winner

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from aurel.kernels.triton.channel_tiles import load_nodes
 from aurel.kernels.triton.knn_exact import exact_neighbors
-from aurel.kernels.triton.knn_problem import Problem
+from aurel.kernels.triton.knn_problem import Problem, Setting
 from aurel.kernels.triton.knn_rerank import rerank
 from aurel.kernels.triton.launch import INTERPRETED, cdiv, current_target, launch
 from aurel.kernels.triton.origin import squares
@@ -177,33 +177,32 @@ def architecture() -> tuple[str, Any]:
     return found.backend, found.arch
 
 
-def candidate_plan(problem: Problem, kept: int, group: int) -> dict[str, Any]:
+def candidate_plan(setting: Setting, kept: int, group: int) -> dict[str, Any]:
     """Return the options of `candidate_kernel`."""
     columns = kept * group
-    _, sources, channels, _ = problem.sizes()
-    padded = cdiv(sources, columns) * columns
-    masked = problem.bias is not None or problem.mask is not None or problem.source_mask is not None
+    padded = cdiv(setting.sources, columns) * columns
+    masked = setting.bias_dims > 0 or setting.masked or setting.sources_masked
     return {
         "KEPT": kept,
         "GROUP": group,
         "BITS": (padded // group - 1).bit_length(),
         "BLOCK_COL": columns,
         "PRECISION": product_precision(),
-        **tiling(kept == 16 and not masked and channels % 16 == 0),
+        **tiling(kept == 16 and not masked and setting.channels % 16 == 0),
         "maxnreg": 255,  # otherwise ptxas spills a few bytes to fit one more block
     }
 
 
 def candidate_neighbors(problem: Problem, neighbors: Tensor) -> None:
     """Write the neighbors, (B, N, K); the metric is l2."""
-    x, sources = problem.x, problem.sources
+    x, sources, setting = problem.x, problem.sources, problem.setting
     batch, nodes, _ = x.shape
-    kept, group = groups(problem.ranks)
+    kept, group = groups(setting.ranks)
     lists = x.new_empty((batch, nodes, kept), dtype=torch.int32)
     bounds = x.new_empty((batch, nodes), dtype=torch.float32)
     flags = x.new_empty((batch, nodes), dtype=torch.int8)
     row_squares, center = squares(x, sources)
-    options = candidate_plan(problem, kept, group)
+    options = candidate_plan(setting, kept, group)
     launch(
         candidate_kernel,
         (batch, cdiv(nodes, options["BLOCK_ROW"])),
@@ -215,8 +214,8 @@ def candidate_neighbors(problem: Problem, neighbors: Tensor) -> None:
         *problem.tensors(),
         lists,
         bounds,
-        *problem.sizes(),
-        **problem.options(),
+        *setting.sizes(),
+        **setting.options(),
         **options,
     )
     rerank(problem, lists, bounds, group, neighbors, flags)

@@ -11,6 +11,7 @@ the bias from one graph to the next.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import triton
@@ -18,8 +19,8 @@ import triton.language as tl
 from torch import Tensor
 
 from aurel.kernels.triton.channel_tiles import any_flag, channel_tiles, tile_width
-from aurel.kernels.triton.knn_problem import Problem
-from aurel.kernels.triton.launch import cdiv, launch
+from aurel.kernels.triton.knn_problem import Problem, Setting
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.scores import add_bias, free_pairs, present, score_tile
 from aurel.kernels.triton.selection import (
     LAST,
@@ -236,17 +237,15 @@ def exact_kernel(
     store_neighbors(neighbor_ptr, b_neighbor, o_row, m_store, K, DILATION, BLOCK_K)
 
 
-def plan(problem: Problem) -> dict[str, Any]:
+def plan(setting: Setting) -> dict[str, Any]:
     """Return the options of a kernel that calls `nearest`: a table, no search, no warm-up."""
-    sources = problem.sources.shape[1]
-    width, row_width = tile_width(sources), tile_width(problem.x.shape[1])
     return {
-        **problem.list_options(),
-        **problem.options(),
-        "METRIC": problem.metric,
-        "WHOLE": sources <= WHOLE_GRAPH,
-        "ROW_WIDTH": row_width,
-        "WIDTH": width,
+        **setting.list_options(),
+        **setting.options(),
+        "METRIC": setting.metric,
+        "WHOLE": setting.sources <= WHOLE_GRAPH,
+        "ROW_WIDTH": tile_width(setting.nodes),
+        "WIDTH": tile_width(setting.sources),
         "BLOCK_ROW": 16,  # a graph of 41 nodes spreads over three multiprocessors
         "num_warps": 4,
         # Without a limit, ptxas spills a few bytes to fit one more block.
@@ -256,11 +255,12 @@ def plan(problem: Problem) -> dict[str, Any]:
 
 def tiles_of(problem: Problem, flags: Tensor | None = None) -> tuple[Tensor, ...]:
     """Return channel tiles and sums of squares of the nodes, then those of the sources."""
-    rows = channel_tiles(problem.x, problem.metric, flags)
+    metric = problem.setting.metric
+    rows = channel_tiles(problem.x, metric, flags)
     if problem.own:
         return (*rows, *rows)
     # flags are those of nodes: sources are read in the same graphs
-    return (*rows, *channel_tiles(problem.sources, problem.metric, flags))
+    return (*rows, *channel_tiles(problem.sources, metric, flags))
 
 
 def exact_neighbors(problem: Problem, neighbors: Tensor, flags: Tensor | None = None) -> None:
@@ -271,16 +271,14 @@ def exact_neighbors(problem: Problem, neighbors: Tensor, flags: Tensor | None = 
         neighbors: (B, N, K) int64, written.
         flags: (B, N) int8; only blocks of rows with a flag are written. None: all are.
     """
-    options = plan(problem)
-    nodes = problem.x.shape[1]
-    launch(
-        exact_kernel,
-        (problem.x.shape[0], cdiv(nodes, options["BLOCK_ROW"])),
-        *tiles_of(problem, flags),
-        *problem.tensors(),
-        problem.x if flags is None else flags,
-        neighbors,
-        *problem.sizes(),
-        FLAGGED=flags is not None,
-        **options,
-    )
+    launch = exact_plan(problem.setting, flags is not None)
+    flags_or_any = problem.x if flags is None else flags
+    launch(*tiles_of(problem, flags), *problem.tensors(), flags_or_any, neighbors)
+
+
+@lru_cache(PLANS)
+def exact_plan(setting: Setting, flagged: bool) -> Launch:
+    """Return the launch of `exact_kernel`."""
+    options = plan(setting)
+    grid = (setting.batch, cdiv(setting.nodes, options["BLOCK_ROW"]))
+    return Launch(exact_kernel, grid, setting.sizes(), FLAGGED=flagged, **options)

@@ -25,7 +25,7 @@ from aurel.kernels.triton.sizes import WHOLE_GRAPH
 def neighbors_of(problem: Problem) -> Tensor:
     """Return the neighbors, (B, N, K) int64."""
     neighbors = problem.empty_neighbors()
-    if problem.metric == "l2" and problem.sources.shape[1] > WHOLE_GRAPH:
+    if problem.setting.metric == "l2" and problem.setting.sources > WHOLE_GRAPH:
         candidate_neighbors(problem, neighbors)
     else:
         exact_neighbors(problem, neighbors)

@@ -31,34 +31,38 @@ VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 # On AMD's GPUs Triton also specializes for the size of the storage behind a pointer.
 DIRECT = not INTERPRETED and torch.version.hip is None and OLDEST <= VERSION <= NEWEST
 
+PLANS = 1_024  # shapes for which a kernel module keeps its launches
+
 _record: list[Compiled] | None = None
 _compiled: set[int] | None = None  # kernels that `compile_only(once=True)` has compiled
 _direct: dict[tuple[Any, ...], Direct] = {}
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> Direct | None:
     """Run `kernel` over `grid`, on the device of its first argument, a tensor.
 
     Inside `compile_only`, compile it for the active target instead.
+
+    Returns:
+        What ran, if launches of the same specialization may call it directly.
     """
     if 0 in grid:
-        return
+        return None
     if _record is not None:
         if _compiled is not None:
             if id(kernel) in _compiled:
-                return
+                return None
             _compiled.add(id(kernel))
         meta = _available(meta)
         _record.append((kernel.__name__, meta, kernel.warmup(*args, grid=grid, **meta)))
-        return
+        return None
     index = args[0].get_device()
     if index >= 0 and index != torch.cuda.current_device():
         with torch.cuda.device(index):
-            launch(kernel, grid, *args, **meta)
-        return
+            return launch(kernel, grid, *args, **meta)
     if not DIRECT or _hooked():
         kernel[grid](*args, **_available(meta))
-        return
+        return None
     driver = triton.runtime.driver.active
     device = driver.get_current_device() if index < 0 else index
     key = (id(kernel), device, *specialization(args), *meta, *meta.values())
@@ -68,12 +72,58 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
         constants = trailing_constants(kernel, len(args), meta)
         if compiled is not None and constants is not None:
             _direct[key] = kernel, compiled, constants
-        return
+        return _direct.get(key)
     _, compiled, constants = found
-    x, y, z = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
     stream = driver.get_current_stream(device)
     function, metadata = compiled.function, compiled.packed_metadata
-    compiled.run(x, y, z, stream, function, metadata, None, None, None, *args, *constants)
+    head = (*_three(grid), stream, function, metadata, None, None, None)
+    compiled.run(*head, *args, *constants)
+    return found
+
+
+class Launch:
+    """A launch whose sizes and options are fixed: of two calls, only the tensors differ.
+
+    That saves most of the time of `launch`. A kernel module makes one for each shape, and keeps it.
+    """
+
+    def __init__(
+        self, kernel: Any, grid: tuple[int, ...], sizes: tuple[Any, ...] = (), **meta: Any
+    ) -> None:
+        """Take the arguments of `launch`; `sizes` are those between tensors and constants."""
+        self.kernel, self.grid, self.sizes, self.meta = kernel, grid, sizes, meta
+        self.blocks = _three(grid)
+        self.direct: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+
+    def __call__(self, *tensors: Tensor) -> None:
+        """Run the kernel, on the device of the first tensor; see `launch`."""
+        kinds, addresses = [], 0
+        for tensor in tensors:
+            kinds.append(tensor.dtype)
+            addresses |= tensor.data_ptr()
+        index = tensors[0].get_device()
+        if not DIRECT or addresses & 15 or _record is not None or _hooked():
+            launch(self.kernel, self.grid, *tensors, *self.sizes, **self.meta)
+            return
+        driver = triton.runtime.driver.active
+        device = driver.get_current_device()
+        key = (device, index, *kinds)
+        found = self.direct.get(key)
+        if found is not None:
+            run, function, metadata, rest = found
+            stream = driver.get_current_stream(device)
+            run(*self.blocks, stream, function, metadata, None, None, None, *tensors, *rest)
+            return
+        ran = launch(self.kernel, self.grid, *tensors, *self.sizes, **self.meta)
+        if ran is not None and index in (-1, device):
+            _, compiled, constants = ran
+            rest = (*self.sizes, *constants)
+            self.direct[key] = compiled.run, compiled.function, compiled.packed_metadata, rest
+
+
+def _three(grid: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the grid with three dimensions."""
+    return (*grid, 1, 1)[:3]
 
 
 def _hooked() -> bool:

@@ -15,7 +15,8 @@ One kernel owns targets (dR, dG), one owns sixteen tokens of a source (dL), so n
 and every run gives the same bits. A is computed again; mean is all that the forward saves.
 
 Nothing of size D^2 a pair reaches memory. All is float32, products as PRECISION says. One launch
-forward and two backward, for up to WHOLE_PAIR tokens; `pair_pool_large` serves more. E is cut into
+forward and two backward (of which the first also writes G + G^T, with rows aligned, for the second)
+for up to WHOLE_PAIR tokens; `pair_pool_large` serves more. E is cut into
 strips of WHOLE_PAIR, whose gradients belong to programs of their own that all compute the scores. D
 and E are compile-time constants: addresses of ragged rows then cost no registers.
 """
@@ -23,27 +24,26 @@ and E are compile-time constants: addresses of ragged rows then cost no register
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aurel.kernels.triton import pair_pool_large
-from aurel.kernels.triton.launch import cdiv, launch
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.pair_pool_backward import source_kernel, target_kernel
 from aurel.kernels.triton.pair_pool_forward import forward_kernel
 from aurel.kernels.triton.precision import wide_products
 from aurel.kernels.triton.sizes import WHOLE_PAIR, power_of_two
 
 
-def plan(tokens: int, width: int, block_row: int, num_warps: int) -> dict[str, Any]:
+def plan(tokens: int, width: int, wide: bool, block_row: int, num_warps: int) -> dict[str, Any]:
     """Return the launch options, with as many rows at a time as do not spill.
 
-    The arguments hold where products are wide; elsewhere rows come in sixteens.
+    The last arguments hold where products are wide; elsewhere rows come in sixteens.
     """
     block_d = power_of_two(tokens)
-    wide = wide_products()
     return {
         "BLOCK_ROW": min(block_d, block_row) if wide else 16,
         "BLOCK_D": block_d,
@@ -68,21 +68,17 @@ def forward(query: Tensor, key: Tensor, gram: Tensor | None) -> tuple[Tensor, Te
     query, key = query.contiguous(), key.contiguous()
     mean = query.new_empty((batch, nodes, nodes, tokens))
     scatter = query.new_empty((0,) if gram is None else (batch, nodes, nodes))
-    launch(
-        forward_kernel,
-        (batch, nodes),
-        query,
-        key,
-        key if gram is None else gram.contiguous(),
-        mean,
-        scatter,
-        nodes,
-        D=tokens,
-        E=width,
-        GRAM=gram is not None,
-        **plan(tokens, width, block_row=64 if width <= WHOLE_PAIR else 16, num_warps=4),
-    )
+    launch = forward_plan(batch, nodes, tokens, width, gram is not None, wide_products())
+    launch(query, key, key if gram is None else gram.contiguous(), mean, scatter)
     return mean, scatter
+
+
+@lru_cache(PLANS)
+def forward_plan(batch: int, nodes: int, tokens: int, width: int, gram: bool, wide: bool) -> Launch:
+    """Return the launch of the forward kernel."""
+    options = plan(tokens, width, wide, block_row=64 if width <= WHOLE_PAIR else 16, num_warps=4)
+    sizes = {"D": tokens, "E": width, "GRAM": gram}
+    return Launch(forward_kernel, (batch, nodes), (nodes,), **sizes, **options)
 
 
 def backward(
@@ -106,40 +102,36 @@ def backward(
     batch, nodes, tokens, width = query.shape
     if tokens > WHOLE_PAIR:
         return pair_pool_large.backward(grad_mean, grad_scatter, mean, query, key, gram)
-    of_targets = plan(tokens, width, block_row=16, num_warps=4)
-    of_sources = plan(tokens, width, block_row=32, num_warps=8)
-    symmetric = key
-    if gram is not None:
-        # It is read for every pair, which is faster if rows are aligned.
-        symmetric = gram.new_zeros((batch, nodes, *[of_targets["BLOCK_D"]] * 2))
-        torch.add(gram, gram.mT, out=symmetric[..., :tokens, :tokens])
-    inputs = [
-        tensor.contiguous() for tensor in (grad_mean, grad_scatter, mean, query, key, symmetric)
-    ]
-    grad_query, grad_key = query.new_empty(query.shape), key.new_empty(key.shape)
-    grad_gram = query.new_empty((0,) if gram is None else gram.shape)
-    sizes = {"D": tokens, "E": width, "GRAM": gram is not None}
-    strips = cdiv(width, of_targets["BLOCK_E"])
-    launch(
-        target_kernel,
-        (batch, nodes, strips),
-        *inputs,
-        grad_key,
-        grad_gram,
-        nodes,
-        **sizes,
-        **of_targets,
-    )
-    launch(
-        source_kernel,
-        (batch, nodes * cdiv(tokens, of_sources["BLOCK_ROW"]), strips),
-        *inputs,
-        grad_query,
-        nodes,
-        **sizes,
-        **of_sources,
-    )
+    inputs = tuple([tensor.contiguous() for tensor in (grad_mean, grad_scatter, mean, query, key)])
+    grad_query, grad_key = torch.empty_like(inputs[3]), torch.empty_like(inputs[4])
+    launches = backward_plan(batch, nodes, tokens, width, gram is not None, wide_products())
+    of_targets, of_sources, block = launches
+    if gram is None:
+        grad_gram, symmetric = query.new_empty((0,)), key
+    else:
+        gram = gram.contiguous()
+        grad_gram = torch.empty_like(gram)
+        symmetric = gram.new_empty((batch, nodes, block, block))
+    of_targets(*inputs, key if gram is None else gram, symmetric, grad_key, grad_gram)
+    of_sources(*inputs, symmetric, grad_query)
     return grad_query, grad_key, grad_gram
+
+
+@lru_cache(PLANS)
+def backward_plan(
+    batch: int, nodes: int, tokens: int, width: int, gram: bool, wide: bool
+) -> tuple[Launch, Launch, int]:
+    """Return the launches of the kernels of targets and of sources, and BLOCK_D."""
+    of_targets = plan(tokens, width, wide, block_row=16, num_warps=4)
+    of_sources = plan(tokens, width, wide, block_row=32, num_warps=8)
+    sizes = {"D": tokens, "E": width, "GRAM": gram}
+    strips = cdiv(width, of_targets["BLOCK_E"])
+    blocks = nodes * cdiv(tokens, of_sources["BLOCK_ROW"])
+    return (
+        Launch(target_kernel, (batch, nodes, strips), (nodes,), **sizes, **of_targets),
+        Launch(source_kernel, (batch, blocks, strips), (nodes,), **sizes, **of_sources),
+        of_targets["BLOCK_D"],
+    )
 
 
 def examples() -> Iterator[Callable[[], object]]:

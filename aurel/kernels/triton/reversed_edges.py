@@ -5,12 +5,14 @@ Small graphs are sorted by one program each; larger ones by torch, with keys of 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.launch import launch
+from aurel.kernels.triton.launch import PLANS, Launch
 from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
 
 MOST_EDGES = 1_024  # most edges that a program sorts
@@ -51,10 +53,13 @@ def reversed_edges(neighbors: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
         first (B, M + 1): where the edges of each source start; edges (B, N * K): i * K + slot for
         target i, ascending for each source.
     """
-    batch = neighbors.shape[0]
-    edges = neighbors.shape[1] * neighbors.shape[2]
+    batch, targets, k = neighbors.shape
+    edges = targets * k
     if nodes <= WHOLE_GRAPH and edges <= MOST_EDGES:
-        return _sorted_by_programs(neighbors, nodes)
+        first = neighbors.new_empty((batch, nodes + 1), dtype=torch.int32)
+        order = neighbors.new_empty((batch, edges), dtype=torch.int32)
+        plan(batch, nodes, edges)(neighbors, first, order)
+        return first, order
     source = neighbors.flatten(1)
     kind = torch.int16 if nodes < 2**15 else torch.int32
     source = source.where((source >= 0) & (source < nodes), nodes).to(kind)
@@ -64,21 +69,14 @@ def reversed_edges(neighbors: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
     return first, order
 
 
-def _sorted_by_programs(neighbors: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-    batch = neighbors.shape[0]
-    edges = neighbors.shape[1] * neighbors.shape[2]
-    first = neighbors.new_empty((batch, nodes + 1), dtype=torch.int32)
-    order = neighbors.new_empty((batch, edges), dtype=torch.int32)
-    launch(
+@lru_cache(PLANS)
+def plan(batch: int, nodes: int, edges: int) -> Launch:
+    """Return the launch for these sizes."""
+    return Launch(
         sort_kernel,
         (batch,),
-        neighbors,
-        first,
-        order,
-        nodes,
-        edges,
+        (nodes, edges),
         BLOCK_M=power_of_two(nodes + 1),
         BLOCK_E=power_of_two(edges),
         num_warps=4,
     )
-    return first, order

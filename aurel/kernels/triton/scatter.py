@@ -8,11 +8,14 @@ time, so that a node with many does not wait for each.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from aurel.kernels.triton.launch import cdiv, launch
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.reversed_edges import reversed_edges
 from aurel.kernels.triton.sizes import power_of_two
 
@@ -92,23 +95,27 @@ def scatter(
             neighbors (the first slot is filled), the sum starts with -grad_j.
     """
     grad, neighbors = grad.contiguous(), neighbors.contiguous()
-    batch, _, channels = grad.shape
-    k = neighbors.shape[2]
-    grad_x = grad.new_empty((batch, nodes, channels))
+    batch, targets, channels = grad.shape
+    if nodes == targets:
+        grad_x = torch.empty_like(grad)
+    else:
+        grad_x = grad.new_empty((batch, nodes, channels))
     first, edges = reversed_edges(neighbors, nodes)
+    launch = plan(batch, targets, nodes, channels, neighbors.shape[2], reduce, relative)
+    launch(grad, neighbors, first, edges, winner.contiguous(), grad_x)
+    return grad_x
+
+
+@lru_cache(PLANS)
+def plan(
+    batch: int, targets: int, nodes: int, channels: int, k: int, reduce: str, relative: bool
+) -> Launch:
+    """Return the launch for these sizes and options."""
     block_c = min(512, power_of_two(channels))
-    launch(
+    return Launch(
         scatter_kernel,
         (batch, nodes, cdiv(channels, block_c)),
-        grad,
-        neighbors,
-        first,
-        edges,
-        winner.contiguous(),
-        grad_x,
-        grad.shape[1],
-        nodes,
-        channels,
+        (targets, nodes, channels),
         K=k,
         REDUCE=reduce,
         RELATIVE=relative,
@@ -117,4 +124,3 @@ def scatter(
         BLOCK_C=block_c,
         num_warps=max(1, block_c // 128),
     )
-    return grad_x

@@ -204,7 +204,7 @@ def forward(
     words = x.new_empty((batch, nodes), dtype=torch.int64)
     weights = x.new_empty((batch, nodes, nodes), dtype=torch.float32)
     out = torch.empty_like(values)
-    options = plan(problem)
+    options = plan(problem.setting)
     launch(
         tie_kernel,
         (batch, cdiv(nodes, options["BLOCK_ROW"])),
