@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -50,16 +51,21 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
         sizes: the dimensions whose size is known, as in ``B=4, N=12``.
     """
     check_tensor(name, tensor)
-    names = layout.split()
+    names = _names(layout)
     shape = tensor.shape
     fits = len(shape) == len(names)
-    if fits:
+    if fits and sizes:
         for dim, size in zip(names, shape, strict=True):
             if dim in sizes and size != sizes[dim]:
                 fits = False
     if not fits:
         expected = ", ".join(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in names)
         raise ValueError(f"{name} must have shape ({expected}), got {tuple(tensor.shape)}")
+
+
+@cache
+def _names(layout: str) -> list[str]:
+    return layout.split()
 
 
 def check_floating(name: str, tensor: Tensor) -> None:

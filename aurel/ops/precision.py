@@ -10,12 +10,15 @@ from torch import Tensor
 _UNCHANGED = nullcontext()
 
 
+def is_autocast(x: Tensor) -> bool:
+    """Return whether autocast is on for the device of `x`; the meta device has none."""
+    device_type = x.device.type
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)
+
+
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Return a context that turns autocast off on the device of `x`; the meta device has none."""
-    device_type = x.device.type
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
-        return _UNCHANGED
-    return torch.autocast(device_type, enabled=False)
+    return torch.autocast(x.device.type, enabled=False) if is_autocast(x) else _UNCHANGED
 
 
 def wide_dtype(*tensors: Tensor) -> torch.dtype:

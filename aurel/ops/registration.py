@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from aurel.ops.backend import is_transformed
-from aurel.ops.precision import without_autocast
+from aurel.ops.precision import is_autocast, without_autocast
 
 PACKAGES = {"triton": "aurel.kernels.triton", "numba": "aurel.kernels.cpu"}
 
@@ -101,7 +101,7 @@ class Operator:
         if self.gradient is not None and torch.is_grad_enabled():
             for tensor in tensors:
                 if tensor.requires_grad:
-                    return self.eager.apply(*args)
+                    return self.eager.apply(args, *[args[place] for place in self.tensors])
         return self.run(*args)
 
     def define(self, *args: Any) -> Any:
@@ -116,13 +116,15 @@ class Operator:
 
     def run(self, *args: Any) -> Any:
         """Return the outputs by the backend that the last argument names."""
-        impl = args[-1]
         if self.check is not None:
             self.check(*args)
+        function = self.function
+        if args[-1] in self.kernels:
+            function, args = kernel(args[-1], self.name), args[:-1]
+        if not is_autocast(args[self.first]):
+            return function(*args)
         with without_autocast(args[self.first]):
-            if impl in self.kernels:
-                return kernel(impl, self.name)(*args[:-1])
-            return self.function(*args)
+            return function(*args)
 
     def save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Save on `ctx` what the gradient needs."""
@@ -134,7 +136,10 @@ class Operator:
     def backward(self, ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         """Return the gradients of all arguments."""
         assert self.gradient is not None
-        if all(grad is None for grad in grads):
+        for grad in grads:
+            if grad is not None:
+                break
+        else:
             return (None,) * len(self.arguments._fields)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return self.gradient.backward_in_torch(ctx, *grads)
@@ -142,19 +147,23 @@ class Operator:
 
     @cached_property
     def eager(self) -> type[torch.autograd.Function]:
-        """The autograd function of eager calls that need a gradient."""
+        """The autograd function of eager calls that need a gradient.
+
+        It takes all arguments as one, then the tensors among them: torch takes time for each.
+        """
         operator = self
 
         class Eager(torch.autograd.Function):
             @staticmethod
-            def forward(ctx: Any, *args: Any) -> Any:
+            def forward(ctx: Any, args: tuple[Any, ...], *_: Tensor | None) -> Any:
                 output = operator.run(*args)
                 operator.save(ctx, args, output)
                 return output
 
             @staticmethod
             def backward(ctx: Any, *grads: Any) -> Any:
-                return operator.backward(ctx, *grads)
+                found = operator.backward(ctx, *grads)
+                return None, *[found[place] for place in operator.tensors]
 
         Eager.__name__ = Eager.__qualname__ = self.name
         return Eager

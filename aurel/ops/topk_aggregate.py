@@ -93,7 +93,8 @@ def topk_aggregate(
             or ties_obstacle(x.shape[1], ties)
         ),
     )
-    out, neighbors, _ = _topk_aggregate(x.detach(), values, mask, k, metric, ties, impl)
+    x = x.detach() if x.requires_grad else x
+    out, neighbors, _ = _topk_aggregate(x, values, mask, k, metric, ties, impl)
     return out, neighbors
 
 

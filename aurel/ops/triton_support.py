@@ -37,13 +37,14 @@ def environment_obstacle(device: torch.device) -> str | None:
     Triton is imported only where its kernels could run: on "cuda" (AMD's GPUs included), or on
     "cpu" in Triton's interpreter, which TRITON_INTERPRET=1 asks for.
     """
-    if torch.compiler.is_compiling():
+    # On a CPU the answer depends on the environment, whose look-up is slow.
+    if device.type == "cpu" or torch.compiler.is_compiling():
         return _environment_obstacle(device)
-    return _cached_obstacle(device, os.environ.get("TRITON_INTERPRET", "0"))
+    return _cached_obstacle(device)
 
 
 @cache
-def _cached_obstacle(device: torch.device, interpret: str) -> str | None:
+def _cached_obstacle(device: torch.device) -> str | None:
     return _environment_obstacle(device)
 
 

@@ -146,7 +146,8 @@ def knn_aggregate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the reduction (B, N, C'), the neighbors (B, N, K), and the winning nodes.
 
-    The winners, (B, N, C'), are empty unless `keep_winner`. "max" is relative to x.
+    The winners, (B, N, C'), are empty unless `keep_winner`, and any tensor if `reduce` is "mean".
+    "max" is relative to x.
     """
     x, setting = problem.x, problem.setting
     if setting.sources > WHOLE_GRAPH:
@@ -157,7 +158,7 @@ def knn_aggregate(
     channels = values.shape[2]
     neighbors = problem.empty_neighbors()
     out = values.new_empty((setting.batch, setting.nodes, channels))
-    winner = new_winner(out, setting.sources, keep_winner)
+    winner = new_winner(out, setting.sources, keep_winner) if reduce == "max" else out
     launch = aggregate_plan(setting, channels, reduce, keep_winner)
     launch(*tiles_of(problem), *problem.tensors(), x, values, neighbors, out, winner)
     return out, neighbors, winner

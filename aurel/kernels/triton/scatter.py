@@ -4,6 +4,9 @@ grad_j = sum over the edges (i, s) with source j of w * grad_i, with w = 1 where
 1 / degree_i (mean) or 1 (sum). A program owns the node that it writes, and adds its edges in the
 order of i, so that every run gives the same bits, without atomics. It loads BLOCK_E of them at a
 time, so that a node with many does not wait for each.
+
+Maxima in small graphs need no edges, since their winners are known: a program owns a strip of
+channels of a whole graph, and adds the gradient of each i to the nodes that won.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.reversed_edges import reversed_edges
-from aurel.kernels.triton.sizes import power_of_two
+from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
 
 
 @triton.jit
@@ -34,6 +37,7 @@ def scatter_kernel(
     K: tl.constexpr,
     REDUCE: tl.constexpr,
     RELATIVE: tl.constexpr,
+    IN_ONE: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -45,8 +49,12 @@ def scatter_kernel(
     grad_ptr += i_batch * N * C
     winner_ptr += i_batch * N * C
     neighbor_ptr += i_batch * N * K
-    edge_ptr += i_batch * N * K
-    first_ptr += i_batch * (M + 1) + i_node
+    if IN_ONE:
+        edge_ptr += i_batch * (M + 1 + N * K) + M + 1
+        first_ptr += i_batch * (M + 1 + N * K) + i_node
+    else:
+        edge_ptr += i_batch * N * K
+        first_ptr += i_batch * (M + 1) + i_node
     o_k = tl.arange(0, BLOCK_K)
     b_acc = tl.zeros((BLOCK_C,), tl.float32)
     if RELATIVE:
@@ -75,6 +83,48 @@ def scatter_kernel(
     tl.store(grad_x_ptr + p_out, b_acc.to(grad_x_ptr.dtype.element_ty), mask=m_c)
 
 
+@triton.jit
+def winner_kernel(
+    grad_ptr,
+    neighbor_ptr,
+    winner_ptr,
+    grad_x_ptr,
+    N,
+    M,
+    C,
+    K: tl.constexpr,
+    RELATIVE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Own a strip of channels of one graph."""
+    i_batch = tl.program_id(0).to(tl.int64)
+    o_m = tl.arange(0, BLOCK_M)
+    o_k = tl.arange(0, BLOCK_K)
+    o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    m_c = o_c < C
+    grad_ptr += i_batch * N * C
+    winner_ptr += i_batch * N * C
+    neighbor_ptr += i_batch * N * K
+    b_acc = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    if RELATIVE:
+        m_own = tl.load(neighbor_ptr + o_m * K, mask=o_m < N, other=-1) >= 0
+        p_own = grad_ptr + o_m[:, None] * C + o_c[None, :]
+        b_own = tl.load(p_own, mask=m_own[:, None] & m_c[None, :], other=0.0)
+        b_acc -= b_own.to(tl.float32)
+    for i in tl.range(0, N, loop_unroll_factor=4):
+        b_slot = tl.load(neighbor_ptr + i * K + o_k, mask=o_k < K, other=-1)
+        filled = tl.max(((b_slot >= 0) & (b_slot < M)).to(tl.int32), axis=0) > 0
+        m_edge = m_c & filled
+        b_grad = tl.load(grad_ptr + i * C + o_c, mask=m_edge, other=0.0).to(tl.float32)
+        b_winner = tl.load(winner_ptr + i * C + o_c, mask=m_edge, other=0).to(tl.int32)
+        b_acc += tl.where(b_winner[None, :] == o_m[:, None], b_grad[None, :], 0.0)
+    p_out = i_batch * M * C + o_m[:, None] * C + o_c[None, :]
+    m_out = (o_m < M)[:, None] & m_c[None, :]
+    tl.store(grad_x_ptr + p_out, b_acc.to(grad_x_ptr.dtype.element_ty), mask=m_out)
+
+
 def scatter(
     grad: Tensor,
     neighbors: Tensor,
@@ -100,17 +150,49 @@ def scatter(
         grad_x = torch.empty_like(grad)
     else:
         grad_x = grad.new_empty((batch, nodes, channels))
+    k = neighbors.shape[2]
+    if reduce == "max" and targets <= WHOLE_GRAPH and nodes <= WHOLE_GRAPH:
+        launch = winner_plan(batch, targets, nodes, channels, k, relative)
+        launch(grad, neighbors, winner.contiguous(), grad_x)
+        return grad_x
     first, edges = reversed_edges(neighbors, nodes)
-    launch = plan(batch, targets, nodes, channels, neighbors.shape[2], reduce, relative)
+    launch = plan(batch, targets, nodes, channels, k, reduce, relative, first is edges)
     launch(grad, neighbors, first, edges, winner.contiguous(), grad_x)
     return grad_x
 
 
 @lru_cache(PLANS)
-def plan(
-    batch: int, targets: int, nodes: int, channels: int, k: int, reduce: str, relative: bool
+def winner_plan(
+    batch: int, targets: int, nodes: int, channels: int, k: int, relative: bool
 ) -> Launch:
-    """Return the launch for these sizes and options."""
+    """Return the launch of `winner_kernel`: few channels, so that many programs share a graph."""
+    block_m = power_of_two(nodes)
+    block_c = 64 if block_m == 16 else 32
+    return Launch(
+        winner_kernel,
+        (batch, cdiv(channels, block_c)),
+        (targets, nodes, channels),
+        K=k,
+        RELATIVE=relative,
+        BLOCK_M=block_m,
+        BLOCK_K=power_of_two(k, 1),
+        BLOCK_C=block_c,
+        num_warps=block_m * block_c // 512,
+    )
+
+
+@lru_cache(PLANS)
+def plan(
+    batch: int,
+    targets: int,
+    nodes: int,
+    channels: int,
+    k: int,
+    reduce: str,
+    relative: bool,
+    in_one: bool,
+) -> Launch:
+    """Return the launch of `scatter_kernel`; `in_one`: `reversed_edges` gave one tensor."""
     block_c = min(512, power_of_two(channels))
     return Launch(
         scatter_kernel,
@@ -119,6 +201,7 @@ def plan(
         K=k,
         REDUCE=reduce,
         RELATIVE=relative,
+        IN_ONE=in_one,
         BLOCK_K=power_of_two(k, 1),
         BLOCK_E=4 if nodes <= 64 else 8,
         BLOCK_C=block_c,
