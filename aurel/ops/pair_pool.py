@@ -204,11 +204,14 @@ def _backward(
     mean, query, key, gram = ctx.saved_tensors
     if grad_mean is None:
         grad_mean = torch.zeros_like(mean)
+    used = gram  # only the scatter depends on it
     if grad_scatter is None:
-        grad_scatter = mean.new_empty(0) if gram is None else mean.new_zeros(mean.shape[:3])
+        grad_scatter, used = mean.new_empty(0), None
     grad_query, grad_key, grad_gram = _pair_pool_backward(
-        grad_mean, grad_scatter, mean, query, key, gram, ctx.impl
+        grad_mean, grad_scatter, mean, query, key, used, ctx.impl
     )
+    if gram is not None and used is None:
+        grad_gram = torch.zeros_like(gram)
     return grad_query, grad_key, None if gram is None else grad_gram, None
 
 

@@ -193,6 +193,7 @@ def test_multi_dimensional_edges_use_the_kernels(
             out = own(*leaves)
             grads = torch.autograd.grad(out, [*leaves, *own.parameters()], cotangent)
         results.append([out, *grads, *own.buffers()])
-        assert len(launched) == (3 if backend == "triton" else 0)
+        # statistics of the batch need Gram matrices, whose gradient takes a launch more
+        assert len(launched) == (0 if backend == "torch" else 4 if mode == "train" else 3)
     for got, want in zip(*results[::-1], strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -15,10 +15,10 @@ One kernel owns targets (dR, dG), one owns sixteen tokens of a source (dL), so n
 and every run gives the same bits. A is computed again; mean is all that the forward saves.
 
 Nothing of size D^2 a pair reaches memory. All is float32, products as PRECISION says. One launch
-forward and two backward (of which the first also writes G + G^T, with rows aligned, for the second)
-for up to WHOLE_PAIR tokens; `pair_pool_large` serves more. E is cut into
-strips of WHOLE_PAIR, whose gradients belong to programs of their own that all compute the scores. D
-and E are compile-time constants: addresses of ragged rows then cost no registers.
+forward and two backward, or three with Gram matrices, for up to WHOLE_PAIR tokens;
+`pair_pool_large` serves more. E is cut into strips of WHOLE_PAIR, whose gradients belong to
+programs of their own that all compute the scores. D and E are compile-time constants: addresses of
+ragged rows then cost no registers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from aurel.kernels.triton import pair_pool_large
 from aurel.kernels.triton.launch import PLANS, Launch, cdiv
-from aurel.kernels.triton.pair_pool_backward import source_kernel, target_kernel
+from aurel.kernels.triton.pair_pool_backward import source_kernel, symmetric_kernel, target_kernel
 from aurel.kernels.triton.pair_pool_forward import forward_kernel
 from aurel.kernels.triton.precision import wide_products
 from aurel.kernels.triton.sizes import WHOLE_PAIR, power_of_two
@@ -102,35 +102,40 @@ def backward(
     batch, nodes, tokens, width = query.shape
     if tokens > WHOLE_PAIR:
         return pair_pool_large.backward(grad_mean, grad_scatter, mean, query, key, gram)
-    inputs = tuple([tensor.contiguous() for tensor in (grad_mean, grad_scatter, mean, query, key)])
-    grad_query, grad_key = torch.empty_like(inputs[3]), torch.empty_like(inputs[4])
     launches = backward_plan(batch, nodes, tokens, width, gram is not None, wide_products())
-    of_targets, of_sources, block = launches
+    symmetrize, of_targets, of_sources, block = launches
     if gram is None:
         grad_gram, symmetric = query.new_empty((0,)), key
     else:
         gram = gram.contiguous()
         grad_gram = torch.empty_like(gram)
         symmetric = gram.new_empty((batch, nodes, block, block))
-    of_targets(*inputs, key if gram is None else gram, symmetric, grad_key, grad_gram)
-    of_sources(*inputs, symmetric, grad_query)
+        symmetrize(gram, symmetric)
+    inputs = [
+        tensor.contiguous() for tensor in (grad_mean, grad_scatter, mean, query, key, symmetric)
+    ]
+    grad_query, grad_key = torch.empty_like(inputs[3]), torch.empty_like(inputs[4])
+    of_targets(*inputs, grad_key, grad_gram)
+    of_sources(*inputs, grad_query)
     return grad_query, grad_key, grad_gram
 
 
 @lru_cache(PLANS)
 def backward_plan(
     batch: int, nodes: int, tokens: int, width: int, gram: bool, wide: bool
-) -> tuple[Launch, Launch, int]:
-    """Return the launches of the kernels of targets and of sources, and BLOCK_D."""
+) -> tuple[Launch, Launch, Launch, int]:
+    """Return the launches for G + G^T, for targets and for sources, and BLOCK_D."""
     of_targets = plan(tokens, width, wide, block_row=16, num_warps=4)
     of_sources = plan(tokens, width, wide, block_row=32, num_warps=8)
     sizes = {"D": tokens, "E": width, "GRAM": gram}
     strips = cdiv(width, of_targets["BLOCK_E"])
     blocks = nodes * cdiv(tokens, of_sources["BLOCK_ROW"])
+    block_d = of_targets["BLOCK_D"]
     return (
+        Launch(symmetric_kernel, (batch * nodes,), D=tokens, BLOCK_D=block_d, num_warps=4),
         Launch(target_kernel, (batch, nodes, strips), (nodes,), **sizes, **of_targets),
         Launch(source_kernel, (batch, blocks, strips), (nodes,), **sizes, **of_sources),
-        of_targets["BLOCK_D"],
+        block_d,
     )
 
 

@@ -5,7 +5,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from aurel.kernels.triton.pair_tiles import attend, matrix_tile, square_tile, symmetric_tile
+from aurel.kernels.triton.pair_tiles import attend, matrix_tile, square_tile
+
+
+@triton.jit
+def symmetric_kernel(gram_ptr, symmetric_ptr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Write G + G^T of one target, with rows of BLOCK_D, zero where it ends.
+
+    It is read for every pair, which is faster if rows are aligned.
+    """
+    i_target = tl.program_id(0).to(tl.int64)
+    o_p = tl.arange(0, BLOCK_D)
+    m_tile = (o_p < D)[:, None] & (o_p < D)[None, :]
+    gram_ptr += i_target * D * D
+    b_gram = tl.load(gram_ptr + o_p[:, None] * D + o_p[None, :], mask=m_tile, other=0.0)
+    b_gram += tl.load(gram_ptr + o_p[None, :] * D + o_p[:, None], mask=m_tile, other=0.0)
+    tl.store(symmetric_ptr + (i_target * BLOCK_D + o_p[:, None]) * BLOCK_D + o_p[None, :], b_gram)
 
 
 @triton.jit
@@ -40,7 +55,6 @@ def target_kernel(
     query_ptr,
     key_ptr,
     gram_ptr,
-    symmetric_ptr,
     grad_key_ptr,
     grad_gram_ptr,
     N,
@@ -52,21 +66,14 @@ def target_kernel(
     BLOCK_E: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Own a target node and a strip of E; the first strip's program also writes dG and G + G^T.
-
-    The source kernel reads G + G^T for every pair, which is faster if its rows are aligned.
-    """
+    """Own a target node and a strip of E; the first strip's program also writes dG."""
     i_batch = tl.program_id(0).to(tl.int64)
     i_target = i_batch * N + tl.program_id(1)
     o_p = tl.arange(0, BLOCK_D)
     o_e = tl.program_id(2) * BLOCK_E + tl.arange(0, BLOCK_E)
     key_ptr += i_target * D * E
     b_key = matrix_tile(key_ptr, o_p, o_e, D, E)
-    b_gram = b_key
-    if GRAM:
-        b_gram = symmetric_tile(gram_ptr + i_target * D * D, o_p, D)
-        p_symmetric = symmetric_ptr + (i_target * BLOCK_D + o_p[:, None]) * BLOCK_D + o_p[None, :]
-        tl.store(p_symmetric, b_gram, mask=tl.program_id(2) == 0)
+    b_gram = square_tile(gram_ptr, i_target, BLOCK_D) if GRAM else b_key
     b_grad_key = tl.zeros((BLOCK_D, BLOCK_E), tl.float32)
     b_grad_gram = tl.zeros((BLOCK_D, BLOCK_D), tl.float32)
     blocks = tl.cdiv(D, BLOCK_ROW)
@@ -109,7 +116,7 @@ def source_kernel(
     mean_ptr,
     query_ptr,
     key_ptr,
-    symmetric_ptr,
+    gram_ptr,
     grad_query_ptr,
     N,
     D: tl.constexpr,
@@ -135,7 +142,7 @@ def source_kernel(
         i_pair = i_target * N + j
         p_key = key_ptr + i_target * D * E
         b_key = matrix_tile(p_key, o_p, o_e, D, E)
-        b_gram = square_tile(symmetric_ptr, i_target, BLOCK_D) if GRAM else b_key
+        b_gram = square_tile(gram_ptr, i_target, BLOCK_D) if GRAM else b_key
         b_attention = attend(b_query, b_key, query_ptr, p_key, o_d, o_p, D, E, BLOCK_E, PRECISION)
         b_grad, _ = score_gradient(
             b_attention,

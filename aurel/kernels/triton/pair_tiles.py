@@ -17,15 +17,6 @@ def matrix_tile(ptr, o_row, o_col, rows: tl.constexpr, columns: tl.constexpr):
 
 
 @triton.jit
-def symmetric_tile(ptr, o_row, rows: tl.constexpr):
-    """Return the sum of a square matrix and its transpose, zero where it ends."""
-    m_tile = (o_row < rows)[:, None] & (o_row < rows)[None, :]
-    b_matrix = tl.load(ptr + o_row[:, None] * rows + o_row[None, :], mask=m_tile, other=0.0)
-    b_transpose = tl.load(ptr + o_row[None, :] * rows + o_row[:, None], mask=m_tile, other=0.0)
-    return b_matrix + b_transpose
-
-
-@triton.jit
 def square_tile(ptr, i_matrix, BLOCK_D: tl.constexpr):
     """Return one of many matrices of the size of a tile."""
     o_d = tl.arange(0, BLOCK_D)

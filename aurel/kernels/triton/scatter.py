@@ -5,8 +5,8 @@ grad_j = sum over the edges (i, s) with source j of w * grad_i, with w = 1 where
 order of i, so that every run gives the same bits, without atomics. It loads BLOCK_E of them at a
 time, so that a node with many does not wait for each.
 
-Maxima in small graphs need no edges, since their winners are known: a program owns a strip of
-channels of a whole graph, and adds the gradient of each i to the nodes that won.
+Small graphs need no edges: a program owns a strip of channels of a whole graph, and adds the
+gradient of each i to the nodes that won, or that the few slots of i list.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch import Tensor
 from aurel.kernels.triton.launch import PLANS, Launch, cdiv
 from aurel.kernels.triton.reversed_edges import reversed_edges
 from aurel.kernels.triton.sizes import WHOLE_GRAPH, power_of_two
+
+FEW_SLOTS = 16  # that a program compares with every node
 
 
 @triton.jit
@@ -84,7 +86,7 @@ def scatter_kernel(
 
 
 @triton.jit
-def winner_kernel(
+def whole_graph_kernel(
     grad_ptr,
     neighbor_ptr,
     winner_ptr,
@@ -93,6 +95,7 @@ def winner_kernel(
     M,
     C,
     K: tl.constexpr,
+    REDUCE: tl.constexpr,
     RELATIVE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -114,12 +117,25 @@ def winner_kernel(
         b_own = tl.load(p_own, mask=m_own[:, None] & m_c[None, :], other=0.0)
         b_acc -= b_own.to(tl.float32)
     for i in tl.range(0, N, loop_unroll_factor=4):
-        b_slot = tl.load(neighbor_ptr + i * K + o_k, mask=o_k < K, other=-1)
-        filled = tl.max(((b_slot >= 0) & (b_slot < M)).to(tl.int32), axis=0) > 0
-        m_edge = m_c & filled
-        b_grad = tl.load(grad_ptr + i * C + o_c, mask=m_edge, other=0.0).to(tl.float32)
-        b_winner = tl.load(winner_ptr + i * C + o_c, mask=m_edge, other=0).to(tl.int32)
-        b_acc += tl.where(b_winner[None, :] == o_m[:, None], b_grad[None, :], 0.0)
+        if REDUCE == "max":
+            b_slot = tl.load(neighbor_ptr + i * K + o_k, mask=o_k < K, other=-1)
+            filled = tl.max(((b_slot >= 0) & (b_slot < M)).to(tl.int32), axis=0) > 0
+            m_edge = m_c & filled
+            b_grad = tl.load(grad_ptr + i * C + o_c, mask=m_edge, other=0.0).to(tl.float32)
+            b_winner = tl.load(winner_ptr + i * C + o_c, mask=m_edge, other=0).to(tl.int32)
+            b_acc += tl.where(b_winner[None, :] == o_m[:, None], b_grad[None, :], 0.0)
+        else:
+            b_grad = tl.load(grad_ptr + i * C + o_c, mask=m_c, other=0.0).to(tl.float32)
+            b_count = tl.zeros((BLOCK_M,), tl.float32)  # of the slots that list each node
+            degree = 0.0
+            for slot in tl.static_range(K):
+                j = tl.load(neighbor_ptr + i * K + slot)
+                b_count += (o_m == j).to(tl.float32)
+                degree += ((j >= 0) & (j < M)).to(tl.float32)
+            if REDUCE == "mean":
+                b_grad = b_grad / tl.maximum(degree, 1.0)
+            b_edges = b_count[:, None] * b_grad[None, :]
+            b_acc += tl.where((b_count > 0)[:, None], b_edges, 0.0)
     p_out = i_batch * M * C + o_m[:, None] * C + o_c[None, :]
     m_out = (o_m < M)[:, None] & m_c[None, :]
     tl.store(grad_x_ptr + p_out, b_acc.to(grad_x_ptr.dtype.element_ty), mask=m_out)
@@ -151,8 +167,8 @@ def scatter(
     else:
         grad_x = grad.new_empty((batch, nodes, channels))
     k = neighbors.shape[2]
-    if reduce == "max" and targets <= WHOLE_GRAPH and nodes <= WHOLE_GRAPH:
-        launch = winner_plan(batch, targets, nodes, channels, k, relative)
+    if max(targets, nodes) <= WHOLE_GRAPH and (reduce == "max" or k <= FEW_SLOTS):
+        launch = whole_graph_plan(batch, targets, nodes, channels, k, reduce, relative)
         launch(grad, neighbors, winner.contiguous(), grad_x)
         return grad_x
     first, edges = reversed_edges(neighbors, nodes)
@@ -162,17 +178,18 @@ def scatter(
 
 
 @lru_cache(PLANS)
-def winner_plan(
-    batch: int, targets: int, nodes: int, channels: int, k: int, relative: bool
+def whole_graph_plan(
+    batch: int, targets: int, nodes: int, channels: int, k: int, reduce: str, relative: bool
 ) -> Launch:
-    """Return the launch of `winner_kernel`: few channels, so that many programs share a graph."""
+    """Return the launch of `whole_graph_kernel`: many programs share a graph, few channels each."""
     block_m = power_of_two(nodes)
     block_c = 64 if block_m == 16 else 32
     return Launch(
-        winner_kernel,
+        whole_graph_kernel,
         (batch, cdiv(channels, block_c)),
         (targets, nodes, channels),
         K=k,
+        REDUCE=reduce,
         RELATIVE=relative,
         BLOCK_M=block_m,
         BLOCK_K=power_of_two(k, 1),
