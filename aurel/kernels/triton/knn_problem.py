@@ -12,7 +12,7 @@ from aurel.kernels.triton.sizes import power_of_two
 
 
 class Setting(NamedTuple):
-    """What a choice of neighbors depends on apart from the tensors' values.
+    """Sizes and options of a choice of neighbors: all but the values of the tensors.
 
     Attributes:
         batch: B.
