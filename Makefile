@@ -47,7 +47,7 @@ demo: $(STAMP)  ## train and test a small model on synthetic faces (about four m
 
 # Bytecode is kept: many tests start processes that import the same modules.
 test: $(STAMP)  ## run the whole test suite
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 test-pyg: $(PYG)/.installed  ## run the tests on ragged graphs with torch-cluster and torch-scatter (compiles them once)
 	OMP_NUM_THREADS=1 $(PYG)/bin/python -m pytest -q tests/pyg tests/ops/test_ragged_knn_graph.py tests/ops/test_ragged_aggregate.py
