@@ -53,10 +53,13 @@ def export_onnx(
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is not installed.
-        ValueError: the model is not registered, or does not take images of this size.
+        ValueError: the model is not registered, does not take images of this size, or has the
+            relation head "chain", whose recursion over any number of frames ONNX cannot express.
         RuntimeError: the outputs of the file differ by more than `tolerance`; no file is kept.
     """
     _onnxruntime()
+    if model.config.relation_head == "chain":
+        raise ValueError("relation_head must be None or 'pairwise' in an ONNX file, got 'chain'")
     info = info_of(model)
     size = image_size or model.image_size or info.image_size
     training = model.training

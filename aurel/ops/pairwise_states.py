@@ -11,8 +11,9 @@ from aurel.ops.masks import pair_mask
 def states_between(start: int, stop: int, nodes: int, like: Tensor) -> Tensor:
     """Return the states of these numbers, (stop - start, N) of 0 and 1, as `like` is stored."""
     numbers = torch.arange(start, stop, device=like.device)
-    bits = (numbers[:, None] >> torch.arange(nodes, device=like.device)) & 1
-    return bits.to(like.dtype)
+    places = torch.arange(nodes, device=like.device)
+    # The operator >> has no counterpart in ONNX, this function has.
+    return (torch.bitwise_right_shift(numbers[:, None], places) & 1).to(like.dtype)
 
 
 def half_couplings(couplings: Tensor) -> Tensor:

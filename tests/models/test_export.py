@@ -66,6 +66,23 @@ def test_an_onnx_file_gives_the_models_numbers(name: str, tmp_path: Path) -> Non
     assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
 
 
+def test_a_relation_head_is_part_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    model = small_model("au_windows", relation_head="pairwise")
+    with torch.no_grad():
+        model.relation_head.inference.couplings.normal_()
+    evaluate_after_one_step(model)
+    export.export_onnx(model, path, image_size=64)
+    images = small_input("au_windows", batch=1)
+    with torch.no_grad():
+        expected = model(images).probs
+    (probs,) = onnxruntime.InferenceSession(path).run(["probs"], {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(probs), expected, rtol=0.0, atol=1e-4)
+    chain = small_model("mdhr", relation_head="chain")
+    with pytest.raises(ValueError, match="relation_head must be None or 'pairwise'"):
+        export.export_onnx(chain, path, image_size=64)
+
+
 def test_export_command_and_a_file_that_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
