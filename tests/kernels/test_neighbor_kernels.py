@@ -85,6 +85,11 @@ def test_more_nodes_than_a_program_sorts(reduce: str) -> None:
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_few_edges_of_many_targets_are_sorted_by_a_program(reduce: str) -> None:
+    check(integers(2, 20, 5), random_lists(2, 100, 9, 20), reduce)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_64_neighbors(reduce: str) -> None:
     check(integers(1, 4, 3), random_lists(1, 4, 64, 4), reduce)
 

@@ -40,7 +40,7 @@ from aurel.kernels.triton.edge_update_forward import (
     join_moments_kernel,
     moments_kernel,
 )
-from aurel.kernels.triton.launch import PLANS, Launch, cdiv
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv, empty_for
 from aurel.kernels.triton.sizes import power_of_two
 
 # Many images and few pairs a program: otherwise small graphs would keep only few programs busy.
@@ -208,11 +208,6 @@ def backward(
     launch = gradient_plan(batch, sizes, channels, given, mask is not None)
     launch(*inputs, *pairs[2:], *grads)
     return *grads, pairs[0], pairs[1]
-
-
-def empty_for(x: Tensor) -> Tensor:
-    """Return memory of the shape of x, contiguous."""
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 @lru_cache(PLANS)

@@ -31,7 +31,7 @@ from aurel.kernels.triton import graph_attention_large
 from aurel.kernels.triton.graph_attention_backward import backward_kernel
 from aurel.kernels.triton.graph_attention_forward import forward_kernel
 from aurel.kernels.triton.graph_attention_problem import Heads, rows
-from aurel.kernels.triton.launch import PLANS, Launch, cdiv
+from aurel.kernels.triton.launch import PLANS, Launch, cdiv, empty_for
 from aurel.kernels.triton.precision import whole_graph
 from aurel.kernels.triton.sizes import power_of_two
 
@@ -66,7 +66,7 @@ def forward(
         return_weights: write the weights.
     """
     heads = Heads(values, target_score, source_score, adjacency, negative_slope)
-    out = torch.empty_like(values, memory_format=torch.contiguous_format)
+    out = empty_for(values)
     weights = values.new_empty((*values.shape[:3], heads.nodes) if return_weights else (0,))
     if heads.nodes > whole_graph():
         graph_attention_large.forward(heads, out, weights, return_weights)
@@ -120,12 +120,8 @@ def backward(
         negative_slope: of the leaky ReLU.
     """
     heads = Heads(values, target_score, source_score, adjacency, negative_slope)
-    new = torch.empty_like if grad_out is not None else torch.zeros_like
-    grads = (
-        new(values, memory_format=torch.contiguous_format),
-        torch.empty_like(target_score, memory_format=torch.contiguous_format),
-        torch.empty_like(source_score, memory_format=torch.contiguous_format),
-    )
+    grad_values = values.new_zeros(values.shape) if grad_out is None else empty_for(values)
+    grads = (grad_values, empty_for(target_score), empty_for(source_score))
     grad_out = None if grad_out is None else rows(grad_out)
     grad_weights = None if grad_weights is None else grad_weights.contiguous()
     if heads.nodes > whole_graph():

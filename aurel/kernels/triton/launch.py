@@ -174,6 +174,11 @@ def _available(meta: dict[str, Any]) -> dict[str, Any]:
     return meta
 
 
+def empty_for(x: Tensor) -> Tensor:
+    """Return memory of the shape, dtype and device of x, contiguous."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
 def cdiv(x: int, y: int) -> int:
     """Return x / y, rounded up: as `triton.cdiv` does, which takes microseconds on the host."""
     return -(-x // y)

@@ -39,7 +39,8 @@ def backward(grad: Tensor, neighbors: Tensor, winner: Tensor, nodes: int, reduce
 
 def examples() -> Iterator[Callable[[], object]]:
     """Yield calls that cover the plans, on CPU tensors, to be compiled."""
-    for nodes, sources, channels, k in ((12, 12, 512, 4), (41, 65, 40, 9), (300, 300, 192, 9)):
+    sizes = ((12, 12, 512, 4), (41, 65, 40, 9), (100, 20, 40, 9), (300, 300, 192, 9))
+    for nodes, sources, channels, k in sizes:
         for reduce, dtype in (("max", torch.float32), ("mean", torch.bfloat16)):
             x = torch.empty(2, sources, channels, dtype=dtype)
             grad = torch.empty(2, nodes, channels, dtype=dtype)

@@ -21,25 +21,25 @@ MOST_EDGES = 1_024  # most edges that a program sorts
 @triton.jit
 def sort_kernel(
     neighbor_ptr,
-    out_ptr,
+    first_ptr,
+    edge_ptr,
     M,
     E,
     BLOCK_M: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """Write where the edges of each source start, then the E edges, sorted by (source, edge)."""
+    """Sort E edges of one graph by (source, edge), and find where those of each source start."""
     i_batch = tl.program_id(0).to(tl.int64)
     o_e = tl.arange(0, BLOCK_E)
     o_m = tl.arange(0, BLOCK_M)
-    out_ptr += i_batch * (M + 1 + E)
     b_j = tl.load(neighbor_ptr + i_batch * E + o_e, mask=o_e < E, other=-1)
     # empty slots are sorted behind the last node
     b_j = tl.where((b_j >= 0) & (b_j < M), b_j, M).to(tl.int32)
     b_key = tl.sort(b_j * BLOCK_E + o_e)
-    tl.store(out_ptr + M + 1 + o_e, b_key % BLOCK_E, mask=o_e < E)
+    tl.store(edge_ptr + i_batch * E + o_e, b_key % BLOCK_E, mask=o_e < E)
     b_before = (b_key // BLOCK_E)[None, :] < o_m[:, None]
     b_first = tl.sum(b_before.to(tl.int32), axis=1)
-    tl.store(out_ptr + o_m, b_first, mask=o_m <= M)
+    tl.store(first_ptr + i_batch * (M + 1) + o_m, b_first, mask=o_m <= M)
 
 
 def reversed_edges(neighbors: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
@@ -51,15 +51,15 @@ def reversed_edges(neighbors: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         first (B, M + 1): where the edges of each source start; edges (B, N * K): i * K + slot for
-        target i, ascending for each source. For small
-        graphs, both are the same tensor, (B, M + 1 + N * K).
+        target i, ascending for each source.
     """
     batch, targets, k = neighbors.shape
     edges = targets * k
     if nodes <= WHOLE_GRAPH and edges <= MOST_EDGES:
-        both = neighbors.new_empty((batch, nodes + 1 + edges), dtype=torch.int32)
-        plan(batch, nodes, edges)(neighbors, both)
-        return both, both
+        first = neighbors.new_empty((batch, nodes + 1), dtype=torch.int32)
+        order = neighbors.new_empty((batch, edges), dtype=torch.int32)
+        plan(batch, nodes, edges)(neighbors, first, order)
+        return first, order
     source = neighbors.flatten(1)
     kind = torch.int16 if nodes < 2**15 else torch.int32
     source = source.where((source >= 0) & (source < nodes), nodes).to(kind)

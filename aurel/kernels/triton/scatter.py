@@ -39,7 +39,6 @@ def scatter_kernel(
     K: tl.constexpr,
     REDUCE: tl.constexpr,
     RELATIVE: tl.constexpr,
-    IN_ONE: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -51,12 +50,8 @@ def scatter_kernel(
     grad_ptr += i_batch * N * C
     winner_ptr += i_batch * N * C
     neighbor_ptr += i_batch * N * K
-    if IN_ONE:
-        edge_ptr += i_batch * (M + 1 + N * K) + M + 1
-        first_ptr += i_batch * (M + 1 + N * K) + i_node
-    else:
-        edge_ptr += i_batch * N * K
-        first_ptr += i_batch * (M + 1) + i_node
+    edge_ptr += i_batch * N * K
+    first_ptr += i_batch * (M + 1) + i_node
     o_k = tl.arange(0, BLOCK_K)
     b_acc = tl.zeros((BLOCK_C,), tl.float32)
     if RELATIVE:
@@ -172,7 +167,7 @@ def scatter(
         launch(grad, neighbors, winner.contiguous(), grad_x)
         return grad_x
     first, edges = reversed_edges(neighbors, nodes)
-    launch = plan(batch, targets, nodes, channels, k, reduce, relative, first is edges)
+    launch = plan(batch, targets, nodes, channels, k, reduce, relative)
     launch(grad, neighbors, first, edges, winner.contiguous(), grad_x)
     return grad_x
 
@@ -200,16 +195,9 @@ def whole_graph_plan(
 
 @lru_cache(PLANS)
 def plan(
-    batch: int,
-    targets: int,
-    nodes: int,
-    channels: int,
-    k: int,
-    reduce: str,
-    relative: bool,
-    in_one: bool,
+    batch: int, targets: int, nodes: int, channels: int, k: int, reduce: str, relative: bool
 ) -> Launch:
-    """Return the launch of `scatter_kernel`; `in_one`: `reversed_edges` gave one tensor."""
+    """Return the launch of `scatter_kernel`."""
     block_c = min(512, power_of_two(channels))
     return Launch(
         scatter_kernel,
@@ -218,7 +206,6 @@ def plan(
         K=k,
         REDUCE=reduce,
         RELATIVE=relative,
-        IN_ONE=in_one,
         BLOCK_K=power_of_two(k, 1),
         BLOCK_E=4 if nodes <= 64 else 8,
         BLOCK_C=block_c,
