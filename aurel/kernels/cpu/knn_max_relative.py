@@ -38,20 +38,21 @@ def forward_graphs(start, stop, search, x, nodes, channels, k, keep, neighbors, 
     """
     scratch = scratch_for(start, stop, search)
     packed = np.empty(k, np.int64)
-    won = np.empty(channels, np.int32)
     for graph in range(start, stop):
         search_part(graph, search, scratch, neighbors)
-        maxima_of_graph(graph, x, nodes, channels, k, keep, neighbors, packed, won, out, winner)
+        maxima_of_graph(graph, x, nodes, channels, k, keep, neighbors, packed, out, winner)
 
 
 @uncounted
-def maxima_of_graph(graph, x, nodes, channels, k, keep, neighbors, packed, won, out, winner):
+def maxima_of_graph(graph, x, nodes, channels, k, keep, neighbors, packed, out, winner):
     """Write the maxima of one graph, less its nodes, and the winners if `keep`."""
     base = graph * nodes * channels
     finite = is_finite(x[base:][: nodes * channels])
     for row in range(graph * nodes, (graph + 1) * nodes):
         found = pack(neighbors, row * k, k, nodes, packed)
-        maximum_of_row(row, x, base, packed, found, channels, finite, x, keep, won, out, winner)
+        maximum_of_row(
+            row, x, base, packed, found, channels, finite, x, row * channels, keep, out, winner
+        )
 
 
 @ranged

@@ -14,9 +14,9 @@ from aurel.kernels.cpu.reduce import (
     fill,
     is_finite,
     pack,
-    reduce_maximum,
     reduce_sum,
 )
+from aurel.kernels.cpu.row_maxima import any_maximum, maximum
 from aurel.kernels.cpu.threads import run
 
 MAX, MEAN, SUM = 0, 1, 2
@@ -25,19 +25,23 @@ _REDUCTIONS = {"max": MAX, "mean": MEAN, "sum": SUM}
 
 
 @uncounted
-def maximum_of_row(row, x, base, packed, found, channels, finite, relative, keep, won, out, winner):
-    """Write one row of the maxima, less that of `relative`, and its winners if `keep`."""
+def maximum_of_row(row, x, base, packed, found, channels, finite, node, node_at, keep, out, winner):
+    """Write one row of the maxima, less the row of `node`, and its winners if `keep`.
+
+    A row without neighbors is 0.
+    """
+    if found == 0:
+        fill(out[row * channels :][:channels], 0)
+        fill(winner[row * channels :][: channels if keep else 0], 0)
+        return
     if not finite:
         finite = True
         for s in range(found):
             finite = finite and is_finite(x[base + packed[s] * channels :][:channels])
-    target = out[row * channels :][:channels]
-    winner_row = winner[row * channels :][: channels if keep else 0]
-    reduce_maximum(x, base, packed, found, channels, finite, keep, won, target, winner_row)
-    if relative.size > 0 and found > 0:
-        node = relative[row * channels :][:channels]
-        for c in range(channels):
-            target[c] -= node[c]
+    if finite:
+        maximum(packed, found, x, base, channels, node, node_at, keep, out, row, winner)
+    else:
+        any_maximum(packed, found, x, base, channels, 0, node, node_at, keep, out, row, winner)
 
 
 @ranged
@@ -46,7 +50,8 @@ def forward_rows(
 ):
     """Reduce for some rows of all graphs, less the rows of `relative` if that is not empty."""
     packed = np.empty(k, np.int64)
-    won = np.empty(channels, np.int32)
+    node = relative if relative.size > 0 else np.zeros(channels, x.dtype)
+    stride = channels if relative.size > 0 else 0
     checked = -1
     finite = False
     for row in range(start, stop):
@@ -62,7 +67,7 @@ def forward_rows(
             finite = is_finite(x[base : base + nodes * channels])
             checked = graph
         maximum_of_row(
-            row, x, base, packed, found, channels, finite, relative, keep, won, out, winner
+            row, x, base, packed, found, channels, finite, node, row * stride, keep, out, winner
         )
 
 

@@ -88,30 +88,30 @@ def _write_sums(
     term: Term,
     left: list[Value],
     right: list[Value],
+    pairs: list[tuple[int, int]],
     kinds: tuple[Any, Any],
     channels: Value,
     out: Value,
 ) -> None:
-    """Write the sums of the terms of all pairs of rows: for each left row, those with all right."""
+    """Write the sums of the terms of pairs of rows to out[SIDE * a + b]."""
     kind, out_kind = kinds
     vector, lanes = vector_of(context, kind), lanes_of(kind)
     integer, small = channels.type, ir.IntType(32)
 
     def add(load: Callable[[Value], Value], sums: list[Value]) -> list[Value]:
         columns = [load(row) for row in right]
-        updated = []
-        for a, row in enumerate(left):
-            value = load(row)
-            for b, column in enumerate(columns):
-                updated.append(term(builder, value, column, sums[a * len(right) + b]))
-        return updated
+        rows = columns if right is left else [load(row) for row in left]
+        return [
+            term(builder, rows[a], columns[b], total)
+            for (a, b), total in zip(pairs, sums, strict=True)
+        ]
 
     def step(index: Value, sums: list[Value]) -> list[Value]:
         offset = builder.mul(index, ir.Constant(integer, lanes))
         return add(lambda row: load_vector(builder, builder.gep(row, [offset]), vector), sums)
 
     steps = builder.sdiv(channels, ir.Constant(integer, lanes))
-    zeros = [ir.Constant(vector, None)] * (len(left) * len(right))
+    zeros = [ir.Constant(vector, None)] * len(pairs)
     sums = accumulate(builder, zeros, steps, step)
     done = builder.mul(steps, ir.Constant(integer, lanes))
     rest = builder.trunc(builder.sub(channels, done), small)
@@ -121,12 +121,14 @@ def _write_sums(
     sums = add(lambda row: _masked_load(builder, builder.gep(row, [done]), vector, mask), sums)
     start = place_of(context, builder, out_kind, out, ir.Constant(integer, 0))
     zero = ir.Constant(vector.element, 0.0)
-    for number, total in enumerate(sums):
-        place = builder.gep(start, [ir.Constant(integer, number)])
+    for (a, b), total in zip(pairs, sums, strict=True):
+        place = builder.gep(start, [ir.Constant(integer, SIDE * a + b)])
         builder.store(sum_lanes(builder, total, zero), place)
 
 
 def _tile_intrinsic(term: Term) -> Any:
+    pairs = [(a, b) for a in range(SIDE) for b in range(SIDE)]
+
     @intrinsic
     def tile_sums(typing_context, x, i, i_end, y, j, j_end, channels, out):
         """Write to out[SIDE * a + b] the sum of the terms of row i + a of x and row j + b of y.
@@ -141,7 +143,7 @@ def _tile_intrinsic(term: Term) -> Any:
             left = _rows(context, builder, kinds[0], x, i, i_end, channels)
             right = _rows(context, builder, kinds[3], y, j, j_end, channels)
             arrays = kinds[0], kinds[7]
-            _write_sums(context, builder, term, left, right, arrays, channels, out)
+            _write_sums(context, builder, term, left, right, pairs, arrays, channels, out)
             return context.get_dummy_value()
 
         return signature, generate
@@ -149,4 +151,27 @@ def _tile_intrinsic(term: Term) -> Any:
     return tile_sums
 
 
-tile_squares, tile_absolutes, tile_products = map(_tile_intrinsic, (_square, _absolute, _product))
+def _triangle_intrinsic(term: Term) -> Any:
+    pairs = [(a, b) for a in range(SIDE) for b in range(a, SIDE)]
+
+    @intrinsic
+    def triangle_sums(typing_context, x, i, i_end, channels, out):
+        """Write what `tile_sums` does for rows i to i + SIDE - 1 with themselves, where a <= b."""
+        signature = types.void(x, i, i_end, channels, out)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, i, i_end, channels, out = args
+            kind, _, _, _, out_kind = signature.args
+            rows = _rows(context, builder, kind, x, i, i_end, channels)
+            kinds = kind, out_kind
+            _write_sums(context, builder, term, rows, rows, pairs, kinds, channels, out)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return triangle_sums
+
+
+_TERMS = _square, _absolute, _product
+tile_squares, tile_absolutes, tile_products = map(_tile_intrinsic, _TERMS)
+triangle_squares, triangle_absolutes, triangle_products = map(_triangle_intrinsic, _TERMS)

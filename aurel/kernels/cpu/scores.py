@@ -12,6 +12,9 @@ from aurel.kernels.cpu.pair_sums import (
     tile_absolutes,
     tile_products,
     tile_squares,
+    triangle_absolutes,
+    triangle_products,
+    triangle_squares,
 )
 from aurel.kernels.cpu.ranges import ranged
 from aurel.kernels.cpu.vector_math import prefer_wide_vectors
@@ -31,19 +34,33 @@ def tile_sums(x, i, i_end, y, j, j_end, channels, metric, tile):
         tile_products(x, i, i_end, y, j, j_end, channels, tile)
 
 
+@uncounted
+def triangle_sums(x, i, i_end, channels, metric, tile):
+    """Write the sums of a tile of rows with themselves, each pair once."""
+    if metric == L2:
+        triangle_squares(x, i, i_end, channels, tile)
+    elif metric == L1:
+        triangle_absolutes(x, i, i_end, channels, tile)
+    else:
+        triangle_products(x, i, i_end, channels, tile)
+
+
 @kernel
 def sums_within(x, first, nodes, channels, metric, out):
-    """Fill out[i, j] for all pairs of nodes of one graph, each pair of tiles computed once."""
+    """Fill out[i, j] for all pairs of nodes of one graph, each pair computed once."""
     prefer_wide_vectors()
     tile = np.empty(SIDE * SIDE, x.dtype)
     end = first + nodes
     for i in range(0, nodes, SIDE):
         height = min(SIDE, nodes - i)
         for j in range(i, nodes, SIDE):
-            tile_sums(x, first + i, end, x, first + j, end, channels, metric, tile)
+            if i == j:
+                triangle_sums(x, first + i, end, channels, metric, tile)
+            else:
+                tile_sums(x, first + i, end, x, first + j, end, channels, metric, tile)
             width = min(SIDE, nodes - j)
             for a in range(height):
-                for b in range(width):
+                for b in range(a if i == j else 0, width):
                     value = tile[SIDE * a + b]
                     out[i + a, j + b] = value
                     out[j + b, i + a] = value

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from aurel.kernels.cpu.arrays import Array
+from aurel.kernels.cpu.column_selection import choose_in_columns, lanes_in
 from aurel.kernels.cpu.compiler import inner
 from aurel.kernels.cpu.problem import Problem, dense_rows
 from aurel.kernels.cpu.ranges import ranged
 from aurel.kernels.cpu.scores import METRICS, scale_nodes, sums_between, sums_within
-from aurel.kernels.cpu.selection import choose, finish_scores, scratch_of
+from aurel.kernels.cpu.selection import MANY, MOST, choose, finish_scores, scratch_of
 from aurel.kernels.cpu.threads import run
 
 _SMALL, _LARGE = 64, 1024  # up to _SMALL nodes a graph is one part; above _LARGE it never is
@@ -77,41 +78,31 @@ def _parts(rows: Array, sources: Array, threads: int) -> tuple[Array, bool]:
 @inner
 def scratch_for(start, stop, search):
     """Return scratch arrays for some parts."""
-    x, _, _, _, _, _, _, sources, _, _, _, _, _, k, dilation, _, _, table, _ = search
+    nodes_of, (_, sources, table, _), _, (_, k, dilation, _, _) = search
+    x = nodes_of[0]
     most, height = 1, 1
     for part in range(start, stop):
         most = max(most, sources[table[part, 0], 1])
         height = max(height, table[part, 2])
-    scores = np.empty(most, x.dtype)
-    chosen = np.empty(k * dilation, np.int64)
-    return np.empty((height, most), x.dtype), scores, chosen, scratch_of(scores, k * dilation)
+    lanes = lanes_in(x)
+    width = (most + lanes - 1) // lanes * lanes
+    rank = k * dilation
+    scores = np.empty(width, x.dtype)
+    chosen = np.empty(rank, np.int64)
+    few = min(rank, MOST) * lanes
+    lists = np.empty(few, x.dtype), np.empty(few, np.int32)
+    return np.empty((height, width), x.dtype), scores, chosen, scratch_of(scores, rank), lists
 
 
 @inner
 def search_part(part, search, scratch, neighbors):
     """Write the neighbors of the nodes of one part; `search` is the result of `describe`."""
-    (
-        x,
-        y,
-        own,
-        squares,
-        source_squares,
-        channels,
-        rows,
-        sources,
-        valid,
-        source_valid,
-        bias,
-        bias_stride,
-        metric,
-        k,
-        dilation,
-        loop,
-        local,
-        table,
-        whole,
-    ) = search
-    sums, scores, chosen, sorting = scratch
+    nodes_of, parts, exists, choice = search
+    x, y, own, squares, source_squares, channels = nodes_of
+    rows, sources, table, whole = parts
+    valid, source_valid, bias, bias_stride = exists
+    metric, k, dilation, loop, local = choice
+    sums, scores, chosen, sorting, (best, lists) = scratch
     graph = table[part, 0]
     row = rows[graph, 0] + table[part, 1]
     size = table[part, 2]
@@ -122,22 +113,45 @@ def search_part(part, search, scratch, neighbors):
     else:
         sums_between(x, y, row, size, first, nodes, channels, metric, sums)
     offset = 0 if local else first
+    rank = k * dilation
+    lanes = lanes_in(x)
+    together = own and whole and bias.size == 0 and nodes <= MANY and rank <= MOST
     for i in range(size):
+        lane = i % lanes
+        if together and lane == 0:
+            choose_in_columns(
+                sums,
+                i,
+                nodes,
+                metric,
+                squares,
+                source_valid,
+                first,
+                loop,
+                rank,
+                scores,
+                best,
+                lists,
+            )
         found = 0
         itself = table[part, 1] + i
         if valid.size == 0 or valid[row + i]:
-            square = squares[row + i] if squares.size > 0 else x.dtype.type(0)
-            bias_row = graph * bias_stride + itself * nodes
-            finish_scores(
-                sums, i, nodes, metric, square, source_squares, first, bias, bias_row, scores
-            )
-            excluded = -1 if loop else itself
-            rank = k * dilation
-            found = choose(scores, nodes, source_valid, first, excluded, rank, sorting, chosen)
+            if together and best[(rank - 1) * lanes + lane] < np.inf:
+                found = rank
+                for s in range(rank):
+                    chosen[s] = lists[s * lanes + lane]
+            else:
+                square = squares[row + i] if squares.size > 0 else x.dtype.type(0)
+                bias_row = graph * bias_stride + itself * nodes
+                finish_scores(
+                    sums, i, nodes, metric, square, source_squares, first, bias, bias_row, scores
+                )
+                excluded = -1 if loop else itself
+                found = choose(scores, nodes, source_valid, first, excluded, rank, sorting, chosen)
         place = (row + i) * k
         for s in range(k):
-            rank = s * dilation
-            neighbors[place + s] = chosen[rank] + offset if rank < found else -1
+            rank_of = s * dilation
+            neighbors[place + s] = chosen[rank_of] + offset if rank_of < found else -1
 
 
 @ranged
@@ -153,26 +167,12 @@ def describe(
 ) -> tuple[Any, ...]:
     """Return a search and its parts as the tuple that kernels take."""
     x, y, squares, source_squares = prepared
+    choice = (METRICS[problem.metric], problem.k, problem.dilation, problem.loop, problem.local)
     return (
-        x,
-        y,
-        problem.y is problem.x,
-        squares,
-        source_squares,
-        problem.channels,
-        problem.rows,
-        problem.sources,
-        problem.valid,
-        problem.source_valid,
-        problem.bias,
-        problem.bias_stride,
-        METRICS[problem.metric],
-        problem.k,
-        problem.dilation,
-        problem.loop,
-        problem.local,
-        table,
-        whole,
+        (x, y, problem.y is problem.x, squares, source_squares, problem.channels),
+        (problem.rows, problem.sources, table, whole),
+        (problem.valid, problem.source_valid, problem.bias, problem.bias_stride),
+        choice,
     )
 
 

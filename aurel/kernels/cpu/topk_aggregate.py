@@ -17,6 +17,8 @@ from aurel.kernels.cpu.search import describe, divide, prepare, scratch_for, sea
 from aurel.kernels.cpu.selection import choose, finish_scores, scratch_of
 from aurel.kernels.cpu.threads import run
 
+_NO_WINNER = torch.empty(0, dtype=torch.uint8)
+
 
 @ranged
 def means_of_graphs(start, stop, search, values, nodes, channels, k, neighbors, out):
@@ -139,8 +141,7 @@ def _means(problem: Problem, values: Tensor, neighbors: Tensor, places: Array) -
 def backward(grad: Tensor, neighbors: Tensor, weights: Tensor, ties: str) -> Tensor:
     """Return the gradient of the values, (B, N, C')."""
     if ties == "exact":
-        winner = neighbors.new_empty(0, dtype=torch.uint8)
-        return neighbor_aggregate.backward(grad, neighbors, winner, grad.shape[1], "mean")
+        return neighbor_aggregate.backward(grad, neighbors, _NO_WINNER, grad.shape[1], "mean")
     return _multiply(flat(weights), grad, grad.shape[1], True)
 
 
