@@ -134,7 +134,7 @@ class PairwiseInference(nn.Module):
         fields = at_least_float32(rows) + self.bias
         with without_autocast(logits):
             out = marginal_logits(fields, self.couplings, self.blocks, row_mask)
-        out = out.view(logits.shape)
+        out = out if logits.ndim == 2 else out.view(logits.shape)
         if not return_graph:
             return out
         weights = symmetric(self.couplings).expand(len(rows), -1, -1)
@@ -257,7 +257,7 @@ class PairwiseInference(nn.Module):
             raise ValueError(
                 f"logits must have shape (..., N={self.num_nodes}), got {tuple(logits.shape)}"
             )
-        rows = logits.reshape(-1, self.num_nodes)
+        rows = logits if logits.ndim == 2 else logits.reshape(-1, self.num_nodes)
         if mask is not None:
             if isinstance(mask, Tensor) and mask.shape != logits.shape:
                 raise ValueError(

@@ -145,7 +145,7 @@ def _fastest(
     device_type = tensors[0].device.type
     if device_type == "cpu":
         return "torch" if numba_obstacle(tensors) is not None else "numba"
-    if device_type != "cuda":
+    if device_type != "cuda" or sizes is None:
         return "torch"
     obstacle = triton_obstacle(tensors, sizes, float64)
     if obstacle is None:

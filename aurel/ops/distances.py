@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from aurel.ops.precision import wide_dtype
+from aurel.ops.precision import in_dtype, wide_dtype
 
 Metric = Literal["l2", "l1", "cosine", "dot"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -30,7 +30,7 @@ _SMALLEST = 1e-30  # less than the squared norm of any scaled node other than ze
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Return `x` in float32, or unchanged if it is wider."""
-    return x.to(wide_dtype(x))
+    return in_dtype(x, wide_dtype(x))
 
 
 def pairwise_scores_reference(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from aurel.kernels.triton.sizes import binary_obstacle
-from aurel.ops import pairwise_halves, pairwise_walk
+from aurel.ops import pairwise_halves, pairwise_kernel, pairwise_walk
 from aurel.ops.arguments import check_bool, check_device, check_floating, check_mask, check_shape
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.pairwise_states import (
@@ -17,6 +17,7 @@ from aurel.ops.pairwise_states import (
     without_absent,
     without_impossible,
 )
+from aurel.ops.precision import in_dtype
 from aurel.ops.registration import Gradient, gradients_of_definition, operator
 
 MAX_NODES = 24  # 2^24 states
@@ -71,7 +72,7 @@ def pairwise_marginals_reference(
 
 def _promote(logits: Tensor, couplings: Tensor, least: torch.dtype) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(torch.promote_types(logits.dtype, couplings.dtype), least)
-    return logits.to(dtype), couplings.to(dtype)
+    return in_dtype(logits, dtype), in_dtype(couplings, dtype)
 
 
 def _result(
@@ -99,16 +100,18 @@ def pairwise_marginals(
         p(y) = \frac1Z \exp\Big(\sum_i u_i y_i
             + \sum_{i<j} \tfrac12 (J_{ij} + J_{ji})\, y_i y_j\Big), \qquad y \in \{0, 1\}^N
 
-    The result is exact. Plain torch takes products of 2^(N/2) x 2^(N/2) matrices in float64, a
-    (B, 2^N) tensor is never stored, and where exponentials would overflow or underflow it sums in
-    the log domain instead; so does the backward pass. N = 12 has 4,096 states, N = 20 a million.
+    The result is exact. CPU kernels multiply by a 2^(N/2) x 2^(N/2) matrix in float64, plain torch
+    takes products of such matrices; a (B, 2^N) tensor is never stored. Where exponentials would
+    overflow or underflow, the sum is in the log domain instead; so is the backward pass. N = 12 has
+    4,096 states, N = 20 a million.
 
     Args:
         logits: the fields u, (B, N), with N up to 24, finite.
         couplings: J, (N, N); the diagonal is not used.
         mask: (B, N) bool, True where the node exists. An absent node is left out of the model.
         pairs: return the marginals of pairs as well.
-        backend: see `aurel.use_backend`. There are no CPU kernels: "numba" is plain torch.
+        backend: see `aurel.use_backend`. The CPU kernels serve up to 16 nodes without `pairs`;
+            other calls of "numba" are plain torch.
 
     Returns:
         A `PairwiseMarginals`, in the dtype of the arguments, float32 at least; zeros for absent
@@ -127,13 +130,15 @@ def pairwise_marginals(
         (logits, couplings),
         lambda: binary_obstacle(nodes, pairs),
     )
+    if impl == "numba" and not _is_by_kernel(impl, logits, pairs):
+        impl = "torch"
     out = torch.promote_types(torch.promote_types(logits.dtype, couplings.dtype), torch.float32)
-    # Apple's devices have no float64.
-    narrow = impl in ("definition", "triton") or logits.device.type == "mps"
+    # Apple's devices have no float64; the CPU kernels are in float64 inside.
+    narrow = impl != "torch" or logits.device.type == "mps"
     wide = torch.float32 if narrow else torch.float64
     given = _promote(logits, couplings, wide)
     log_partition, marginal_logits, joint = _pairwise_marginals(*given, mask, pairs, impl)
-    parts = (part.to(out) for part in (log_partition, marginal_logits, joint))
+    parts = (in_dtype(part, out) for part in (log_partition, marginal_logits, joint))
     log_partition, marginal_logits, joint = parts
     return _result(log_partition, marginal_logits, joint if pairs else None, mask)
 
@@ -182,7 +187,13 @@ def _count_flops(call: Any) -> int:
 
 
 def _save(ctx: Any, call: Any, output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(call.logits, call.couplings, call.mask, *output)
+    ctx.by_kernel = _is_by_kernel(call.impl, call.logits, call.pairs)
+    kept = () if ctx.by_kernel else output  # the kernels compute them again
+    ctx.save_for_backward(call.logits, call.couplings, call.mask, *kept)
+
+
+def _is_by_kernel(impl: str, logits: Tensor, pairs: bool) -> bool:
+    return impl == "numba" and pairwise_kernel.is_served(logits.shape[1], pairs)
 
 
 def _backward_shapes(call: Any) -> tuple[Tensor, Tensor]:
@@ -191,17 +202,23 @@ def _backward_shapes(call: Any) -> tuple[Tensor, Tensor]:
 
 @operator(shapes=_backward_shapes, definition=None, flops=None, kernels=("triton",), gradient=None)
 def _pairwise_marginals_backward(
-    grad_partition: Tensor,
-    grad_logits: Tensor,
-    grad_pairs: Tensor,
-    log_partition: Tensor,
-    marginal_logits: Tensor,
-    pair_marginals: Tensor,
+    grad_partition: Tensor | None,
+    grad_logits: Tensor | None,
+    grad_pairs: Tensor | None,
+    log_partition: Tensor | None,
+    marginal_logits: Tensor | None,
+    pair_marginals: Tensor | None,
     logits: Tensor,
     couplings: Tensor,
     mask: Tensor | None,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
+    pairs = pair_marginals is not None and pair_marginals.shape != (0,)
+    if _is_by_kernel(impl, logits, pairs):
+        return pairwise_kernel.backward(grad_partition, grad_logits, logits, couplings, mask)
+    # The kernels alone do without these.
+    assert grad_partition is not None and grad_logits is not None and grad_pairs is not None
+    assert log_partition is not None and marginal_logits is not None and pair_marginals is not None
     outputs = (log_partition, marginal_logits, pair_marginals)
     given = (grad_partition, grad_logits, grad_pairs, *outputs, logits)
     far = _is_far(logits, couplings, mask)
@@ -218,24 +235,28 @@ def _pairwise_marginals_backward(
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     logits, couplings, mask, *outputs = ctx.saved_tensors
-    used = (
-        torch.zeros_like(out) if grad is None else grad
-        for grad, out in zip(grads[:2], outputs, strict=False)
-    )
-    grad_pairs = logits.new_empty(0) if grads[2] is None else grads[2]
-    found = _pairwise_marginals_backward(
-        *used, grad_pairs, *outputs, logits, couplings, mask, ctx.impl
-    )
+    given: tuple[Tensor | None, ...] = (*grads[:2], None, None, None, None)
+    if not ctx.by_kernel:
+        used = (
+            torch.zeros_like(out) if grad is None else grad
+            for grad, out in zip(grads[:2], outputs, strict=False)
+        )
+        grad_pairs = logits.new_empty(0) if grads[2] is None else grads[2]
+        given = (*used, grad_pairs, *outputs)
+    found = _pairwise_marginals_backward(*given, logits, couplings, mask, ctx.impl)
     return *found, None, None, None
 
 
 def _twice(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    logits, couplings, mask, *outputs = ctx.saved_tensors
+    logits, couplings, mask, *_ = ctx.saved_tensors
 
     def definition(logits: Tensor, couplings: Tensor) -> tuple[Tensor | None, ...]:
         pairs = grads[2] is not None
-        found = pairwise_marginals_reference(logits, couplings, mask=mask, pairs=pairs)
-        return found.log_partition, found.logits, found.pair_marginals
+        dtype, wide = logits.dtype, torch.float64 if ctx.by_kernel else logits.dtype
+        given = logits.to(wide), couplings.to(wide)
+        found = pairwise_marginals_reference(*given, mask=mask, pairs=pairs)
+        outputs = found.log_partition, found.logits, found.pair_marginals
+        return tuple(None if each is None else each.to(dtype) for each in outputs)
 
     found = gradients_of_definition(definition, (logits, couplings), grads)
     return *found, None, None, None
@@ -251,6 +272,8 @@ def _twice(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
 def _pairwise_marginals(
     logits: Tensor, couplings: Tensor, mask: Tensor | None, pairs: bool, impl: str
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if _is_by_kernel(impl, logits, pairs):
+        return pairwise_kernel.forward(logits, couplings, mask)
     far = _is_far(logits, couplings, mask)
     if not far.any():
         return pairwise_halves.forward(logits, couplings, mask, pairs)

@@ -21,6 +21,11 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(x.device.type, enabled=False) if is_autocast(x) else _UNCHANGED
 
 
+def in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in a dtype; one that has it is returned without the host time of `to`."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 def wide_dtype(*tensors: Tensor) -> torch.dtype:
     """Return the common dtype of tensors, float32 at least."""
     dtype = torch.float32

@@ -141,9 +141,11 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
         ],
         "pairwise_marginals_backward": [
             (2, (*sums[:2], empty, *sums[:2], empty, *fitted, None)),
+            (2, (*sums[:2], empty, *outputs[:2], empty, *far, MASK)),
             (2, (*sums, *sums, *fitted, MASK)),
             (2, (*sums, *outputs, *far, None)),
         ],
+        "pairwise_mode": [(1, (*fitted, None)), (1, (*far, MASK))],
         "ragged_knn_graph": [
             (1, (flat, graphs, None, None, K, "l2", False)),
             (1, (flat, graphs, rows, graphs[1:], K, "l1", True)),

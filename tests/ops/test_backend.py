@@ -161,6 +161,7 @@ def test_each_reason_to_fall_back_is_warned_of_once() -> None:
         resolve_backend("other", "auto", (GPU,), lambda: "too big")
         resolve_backend("op", "torch", (GPU,), lambda: "not called")
         resolve_backend("op", "auto", (CPU,), lambda: "not called")
+        assert resolve_backend("has no kernel", "auto", (GPU,)) == "torch"
     assert [str(warning.message) for warning in caught] == [
         "op runs without its Triton kernel: too big",
         "op runs without its Triton kernel: half precision",

@@ -21,6 +21,7 @@ from aurel.ops import (
     neighbor_aggregate,
     pair_pool,
     pairwise_marginals,
+    pairwise_mode,
     ragged_knn_graph,
     topk_aggregate,
 )
@@ -84,6 +85,7 @@ CASES: dict[str, list[tuple[Call, int]]] = {
         ((pairwise_marginals, (nodes(3, 5), nodes(5, 5)), {}), 2 * 3 * 32 * 2),
         ((pairwise_marginals, (nodes(3, 5), nodes(5, 5)), {"pairs": True}), 2 * 3 * 32 * (2 + 3)),
     ],
+    "pairwise_mode": [((pairwise_mode, (nodes(3, 5), nodes(5, 5)), {}), 0)],
     # A step multiplies by 2 x 2 matrices, without a product that torch would count.
     "chain_marginals": [((chain_marginals, CHAIN, {}), 0)],
     "chain_scan": [((chain_marginals, CHAIN, {"backend": "torch"}), 0)],

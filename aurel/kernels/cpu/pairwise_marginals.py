@@ -1,0 +1,212 @@
+"""Sums over all states of N binary nodes, by sums over the states of two halves, in float64.
+
+Forward: with the sums r = W h for each a and c = W l for each b, the weights of the states of the
+halves are l r and h c. Folded over the bits of a node, they are the sums over states in which it
+is active, and is not.
+
+Backward: a state has the probability p = l W h / Z and a score s_a + s_b, the gradient of its
+energy divided by p. The sums of p s over the states of a half give the gradients of the fields; the
+sum of p s over samples, folded twice, gives those of the couplings. Samples are summed in groups
+of a fixed size, so that the number of threads changes no bit.
+
+Samples whose exponents have a range above the limit are left out and reported.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import Tensor
+
+from aurel.kernels.cpu.arrays import Array
+from aurel.kernels.cpu.chain_steps import fold
+from aurel.kernels.cpu.compiler import inner
+from aurel.kernels.cpu.pairwise_halves import (
+    factors_of,
+    fields_of,
+    model_of,
+    multiply,
+    tensor_of,
+    wide_array,
+)
+from aurel.kernels.cpu.ranges import ranged
+from aurel.kernels.cpu.threads import run
+
+_GROUP = 4  # samples of a group
+
+
+@ranged
+def sums_of_samples(start, stop, model, limit, partition, logits, far):
+    """Write log Z and the logits of the marginals, or that a sample is beyond the limit."""
+    table, nodes = model[2], model[3]
+    lower = nodes // 2
+    low, high = np.empty(1 << lower), np.empty(1 << (nodes - lower))
+    low_sums, high_sums = np.empty(low.size), np.empty(high.size)
+    fields, sums = np.empty(nodes), np.empty(2 * nodes)
+    for sample in range(start, stop):
+        far[sample] = fields_of(sample, model, fields) > limit
+        if far[sample]:
+            continue
+        top = factors_of(fields, low, high)
+        multiply(table, low, high, low_sums, high_sums)
+        out = logits[sample * nodes :][:nodes]
+        log_odds(low, low_sums, fields[:lower], sums, out[:lower])
+        total = log_odds(high, high_sums, fields[lower:], sums, out[lower:])
+        partition[sample] = top + math.log(total)
+
+
+@inner
+def log_odds(factors, weights, fields, sums, out):
+    """Write the logits of the nodes of a half, 0 where they are absent; return Z."""
+    for k in range(factors.size):
+        weights[k] *= factors[k]
+    fold(weights, fields.size, sums)
+    for i in range(fields.size):
+        absent = fields[i] == -np.inf
+        out[i] = 0.0 if absent else math.log(sums[i] / sums[fields.size + i])
+    return weights[0]
+
+
+@ranged
+def gradients_of_groups(start, stop, model, limit, grads, grad_fields, grad_couplings, far):
+    """Write the gradients of the fields, and for each group those of the couplings."""
+    table, nodes = model[2], model[3]
+    lower = nodes // 2
+    low, high = np.empty((4, 1 << lower)), np.empty((4, 1 << (nodes - lower)))
+    fields, sums = np.empty(nodes), np.empty(2 * nodes)
+    moments = np.empty(table.size)
+    for group in range(start, stop):
+        moments[:] = 0.0
+        for sample in range(group * _GROUP, min((group + 1) * _GROUP, grads[0].size)):
+            far[sample] = fields_of(sample, model, fields) > limit
+            if far[sample]:
+                continue
+            factors_of(fields, low[0], high[0])
+            multiply(table, low[0], high[0], low[1], high[1])
+            given = grads[1][sample * nodes :][:nodes]
+            total = weigh_by_scores(low, fields[:lower], given[:lower], grads[0][sample], sums)
+            weigh_by_scores(high, fields[lower:], given[lower:], 0.0, sums)
+            add_moments(table, low, high, 1.0 / total, moments)
+            out = grad_fields[sample * nodes :][:nodes]
+            sum_of_active(low[3], lower, sums, out[:lower])
+            sum_of_active(high[3], nodes - lower, sums, out[lower:])
+        if not model[4] > limit:  # else all samples are left out, and the table is not finite
+            for k in range(table.size):
+                moments[k] *= table[k]
+        halves_of_pairs(moments, nodes, sums, grad_couplings[group * nodes * nodes :])
+
+
+@inner
+def weigh_by_scores(half, fields, grads, score, sums):
+    """Write the factors of a half times the scores of its states; return Z.
+
+    `half` has the factors, the sums with W, the result, and scratch. The gradient of a logit adds
+    1 / p to the score of the states in which the node is active, and -1 / (1 - p) to the others.
+    """
+    factors, scores, weights = half[0], half[2], half[3]
+    for k in range(factors.size):
+        weights[k] = factors[k] * half[1][k]
+    fold(weights, fields.size, sums)
+    total = weights[0]
+    scores[0] = score
+    for i in range(fields.size):
+        present = fields[i] != -np.inf
+        active = grads[i] * (total / sums[i]) if present else 0.0
+        inactive = grads[i] * (total / sums[fields.size + i]) if present else 0.0
+        for k in range(1 << i):
+            scores[(1 << i) + k] = scores[k] + active
+            scores[k] -= inactive
+    for k in range(factors.size):
+        scores[k] *= factors[k]
+    return total
+
+
+@inner
+def add_moments(table, low, high, scale, moments):
+    """Add p s / W of all states to `moments`; write the sums of p s over the states of a half."""
+    factors, scored, out = low[0], low[2], low[3]
+    width = factors.size
+    for a in range(width):
+        factors[a] *= scale
+        scored[a] *= scale
+    multiply(table, scored, high[2], out, high[3])
+    for a in range(width):
+        out[a] = scored[a] * low[1][a] + factors[a] * out[a]
+    for b in range(high[0].size):
+        plain, weighted = high[0][b], high[2][b]
+        high[3][b] = plain * high[3][b] + weighted * (high[1][b] * scale)
+        target = moments[b * width :][:width]
+        for a in range(width):
+            target[a] += scored[a] * plain + factors[a] * weighted
+
+
+@inner
+def sum_of_active(values, nodes, sums, out):
+    """Write the sums of `values` over the states in which each node is active."""
+    fold(values, nodes, sums)
+    for i in range(nodes):
+        out[i] = sums[i]
+
+
+@inner
+def halves_of_pairs(values, nodes, sums, out):
+    """Write half of the sums of `values` over the states in which two nodes are active, (N, N)."""
+    for i in range(nodes - 1, -1, -1):
+        half = 1 << i
+        inactive = values[:half]
+        active = values[half:][:half]
+        for k in range(half):
+            inactive[k] += active[k]
+        fold(active, i, sums)
+        out[i * nodes + i] = 0.0
+        for j in range(i):
+            out[i * nodes + j] = out[j * nodes + i] = sums[j] / 2
+
+
+def forward(
+    logits: Tensor, couplings: Tensor, mask: Tensor | None, limit: float
+) -> tuple[Tensor, Tensor, Array]:
+    """Return log Z (B,), the logits of the marginals (B, N), and which samples are left out.
+
+    Results of samples that are left out have any value.
+
+    Args:
+        logits: the fields, (B, N).
+        couplings: (N, N).
+        mask: (B, N) bool, True where the node exists, or None.
+        limit: range of the exponents of a sample, above which it is left out.
+    """
+    batch, nodes = logits.shape
+    partition, marginals = np.empty(batch), np.empty((batch, nodes))
+    far = np.empty(batch, np.bool_)
+    model = model_of(logits, couplings, mask)
+    outs = partition, marginals.reshape(-1), far
+    run(sums_of_samples, batch, batch * 2**nodes // 2, model, limit, *outs)
+    return tensor_of(partition, logits), tensor_of(marginals, logits), far
+
+
+def backward(
+    grad_partition: Tensor | None,
+    grad_logits: Tensor | None,
+    logits: Tensor,
+    couplings: Tensor,
+    mask: Tensor | None,
+    limit: float,
+) -> tuple[Tensor, Tensor, Array]:
+    """Return the gradients of fields and couplings, and which samples are left out.
+
+    None is a gradient of 0; the other arguments are those of `forward`.
+    """
+    batch, nodes = logits.shape
+    groups = -(-batch // _GROUP)
+    grad_fields, parts = np.empty((batch, nodes)), np.empty((groups, nodes, nodes))
+    far = np.empty(batch, np.bool_)
+    grads = (
+        np.zeros(batch) if grad_partition is None else wide_array(grad_partition),
+        np.zeros(batch * nodes) if grad_logits is None else wide_array(grad_logits),
+    )
+    model = model_of(logits, couplings, mask)
+    outs = grad_fields.reshape(-1), parts.reshape(-1), far
+    run(gradients_of_groups, groups, 2 * batch * 2**nodes, model, limit, grads, *outs)
+    return tensor_of(grad_fields, logits), tensor_of(parts.sum(0), couplings), far
