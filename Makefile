@@ -45,15 +45,16 @@ setup: $(STAMP)  ## create .venv and install everything
 demo: $(STAMP)  ## train and test a small model on synthetic faces (about four minutes)
 	$(BIN)/aurel demo
 
-# Bytecode is kept: many tests start processes that import the same modules.
+# Bytecode is kept: many tests start processes that import the same modules. Where a test has several
+# threads, those without work sleep: otherwise they occupy the cores of the other workers.
 test: $(STAMP)  ## run the whole test suite
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 test-pyg: $(PYG)/.installed  ## run the tests on ragged graphs with torch-cluster and torch-scatter (compiles them once)
 	OMP_NUM_THREADS=1 $(PYG)/bin/python -m pytest -q tests/pyg tests/ops/test_ragged_knn_graph.py tests/ops/test_ragged_aggregate.py
 
 test-long: $(STAMP)  ## run the property tests with twenty times as many examples, new ones each time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=long
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=long
 
 # If `make test-pyg` has compiled the extensions, more faults for ragged graphs are detected.
 mutants: $(VENV)/.mutants  ## insert small faults into ops and losses and list those that no test detects (one or two hours)

@@ -20,7 +20,10 @@ try:
 except SystemExit as stop:
     assert stop.code == 0
 """
-WITHOUT_SCIPY = """
+TABLES_WITHOUT_SCIPY = """
+from aurel.tables import AUTable
+assert AUTable.read
+assert not sys.modules.keys() & {"scipy", "pandas", "matplotlib"}
 sys.modules["scipy"] = sys.modules["scipy.special"] = None
 import aurel.tables
 for name in ("find_relations", "ising_couplings"):
@@ -31,9 +34,11 @@ for name in ("find_relations", "ising_couplings"):
     else:
         raise AssertionError(name)
 """
-WITHOUT_TORCHMETRICS = """
-sys.modules["torchmetrics"] = None
+METRICS_WITHOUT_TORCHMETRICS = """
 import aurel.metrics
+assert "AUF1" in dir(aurel.metrics)
+assert not sys.modules.keys() & {"matplotlib", "torchmetrics", "lightning"}
+sys.modules["torchmetrics"] = None
 assert aurel.metrics.roc_auc and aurel.metrics.icc_3_1
 for name in aurel.metrics._CLASSES:
     try:
@@ -59,20 +64,11 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_tables_are_read_without_scipy_and_statistics_name_the_extra() -> None:
-    loaded = loaded_by("from aurel.tables import AUTable; assert AUTable.read")
-    assert not loaded & {"scipy", "pandas", "matplotlib"}
-    assert "aurel.tables" in loaded_by(WITHOUT_SCIPY)
+    assert "aurel.tables" in loaded_by(TABLES_WITHOUT_SCIPY)
 
 
-def test_metrics_do_not_import_torchmetrics_before_their_use() -> None:
-    loaded = loaded_by("import aurel.metrics; assert 'AUF1' in dir(aurel.metrics)")
-    assert "aurel.metrics" in loaded
-    assert not loaded & {"matplotlib", "torchmetrics", "lightning"}
-    assert "torchmetrics" in loaded_by("from aurel.metrics import AUF1")
-
-
-def test_a_metric_without_torchmetrics_names_the_extra() -> None:
-    assert "aurel.metrics" in loaded_by(WITHOUT_TORCHMETRICS)
+def test_metrics_do_not_import_torchmetrics_before_their_use_and_name_the_extra() -> None:
+    assert "aurel.metrics" in loaded_by(METRICS_WITHOUT_TORCHMETRICS)
 
 
 @pytest.mark.parametrize("name", ["use_backend", "__version__"])

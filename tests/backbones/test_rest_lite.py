@@ -365,13 +365,3 @@ def test_registry() -> None:
     assert config.tag == "in1k" and config.input_size == (3, 224, 224)
     with pytest.raises(RuntimeError, match="No pretrained weights exist"):
         timm.create_model("rest_tiny", pretrained=True)
-
-
-def test_compiles_and_exports(tiny: nn.Module) -> None:
-    images = torch.randn(2, 3, 64, 64)
-    compiled = torch.compile(tiny, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(images), tiny(images))
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(tiny, (images,), dynamic_shapes=({0: batch},))
-    again = torch.randn(5, 3, 64, 64)
-    torch.testing.assert_close(program.module()(again), tiny(again))

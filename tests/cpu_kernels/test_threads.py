@@ -173,7 +173,7 @@ if __name__ == "__main__":
     data = Graphs()
     want = torch.stack([data[i] for i in range(4)])
     loader = torch.utils.data.DataLoader(
-        data, batch_size=4, num_workers=2, multiprocessing_context={start!r}
+        data, batch_size=4, num_workers=1, multiprocessing_context={start!r}
     )
     assert all(torch.equal(batch, want) for batch in loader)
     print("done")

@@ -154,7 +154,6 @@ def assert_agrees(
 
 
 @pytest.mark.parametrize("name", FREE)
-@settings(max_examples=100, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4),
     training=st.booleans(),
@@ -169,7 +168,6 @@ def test_any_number_of_nodes(name: str, sizes: list[int], training: bool, seed: 
 
 
 @pytest.mark.parametrize("name", PER_AU)
-@settings(max_examples=100, deadline=None)
 @given(
     present=st.lists(st.lists(st.booleans(), min_size=NODES, max_size=NODES), min_size=1),
     training=st.booleans(),
