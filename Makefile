@@ -47,14 +47,19 @@ demo: $(STAMP)  ## train and test a small model on synthetic faces (about four m
 
 # Bytecode is kept: many tests start processes that import the same modules. Where a test has several
 # threads, those without work sleep: otherwise they occupy the cores of the other workers.
-test: $(STAMP)  ## run the whole test suite
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 3 --dist worksteal
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q --dist worksteal
+
+test: $(STAMP)  ## run the tests, without those marked slow
+	$(PYTEST) -n 3 -m "not slow"
+
+test-all: $(STAMP)  ## run all tests, also those that compile models, export them or start training processes
+	$(PYTEST) -n 3
 
 test-pyg: $(PYG)/.installed  ## run the tests on ragged graphs with torch-cluster and torch-scatter (compiles them once)
 	OMP_NUM_THREADS=1 $(PYG)/bin/python -m pytest -q tests/pyg tests/ops/test_ragged_knn_graph.py tests/ops/test_ragged_aggregate.py
 
 test-long: $(STAMP)  ## run the property tests with twenty times as many examples, new ones each time
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=long
+	$(PYTEST) -n 2 -m hypothesis --hypothesis-profile=long
 
 # If `make test-pyg` has compiled the extensions, more faults for ragged graphs are detected.
 mutants: $(VENV)/.mutants  ## insert small faults into ops and losses and list those that no test detects (one or two hours)
@@ -95,4 +100,4 @@ kernels-report: $(STAMP)  ## compile all kernels for four GPUs, without a GPU; f
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) $(PYG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/.mypy_cache dist build docs/_build docs/_generated docs/gallery
 
-.PHONY: help setup demo test test-pyg test-long mutants lint bench bench-sweep bench-check bench-report gpu host-time docs kernels-report clean
+.PHONY: help setup demo test test-all test-pyg test-long mutants lint bench bench-sweep bench-check bench-report gpu host-time docs kernels-report clean

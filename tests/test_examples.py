@@ -20,6 +20,7 @@ MOST_LINES = 60
 every_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 
 
+@pytest.mark.slow
 @every_example
 def test_example_runs_and_writes_its_pictures(
     example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -55,6 +55,7 @@ def test_frames_without_a_picture_take_the_last_one() -> None:
     assert last_with_picture([]) == []
 
 
+@pytest.mark.slow
 def test_every_frame_of_the_list_has_a_line(
     challenge: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ from aurel.metrics import AUAUC
 from aurel.models import load_model
 
 
+@pytest.mark.slow
 def test_a_quick_demo_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
     command = ["demo", "--quick", "--seeds", "1", "--out", str(out), "--seed", "1"]

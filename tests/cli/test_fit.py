@@ -106,6 +106,7 @@ def test_what_cannot_be_trained_leaves_no_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_processes_of_one_run(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -122,6 +123,7 @@ def test_torchrun_starts_the_processes_of_one_run(recipe: Path, tmp_path: Path) 
     assert load_model(out / "checkpoints" / "best.ckpt").aus.name == "BP4D"
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "aurel.cli.main", "fit", "--config", str(recipe)]

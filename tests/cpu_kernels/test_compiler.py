@@ -40,6 +40,7 @@ def run_copy(folder: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_change_of_any_file_compiles_anew(tmp_path: Path) -> None:
     copy = tmp_path / "aurel" / "kernels" / "cpu"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))

@@ -30,6 +30,7 @@ def sources() -> str:
 TIGHTEST = ("sm_80", "gfx942")
 
 
+@pytest.mark.slow
 def test_every_kernel_for_the_tightest_targets(pytestconfig: pytest.Config) -> None:
     """One launch of each kernel; the answer is kept until a kernel, or Triton, changes."""
     cache, key = getattr(pytestconfig, "cache", None), sources()

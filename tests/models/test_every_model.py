@@ -250,6 +250,7 @@ def test_autocast(name: str, dtype: torch.dtype, images: Tensor) -> None:
 
 
 # Each model but the repeated ones is exported and compared in `test_export`, as an ONNX file.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["me_graphau", "mdhr", "open_graphau_stage1"])
 def test_export(name: str) -> None:
     model = small_model(name)
@@ -262,6 +263,7 @@ def test_export(name: str) -> None:
     assert_same(out, model(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*list_models()} - REPEATED))
 def test_compile(name: str, images: Tensor) -> None:
     model = small_model(name).train()

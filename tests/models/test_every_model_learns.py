@@ -39,6 +39,7 @@ def mean_f1(model: Any, images: Tensor, labels: Tensor) -> float:
     return float(f1.compute())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*list_models()} - REPEATED))
 def test_every_model_can_fit_a_few_faces(name: str) -> None:
     aus = OF_ONE_SIDE if name.startswith("open_graphau") else AUS

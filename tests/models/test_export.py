@@ -35,6 +35,7 @@ def tiny_model(name: str) -> Any:
 
 
 # Of the others, `test_export_command_and_a_file_that_differs` exports one.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*list_models()} - REPEATED))
 def test_an_onnx_file_gives_the_models_numbers(name: str, tmp_path: Path) -> None:
     path = tmp_path / "there" / "model.onnx"

@@ -184,6 +184,7 @@ def test_every_backend_but_the_definition_refuses_a_transformed_choice() -> None
         torch.func.vmap(lambda x: knn_graph(x, 2, backend="torch"))(x[None])
 
 
+@pytest.mark.slow
 @every_op
 def test_a_compiled_tangent_is_right(op: Op) -> None:
     at, along = tuple(op.tensors()), tuple(op.tensors(seed=1))
@@ -196,6 +197,7 @@ def test_a_compiled_tangent_is_right(op: Op) -> None:
     assert_close(compiled(at, along), tangents(at, along))
 
 
+@pytest.mark.slow
 @every_op
 def test_a_compiled_gradient_is_right(op: Op) -> None:
     torch._dynamo.reset()

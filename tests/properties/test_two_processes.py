@@ -36,6 +36,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     return [torch.load(file) for file in files]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("index", range(len(RUNS)), ids=RUNS)
 def test_two_processes_learn_as_one(halves: list[dict[Any, Any]], share: str, index: int) -> None:

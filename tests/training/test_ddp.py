@@ -43,6 +43,7 @@ def with_an_odd_test_part(stripes: Path, root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select_on", ["validation", "test"])
 def test_two_processes_train_and_score_as_one(
     select_on: str, stripes: Path, tmp_path: Path

@@ -38,6 +38,7 @@ class StopAt(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "changes"),
     [
@@ -95,6 +96,7 @@ fit(run, callbacks=[Kill()])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_from_its_last_step(stripes: Path, tmp_path: Path) -> None:
     tests = str(Path(__file__).resolve().parents[1])
     out = tmp_path / "killed"
