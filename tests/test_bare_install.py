@@ -102,6 +102,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_layers_work_and_a_missing_extra_is_named(bare: Path) -> None:
     done = run(bare, "python", "-c", USE)
     assert done.returncode == 0, done.stderr
@@ -120,6 +121,7 @@ def test_recipes_are_in_the_wheel(bare: Path) -> None:
     assert listed == {path.stem for path in (ROOT / "aurel" / "recipes").glob("*.yaml")}
 
 
+@pytest.mark.slow
 def test_fit_finds_a_recipe_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")

@@ -112,6 +112,7 @@ ISOTROPIC = list(
 PYRAMID = [(9, 1, 4)] * 2 + [(9, 1, 2)] * 2 + [(9, 2, 1)] * 4 + [(9, 3, 1)] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "blocks"), [("vig_ti_224_gelu", ISOTROPIC), ("pvig_ti_224_gelu", PYRAMID)]
 )

@@ -78,6 +78,7 @@ def recipe(tmp_path: Path) -> list[str]:
     return ["--config", str(file), "--out", str(tmp_path / "run")]
 
 
+@pytest.mark.slow
 def test_all_folds_are_trained_tested_and_put_into_one_table(
     recipe: list[str],
     commands: list[list[str]],

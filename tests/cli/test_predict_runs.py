@@ -167,6 +167,7 @@ def test_results_are_the_same_for_any_number_of_workers(folder: Path) -> None:
     assert list(manifest("out1")) == list(manifest("out2"))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_without_loss(folder: Path) -> None:
     for number in range(4):
         video(folder / f"in/v{number}.mp4", 40, seed=number)

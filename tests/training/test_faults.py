@@ -134,6 +134,7 @@ with hold_folder(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_second_run_into_a_folder_is_refused_until_the_first_is_killed(
     stripes: Path, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def broken() -> Run[MediaTask]:
     raise ValueError("no such checkpoint")
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_costs_its_own_input_alone() -> None:
     units = [unit("a", "b", "c"), unit("d")]
     found = [o for outcomes in run_in_processes(partial(make, "b"), units, 2) for o in outcomes]
