@@ -19,7 +19,13 @@ from aurel.layers.pairwise_model import (
     parameter_group,
     symmetric,
 )
-from aurel.ops.arguments import check_choice, check_floating, check_mask, check_shape
+from aurel.ops.arguments import (
+    check_choice,
+    check_floating,
+    check_mask,
+    check_shape,
+    check_tensor,
+)
 from aurel.ops.distances import at_least_float32
 from aurel.ops.masks import pair_mask
 from aurel.ops.pairwise_marginals import MAX_NODES
@@ -269,6 +275,7 @@ class PairwiseInference(nn.Module):
 
     def _labels(self, name: str, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return which labels are unknown and which are 1, (B, N)."""
+        check_tensor(name, labels)
         if labels.shape != logits.shape:
             raise ValueError(
                 f"{name} must have shape {tuple(logits.shape)}, got {tuple(labels.shape)}"

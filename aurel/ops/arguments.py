@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
         sizes: the dimensions whose size is known, as in ``B=4, N=12``.
     """
     check_tensor(name, tensor)
-    names = _names(layout)
+    names = layout.split()
     shape = tensor.shape
     fits = len(shape) == len(names)
     if fits and sizes:
@@ -61,11 +60,6 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
     if not fits:
         expected = ", ".join(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in names)
         raise ValueError(f"{name} must have shape ({expected}), got {tuple(tensor.shape)}")
-
-
-@cache
-def _names(layout: str) -> list[str]:
-    return layout.split()
 
 
 def check_floating(name: str, tensor: Tensor) -> None:

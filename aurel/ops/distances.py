@@ -50,8 +50,9 @@ def pairwise_scores_reference(
     Returns:
         (B, N, M); +inf where the score is NaN.
     """
-    x = at_least_float32(x)
-    sources = x if sources is None else at_least_float32(sources).to(x.dtype)
+    # Of strided nodes, torch sums some rows in another order than others.
+    x = at_least_float32(x).contiguous()
+    sources = x if sources is None else at_least_float32(sources).to(x.dtype).contiguous()
     if metric == "cosine":
         x, sources = _scaled(x), _scaled(sources)
     target, source = x.unsqueeze(2), sources.unsqueeze(1)
@@ -124,7 +125,8 @@ def approximate_scores(
         scores = scores + bias.to(scores.dtype)
         finite = bias.double().nan_to_num(0.0, 0.0, 0.0).abs()
         size = size + (finite.amax(-1, keepdim=True) if bias.shape[-1] else 0)
-    error = (x.shape[2] + 8) * torch.finfo(torch.float64).eps * size
+    # The smallest number is for terms of `pairwise_scores_reference` that underflow.
+    error = (x.shape[2] + 8) * (torch.finfo(torch.float64).eps * size + torch.finfo(x.dtype).tiny)
     return scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf), error
 
 

@@ -159,7 +159,7 @@ def check_arguments(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> N
 def _is_far(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> Tensor:
     """Return for which samples exponentials might leave the range of the dtype, (B,)."""
     span = pairwise_halves.exponent_range(logits, couplings, mask)
-    return span > pairwise_halves.LIMITS[logits.dtype]
+    return ~(span <= pairwise_halves.LIMITS[logits.dtype])  # or NaN
 
 
 def _shapes(call: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -226,6 +226,8 @@ def _pairwise_marginals_backward(
         return pairwise_halves.backward(*given, couplings, mask)
     total, moments = torch.empty_like(logits), torch.zeros_like(couplings)
     for rows, backward in ((~far, pairwise_halves.backward), (far, pairwise_walk.backward)):
+        if not rows.any():  # couplings that are not finite would make zeros NaN
+            continue
         own: list[Any] = [each if each.shape == (0,) else each[rows] for each in given]
         own += [couplings, None if mask is None else mask[rows]]
         total[rows], part = backward(*own)

@@ -24,8 +24,8 @@ def pairwise_mode(
     number is returned, in which node i is bit i.
 
     Args:
-        logits: the fields u, (B, N), with N up to 24.
-        couplings: J, (N, N); the diagonal is not used.
+        logits: the fields u, (B, N), with N up to 24, finite.
+        couplings: J, (N, N), finite; the diagonal is not used.
         mask: (B, N) bool, True where the node exists. An absent node is 0.
         backend: see `aurel.use_backend`.
 

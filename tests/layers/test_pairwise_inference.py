@@ -124,6 +124,15 @@ def test_unknown_labels_are_summed_out(labels: list[int]) -> None:
     np.testing.assert_allclose(given_known, table @ states() / table.sum(), rtol=1e-9, atol=1e-12)
 
 
+def test_labels_must_be_a_tensor() -> None:
+    layer, logits = random_layer(), torch.zeros(1, NODES)
+    for compute in (layer.nll, layer.condition):
+        with pytest.raises(
+            TypeError, match="(labels|known) must be a torch.Tensor"
+        ):
+            compute(logits, [[1] * NODES])
+
+
 def test_gradients_of_the_likelihood() -> None:
     layer = random_layer(4)
     logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)

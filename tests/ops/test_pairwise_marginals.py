@@ -230,6 +230,24 @@ def test_what_is_not_finite_stays_in_its_sample(value: float, pairs: bool, backe
     assert found[0][1].isnan()
 
 
+@every_backend
+@with_pairs
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_couplings_of_absent_nodes_are_not_read(value: float, pairs: bool, backend: str) -> None:
+    fields, couplings = model(3, 5)
+    mask = torch.tensor([False, True, True, True, True]).expand(3, -1)
+    expected = pairwise_marginals(fields[:, 1:], couplings[1:, 1:], pairs=pairs)
+    couplings[0, 2] = couplings[3, 0] = value
+    leaves = [each.requires_grad_() for each in (fields, couplings)]
+    found = pairwise_marginals(*leaves, mask=mask, pairs=pairs, backend=backend)
+    torch.testing.assert_close(found.log_partition, expected.log_partition)
+    torch.testing.assert_close(found.logits[:, 1:], expected.logits)
+    if pairs:
+        torch.testing.assert_close(found.pair_marginals[:, 1:, 1:], expected.pair_marginals)
+    for grad in torch.autograd.grad(found.logits.sum(), leaves):
+        assert grad.isfinite().all() and grad.any()
+
+
 @given(st.permutations(range(5)))
 def test_permuted_nodes(order: list[int]) -> None:
     fields, couplings = model(2, 5)

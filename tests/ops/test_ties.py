@@ -45,6 +45,17 @@ def assert_lowest_first(lists: Tensor, original: np.ndarray) -> None:
 
 @every_backend
 @every_metric
+def test_the_layout_of_nodes_changes_nothing(metric: str, backend: str) -> None:
+    """Feature maps have their channels first: `feature_map.flatten(2).mT` is strided."""
+    for x, original, k in graphs_with_duplicates(40):
+        strided = x.mT.contiguous().mT
+        lists = ops.knn_graph(strided, k, metric, backend=backend)  # type: ignore[arg-type]
+        assert_lowest_first(lists, original)
+        assert torch.equal(lists, ops.knn_graph(x, k, metric, backend=backend))  # type: ignore[arg-type]
+
+
+@every_backend
+@every_metric
 @pytest.mark.parametrize("name", CHOOSERS)
 def test_duplicates_tie_to_the_lowest_index(
     name: str, metric: str, backend: str, threads: int

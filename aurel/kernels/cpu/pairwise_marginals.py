@@ -45,12 +45,14 @@ def sums_of_samples(start, stop, model, limit, partition, logits, far):
     low_sums, high_sums = np.empty(low.size), np.empty(high.size)
     fields, sums = np.empty(nodes), np.empty(2 * nodes)
     for sample in range(start, stop):
-        far[sample] = fields_of(sample, model, fields) > limit
+        out = logits[sample * nodes :][:nodes]
+        far[sample] = not fields_of(sample, model, fields) <= limit  # nor is NaN
         if far[sample]:
+            partition[sample] = 0.0
+            out[:] = 0.0
             continue
         top = factors_of(fields, low, high)
         multiply(table, low, high, low_sums, high_sums)
-        out = logits[sample * nodes :][:nodes]
         log_odds(low, low_sums, fields[:lower], sums, out[:lower])
         total = log_odds(high, high_sums, fields[lower:], sums, out[lower:])
         partition[sample] = top + math.log(total)
@@ -79,8 +81,10 @@ def gradients_of_groups(start, stop, model, limit, grads, grad_fields, grad_coup
     for group in range(start, stop):
         moments[:] = 0.0
         for sample in range(group * _GROUP, min((group + 1) * _GROUP, grads[0].size)):
-            far[sample] = fields_of(sample, model, fields) > limit
+            out = grad_fields[sample * nodes :][:nodes]
+            far[sample] = not fields_of(sample, model, fields) <= limit
             if far[sample]:
+                out[:] = 0.0
                 continue
             factors_of(fields, low[0], high[0])
             multiply(table, low[0], high[0], low[1], high[1])
@@ -88,10 +92,9 @@ def gradients_of_groups(start, stop, model, limit, grads, grad_fields, grad_coup
             total = weigh_by_scores(low, fields[:lower], given[:lower], grads[0][sample], sums)
             weigh_by_scores(high, fields[lower:], given[lower:], 0.0, sums)
             add_moments(table, low, high, 1.0 / total, moments)
-            out = grad_fields[sample * nodes :][:nodes]
             sum_of_active(low[3], lower, sums, out[:lower])
             sum_of_active(high[3], nodes - lower, sums, out[lower:])
-        if not model[4] > limit:  # else all samples are left out, and the table is not finite
+        if model[4] <= limit:  # else all samples are left out, and the table is not finite
             for k in range(table.size):
                 moments[k] *= table[k]
         halves_of_pairs(moments, nodes, sums, grad_couplings[group * nodes * nodes :])
@@ -169,7 +172,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Array]:
     """Return log Z (B,), the logits of the marginals (B, N), and which samples are left out.
 
-    Results of samples that are left out have any value.
+    Results of samples that are left out are 0.
 
     Args:
         logits: the fields, (B, N).
