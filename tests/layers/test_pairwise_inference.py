@@ -127,9 +127,7 @@ def test_unknown_labels_are_summed_out(labels: list[int]) -> None:
 def test_labels_must_be_a_tensor() -> None:
     layer, logits = random_layer(), torch.zeros(1, NODES)
     for compute in (layer.nll, layer.condition):
-        with pytest.raises(
-            TypeError, match="(labels|known) must be a torch.Tensor"
-        ):
+        with pytest.raises(TypeError, match="(labels|known) must be a torch.Tensor"):
             compute(logits, [[1] * NODES])
 
 
