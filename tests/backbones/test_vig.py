@@ -176,6 +176,7 @@ def test_neighbors_and_dilation(name: str) -> None:
     np.testing.assert_allclose(np.transpose(rates), [np.linspace(0, 0.1, count)] * 2, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAPS)
 def test_backbone_maps(name: str) -> None:
     backbone = build_backbone(name, img_size=96, neighbors=(4, 4)).eval()

@@ -52,6 +52,7 @@ def sums(state: dict[str, Tensor]) -> Tensor:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family(
     name: str,

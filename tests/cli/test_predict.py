@@ -384,6 +384,7 @@ def test_help_explains_every_column(capsys: pytest.CaptureFixture[str]) -> None:
         assert column in text
 
 
+@pytest.mark.slow
 def test_real_files(setup: Setup, shared: Path) -> None:
     real = shared / "data" / "real"
     gray = cv2.cvtColor(cv2.imread(str(real / "single_face.jpg")), cv2.COLOR_BGR2GRAY)

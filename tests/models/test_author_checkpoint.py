@@ -73,6 +73,7 @@ def histogram(tensors: Mapping[str, Tensor], bins: int) -> Tensor:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "stage", "num_aus"),
     [("resnet50", 1, 12), ("resnet50", 1, 8), ("resnet50", 2, 12), (SWIN, 1, 12), (SWIN, 2, 8)],
