@@ -15,11 +15,12 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from aurel.kernels.cpu.compiler import uncounted
-from aurel.kernels.cpu.scores import COSINE, DOT
+from aurel.kernels.cpu.scores import COSINE, DOT, cosine_score
 from aurel.kernels.cpu.tile_products import (
-    VECTOR_BYTES,
     Value,
+    accumulate,
     broadcast,
+    lanes_in,
     lanes_of,
     load_vector,
     place_of,
@@ -63,30 +64,16 @@ def _insert_into(builder: ir.IRBuilder, lists: _Lists, rank: Value, new: list[Va
     """Insert a vector of scores and sources, from the last slot to the first."""
     one, zero = ir.Constant(rank.type, 1), ir.Constant(rank.type, 0)
     last = builder.sub(rank, one)
-    held = lists.read(last)
-    before = builder.block
-    body, first = builder.append_basic_block("slot"), builder.append_basic_block("first")
-    builder.cbranch(builder.icmp_signed(">", last, zero), body, first)
 
-    builder.position_at_end(body)
-    slot = builder.phi(rank.type)
-    old = [builder.phi(value.type) for value in held]
-    following = builder.sub(slot, one)
-    nearer = lists.read(following)
-    shifted = builder.fcmp_ordered("<", new[0], nearer[0])
-    inserted = [builder.select(shifted, near, own) for near, own in zip(nearer, new, strict=True)]
-    lists.write(slot, builder.fcmp_ordered("<", new[0], old[0]), inserted, old)
-    builder.cbranch(builder.icmp_signed(">", following, zero), body, first)
-    starts, steps = [last, *held], [following, *nearer]
-    for phi, start, step in zip([slot, *old], starts, steps, strict=True):
-        phi.add_incoming(start, before)
-        phi.add_incoming(step, body)
+    def step(index: Value, old: list[Value]) -> list[Value]:
+        slot = builder.sub(last, index)
+        nearer = lists.read(builder.sub(slot, one))
+        shifted = builder.fcmp_ordered("<", new[0], nearer[0])
+        inserted = [builder.select(shifted, *each) for each in zip(nearer, new, strict=True)]
+        lists.write(slot, builder.fcmp_ordered("<", new[0], old[0]), inserted, old)
+        return nearer
 
-    builder.position_at_end(first)
-    old = [builder.phi(value.type) for value in held]
-    for phi, start, step in zip(old, held, nearer, strict=True):
-        phi.add_incoming(start, before)
-        phi.add_incoming(step, body)
+    old = accumulate(builder, lists.read(last), last, step)
     lists.write(zero, builder.fcmp_ordered("<", new[0], old[0]), new, old)
 
 
@@ -123,12 +110,6 @@ def _insert(typing_context, scores, at, lane, number, rank, best, chosen):
 
 
 @uncounted
-def lanes_in(x):
-    """Return how many elements of an array a vector holds."""
-    return VECTOR_BYTES // x.itemsize
-
-
-@uncounted
 def choose_in_columns(
     sums, row, nodes, metric, squares, valid, first, loop, rank, column, best, chosen
 ):
@@ -162,10 +143,7 @@ def choose_in_columns(
             q = max(squares[first + j], tiny) if metric == COSINE else tiny
             for c in range(lanes):
                 s = flat[j * width + row + c]
-                if metric == COSINE:
-                    s = s * abs(s) / q
-                    s = -abs(s) if abs(s) == np.inf else s
-                column[c] = -s
+                column[c] = cosine_score(s, q) if metric == COSINE else -s
             _insert(column, 0, lane, j, rank, best, chosen)
         else:
             _insert(flat, j * width + row, lane, j, rank, best, chosen)

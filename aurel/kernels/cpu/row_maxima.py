@@ -10,10 +10,10 @@ from numba.extending import intrinsic
 
 from aurel.kernels.cpu.compiler import uncounted
 from aurel.kernels.cpu.tile_products import (
-    VECTOR_BYTES,
     Value,
     accumulate,
     broadcast,
+    lanes_in,
     lanes_of,
     load_vector,
     place_of,
@@ -126,7 +126,7 @@ def maximum(rows, count, x, base, channels, node, node_at, keep, out, out_row, w
         keep: write the winners.
         out, out_row, winner: written, flat, and the number of their row.
     """
-    lanes = VECTOR_BYTES // x.itemsize
+    lanes = lanes_in(x)
     at = out_row * channels
     c = 0
     if keep:

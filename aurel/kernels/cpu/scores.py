@@ -24,6 +24,16 @@ L2, L1, COSINE, DOT = 0, 1, 2, 3
 
 
 @uncounted
+def cosine_score(product, square):
+    """Return -cos |cos| |x|^2 from x . s and |s|^2, which has the order of the distance.
+
+    What is infinite becomes +inf.
+    """
+    score = -product * abs(product) / square
+    return abs(score) if abs(score) == np.inf else score
+
+
+@uncounted
 def tile_sums(x, i, i_end, y, j, j_end, channels, metric, tile):
     """Write the sums of a tile of pairs: squares, absolute values or products."""
     if metric == L2:

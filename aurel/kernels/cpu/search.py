@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from aurel.kernels.cpu.arrays import Array
-from aurel.kernels.cpu.column_selection import choose_in_columns, lanes_in
+from aurel.kernels.cpu.column_selection import choose_in_columns
 from aurel.kernels.cpu.compiler import inner
 from aurel.kernels.cpu.problem import Problem, dense_rows
 from aurel.kernels.cpu.ranges import ranged
 from aurel.kernels.cpu.scores import METRICS, scale_nodes, sums_between, sums_within
 from aurel.kernels.cpu.selection import MANY, MOST, choose, finish_scores, scratch_of
 from aurel.kernels.cpu.threads import run
+from aurel.kernels.cpu.tile_products import lanes_in
 
 _SMALL, _LARGE = 64, 1024  # up to _SMALL nodes a graph is one part; above _LARGE it never is
 _ROWS = 16  # rows of a part that is not a whole graph

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aurel.kernels.cpu.compiler import kernel, uncounted
-from aurel.kernels.cpu.scores import COSINE, DOT
+from aurel.kernels.cpu.scores import COSINE, DOT, cosine_score
 
 FEW = 64  # candidates up to which they are inserted into a sorted list
 LESS, MANY = 48, 64  # scores up to which each is compared with all others
@@ -31,9 +31,7 @@ def finish_scores(sums, row, nodes, metric, square, squares, first, bias, bias_r
         if metric == COSINE:
             q = max(squares[first + j], tiny)
             if bias.size == 0:
-                s = -s * abs(s) / q
-                if abs(s) == np.inf:
-                    s = abs(s)
+                s = cosine_score(s, q)
             else:
                 # Two roots: the product of the squares of two zero nodes would underflow to zero.
                 s = one - s / (np.sqrt(max(square, tiny)) * np.sqrt(q))

@@ -13,6 +13,8 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from aurel.kernels.cpu.compiler import uncounted
+
 _WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))
 
 VECTOR_BYTES = 64 if _WIDE else 32
@@ -33,6 +35,12 @@ def place_of(
 
 def lanes_of(array_type: Any) -> int:
     return VECTOR_BYTES * 8 // int(array_type.dtype.bitwidth)
+
+
+@uncounted
+def lanes_in(x):
+    """Return how many elements of an array a vector holds."""
+    return VECTOR_BYTES // x.itemsize
 
 
 def vector_of(context: Any, array_type: Any) -> ir.VectorType:
