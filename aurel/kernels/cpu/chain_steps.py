@@ -50,11 +50,26 @@ def outer_products(logits, units, out):
 
 
 @uncounted
+def sums_of_halves(values, low, high):
+    """Write `outer_sums` of the first N // 2 values to `low`, and of the others to `high`."""
+    lower = values.size // 2
+    outer_sums(values[:lower], lower, low)
+    outer_sums(values[lower:], values.size - lower, high)
+
+
+@uncounted
+def products_of_halves(logits, low, high):
+    """Write `outer_products` as `sums_of_halves` does its sums; return the sum of all max(u, 0)."""
+    lower = logits.size // 2
+    top = outer_products(logits[:lower], lower, low)
+    return top + outer_products(logits[lower:], logits.size - lower, high)
+
+
+@uncounted
 def add_energies(logits, coupled, units, low, high, out):
     """Write the energies of all states."""
+    sums_of_halves(logits, low, high)
     lower = units // 2
-    outer_sums(logits[:lower], lower, low)
-    outer_sums(logits[lower:], units - lower, high)
     width = 1 << lower
     for h in range(1 << (units - lower)):
         target = out[h * width :][:width]
@@ -77,9 +92,8 @@ def potential(logits, table, units, wide, low, high, psi):
         for k in range(psi.size):
             psi[k] = exp_of_nonpositive(psi[k] - top)
         return top
+    top = products_of_halves(logits, low, high)
     lower = units // 2
-    top = outer_products(logits[:lower], lower, low)
-    top += outer_products(logits[lower:], units - lower, high)
     width = 1 << lower
     for h in range(1 << (units - lower)):
         target = psi[h * width :][:width]

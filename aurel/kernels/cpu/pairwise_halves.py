@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from aurel.kernels.cpu.arrays import Array, flags, flat, narrow
-from aurel.kernels.cpu.chain_steps import outer_products
 from aurel.kernels.cpu.compiler import inner, kernel, uncounted
 
 
@@ -53,14 +52,6 @@ def fields_of(sample, model, out):
             out[i] = fields[at]
             span += abs(fields[at])
     return span
-
-
-@uncounted
-def factors_of(fields, low, high):
-    """Write l and h, each divided by its largest entry; return the logarithm of the divisors."""
-    lower = fields.size // 2
-    top = outer_products(fields[:lower], lower, low)
-    return top + outer_products(fields[lower:], fields.size - lower, high)
 
 
 @inner

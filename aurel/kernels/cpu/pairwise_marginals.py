@@ -20,10 +20,9 @@ import numpy as np
 from torch import Tensor
 
 from aurel.kernels.cpu.arrays import Array
-from aurel.kernels.cpu.chain_steps import fold
+from aurel.kernels.cpu.chain_steps import fold, products_of_halves
 from aurel.kernels.cpu.compiler import inner
 from aurel.kernels.cpu.pairwise_halves import (
-    factors_of,
     fields_of,
     model_of,
     multiply,
@@ -51,7 +50,7 @@ def sums_of_samples(start, stop, model, limit, partition, logits, far):
             partition[sample] = 0.0
             out[:] = 0.0
             continue
-        top = factors_of(fields, low, high)
+        top = products_of_halves(fields, low, high)
         multiply(table, low, high, low_sums, high_sums)
         log_odds(low, low_sums, fields[:lower], sums, out[:lower])
         total = log_odds(high, high_sums, fields[lower:], sums, out[lower:])
@@ -86,7 +85,7 @@ def gradients_of_groups(start, stop, model, limit, grads, grad_fields, grad_coup
             if far[sample]:
                 out[:] = 0.0
                 continue
-            factors_of(fields, low[0], high[0])
+            products_of_halves(fields, low[0], high[0])
             multiply(table, low[0], high[0], low[1], high[1])
             given = grads[1][sample * nodes :][:nodes]
             total = weigh_by_scores(low, fields[:lower], given[:lower], grads[0][sample], sums)

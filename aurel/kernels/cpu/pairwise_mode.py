@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aurel.kernels.cpu.arrays import flags
-from aurel.kernels.cpu.chain_steps import outer_sums
+from aurel.kernels.cpu.chain_steps import outer_sums, sums_of_halves
 from aurel.kernels.cpu.compiler import kernel, uncounted
 from aurel.kernels.cpu.pairwise_halves import fields_of, wide_array
 from aurel.kernels.cpu.ranges import ranged
@@ -23,16 +23,14 @@ from aurel.kernels.cpu.threads import run
 def coupling_sums(couplings, nodes, out):
     """Write sums of J_ij over active pairs, for all states."""
     out[0] = 0.0
+    both = np.empty(nodes)
     for i in range(nodes):
+        for j in range(i):
+            both[j] = couplings[i * nodes + j] / 2 + couplings[j * nodes + i] / 2
         half = 1 << i
         given = out[:half]
         target = out[half:][:half]
-        target[0] = 0.0
-        for j in range(i):
-            width = 1 << j
-            both = couplings[i * nodes + j] / 2 + couplings[j * nodes + i] / 2
-            for k in range(width):
-                target[width + k] = target[k] + both
+        outer_sums(both, i, target)
         for k in range(half):
             target[k] += given[k]
 
@@ -46,8 +44,7 @@ def best_states(start, stop, model, modes):
     best, fields = np.empty(low.size), np.empty(nodes)
     for sample in range(start, stop):
         fields_of(sample, model, fields)
-        outer_sums(fields[:lower], lower, low)
-        outer_sums(fields[lower:], nodes - lower, high)
+        sums_of_halves(fields, low, high)
         best[:] = -np.inf
         for b in range(high.size):
             row = table[b * low.size :][: low.size]
