@@ -100,7 +100,7 @@ def _write_sums(
 
     def add(load: Callable[[Value], Value], sums: list[Value]) -> list[Value]:
         columns = [load(row) for row in right]
-        rows = columns if right is left else [load(row) for row in left]
+        rows = [load(row) for row in left]
         return [
             term(builder, rows[a], columns[b], total)
             for (a, b), total in zip(pairs, sums, strict=True)
@@ -126,11 +126,11 @@ def _write_sums(
         builder.store(sum_lanes(builder, total, zero), place)
 
 
-def _tile_intrinsic(term: Term) -> Any:
-    pairs = [(a, b) for a in range(SIDE) for b in range(SIDE)]
+def _sums_intrinsic(term: Term, pairs: list[tuple[int, int]]) -> Any:
+    """Return a function for the pairs (a, b) of a tile."""
 
     @intrinsic
-    def tile_sums(typing_context, x, i, i_end, y, j, j_end, channels, out):
+    def sums(typing_context, x, i, i_end, y, j, j_end, channels, out):
         """Write to out[SIDE * a + b] the sum of the terms of row i + a of x and row j + b of y.
 
         Rows are numbered in the flat arrays; i_end and j_end are the ends of their graphs.
@@ -148,30 +148,14 @@ def _tile_intrinsic(term: Term) -> Any:
 
         return signature, generate
 
-    return tile_sums
-
-
-def _triangle_intrinsic(term: Term) -> Any:
-    pairs = [(a, b) for a in range(SIDE) for b in range(a, SIDE)]
-
-    @intrinsic
-    def triangle_sums(typing_context, x, i, i_end, channels, out):
-        """Write what `tile_sums` does for rows i to i + SIDE - 1 with themselves, where a <= b."""
-        signature = types.void(x, i, i_end, channels, out)
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            x, i, i_end, channels, out = args
-            kind, _, _, _, out_kind = signature.args
-            rows = _rows(context, builder, kind, x, i, i_end, channels)
-            kinds = kind, out_kind
-            _write_sums(context, builder, term, rows, rows, pairs, kinds, channels, out)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return triangle_sums
+    return sums
 
 
 _TERMS = _square, _absolute, _product
-tile_squares, tile_absolutes, tile_products = map(_tile_intrinsic, _TERMS)
-triangle_squares, triangle_absolutes, triangle_products = map(_triangle_intrinsic, _TERMS)
+_ALL = [(a, b) for a in range(SIDE) for b in range(SIDE)]
+_ONCE = [(a, b) for a, b in _ALL if a <= b]  # of a tile of rows with themselves
+
+tile_squares, tile_absolutes, tile_products = (_sums_intrinsic(term, _ALL) for term in _TERMS)
+triangle_squares, triangle_absolutes, triangle_products = (
+    _sums_intrinsic(term, _ONCE) for term in _TERMS
+)

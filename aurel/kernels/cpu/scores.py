@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -33,26 +34,23 @@ def cosine_score(product, square):
     return abs(score) if abs(score) == np.inf else score
 
 
-@uncounted
-def tile_sums(x, i, i_end, y, j, j_end, channels, metric, tile):
-    """Write the sums of a tile of pairs: squares, absolute values or products."""
-    if metric == L2:
-        tile_squares(x, i, i_end, y, j, j_end, channels, tile)
-    elif metric == L1:
-        tile_absolutes(x, i, i_end, y, j, j_end, channels, tile)
-    else:
-        tile_products(x, i, i_end, y, j, j_end, channels, tile)
+def _sums_by_metric(squares: Any, absolutes: Any, products: Any) -> Any:
+    """Return a function that writes the sums of a tile of pairs that a metric needs."""
+
+    @uncounted
+    def sums(x, i, i_end, y, j, j_end, channels, metric, tile):
+        if metric == L2:
+            squares(x, i, i_end, y, j, j_end, channels, tile)
+        elif metric == L1:
+            absolutes(x, i, i_end, y, j, j_end, channels, tile)
+        else:
+            products(x, i, i_end, y, j, j_end, channels, tile)
+
+    return sums
 
 
-@uncounted
-def triangle_sums(x, i, i_end, channels, metric, tile):
-    """Write the sums of a tile of rows with themselves, each pair once."""
-    if metric == L2:
-        triangle_squares(x, i, i_end, channels, tile)
-    elif metric == L1:
-        triangle_absolutes(x, i, i_end, channels, tile)
-    else:
-        triangle_products(x, i, i_end, channels, tile)
+_tile_sums = _sums_by_metric(tile_squares, tile_absolutes, tile_products)
+_triangle_sums = _sums_by_metric(triangle_squares, triangle_absolutes, triangle_products)
 
 
 @kernel
@@ -65,9 +63,9 @@ def sums_within(x, first, nodes, channels, metric, out):
         height = min(SIDE, nodes - i)
         for j in range(i, nodes, SIDE):
             if i == j:
-                triangle_sums(x, first + i, end, channels, metric, tile)
+                _triangle_sums(x, first + i, end, x, first + j, end, channels, metric, tile)
             else:
-                tile_sums(x, first + i, end, x, first + j, end, channels, metric, tile)
+                _tile_sums(x, first + i, end, x, first + j, end, channels, metric, tile)
             width = min(SIDE, nodes - j)
             for a in range(height):
                 for b in range(a if i == j else 0, width):
@@ -84,7 +82,7 @@ def sums_between(x, y, row, rows, first, nodes, channels, metric, out):
     for i in range(0, rows, SIDE):
         height = min(SIDE, rows - i)
         for j in range(0, nodes, SIDE):
-            tile_sums(x, row + i, row + rows, y, first + j, first + nodes, channels, metric, tile)
+            _tile_sums(x, row + i, row + rows, y, first + j, first + nodes, channels, metric, tile)
             for a in range(height):
                 for b in range(min(SIDE, nodes - j)):
                     out[i + a, j + b] = tile[SIDE * a + b]
