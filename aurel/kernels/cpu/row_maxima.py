@@ -16,6 +16,7 @@ from aurel.kernels.cpu.tile_products import (
     lanes_in,
     lanes_of,
     load_vector,
+    load_vectors,
     place_of,
     store_vector,
     vector_of,
@@ -56,12 +57,7 @@ def _maximum_intrinsic(vectors: int, keep: bool) -> Any:
             def listed(index: Value) -> tuple[list[Value], Value]:
                 number = builder.load(builder.gep(row_place, [index]))
                 first = builder.gep(x_place, [builder.mul(number, row)])
-                values = [
-                    load_vector(
-                        builder, builder.gep(first, [ir.Constant(row.type, v * lanes)]), vector
-                    )
-                    for v in range(vectors)
-                ]
+                values = load_vectors(builder, first, vector, vectors)
                 return values, broadcast(builder, builder.trunc(number, numbers.element), numbers)
 
             def step(index: Value, held: list[Value]) -> list[Value]:

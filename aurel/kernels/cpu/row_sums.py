@@ -15,6 +15,7 @@ from aurel.kernels.cpu.tile_products import (
     broadcast,
     lanes_of,
     load_vector,
+    load_vectors,
     multiply_add,
     place_of,
     store_vector,
@@ -49,16 +50,10 @@ def _sum_intrinsic(vectors: int) -> Any:
                 factor = broadcast(builder, weight, vector)
                 number = builder.load(builder.gep(row_place, [index]))
                 first = builder.gep(place, [builder.mul(number, row)])
+                values = load_vectors(builder, first, vector, vectors)
                 return [
-                    multiply_add(
-                        builder,
-                        factor,
-                        load_vector(
-                            builder, builder.gep(first, [ir.Constant(row.type, v * lanes)]), vector
-                        ),
-                        held,
-                    )
-                    for v, held in enumerate(sums)
+                    multiply_add(builder, factor, value, held)
+                    for value, held in zip(values, sums, strict=True)
                 ]
 
             sums = accumulate(builder, [ir.Constant(vector, None)] * vectors, count, step)

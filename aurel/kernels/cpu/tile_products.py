@@ -52,6 +52,14 @@ def load_vector(builder: ir.IRBuilder, pointer: Value, vector: ir.VectorType) ->
     return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=size)
 
 
+def load_vectors(
+    builder: ir.IRBuilder, pointer: Value, vector: ir.VectorType, count: int
+) -> list[Value]:
+    """Return `count` vectors, one after the other in memory."""
+    places = [ir.Constant(ir.IntType(64), v * vector.count) for v in range(count)]
+    return [load_vector(builder, builder.gep(pointer, [place]), vector) for place in places]
+
+
 def store_vector(builder: ir.IRBuilder, value: Value, pointer: Value) -> None:
     size = 8 if value.type.element == ir.DoubleType() else 4
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=size)
