@@ -17,4 +17,5 @@ def standardize(
     """Return a uint8 image (..., 3, H, W) as float32, normalized, by default for ImageNet."""
     center = 255 * torch.tensor(mean).view(3, 1, 1)
     deviation = 255 * torch.tensor(std).view(3, 1, 1)
-    return image.to(torch.float32, copy=True).sub_(center).div_(deviation)
+    planes = image.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    return planes.sub_(center).div_(deviation)

@@ -38,7 +38,7 @@ def open_rgb(path: str | Path, content: bytes | None = None) -> Image.Image:
     register_heif()
     try:
         with Image.open(path if content is None else BytesIO(content)) as file:
-            ImageOps.exif_transpose(file, in_place=True)
+            ImageOps.exif_transpose(file, in_place=True)  # reads the pixels
             return _rgb(file)
     except FileNotFoundError:
         raise
@@ -71,4 +71,4 @@ def _rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         ground = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         return Image.alpha_composite(ground, picture).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

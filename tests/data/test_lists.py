@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,17 @@ def test_pictures_of_any_kind_become_rgb(tmp_path: Path) -> None:
         assert image.shape == (4, 6, 3) and (image == 128).all(), name
     image = np.asarray(open_rgb(tmp_path / "alpha.png"))
     assert image[0, 0].tolist() == [255, 0, 0] and image[0, 5].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "bmp"])
+def test_a_picture_needs_its_file_no_longer(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"picture.{ending}"
+    Image.fromarray(np.arange(72, dtype=np.uint8).reshape(4, 6, 3)).save(path)
+    picture = open_rgb(path)
+    path.unlink()
+    levels = np.asarray(picture)
+    assert levels.shape == (4, 6, 3)
+    assert np.array_equal(levels, np.asarray(pickle.loads(pickle.dumps(picture))))
 
 
 def test_the_orientation_tag_is_applied(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from aurel.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from aurel.data.imagenet import IMAGENET_MEAN, IMAGENET_STD, standardize
 from aurel.data.transforms import EvalTransform, TrainTransform, horizontal_flip, resize
 from aurel.facs import FLIP_49, AUSet
 
@@ -59,6 +61,26 @@ def test_resize_keeps_pixel_centers() -> None:
     before["landmarks"] = torch.tensor([[0.0, 9.0], [4.5, 4.5]])
     out = resize(before, 20)
     assert out["landmarks"].tolist() == [[0.5, 18.5], [9.5, 9.5]]
+
+
+@pytest.mark.parametrize("size", [24, 37])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_a_pil_image_is_resized_as_its_tensor(mode: str, size: int) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (24, 31, len(mode)), np.uint8)
+    image = Image.fromarray(levels.squeeze())
+    assert image.mode == mode
+    planes = torch.from_numpy(levels).permute(2, 0, 1)
+    resized = resize({"image": image}, size)["image"]
+    assert torch.equal(resized, resize({"image": planes}, size)["image"])
+
+
+def test_strides_of_an_image_change_nothing() -> None:
+    image = torch.randint(0, 256, (3, 64, 48), dtype=torch.uint8)
+    other = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert not other.is_contiguous()
+    found = standardize(other)
+    assert found.is_contiguous()
+    assert torch.equal(found, standardize(image))
 
 
 def test_training_moves_everything_together_and_stays_inside() -> None:
