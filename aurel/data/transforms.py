@@ -118,7 +118,8 @@ def resize(sample: dict[str, Any], size: int) -> dict[str, Any]:
     if isinstance(image, Tensor):
         channels = image.shape[-3]
     else:
-        image, channels = _planes(image), len(image.getbands())
+        channels = len(image.getbands())
+        image = _planes(image)
     height, width = image.shape[-2:]
     scale = size / min(height, width)
     target = [round(height * scale), round(width * scale)]

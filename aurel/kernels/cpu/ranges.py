@@ -18,14 +18,19 @@ from numba.extending import intrinsic
 from aurel.kernels.cpu.compiler import inner, kernel
 
 _BYTES = ir.IntType(8).as_pointer()
+_LINE = 8  # integers in a cache line
 
 
 def ranged(function: Callable[..., None]) -> Any:
     """Compile ``function(start, stop, *args)`` into a kernel, which computes range after range.
 
-    The kernel takes ``(team, threads, ranges, start, stop, *args)`` and calls the function for
-    `ranges` ranges that make up ``start..stop``. `team` is the address of ``GOMP_parallel``, of
-    whose threads it uses `threads`; 0 for the calling thread alone.
+    The kernel takes ``(parallel, number, threads, ranges, start, stop, *args)`` and calls the
+    function for `ranges` ranges that make up ``start..stop``. `parallel` and `number` are the
+    addresses of ``GOMP_parallel``, of whose threads it uses `threads`, and ``omp_get_thread_num``;
+    0 for the calling thread alone.
+
+    A thread takes the ranges of its own share, then what is left of the other shares. The shares
+    are those of torch's operators: a thread finds in its cache what it wrote or read there before.
     """
     names = {
         "__name__": function.__module__,
@@ -41,26 +46,28 @@ def ranged(function: Callable[..., None]) -> Any:
 _function: Any = None  # each kernel has its own
 
 
-def _launch(team, threads, ranges, start, stop, *args):
-    if _share(team, threads, ranges, start, stop, _function, args) > 0:
+def _launch(parallel, number, threads, ranges, start, stop, *args):
+    if _share(parallel, number, threads, ranges, start, stop, _function, args) > 0:
         raise MemoryError("not enough memory for a CPU kernel")
 
 
 @intrinsic
-def _share(typing_context, team, threads, ranges, start, stop, function, args):
+def _share(typing_context, parallel, number, threads, ranges, start, stop, function, args):
     """Compute all ranges, and return how many failed."""
     called = function.get_call_type(typing_context, (types.intp, types.intp, *args.types), {})
-    whole = (types.intp,) * 5
+    whole = (types.intp,) * 6
     signature = types.intp(*whole, function, args)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        team, threads, ranges, start, stop, _, arguments = values
+        parallel, number, threads, ranges, start, stop, _, arguments = values
         compiled = function.dispatcher.get_compile_result(called)
         context.add_linking_libs([compiled.library])
-        unpacked = cgutils.unpack_tuple(builder, arguments, len(args.types))
+        borrowed = _borrow(context, builder, args, arguments)
+        unpacked = cgutils.unpack_tuple(builder, borrowed, len(args.types))
         integer = start.type
         zero = ir.Constant(integer, 0)
-        fields = [zero, zero, ranges, start, stop, *unpacked]  # next range, failures, ...
+        taken = _counters(builder, threads)
+        fields = [zero, taken, number, threads, ranges, start, stop, *unpacked]  # failures, ...
         job = cgutils.alloca_once(
             builder, ir.LiteralStructType([value.type for value in fields]), name="job"
         )
@@ -68,18 +75,45 @@ def _share(typing_context, team, threads, ranges, start, stop, function, args):
             builder.store(value, cgutils.gep_inbounds(builder, job, 0, place))
         member = _member(context, builder.module, job.type, compiled.fndesc, called)
         data = builder.bitcast(job, _BYTES)
-        with builder.if_else(builder.icmp_signed("==", team, zero)) as (alone, together):
+        with builder.if_else(builder.icmp_signed("==", parallel, zero)) as (alone, together):
             with alone:
                 builder.call(member, [data])
             with together:
                 short = ir.IntType(32)
                 kind = ir.FunctionType(ir.VoidType(), [member.type, _BYTES, short, short])
-                parallel = builder.inttoptr(team, kind.as_pointer())
+                start_team = builder.inttoptr(parallel, kind.as_pointer())
                 count = builder.trunc(threads, short)
-                builder.call(parallel, [member, data, count, ir.Constant(short, 0)])
-        return builder.load(cgutils.gep_inbounds(builder, job, 0, 1))
+                builder.call(start_team, [member, data, count, ir.Constant(short, 0)])
+        return builder.load(cgutils.gep_inbounds(builder, job, 0, 0))
 
     return signature, generate
+
+
+def _borrow(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """Return a value whose arrays are not counted: the caller holds them.
+
+    Otherwise each slice of a row counts its array twice, and threads wait for that cache line.
+    """
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        array.meminfo = ir.Constant(array.meminfo.type, None)
+        return array._getvalue()
+    if isinstance(kind, types.BaseTuple):
+        items = cgutils.unpack_tuple(builder, value, len(kind.types))
+        kinds = zip(kind.types, items, strict=True)
+        return context.make_tuple(
+            builder, kind, [_borrow(context, builder, each, item) for each, item in kinds]
+        )
+    return value
+
+
+def _counters(builder: ir.IRBuilder, threads: Any) -> Any:
+    """Return how many ranges of each thread's share are taken: zeros, each in its cache line."""
+    size = builder.mul(threads, ir.Constant(threads.type, _LINE))
+    counters = builder.alloca(threads.type, size)
+    width = ir.Constant(threads.type, threads.type.width // 8)
+    cgutils.memset(builder, counters, builder.mul(size, width), 0)
+    return counters
 
 
 def _member(context: Any, module: ir.Module, job_type: Any, described: Any, called: Any) -> Any:
@@ -92,33 +126,56 @@ def _member(context: Any, module: ir.Module, job_type: Any, described: Any, call
     places = [
         cgutils.gep_inbounds(builder, job, 0, i) for i in range(len(job_type.pointee.elements))
     ]
-    ranges, start, stop, *arguments = (builder.load(place) for place in places[2:])
+    failures, *others = places
+    taken, number, threads, ranges, start, stop, *arguments = (
+        builder.load(each) for each in others
+    )
     one = ir.Constant(ranges.type, 1)
-    length = builder.sub(stop, start)
 
-    def bound(index: Any) -> Any:
-        return builder.add(start, builder.sdiv(builder.mul(length, index), ranges))
+    def part(first: Any, length: Any, index: Any, parts: Any) -> Any:
+        return builder.add(first, builder.sdiv(builder.mul(length, index), parts))
 
-    head, body, failed, end = (
-        member.append_basic_block(name) for name in ("head", "body", "failed", "end")
-    )
-    builder.branch(head)
-    builder.position_at_end(head)
-    index = builder.atomic_rmw("add", places[0], one, "monotonic")
-    builder.cbranch(builder.icmp_signed("<", index, ranges), body, end)
-    builder.position_at_end(body)
-    callee = context.declare_function(module, described)
-    status, _ = context.call_conv.call_function(
-        builder,
-        callee,
-        called.return_type,
-        called.args,
-        [bound(index), bound(builder.add(index, one)), *arguments],
-    )
-    builder.cbranch(status.is_error, failed, head)
-    builder.position_at_end(failed)
-    builder.atomic_rmw("add", places[1], one, "monotonic")
-    builder.branch(head)
-    builder.position_at_end(end)
+    def compute(index: Any) -> None:
+        length = builder.sub(stop, start)
+        bounds = [part(start, length, i, ranges) for i in (index, builder.add(index, one))]
+        status, _ = context.call_conv.call_function(
+            builder,
+            context.declare_function(module, described),
+            called.return_type,
+            called.args,
+            [*bounds, *arguments],
+        )
+        with builder.if_then(status.is_error):
+            builder.atomic_rmw("add", failures, one, "monotonic")
+
+    zero = ir.Constant(ranges.type, 0)
+    own = _thread_number(builder, number)
+    with cgutils.for_range(builder, threads) as shares:
+        owner = builder.srem(builder.add(own, shares.index), threads)
+        counter = builder.gep(taken, [builder.mul(owner, ir.Constant(owner.type, _LINE))])
+        first, end = (part(zero, ranges, i, threads) for i in (owner, builder.add(owner, one)))
+        take, work, done = (member.append_basic_block(name) for name in ("take", "work", "done"))
+        builder.branch(take)
+        builder.position_at_end(take)
+        index = builder.add(first, builder.atomic_rmw("add", counter, one, "monotonic"))
+        builder.cbranch(builder.icmp_signed("<", index, end), work, done)
+        builder.position_at_end(work)
+        compute(index)
+        builder.branch(take)
+        builder.position_at_end(done)
     builder.ret_void()
     return member
+
+
+def _thread_number(builder: ir.IRBuilder, function: Any) -> Any:
+    """Return the number of this thread in its team, by a function at an address; 0 without one."""
+    zero = ir.Constant(function.type, 0)
+    before = builder.block
+    with builder.if_then(builder.icmp_signed("!=", function, zero)):
+        kind = ir.FunctionType(ir.IntType(32), [])
+        called = builder.call(builder.inttoptr(function, kind.as_pointer()), [])
+        found, inside = builder.sext(called, function.type), builder.block
+    number = builder.phi(function.type)
+    number.add_incoming(zero, before)
+    number.add_incoming(found, inside)
+    return number

@@ -38,7 +38,7 @@ class _Job:
         """Compute ranges until none is left."""
         while (i := next(self.next_range)) < len(self.ends) - 1:
             try:
-                self.kernel(0, 1, 1, self.ends[i], self.ends[i + 1], *self.args)
+                self.kernel(0, 0, 1, 1, self.ends[i], self.ends[i + 1], *self.args)
             except BaseException as error:
                 self.results.put(error)
             else:
@@ -77,19 +77,25 @@ class _Pool:
 
 
 @cache
-def _team(process: int) -> int:
-    """Return the address of GNU OpenMP's ``GOMP_parallel`` if it serves torch in a process, or 0.
+def _team(process: int) -> tuple[int, int]:
+    """Return the addresses of two functions of GNU OpenMP if it serves torch in a process, or 0, 0.
 
-    A forked child has none of its parent's threads, so that its calls would wait forever.
+    They are ``GOMP_parallel`` and ``omp_get_thread_num``. A forked child has none of its parent's
+    threads, so that its calls would wait forever.
     """
     if process != _FIRST_PROCESS:
-        return 0
+        return 0, 0
     try:
         with open("/proc/self/maps") as maps:
             (path,) = set(re.findall(r"/\S*libgomp\S*", maps.read()))
-        return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value or 0
+        library = ctypes.CDLL(path)
+        return _address(library.GOMP_parallel), _address(library.omp_get_thread_num)
     except (OSError, ValueError, AttributeError):  # another system, or none or several libraries
-        return 0
+        return 0, 0
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 _FIRST_PROCESS = os.getpid()
@@ -113,12 +119,13 @@ def run(kernel: Callable[..., None], count: int, work: int, *args: Any) -> None:
     """
     threads = min(torch.get_num_threads(), count, work // _WORTH)
     if threads <= 1:
-        kernel(0, 1, 1, 0, count, *args)
+        kernel(0, 0, 1, 1, 0, count, *args)
         return
     ranges = min(count, _SHARES * threads)
     process = os.getpid()
-    if team := _team(process):
-        kernel(team, threads, ranges, 0, count, *args)
+    parallel, number = _team(process)
+    if parallel:
+        kernel(parallel, number, threads, ranges, 0, count, *args)
         return
     job = _Job(kernel, [count * i // ranges for i in range(ranges + 1)], args)
     _pool(process).work(job, threads)
