@@ -98,8 +98,8 @@ def _borrow(context: Any, builder: Any, kind: Any, value: Any) -> Any:
         array = context.make_array(kind)(context, builder, value)
         array.meminfo = ir.Constant(array.meminfo.type, None)
         return array._getvalue()
-    if isinstance(kind, types.BaseTuple):
-        items = cgutils.unpack_tuple(builder, value, len(kind.types))
+    if isinstance(kind, (types.Tuple, types.UniTuple)):
+        items = cgutils.unpack_tuple(builder, value, len(kind))
         kinds = zip(kind.types, items, strict=True)
         return context.make_tuple(
             builder, kind, [_borrow(context, builder, each, item) for each, item in kinds]
