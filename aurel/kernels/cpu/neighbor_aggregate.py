@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from aurel.kernels.cpu import transposed_sums
 from aurel.kernels.cpu.arrays import check_winner, flat, narrow, result, winners
 from aurel.kernels.cpu.compiler import uncounted
 from aurel.kernels.cpu.ranges import ranged
 from aurel.kernels.cpu.reduce import (
-    add_multiple,
     add_to_winners,
     fill,
+    is_empty,
     is_finite,
     pack,
     reduce_sum,
@@ -72,51 +73,35 @@ def forward_rows(
 
 
 @ranged
-def backward_graphs(start, stop, grad, lists, winner, k, rows, nodes, channels, reduce, total):
-    """Write the gradients of the nodes of some graphs."""
-    packed = np.empty(k, np.int64)
+def add_to_winners_of_graphs(start, stop, grad, lists, winner, k, rows, nodes, channels, total):
+    """Write the gradients of maxima for the nodes of some graphs."""
     for graph in range(start, stop):
         base = graph * nodes * channels
         fill(total[base : base + nodes * channels], 0)
         for row in range(graph * rows, (graph + 1) * rows):
-            found = pack(lists, row * k, k, nodes, packed)
+            if is_empty(lists, row * k, k, nodes):
+                continue
             grad_row = grad[row * channels : (row + 1) * channels]
-            if found == 0:
-                continue
-            if reduce == MAX:
-                won = winner[row * channels : (row + 1) * channels]
-                add_to_winners(total, base, grad_row, won, channels)
-                continue
-            factor = grad.dtype.type(1) / grad.dtype.type(found if reduce == MEAN else 1)
-            for s in range(found):
-                add_multiple(total[base + packed[s] * channels :][:channels], grad_row, factor)
+            won = winner[row * channels : (row + 1) * channels]
+            add_to_winners(total, base, grad_row, won, channels)
 
 
 @ranged
-def backward_channels(
-    start, stop, grad, lists, winner, k, rows, nodes, channels, reduce, width, total
+def add_to_winners_in_blocks(
+    start, stop, grad, lists, winner, k, rows, nodes, channels, width, total
 ):
-    """Write the gradients of all nodes of one graph, some blocks of `width` channels."""
-    packed = np.empty(k, np.int64)
+    """Write the gradients of maxima for one graph, some blocks of `width` channels."""
     for block in range(start, stop):
         low = block * width
         high = min(low + width, channels)
         for j in range(nodes):
             fill(total[j * channels + low : j * channels + high], 0)
         for row in range(rows):
-            found = pack(lists, row * k, k, nodes, packed)
-            if found == 0:
+            if is_empty(lists, row * k, k, nodes):
                 continue
             place = row * channels
-            if reduce == MAX:
-                for c in range(low, high):
-                    total[winner[place + c] * channels + c] += grad[place + c]
-                continue
-            factor = grad.dtype.type(1) / grad.dtype.type(found if reduce == MEAN else 1)
-            grad_row = grad[place + low : place + high]
-            for s in range(found):
-                first = packed[s] * channels
-                add_multiple(total[first + low : first + high], grad_row, factor)
+            for c in range(low, high):
+                total[winner[place + c] * channels + c] += grad[place + c]
 
 
 def forward(x: Tensor, neighbors: Tensor, reduce: str, keep_winner: bool) -> tuple[Tensor, Tensor]:
@@ -158,17 +143,19 @@ def reduce_lists(
 
 def backward(grad: Tensor, neighbors: Tensor, winner: Tensor, nodes: int, reduce: str) -> Tensor:
     """Return the gradient of x, (B, M, C)."""
-    if reduce == "max":
-        check_winner(winner, grad)
     batch, rows, channels = grad.shape
     k = neighbors.shape[2]
     total = result(grad, batch, nodes, channels)
-    work = (4 if reduce == "max" else k) * grad.numel()
-    arguments = (flat(grad), flat(neighbors), flat(winner), k, rows, nodes, channels)
+    out, lists, sizes = flat(total), (flat(grad), flat(neighbors)), (k, rows, nodes, channels)
+    if reduce != "max":
+        transposed_sums.backward(*lists, sizes, reduce == "mean", out)
+        return narrow(total, grad)
+    check_winner(winner, grad)
+    arguments = (*lists, flat(winner), *sizes)
+    work = 4 * grad.numel()
     if batch == 1 and channels >= 32:
         width = 16
-        blocks = -(-channels // width)
-        run(backward_channels, blocks, work, *arguments, _REDUCTIONS[reduce], width, flat(total))
+        run(add_to_winners_in_blocks, -(-channels // width), work, *arguments, width, out)
     else:
-        run(backward_graphs, batch, work, *arguments, _REDUCTIONS[reduce], flat(total))
+        run(add_to_winners_of_graphs, batch, work, *arguments, out)
     return narrow(total, grad)

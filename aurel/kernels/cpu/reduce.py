@@ -22,6 +22,15 @@ def pack(lists, place, slots, nodes, packed):
 
 
 @uncounted
+def is_empty(lists, place, slots, nodes):
+    """Return whether a list names no node."""
+    found = False
+    for s in range(slots):
+        found |= 0 <= lists[place + s] < nodes
+    return not found
+
+
+@uncounted
 def is_finite(x):
     """Return whether an array holds neither NaN nor infinities."""
     zero = x.dtype.type(0)
