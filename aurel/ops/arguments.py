@@ -49,7 +49,8 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
         layout: names of the dimensions, as in "B N C".
         sizes: the dimensions whose size is known, as in ``B=4, N=12``.
     """
-    check_tensor(name, tensor)
+    if not isinstance(tensor, Tensor):
+        check_tensor(name, tensor)
     names = layout.split()
     shape = tensor.shape
     fits = len(shape) == len(names)
@@ -64,7 +65,8 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
 
 def check_floating(name: str, tensor: Tensor) -> None:
     """Raise ValueError unless `tensor` holds floating-point numbers."""
-    check_tensor(name, tensor)
+    if not isinstance(tensor, Tensor):
+        check_tensor(name, tensor)
     if not tensor.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
 
@@ -98,8 +100,9 @@ def check_k(k: int, nodes: int, loop: bool = True, dilation: int = 1) -> None:
         TypeError: an argument is not an int.
         ValueError: there are too few candidates; without `loop` the node itself is not one.
     """
-    check_integer("k", k)
-    check_integer("dilation", dilation)
+    if type(k) is not int or type(dilation) is not int:
+        check_integer("k", k)
+        check_integer("dilation", dilation)
     candidates = nodes if loop else nodes - 1
     if dilation < 1:
         raise ValueError(f"dilation must be 1 or more, got {dilation}")

@@ -69,8 +69,8 @@ def use_backend(backend: Backend) -> Iterator[None]:
 
 def requested_backend(backend: str) -> str:
     """Return the backend that a call asks for: its argument, or the default if that is "auto"."""
-    if check_backend(backend) != "auto":
-        return backend
+    if backend != "auto":
+        return check_backend(backend)
     return _traced if torch.compiler.is_compiling() else _default.backend
 
 

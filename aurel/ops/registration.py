@@ -87,27 +87,23 @@ class Operator:
         bound = self.bind(rule)
         return lambda *args, out_shape=None, **_: bound(*args)
 
-    def given(self, args: Sequence[Any]) -> list[Tensor]:
-        """Return the tensors among the arguments of a call."""
-        return [args[place] for place in self.tensors if args[place] is not None]
-
     def __call__(self, *args: Any) -> Any:
         """Return the outputs; the last argument names the backend."""
         if args[-1] == "definition" and self.definition is not None:
             return self.define(*args)
-        tensors = self.given(args)
+        tensors = [args[place] for place in self.tensors]
         if torch.compiler.is_compiling() or _is_captured(tensors):
             return self.op(*args)
         if self.gradient is not None and torch.is_grad_enabled():
             for tensor in tensors:
-                if tensor.requires_grad:
-                    return self.eager.apply(args, *[args[place] for place in self.tensors])
+                if tensor is not None and tensor.requires_grad:
+                    return self.eager(args, *tensors)
         return self.run(*args)
 
     def define(self, *args: Any) -> Any:
         """Return the outputs by the definition, which autograd and transforms differentiate."""
         assert self.definition is not None
-        tensors = self.given(args)
+        tensors = [args[place] for place in self.tensors]
         traced = torch.compiler.is_compiling() or _is_captured(tensors) or is_transformed()
         if self.check is not None and not traced:
             self.check(*args)
@@ -146,10 +142,11 @@ class Operator:
         return self.gradient.backward(ctx, *grads)
 
     @cached_property
-    def eager(self) -> type[torch.autograd.Function]:
+    def eager(self) -> Callable[..., Any]:
         """The autograd function of eager calls that need a gradient.
 
         It takes all arguments as one, then the tensors among them: torch takes time for each.
+        ``Function.apply`` in Python is for transforms, inside of which no call gets here.
         """
         operator = self
 
@@ -166,7 +163,8 @@ class Operator:
                 return None, *[found[place] for place in operator.tensors]
 
         Eager.__name__ = Eager.__qualname__ = self.name
-        return Eager
+        apply: Callable[..., Any] = super(torch.autograd.Function, Eager).apply
+        return apply
 
 
 def operator(
@@ -250,11 +248,11 @@ def _named_tuple(names: Iterable[str]) -> Any:
     return namedtuple("Call", names)  # noqa: PYI024 - they have no types of their own
 
 
-def _is_captured(tensors: Sequence[Tensor]) -> bool:
+def _is_captured(tensors: Sequence[Tensor | None]) -> bool:
     """Return whether a dispatch mode or a tensor subclass must intercept the call."""
     if torch._C._len_torch_dispatch_stack() > 0:
         return True
-    for tensor in tensors:  # noqa: SIM110 - half the time of any()
-        if type(tensor) is not Tensor and type(tensor) is not Parameter:
+    for tensor in tensors:
+        if tensor is not None and type(tensor) is not Tensor and type(tensor) is not Parameter:
             return True
     return False

@@ -15,10 +15,11 @@ from aurel.kernels.cpu.reduce import (
     is_empty,
     is_finite,
     pack,
-    reduce_sum,
 )
 from aurel.kernels.cpu.row_maxima import any_maximum, maximum
+from aurel.kernels.cpu.row_sums import sum_rows
 from aurel.kernels.cpu.threads import run
+from aurel.kernels.cpu.tile_products import lanes_in
 
 MAX, MEAN, SUM = 0, 1, 2
 WHOLE = 1024  # nodes up to which a whole graph is checked for NaN at once
@@ -50,7 +51,8 @@ def forward_rows(
     start, stop, x, lists, relative, k, rows, nodes, channels, reduce, keep, out, winner
 ):
     """Reduce for some rows of all graphs, less the rows of `relative` if that is not empty."""
-    packed = np.empty(k, np.int64)
+    packed, weights = np.empty(k, np.int64), np.empty(k, x.dtype)
+    lanes = lanes_in(x)
     node = relative if relative.size > 0 else np.zeros(channels, x.dtype)
     stride = channels if relative.size > 0 else 0
     checked = -1
@@ -60,9 +62,8 @@ def forward_rows(
         base = graph * nodes * channels
         found = pack(lists, row * k, k, nodes, packed)
         if reduce != MAX:
-            divisor = max(found, 1) if reduce == MEAN else 1
-            target = out[row * channels : (row + 1) * channels]
-            reduce_sum(x, base, packed, found, channels, divisor, target)
+            weights[:] = 1 / x.dtype.type(max(found, 1) if reduce == MEAN else 1)
+            sum_rows(weights, packed, found, x, graph * nodes, channels, lanes, out, row)
             continue
         if graph != checked and nodes <= WHOLE:
             finite = is_finite(x[base : base + nodes * channels])

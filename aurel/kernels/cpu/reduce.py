@@ -1,4 +1,4 @@
-"""Maxima, sums and means over the rows that a list names, and their gradients.
+"""Parts of the reductions over the rows that a list names, and of their gradients.
 
 A slot whose index is out of range is empty. NaN counts as the largest value, so it is not lost.
 Loops run over slices, since the compiler does not vectorize loops over ``x[start + c]``.
@@ -45,38 +45,6 @@ def fill(out, value):
     """Set all elements to one value."""
     for c in range(len(out)):
         out[c] = value
-
-
-@uncounted
-def reduce_sum(x, base, packed, found, channels, divisor, out):
-    """Write the sum of the rows divided by a number."""
-    if found == 0:
-        fill(out, 0)
-        return
-    whole = found - found % 4
-    for s in range(0, whole, 4):
-        r0 = x[base + packed[s] * channels :][:channels]
-        r1 = x[base + (packed[s + 1]) * channels :][:channels]
-        r2 = x[base + (packed[s + 2]) * channels :][:channels]
-        r3 = x[base + (packed[s + 3]) * channels :][:channels]
-        if s == 0:
-            for c in range(channels):
-                out[c] = (r0[c] + r1[c]) + (r2[c] + r3[c])
-        else:
-            for c in range(channels):
-                out[c] += (r0[c] + r1[c]) + (r2[c] + r3[c])
-    for s in range(whole, found):
-        row = x[base + packed[s] * channels :][:channels]
-        if s == 0:
-            for c in range(channels):
-                out[c] = row[c]
-        else:
-            for c in range(channels):
-                out[c] += row[c]
-    if divisor != 1:
-        factor = x.dtype.type(1) / x.dtype.type(divisor)
-        for c in range(channels):
-            out[c] *= factor
 
 
 @uncounted

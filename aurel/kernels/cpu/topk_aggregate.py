@@ -11,11 +11,13 @@ from aurel.kernels.cpu.arrays import Array, flags, flat, indices, narrow, result
 from aurel.kernels.cpu.knn_graph import dense_problem
 from aurel.kernels.cpu.problem import Problem
 from aurel.kernels.cpu.ranges import ranged
-from aurel.kernels.cpu.reduce import add_multiple, fill, pack, reduce_sum
+from aurel.kernels.cpu.reduce import add_multiple, fill, pack
+from aurel.kernels.cpu.row_sums import sum_rows
 from aurel.kernels.cpu.scores import METRICS, sums_within
 from aurel.kernels.cpu.search import describe, divide, prepare, scratch_for, search, search_part
 from aurel.kernels.cpu.selection import choose, finish_scores, scratch_of
 from aurel.kernels.cpu.threads import run
+from aurel.kernels.cpu.tile_products import lanes_in
 
 _NO_WINNER = torch.empty(0, dtype=torch.uint8)
 
@@ -24,14 +26,15 @@ _NO_WINNER = torch.empty(0, dtype=torch.uint8)
 def means_of_graphs(start, stop, search, values, nodes, channels, k, neighbors, out):
     """Choose neighbors, and write the means of their values, in some whole graphs."""
     scratch = scratch_for(start, stop, search)
-    packed = np.empty(k, np.int64)
+    packed, weights = np.empty(k, np.int64), np.empty(k, values.dtype)
+    lanes = lanes_in(values)
     for graph in range(start, stop):
         search_part(graph, search, scratch, neighbors)
-        base = graph * nodes * channels
-        for row in range(graph * nodes, (graph + 1) * nodes):
+        first = graph * nodes
+        for row in range(first, first + nodes):
             found = pack(neighbors, row * k, k, nodes, packed)
-            target = out[row * channels :][:channels]
-            reduce_sum(values, base, packed, found, channels, max(found, 1), target)
+            weights[:] = 1 / values.dtype.type(max(found, 1))
+            sum_rows(weights, packed, found, values, first, channels, lanes, out, row)
 
 
 @ranged
