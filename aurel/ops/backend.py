@@ -142,10 +142,9 @@ def is_transformed() -> bool:
 def _fastest(
     op: str, tensors: tuple[Tensor, ...], sizes: Callable[[], str | None] | None, float64: bool
 ) -> str:
-    device_type = tensors[0].device.type
-    if device_type == "cpu":
+    if tensors[0].is_cpu:
         return "torch" if numba_obstacle(tensors) is not None else "numba"
-    if device_type != "cuda" or sizes is None:
+    if not tensors[0].is_cuda or sizes is None:
         return "torch"
     obstacle = triton_obstacle(tensors, sizes, float64)
     if obstacle is None:

@@ -16,7 +16,7 @@ MISSING = None if find_spec("numba") else "numba is not installed: pip install '
 def numba_obstacle(tensors: tuple[Tensor, ...]) -> str | None:
     """Return why the CPU kernels cannot serve a call on these tensors, or None if they can."""
     for tensor in tensors:
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             return f"the CPU kernels need tensors on a CPU, got {tensor.device}"
         if tensor.dtype not in DTYPES:
             return f"the CPU kernels serve float32, float64 and halves, got {tensor.dtype}"

@@ -19,21 +19,28 @@ def is_served(nodes: int, pairs: bool) -> bool:
 def forward(
     logits: Tensor, couplings: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log Z (B,), logits of the marginals (B, N) and an empty tensor."""
+    """Return log Z (B,), logits of the marginals (B, N) and the marginals (B, N)."""
     limit = pairwise_halves.LIMITS[torch.float64]
     compute = kernel("numba", "pairwise_marginals")
-    log_partition, marginal_logits, far = compute(logits, couplings, mask, limit)
-    if far.any():
+    log_partition, marginal_logits, marginals, far = compute(logits, couplings, mask, limit)
+    if far is not None:
         rows = torch.from_numpy(far)
         own = _far_samples(rows, logits, couplings, mask)
-        parts = pairwise_walk.forward(*own, False)
-        log_partition[rows], marginal_logits[rows] = (part.to(logits.dtype) for part in parts[:2])
-    return log_partition, marginal_logits, logits.new_empty(0)
+        found, found_logits, _ = pairwise_walk.forward(*own, False)
+        log_partition[rows] = found.to(logits.dtype)
+        marginal_logits[rows] = found_logits.to(logits.dtype)
+        marginals[rows] = _marginals(found_logits, own[2]).to(logits.dtype)
+    return log_partition, marginal_logits, marginals
+
+
+def _marginals(logits: Tensor, mask: Tensor | None) -> Tensor:
+    return logits.sigmoid() if mask is None else logits.sigmoid().masked_fill(~mask, 0)
 
 
 def backward(
     grad_partition: Tensor | None,
     grad_logits: Tensor | None,
+    grad_marginals: Tensor | None,
     logits: Tensor,
     couplings: Tensor,
     mask: Tensor | None,
@@ -42,17 +49,21 @@ def backward(
     limit = pairwise_halves.LIMITS[torch.float64]
     compute = kernel("numba", "pairwise_marginals_backward")
     given = (logits, couplings, mask)
-    total, moments, far = compute(grad_partition, grad_logits, *given, limit)
-    if far.any():
+    grads = (grad_partition, grad_logits, grad_marginals)
+    total, moments, far = compute(*grads, *given, limit)
+    if far is not None:
         rows = torch.from_numpy(far)
         own = _far_samples(rows, *given)
         outputs = pairwise_walk.forward(*own, False)
-        of_partition, of_logits = (
+        marginals = _marginals(outputs[1], own[2])
+        of_partition, of_logits, of_marginals = (
             torch.zeros_like(out) if grad is None else grad[rows].double()
-            for grad, out in zip((grad_partition, grad_logits), outputs, strict=False)
+            for grad, out in zip(grads, (*outputs[:2], marginals), strict=True)
         )
-        grads = of_partition, of_logits, outputs[2]
-        part, part_of_moments = pairwise_walk.backward(*grads, *outputs, *own)
+        of_logits = of_logits + of_marginals * marginals * (1 - marginals)
+        part, part_of_moments = pairwise_walk.backward(
+            of_partition, of_logits, outputs[2], *outputs, *own
+        )
         total[rows] = part.to(total.dtype)
         moments += part_of_moments
     return total, moments

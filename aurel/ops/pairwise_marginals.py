@@ -17,7 +17,7 @@ from aurel.ops.pairwise_states import (
     without_absent,
     without_impossible,
 )
-from aurel.ops.precision import in_dtype
+from aurel.ops.precision import in_dtype, wide_dtype
 from aurel.ops.registration import Gradient, gradients_of_definition, operator
 
 MAX_NODES = 24  # 2^24 states
@@ -55,7 +55,8 @@ def pairwise_marginals_reference(
     logits: Tensor, couplings: Tensor, *, mask: Tensor | None = None, pairs: bool = False
 ) -> PairwiseMarginals:
     """Define `pairwise_marginals`: a table of all states; holds (B, N, 2^N)."""
-    logits, couplings = _promote(logits, couplings, torch.float32)
+    dtype = wide_dtype(logits, couplings)
+    logits, couplings = in_dtype(logits, dtype), in_dtype(couplings, dtype)
     states = states_between(0, 2 ** logits.shape[1], logits.shape[1], logits)
     energies = energies_of(states, *without_absent(logits, couplings, mask))
     possible = without_impossible(energies, states, mask)
@@ -68,11 +69,6 @@ def pairwise_marginals_reference(
         probabilities = (possible - log_partition.unsqueeze(1)).exp()
         joint = torch.einsum("bs,si,sj->bij", probabilities, states, states)
     return _result(log_partition, active - inactive, joint, mask)
-
-
-def _promote(logits: Tensor, couplings: Tensor, least: torch.dtype) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(torch.promote_types(logits.dtype, couplings.dtype), least)
-    return in_dtype(logits, dtype), in_dtype(couplings, dtype)
 
 
 def _result(
@@ -100,10 +96,10 @@ def pairwise_marginals(
         p(y) = \frac1Z \exp\Big(\sum_i u_i y_i
             + \sum_{i<j} \tfrac12 (J_{ij} + J_{ji})\, y_i y_j\Big), \qquad y \in \{0, 1\}^N
 
-    The result is exact. CPU kernels multiply by a 2^(N/2) x 2^(N/2) matrix in float64, plain torch
-    takes products of such matrices; a (B, 2^N) tensor is never stored. Where exponentials would
-    overflow or underflow, the sum is in the log domain instead; so is the backward pass. N = 12 has
-    4,096 states, N = 20 a million.
+    The result is exact. CPU kernels multiply by a 2^(N/2) x 2^(N/2) matrix in float64, or sum the
+    weights of all states for up to 8 nodes; plain torch takes products of such matrices. A
+    (B, 2^N) tensor is never stored. Where exponentials would overflow or underflow, the sum is in
+    the log domain instead; so is the backward pass. N = 12 has 4,096 states, N = 20 a million.
 
     Args:
         logits: the fields u, (B, N), with N up to 24, finite.
@@ -132,15 +128,16 @@ def pairwise_marginals(
     )
     if impl == "numba" and not _is_by_kernel(impl, logits, pairs):
         impl = "torch"
-    out = torch.promote_types(torch.promote_types(logits.dtype, couplings.dtype), torch.float32)
+    out = wide_dtype(logits, couplings)
     # Apple's devices have no float64; the CPU kernels are in float64 inside.
     narrow = impl != "torch" or logits.device.type == "mps"
-    wide = torch.float32 if narrow else torch.float64
-    given = _promote(logits, couplings, wide)
+    inside = out if narrow else torch.float64
+    given = in_dtype(logits, inside), in_dtype(couplings, inside)
     log_partition, marginal_logits, joint = _pairwise_marginals(*given, mask, pairs, impl)
-    parts = (in_dtype(part, out) for part in (log_partition, marginal_logits, joint))
-    log_partition, marginal_logits, joint = parts
-    return _result(log_partition, marginal_logits, joint if pairs else None, mask)
+    if impl == "numba":
+        return PairwiseMarginals(log_partition, marginal_logits, joint, None)
+    log_partition, marginal_logits = in_dtype(log_partition, out), in_dtype(marginal_logits, out)
+    return _result(log_partition, marginal_logits, in_dtype(joint, out) if pairs else None, mask)
 
 
 def check_arguments(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> None:
@@ -163,11 +160,14 @@ def _is_far(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _shapes(call: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return empty outputs: log Z, logits, and marginals: of pairs, or of nodes by the kernels."""
     batch, nodes = call.logits.shape
+    by_kernel = _is_by_kernel(call.impl, call.logits, call.pairs)
+    third = (batch, nodes, nodes) if call.pairs else (batch, nodes) if by_kernel else (0,)
     return (
         call.logits.new_empty(batch),
         call.logits.new_empty(batch, nodes),
-        call.logits.new_empty((batch, nodes, nodes) if call.pairs else (0,)),
+        call.logits.new_empty(third),
     )
 
 
@@ -175,8 +175,11 @@ def _define(call: Any) -> tuple[Tensor, Tensor, Tensor]:
     found = pairwise_marginals_reference(
         call.logits, call.couplings, mask=call.mask, pairs=call.pairs
     )
-    joint = found.pair_marginals
-    return found.log_partition, found.logits, call.logits.new_empty(0) if joint is None else joint
+    third = found.pair_marginals
+    if third is None:
+        by_kernel = _is_by_kernel(call.impl, call.logits, call.pairs)
+        third = found.marginals if by_kernel else call.logits.new_empty(0)
+    return found.log_partition, found.logits, third
 
 
 def _count_flops(call: Any) -> int:
@@ -215,7 +218,9 @@ def _pairwise_marginals_backward(
 ) -> tuple[Tensor, Tensor]:
     pairs = pair_marginals is not None and pair_marginals.shape != (0,)
     if _is_by_kernel(impl, logits, pairs):
-        return pairwise_kernel.backward(grad_partition, grad_logits, logits, couplings, mask)
+        unused = grad_pairs is None or grad_pairs.shape == (0,)
+        grads = (grad_partition, grad_logits, None if unused else grad_pairs)
+        return pairwise_kernel.backward(*grads, logits, couplings, mask)
     # The kernels alone do without these.
     assert grad_partition is not None and grad_logits is not None and grad_pairs is not None
     assert log_partition is not None and marginal_logits is not None and pair_marginals is not None
@@ -237,7 +242,7 @@ def _pairwise_marginals_backward(
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     logits, couplings, mask, *outputs = ctx.saved_tensors
-    given: tuple[Tensor | None, ...] = (*grads[:2], None, None, None, None)
+    given: tuple[Tensor | None, ...] = (*grads, None, None, None)
     if not ctx.by_kernel:
         used = (
             torch.zeros_like(out) if grad is None else grad
@@ -253,11 +258,12 @@ def _twice(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     logits, couplings, mask, *_ = ctx.saved_tensors
 
     def definition(logits: Tensor, couplings: Tensor) -> tuple[Tensor | None, ...]:
-        pairs = grads[2] is not None
+        pairs = grads[2] is not None and not ctx.by_kernel
         dtype, wide = logits.dtype, torch.float64 if ctx.by_kernel else logits.dtype
         given = logits.to(wide), couplings.to(wide)
         found = pairwise_marginals_reference(*given, mask=mask, pairs=pairs)
-        outputs = found.log_partition, found.logits, found.pair_marginals
+        third = found.marginals if ctx.by_kernel else found.pair_marginals
+        outputs = found.log_partition, found.logits, third
         return tuple(None if each is None else each.to(dtype) for each in outputs)
 
     found = gradients_of_definition(definition, (logits, couplings), grads)

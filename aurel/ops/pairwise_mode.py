@@ -38,7 +38,8 @@ def pairwise_mode(
     """
     check_arguments(logits, couplings, mask)
     impl = resolve_backend("pairwise_mode", backend, (logits, couplings))
-    mode: Tensor = _pairwise_mode(logits.detach(), couplings.detach(), mask, impl)
+    given = (each.detach() if each.requires_grad else each for each in (logits, couplings))
+    mode: Tensor = _pairwise_mode(*given, mask, impl)
     return mode
 
 

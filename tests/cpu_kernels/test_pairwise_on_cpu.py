@@ -41,7 +41,7 @@ def assert_as_defined(given: list[Tensor], mask: Tensor | None = None) -> None:
 
 @pytest.mark.parametrize("nodes", range(1, 18))
 def test_every_number_of_nodes_agrees_with_the_definition(nodes: int) -> None:
-    """Also one that the kernels do not serve; samples fill two groups and a part of a third."""
+    """Also one that the kernels do not serve; the last group of samples is not full."""
     batch = 9 if nodes < 13 else 2
     given = model(batch, nodes)
     assert_as_defined(given)
@@ -50,11 +50,53 @@ def test_every_number_of_nodes_agrees_with_the_definition(nodes: int) -> None:
     assert_as_defined(given, mask)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("nodes", [*range(1, 10), 13, 16])
+def test_a_sample_has_equal_bits_in_every_batch(nodes: int, masked: bool) -> None:
+    """Also one that is NaN, or beyond the limit, changes no other."""
+    fields, couplings = model(65, nodes)
+    mask = torch.rand(65, nodes) < 0.7 if masked else None
+    whole = results_of_samples(fields, couplings, mask)
+    for size in (0, 1, 7, 8, 9, 17, 64):
+        part = results_of_samples(fields[:size], couplings, None if mask is None else mask[:size])
+        assert all(torch.equal(got, want[:size]) for got, want in zip(part, whole, strict=True))
+    changed = torch.tensor([2, 8, 31])
+    others = torch.ones(65, dtype=torch.bool).index_fill(0, changed, False)
+    for value in (torch.nan, 1e5):
+        fields[changed] = value
+        found = results_of_samples(fields, couplings, mask)
+        assert all(torch.equal(a[others], b[others]) for a, b in zip(found, whole, strict=True))
+
+
+def results_of_samples(fields: Tensor, couplings: Tensor, mask: Tensor | None) -> list[Tensor]:
+    """Return log Z, logits, marginals, the mode, and the gradient of a sum of the first three."""
+    leaf = fields.clone().requires_grad_()
+    outs = pairwise_marginals(leaf, couplings, mask=mask, backend="numba")[:3]
+    total = sum((out.sin().sum() for out in outs), torch.zeros(()))
+    mode = pairwise_mode(fields, couplings, mask=mask, backend="numba")
+    return [*outs, mode, *torch.autograd.grad(total, [leaf])]
+
+
+@pytest.mark.parametrize("nodes", [1, 6, 8, 9])
+@pytest.mark.parametrize("output", range(3))
+def test_a_gradient_of_one_output_alone(output: int, nodes: int) -> None:
+    given = model(11, nodes)
+    given[0][4] *= 1000
+    grads = []
+    for backend in ("numba", "definition"):
+        leaves = [each.clone().requires_grad_() for each in given]
+        out = pairwise_marginals(*leaves, backend=backend)[output]  # type: ignore[arg-type]
+        grads.append(torch.autograd.grad(out.sin().sum(), leaves))
+    for got, want in zip(*grads, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_exponents_of_any_range_up_to_the_limit(share: float, sign: float) -> None:
+@pytest.mark.parametrize("nodes", [8, 9])
+def test_exponents_of_any_range_up_to_the_limit(nodes: int, share: float, sign: float) -> None:
     """The range is that of fields, of couplings, or of both."""
-    fields, couplings = model(6, 8)
+    fields, couplings = model(6, nodes)
     limit = pairwise_halves.LIMITS[torch.float64] * 0.999
     couplings = sign * couplings.abs().fill_diagonal_(0)
     couplings *= 2 * share * limit / couplings.sum().abs()
@@ -70,11 +112,12 @@ def test_exponents_of_any_range_up_to_the_limit(share: float, sign: float) -> No
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("nodes", [6, 9])
 @pytest.mark.parametrize("masked", [False, True])
-def test_samples_beyond_the_limit_are_summed_in_the_log_domain(masked: bool) -> None:
-    given = model(9, 6)
+def test_samples_beyond_the_limit_are_summed_in_the_log_domain(masked: bool, nodes: int) -> None:
+    given = model(9, nodes)
     given[0][[1, 4, 8]] *= 1000
-    mask = torch.rand(9, 6) < 0.7 if masked else None
+    mask = torch.rand(9, nodes) < 0.7 if masked else None
     assert_as_defined(given, mask)
     assert_as_defined([given[0], given[1] * 1000], mask)
 
@@ -95,20 +138,23 @@ def test_a_coupling_that_is_not_a_number_is_in_all_samples() -> None:
     assert all(part.isnan().all() for part in results(given, None, "numba")[:3])
 
 
+@pytest.mark.parametrize("nodes", [7, 9])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_dtypes_and_strides_are_computed_in_float64(dtype: torch.dtype) -> None:
-    given = [each.to(dtype) for each in model(5, 7)]
+def test_dtypes_and_strides_are_computed_in_float64(dtype: torch.dtype, nodes: int) -> None:
+    given = [each.to(dtype) for each in model(5, nodes)]
     given[0][1] *= 2000 if dtype != torch.float16 else 100
     wide = pairwise_marginals(*(each.double() for each in given), backend="numba")
     found = pairwise_marginals(*map(strided, given), backend="numba")
     out = torch.float64 if dtype == torch.float64 else torch.float32
     assert torch.equal(found.log_partition, wide.log_partition.to(out))
     assert torch.equal(found.logits, wide.logits.to(out))
+    torch.testing.assert_close(found.marginals, wide.marginals.to(out), rtol=1e-6, atol=0)
     assert found.logits.is_contiguous()
 
 
-def test_gradients_of_float32_are_those_of_float64_rounded() -> None:
-    given = [each.float() for each in model(6, 9)]
+@pytest.mark.parametrize("nodes", [4, 9])
+def test_gradients_of_float32_are_those_of_float64_rounded(nodes: int) -> None:
+    given = [each.float() for each in model(6, nodes)]
     grads = []
     for dtype in (torch.float32, torch.float64):
         leaves = [each.to(dtype).requires_grad_() for each in given]
@@ -118,8 +164,9 @@ def test_gradients_of_float32_are_those_of_float64_rounded() -> None:
     assert all(got.equal(want.float()) for got, want in zip(*grads, strict=True))
 
 
-def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = model(23, 9)
+@pytest.mark.parametrize("nodes", [1, 4, 8, 9])
+def test_threads_change_no_bit(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = model(75, nodes)
     assert_same_on_more_threads(
         monkeypatch,
         lambda: [*results(given, None, "numba"), pairwise_mode(*given, backend="numba")],

@@ -1,4 +1,4 @@
-"""The exponential and the sigmoid that kernels vectorize."""
+"""The functions that kernels vectorize."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from aurel.kernels.cpu.compiler import kernel
 from aurel.kernels.cpu.vector_math import (
     exp_of_nonpositive,
     exp_of_unit,
+    log_of_normal,
     prefer_wide_vectors,
+    product_of_shares,
     sigmoid,
 )
 
@@ -31,6 +33,19 @@ def apply_gate(x, gate, weight):  # type: ignore[no-untyped-def]
     for i in range(x.size):
         gate[i] = sigmoid(x[i])
         weight[i] = exp_of_unit(gate[i])
+
+
+@kernel
+def apply_log(x, out):  # type: ignore[no-untyped-def]
+    prefer_wide_vectors()
+    for i in range(x.size):
+        out[i] = log_of_normal(x[i])
+
+
+@kernel
+def multiply_shares(a, b, out):  # type: ignore[no-untyped-def]
+    for i in range(a.size):
+        out[i] = product_of_shares(a[i], b[i])
 
 
 def units(got: Any, exact: Any) -> Any:
@@ -74,3 +89,20 @@ def test_gate_of_special_values(dtype: Any) -> None:
     tiny = float(np.finfo(dtype).tiny)
     np.testing.assert_allclose(gate, [1, 1, 0, 0, np.nan], atol=2 * tiny, rtol=0)
     np.testing.assert_array_equal(weight[2:], np.array([1, 1, np.nan], dtype))
+
+
+def test_log_is_within_two_units_of_the_last_place() -> None:
+    near_one = 1 + np.concatenate([np.linspace(-0.5, 1, 200_001), np.logspace(-16, 0, 1001)])
+    x = np.concatenate([near_one, np.exp(np.linspace(-708, 709, 200_001))])
+    got = np.empty_like(x)
+    apply_log(x, got)
+    exact = np.log(x.astype(np.longdouble))
+    assert units(got, exact)[exact != 0].max() <= 2
+    assert not got[exact == 0].any()
+
+
+def test_shares_of_huge_numbers() -> None:
+    a, b = np.array([1e260, 1e-260, 3.0, 1e260]), np.array([1e260, 1e-260, 1.0, 1.0])
+    got = np.empty(4)
+    multiply_shares(a, b, got)
+    np.testing.assert_allclose(got, [0.25, 0.25, 3 / 16, 1e-260], rtol=1e-15)

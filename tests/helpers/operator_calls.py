@@ -135,7 +135,7 @@ def operator_calls() -> dict[str, list[OperatorCall]]:
             (2, (pooled, empty, pooled, tokens.detach(), tokens.detach(), None)),
         ],
         "pairwise_marginals": [
-            (2, (fields, couplings, None, False)),
+            (3, (fields, couplings, None, False)),
             (3, (fields, couplings, MASK, True)),
             (3, (1000 * fields, couplings, MASK, True)),
         ],

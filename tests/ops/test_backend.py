@@ -20,9 +20,10 @@ KNOWN = "auto, definition, torch, numba, triton, pyg"
 
 
 class OnCuda:
-    """Replaces a tensor on a GPU: only device and dtype are read."""
+    """Replaces a tensor on a GPU: only its device and dtype are read."""
 
     device = torch.device("cuda")
+    is_cpu, is_cuda = False, True
     dtype = torch.float32
 
 

@@ -173,7 +173,7 @@ def weigh(message, psi, factor):
     return total
 
 
-@inner
+@uncounted
 def fold(values, units, out):
     """Write into `out` the sums of `values` over the states of each action unit.
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from aurel.kernels.cpu.arrays import Array, flags, flat, narrow
-from aurel.kernels.cpu.compiler import inner, kernel, uncounted
+from aurel.kernels.cpu.chain_steps import fold
+from aurel.kernels.cpu.compiler import kernel, uncounted
 
 
 @kernel
@@ -29,8 +30,8 @@ def coupling_products(couplings, nodes, out):
         target[0] = 1.0
         for j in range(i):
             width = 1 << j
-            one = couplings[i * nodes + j] / 2
-            other = couplings[j * nodes + i] / 2
+            one = np.float64(couplings[i * nodes + j]) / 2
+            other = np.float64(couplings[j * nodes + i]) / 2
             span += abs(one) + abs(other)
             factor = math.exp(one + other)
             for k in range(width):
@@ -54,7 +55,7 @@ def fields_of(sample, model, out):
     return span
 
 
-@inner
+@uncounted
 def multiply(table, low, high, low_sums, high_sums):
     """Write the sums of W h for each a, and those of W l for each b, two of them at once."""
     width = low.size
@@ -72,12 +73,27 @@ def multiply(table, low, high, low_sums, high_sums):
         high_sums[b + 1] = next_total
 
 
+@uncounted
+def halves_of_pairs(values, nodes, sums, out):
+    """Write half of the sums of `values` over the states in which two nodes are active, (N, N)."""
+    for i in range(nodes - 1, -1, -1):
+        half = 1 << i
+        inactive = values[:half]
+        active = values[half:][:half]
+        for k in range(half):
+            inactive[k] += active[k]
+        fold(active, i, sums)
+        out[i * nodes + i] = 0.0
+        for j in range(i):
+            out[i * nodes + j] = out[j * nodes + i] = sums[j] / 2
+
+
 def model_of(fields: Tensor, couplings: Tensor, mask: Tensor | None) -> tuple[Any, ...]:
     """Return what `fields_of` takes, with the table W."""
     nodes = fields.shape[1]
     table: Array = np.empty(2**nodes)
-    span = coupling_products(wide_array(couplings), nodes, table)
-    return wide_array(fields), flags(mask), table, nodes, span
+    span = coupling_products(flat(couplings), nodes, table)
+    return flat(fields), flags(mask), table, nodes, span
 
 
 def wide_array(tensor: Tensor) -> Array:
@@ -86,7 +102,7 @@ def wide_array(tensor: Tensor) -> Array:
 
 
 def tensor_of(array: Array, like: Tensor) -> Tensor:
-    """Return an array of float64 as a tensor in the dtype of `like`."""
-    if like.dtype == torch.float32:
-        return torch.from_numpy(array.astype(np.float32))  # half the host time of Tensor.to
+    """Return an array as a tensor in the dtype of `like`."""
+    if array.dtype == np.float64 and like.dtype == torch.float32:
+        array = array.astype(np.float32)  # half the host time of Tensor.to
     return narrow(torch.from_numpy(array), like)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurel.kernels.cpu.arrays import flags
+from aurel.kernels.cpu.arrays import flags, flat
 from aurel.kernels.cpu.chain_steps import outer_sums, sums_of_halves
 from aurel.kernels.cpu.compiler import kernel, uncounted
 from aurel.kernels.cpu.pairwise_halves import fields_of, wide_array
@@ -78,6 +78,6 @@ def forward(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> Tensor:
     batch, nodes = logits.shape
     table, modes = np.empty(2**nodes), np.empty((batch, nodes), np.bool_)
     coupling_sums(wide_array(couplings), nodes, table)
-    model = (wide_array(logits), flags(mask), table, nodes, 0.0)
+    model = (flat(logits), flags(mask), table, nodes, 0.0)
     run(best_states, batch, batch * 2**nodes // 2, model, modes.reshape(-1))
     return torch.from_numpy(modes)

@@ -1,4 +1,4 @@
-"""Exponential and sigmoid without branches, so that LLVM vectorizes the loops that call them."""
+"""Functions without branches, so that LLVM vectorizes the loops that call them."""
 
 from __future__ import annotations
 
@@ -122,3 +122,61 @@ def _(x: Any) -> Any:
         return exponential(x)
 
     return compute
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def product_of_shares(a: Any, b: Any) -> Any:
+    """Return a b / (a + b)^2 for positive a and b, without a square that could overflow."""
+    total = a + b
+    return (a / total) * (b / total)
+
+
+_LN2_HIGH = 6.93147180369123816490e-1  # few bits: its products with exponents are exact
+_LN2_LOW = float(np.log(np.longdouble(2)) - np.longdouble(_LN2_HIGH))
+_ROOT_OF_HALF = 0x3FE6A09E667F3BCD  # the bits of sqrt(1/2)
+
+
+@intrinsic
+def _exponent(typing_context: Any, x: Any) -> Any:
+    """Return n of x = 2^n m, where m is from sqrt(1/2) to sqrt(2)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        integer = ir.IntType(64)
+        bits = builder.sub(builder.bitcast(args[0], integer), ir.Constant(integer, _ROOT_OF_HALF))
+        return builder.sitofp(builder.ashr(bits, ir.Constant(integer, 52)), ir.DoubleType())
+
+    return types.float64(types.float64), generate
+
+
+@intrinsic
+def _mantissa(typing_context: Any, x: Any) -> Any:
+    """Return m of `_exponent`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        integer = ir.IntType(64)
+        bits = builder.bitcast(args[0], integer)
+        power = builder.sub(bits, ir.Constant(integer, _ROOT_OF_HALF))
+        power = builder.and_(power, ir.Constant(integer, -(1 << 52)))
+        return builder.bitcast(builder.sub(bits, power), ir.DoubleType())
+
+    return types.float64(types.float64), generate
+
+
+_SERIES = tuple(2 / (2 * power + 1) for power in range(11, 0, -1))
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def log_of_normal(x: Any) -> Any:
+    """Return log(x) of a positive normal float64.
+
+    With f = m - 1 and s = f / (2 + f), log m = 2 atanh(s) = f - s (f - R), where R is the rest of
+    the series of 2 atanh(s) / s.
+    """
+    exponent = _exponent(x)
+    above = _mantissa(x) - 1.0
+    ratio = above / (above + 2.0)
+    square = ratio * ratio
+    rest = 0.0
+    for coefficient in _SERIES:
+        rest = rest * square + coefficient
+    return exponent * _LN2_HIGH + (above - (ratio * (above - rest * square) - exponent * _LN2_LOW))
