@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from aurel.ops.distances import at_least_float32
 from aurel.ops.neighbor_aggregate import Reduce
 from aurel.ops.ragged_aggregate import ragged_neighbor_aggregate
-from aurel.pyg.edges import padded_lists, positions
+from aurel.pyg.edges import padded_lists, positions, targets
 
 _LENGTH = 32  # of a part of a long list
 
@@ -17,8 +18,8 @@ def reduce_edges(values: Tensor, source: Tensor, degree: Tensor, reduce: Reduce)
     """Return the reduction of the rows of `values` over the edges to each node.
 
     Where nodes have about the same number of edges, `neighbor_aggregate` reduces padded lists.
-    Elsewhere these would grow with the nodes times the longest list: parts of long lists are
-    reduced first, then their results in the same way.
+    Elsewhere these would grow with the nodes times the longest list: sums are scattered, and of
+    long lists the maxima of parts are found first, then their maxima in the same way.
 
     Args:
         values: (Q, C).
@@ -32,8 +33,10 @@ def reduce_edges(values: Tensor, source: Tensor, degree: Tensor, reduce: Reduce)
     if _is_short(degree, len(source)):
         return ragged_neighbor_aggregate(values, padded_lists(source, degree), reduce)
     if reduce == "max":
-        return _in_parts(values, source, degree, "max")
-    total = _in_parts(at_least_float32(values), source, degree, "sum")
+        return _maxima_in_parts(values, source, degree)
+    wide = at_least_float32(F.embedding(source, values))
+    rows = targets(source, degree)[:, None].expand_as(wide)
+    total = wide.new_zeros(len(degree), wide.shape[1]).scatter_add(0, rows, wide)
     if reduce == "mean":
         total = total / degree.clamp_min(1)[:, None]
     return total.to(values.dtype)
@@ -45,12 +48,12 @@ def _is_short(degree: Tensor, edges: int) -> bool:
     return longest <= _LENGTH or longest * len(degree) <= 2 * edges
 
 
-def _in_parts(values: Tensor, source: Tensor, degree: Tensor, reduce: Reduce) -> Tensor:
+def _maxima_in_parts(values: Tensor, source: Tensor, degree: Tensor) -> Tensor:
     while not _is_short(degree, len(source)):
         parts = (degree + _LENGTH - 1) // _LENGTH
         total = int(parts.sum())
         left = degree.repeat_interleave(parts, output_size=total)
         lengths = (left - _LENGTH * positions(parts, total)).clamp_max(_LENGTH)
-        values = ragged_neighbor_aggregate(values, padded_lists(source, lengths), reduce)
+        values = ragged_neighbor_aggregate(values, padded_lists(source, lengths), "max")
         source, degree = torch.arange(total, device=degree.device), parts
-    return ragged_neighbor_aggregate(values, padded_lists(source, degree), reduce)
+    return ragged_neighbor_aggregate(values, padded_lists(source, degree), "max")
