@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ def test_synthetic_faces(size: dict[str, int], versus: Any) -> None:
     versus("SyntheticFaces", size, "draw", {"aurel": draw})
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, as each worker of a DataLoader does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.sizes(cpu=[{"images": 16, "pixels": 256}], cuda=[])
 def test_read_and_augment(size: dict[str, int], versus: Any, tmp_path: Path) -> None:
     files = photographs(size, tmp_path)
@@ -42,6 +53,7 @@ def test_read_and_augment(size: dict[str, int], versus: Any, tmp_path: Path) -> 
     versus("read, crop, jitter", size, "training", {"aurel": read})
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.sizes(cpu=[{"images": 16, "pixels": 320}], cuda=[])
 def test_read_and_resize(size: dict[str, int], versus: Any, tmp_path: Path) -> None:
     files = photographs(size, tmp_path)
