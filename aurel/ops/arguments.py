@@ -116,6 +116,8 @@ def check_k(k: int, nodes: int, loop: bool = True, dilation: int = 1) -> None:
 def promote(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Return the tensors in their common dtype (autocast can mix float32 and half precision)."""
     dtype = tensors[0].dtype
-    for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return tuple(tensor if tensor.dtype == dtype else tensor.to(dtype) for tensor in tensors)
+    mixed = False
+    for tensor in tensors:
+        if tensor.dtype != dtype:
+            dtype, mixed = torch.promote_types(dtype, tensor.dtype), True
+    return tuple(tensor.to(dtype) for tensor in tensors) if mixed else tensors

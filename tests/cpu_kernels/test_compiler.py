@@ -23,7 +23,7 @@ from aurel.kernels.cpu import neighbor_aggregate
 lists = torch.tensor([[[0, 1], [1, 1]]])
 grad = torch.tensor([1.0, 3.0])[None, :, None].expand(1, 2, 32)
 total = neighbor_aggregate.backward(grad, lists, lists[:, :0].byte(), 2, "sum")
-hits = neighbor_aggregate.backward_channels.stats.cache_hits
+hits = neighbor_aggregate.transposed_sums.sum_over_lists.stats.cache_hits
 print(total[0, :, 0].tolist(), sum(hits.values()))
 """
 
@@ -49,10 +49,11 @@ def test_a_change_of_any_file_compiles_anew(tmp_path: Path) -> None:
         (package / "__init__.py").touch()
     assert run_copy(tmp_path) == "[1.0, 7.0] 0"
     assert run_copy(tmp_path) == "[1.0, 7.0] 1"
-    text = (copy / "reduce.py").read_text()
-    assert "out[c] += factor * row[c]" in text
-    (copy / "reduce.py").write_text(text.replace("out[c] += factor *", "out[c] += 10 * factor *"))
-    assert run_copy(tmp_path) == "[10.0, 70.0] 0"
+    text = (copy / "row_sums.py").read_text()
+    assert "builder.fmul(total, common)" in text
+    changed = "builder.fmul(total, builder.fadd(common, common))"
+    (copy / "row_sums.py").write_text(text.replace("builder.fmul(total, common)", changed))
+    assert run_copy(tmp_path) == "[2.0, 14.0] 0"
 
 
 def test_a_kernel_releases_the_interpreter() -> None:

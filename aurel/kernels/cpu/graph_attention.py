@@ -65,7 +65,8 @@ def _attend_rows(start, stop, graphs, out, weights, scratch):
         edges = adjacency[(i if shared else head // heads * nodes + i) * nodes :][:nodes]
         sources = source_score[head * nodes :][:nodes]
         count = _weigh(target_score[target], sources, edges, slope, row, columns)
-        sum_rows(row, columns, count, values, head * nodes, channels, lanes, out, target)
+        one, first = values.dtype.type(1), head * nodes
+        sum_rows(row, columns, count, values, first, channels, lanes, one, out, target)
         if weights.size > 0:
             all_weights = weights[target * nodes :][:nodes]
             fill(all_weights, 0)
@@ -134,8 +135,8 @@ def _differentiate_head(head, graphs, outer, grads_of, weights, scratch):
             columns[count] = i
             count += of_graph[i * nodes + j]
         count = count if grad_out.size > 0 else 0
-        target = head * nodes + j
-        sum_rows(row, columns, count, grad_out, head * nodes, channels, lanes, grad_values, target)
+        one, first = values.dtype.type(1), head * nodes
+        sum_rows(row, columns, count, grad_out, first, channels, lanes, one, grad_values, first + j)
 
 
 @ranged

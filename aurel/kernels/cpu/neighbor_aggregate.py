@@ -51,7 +51,7 @@ def forward_rows(
     start, stop, x, lists, relative, k, rows, nodes, channels, reduce, keep, out, winner
 ):
     """Reduce for some rows of all graphs, less the rows of `relative` if that is not empty."""
-    packed, weights = np.empty(k, np.int64), np.empty(k, x.dtype)
+    packed, ones = np.empty(k, np.int64), np.ones(k, x.dtype)
     lanes = lanes_in(x)
     node = relative if relative.size > 0 else np.zeros(channels, x.dtype)
     stride = channels if relative.size > 0 else 0
@@ -62,8 +62,9 @@ def forward_rows(
         base = graph * nodes * channels
         found = pack(lists, row * k, k, nodes, packed)
         if reduce != MAX:
-            weights[:] = 1 / x.dtype.type(max(found, 1) if reduce == MEAN else 1)
-            sum_rows(weights, packed, found, x, graph * nodes, channels, lanes, out, row)
+            count = max(found, 1) if reduce == MEAN else 1
+            scale = x.dtype.type(1) / x.dtype.type(count)
+            sum_rows(ones, packed, found, x, graph * nodes, channels, lanes, scale, out, row)
             continue
         if graph != checked and nodes <= WHOLE:
             finite = is_finite(x[base : base + nodes * channels])

@@ -32,14 +32,14 @@ def _sum_intrinsic(vectors: int) -> Any:
 
     @intrinsic
     def weighted_sum(  # type: ignore[no-untyped-def]
-        typing_context, weights, rows, count, x, start, row, out, out_at
+        typing_context, weights, rows, count, x, start, row, scale, out, out_at
     ):
-        signature = types.void(weights, rows, count, x, start, row, out, out_at)
+        signature = types.void(weights, rows, count, x, start, row, scale, out, out_at)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            weights, rows, count, x, start, row, out, out_at = args
+            weights, rows, count, x, start, row, scale, out, out_at = args
             kinds = signature.args
-            vector, lanes = vector_of(context, kinds[6]), lanes_of(kinds[6])
+            vector, lanes = vector_of(context, kinds[7]), lanes_of(kinds[7])
             zero = ir.Constant(count.type, 0)
             weight_place = place_of(context, builder, kinds[0], weights, zero)
             row_place = place_of(context, builder, kinds[1], rows, zero)
@@ -57,9 +57,11 @@ def _sum_intrinsic(vectors: int) -> Any:
                 ]
 
             sums = accumulate(builder, [ir.Constant(vector, None)] * vectors, count, step)
+            common = broadcast(builder, scale, vector)
             for v, total in enumerate(sums):
                 offset = builder.add(out_at, ir.Constant(out_at.type, v * lanes))
-                store_vector(builder, total, place_of(context, builder, kinds[6], out, offset))
+                place = place_of(context, builder, kinds[7], out, offset)
+                store_vector(builder, builder.fmul(total, common), place)
             return context.get_dummy_value()
 
         return signature, generate
@@ -72,21 +74,24 @@ _sum_vector = _sum_intrinsic(1)
 
 
 @uncounted
-def sum_rows(weights, rows, count, x, first, channels, lanes, out, out_row):
-    """Write the weighted sum of `count` rows of x, numbered from `first` on, into a row of out."""
+def sum_rows(weights, rows, count, x, first, channels, lanes, scale, out, out_row):
+    """Write the weighted sum of `count` rows of x, numbered from `first` on, into a row of out.
+
+    `scale`, in the dtype of x, multiplies the sum.
+    """
     start, at = first * channels, out_row * channels
     c = 0
     while c + lanes * _VECTORS <= channels:
-        _sum_block(weights, rows, count, x, start + c, channels, out, at + c)
+        _sum_block(weights, rows, count, x, start + c, channels, scale, out, at + c)
         c += lanes * _VECTORS
     while c + lanes <= channels:
-        _sum_vector(weights, rows, count, x, start + c, channels, out, at + c)
+        _sum_vector(weights, rows, count, x, start + c, channels, scale, out, at + c)
         c += lanes
     while c < channels:
         total = out.dtype.type(0)
         for n in range(count):
             total += weights[n] * x[start + rows[n] * channels + c]
-        out[at + c] = total
+        out[at + c] = total * scale
         c += 1
 
 

@@ -26,15 +26,15 @@ _NO_WINNER = torch.empty(0, dtype=torch.uint8)
 def means_of_graphs(start, stop, search, values, nodes, channels, k, neighbors, out):
     """Choose neighbors, and write the means of their values, in some whole graphs."""
     scratch = scratch_for(start, stop, search)
-    packed, weights = np.empty(k, np.int64), np.empty(k, values.dtype)
+    packed, ones = np.empty(k, np.int64), np.ones(k, values.dtype)
     lanes = lanes_in(values)
     for graph in range(start, stop):
         search_part(graph, search, scratch, neighbors)
         first = graph * nodes
         for row in range(first, first + nodes):
             found = pack(neighbors, row * k, k, nodes, packed)
-            weights[:] = 1 / values.dtype.type(max(found, 1))
-            sum_rows(weights, packed, found, values, first, channels, lanes, out, row)
+            scale = values.dtype.type(1) / values.dtype.type(max(found, 1))
+            sum_rows(ones, packed, found, values, first, channels, lanes, scale, out, row)
 
 
 @ranged

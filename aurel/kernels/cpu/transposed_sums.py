@@ -57,7 +57,8 @@ def sum_over_lists(
         begin = ends[node - 1] if node > graph * nodes else graph * rows * k
         count = ends[node] - begin
         rows_of, weights_of = listing[begin:][:count], weights[begin:][:count]
-        sum_rows(weights_of, rows_of, count, grad, graph * rows, channels, lanes, total, node)
+        one, first = grad.dtype.type(1), graph * rows
+        sum_rows(weights_of, rows_of, count, grad, first, channels, lanes, one, total, node)
 
 
 def backward(grad: Array, neighbors: Array, sizes: tuple[int, ...], mean: bool, out: Array) -> None:
