@@ -34,7 +34,7 @@ def reduce_edges(values: Tensor, source: Tensor, degree: Tensor, reduce: Reduce)
         return ragged_neighbor_aggregate(values, padded_lists(source, degree), reduce)
     if reduce == "max":
         return _maxima_in_parts(values, source, degree)
-    wide = at_least_float32(F.embedding(source, values))
+    wide = F.embedding(source, at_least_float32(values))  # gradients add up in float32, too
     rows = targets(source, degree)[:, None].expand_as(wide)
     total = wide.new_zeros(len(degree), wide.shape[1]).scatter_add(0, rows, wide)
     if reduce == "mean":

@@ -203,3 +203,13 @@ def test_memory_on_a_hub(conv: type[nn.Module], reference: Apply) -> None:
     got, expected = (peak(apply, layer, x, edge_index) for apply in (on_edges, reference))
     assert expected > x.numel() * x.element_size()
     assert got < 3 * expected, f"{got} bytes, PyTorch Geometric's layer {expected}"
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_gradients_of_halves_add_up_in_float32(reduce: str) -> None:
+    x = torch.ones(10, 1, dtype=torch.bfloat16, requires_grad=True)
+    degree = torch.zeros(10, dtype=torch.int64)
+    degree[0] = 3000
+    out = reduce_edges(x, torch.zeros(3000, dtype=torch.int64), degree, reduce)
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert grad[0].item() == pytest.approx(3000 if reduce == "sum" else 1, rel=0.01)
