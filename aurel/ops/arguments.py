@@ -49,8 +49,7 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
         layout: names of the dimensions, as in "B N C".
         sizes: the dimensions whose size is known, as in ``B=4, N=12``.
     """
-    if not isinstance(tensor, Tensor):
-        check_tensor(name, tensor)
+    check_tensor(name, tensor)
     names = layout.split()
     shape = tensor.shape
     fits = len(shape) == len(names)
@@ -65,8 +64,7 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
 
 def check_floating(name: str, tensor: Tensor) -> None:
     """Raise ValueError unless `tensor` holds floating-point numbers."""
-    if not isinstance(tensor, Tensor):
-        check_tensor(name, tensor)
+    check_tensor(name, tensor)
     if not tensor.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
 
@@ -100,9 +98,8 @@ def check_k(k: int, nodes: int, loop: bool = True, dilation: int = 1) -> None:
         TypeError: an argument is not an int.
         ValueError: there are too few candidates; without `loop` the node itself is not one.
     """
-    if type(k) is not int or type(dilation) is not int:
-        check_integer("k", k)
-        check_integer("dilation", dilation)
+    check_integer("k", k)
+    check_integer("dilation", dilation)
     candidates = nodes if loop else nodes - 1
     if dilation < 1:
         raise ValueError(f"dilation must be 1 or more, got {dilation}")
@@ -116,8 +113,6 @@ def check_k(k: int, nodes: int, loop: bool = True, dilation: int = 1) -> None:
 def promote(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Return the tensors in their common dtype (autocast can mix float32 and half precision)."""
     dtype = tensors[0].dtype
-    mixed = False
-    for tensor in tensors:
-        if tensor.dtype != dtype:
-            dtype, mixed = torch.promote_types(dtype, tensor.dtype), True
-    return tuple(tensor.to(dtype) for tensor in tensors) if mixed else tensors
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor if tensor.dtype == dtype else tensor.to(dtype) for tensor in tensors)

@@ -18,7 +18,7 @@ from aurel.kernels.cpu.compiler import uncounted
 from aurel.kernels.cpu.knn_graph import dense_problem
 from aurel.kernels.cpu.neighbor_aggregate import maximum_of_row, reduce_lists
 from aurel.kernels.cpu.ranges import ranged
-from aurel.kernels.cpu.reduce import add_to_winners, fill, is_finite, pack
+from aurel.kernels.cpu.reduce import add_to_winners, fill, is_empty, is_finite, pack
 from aurel.kernels.cpu.search import (
     describe,
     divide,
@@ -60,7 +60,6 @@ def backward_graphs(
     start, stop, grad, neighbors, winner, k, nodes, sources, channels, own, grad_x, grad_sources
 ):
     """Write the gradients of the nodes and of the sources of some graphs."""
-    packed = np.empty(k, np.int64)
     for graph in range(start, stop):
         base = graph * sources * channels
         if not own:
@@ -69,14 +68,14 @@ def backward_graphs(
         for i in range(first, first + nodes):
             target = grad_x[i * channels : (i + 1) * channels]
             grad_row = grad[i * channels : (i + 1) * channels]
-            if pack(neighbors, i * k, k, sources, packed) == 0:
+            if is_empty(neighbors, i * k, k, sources):
                 fill(target, 0)
             else:
                 for c in range(channels):
                     target[c] = -grad_row[c]
         total = grad_x if own else grad_sources
         for i in range(first, first + nodes):
-            if pack(neighbors, i * k, k, sources, packed) > 0:
+            if not is_empty(neighbors, i * k, k, sources):
                 grad_row = grad[i * channels : (i + 1) * channels]
                 won = winner[i * channels : (i + 1) * channels]
                 add_to_winners(total, base, grad_row, won, channels)
