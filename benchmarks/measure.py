@@ -15,8 +15,8 @@ from torch.profiler import ProfilerActivity, profile
 Step = Callable[[], object]
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-LONG = 0.3  # seconds; a step that takes longer is not run untimed before it is timed
-GPU_REGION = 5e-3  # seconds of work between two events: short kernels are repeated
+LONG = 0.1  # seconds; a step that takes longer is not run untimed before it is timed
+REGION = 5e-3  # seconds of work in one measurement: short steps are repeated
 CAPTURED = 20  # steps of a CUDA graph at most
 
 
@@ -32,7 +32,7 @@ class Timer:
     """Times a step on one device.
 
     On a CPU it reads a clock: "wall", or "cpu" for the processor time of the process, which
-    depends less on other programs. On a GPU it captures up to `CAPTURED` steps in one CUDA graph,
+    depends less on other programs. A short step is repeated. On a GPU it captures up to `CAPTURED` steps in one CUDA graph,
     if possible: this measures the work without its launch from Python, and the steps share the
     launch of the graph. Events are recorded around replays of a few milliseconds.
     """
@@ -44,7 +44,7 @@ class Timer:
     def prepare(self, step: Step) -> Prepared:
         """Return the function that measures `step`; everything is compiled after `prepare`."""
         if self.device.type != "cuda":
-            return Prepared(step)
+            return repeated(step, repetitions(self.seconds(Prepared(step))))
         return captured(step, self._region_steps(step)) or Prepared(step)
 
     def seconds(self, prepared: Prepared) -> float:
@@ -54,14 +54,13 @@ class Timer:
             prepared.run()
             return (self.clock() - start) / prepared.steps
         once = self._between_events(prepared.run, 1)
-        replays = max(1, min(1000, round(GPU_REGION / once)))
-        return self._between_events(prepared.run, replays) / prepared.steps
+        return self._between_events(prepared.run, repetitions(once)) / prepared.steps
 
     def _region_steps(self, step: Step) -> int:
         """Return the number of steps in a graph: `CAPTURED`, or fewer if a step takes long."""
         step()  # compiles
         step()
-        return max(1, min(CAPTURED, round(GPU_REGION / self._between_events(step, 1))))
+        return min(CAPTURED, repetitions(self._between_events(step, 1)))
 
     def _between_events(self, step: Step, repeats: int) -> float:
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -71,6 +70,21 @@ class Timer:
         stop.record()
         stop.synchronize()
         return start.elapsed_time(stop) / 1e3 / repeats
+
+
+def repetitions(seconds: float) -> int:
+    """Return how often to repeat what takes `seconds` in one measurement."""
+    return max(1, min(1000, round(REGION / max(seconds, 1e-9))))
+
+
+def repeated(step: Step, steps: int) -> Prepared:
+    """Return `steps` runs of a step, one after the other."""
+
+    def run() -> None:
+        for _ in range(steps):
+            step()
+
+    return Prepared(run, steps)
 
 
 def captured(step: Step, steps: int) -> Prepared | None:

@@ -35,8 +35,9 @@ def main() -> None:
 INTRODUCTION = """# Benchmarks
 
 One command measures all numbers on this page again: `make bench` on a processor, `make gpu` on a
-GPU. All sides of a row are measured in turns in one process, and medians are given. A ratio above 1
-means that the other side takes so many times as long as AUREL. "differ" is the share of results in
+GPU. All sides of a row are measured in turns in one process, and medians are given. A side that
+takes less than five milliseconds is repeated for that long at each turn. A ratio above 1 means that
+the other side takes so many times as long as AUREL. "differ" is the share of results in
 which a side and AUREL differ by more than a thousandth of the largest (a hundredth for whole
 models), because rounding changes the choice at near-ties between neighbors or the sign at a ReLU.
 Memory is the peak beyond inputs and parameters, AUREL first.

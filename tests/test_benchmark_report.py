@@ -140,6 +140,17 @@ def test_the_time_of_a_step_is_that_of_one_of_many() -> None:
     assert timer.seconds(measure.Prepared(lambda: None, steps=3)) == 2.0
 
 
+def test_a_short_step_is_repeated_in_one_measurement() -> None:
+    measure = module("measure")
+    timer = measure.Timer(torch.device("cpu"))
+    runs = []
+    ticks = iter([0.0, 1e-3, 0.0, 10e-3])
+    timer.clock = lambda: next(ticks)
+    prepared = timer.prepare(lambda: runs.append(1))
+    assert prepared.steps == 5 and len(runs) == 1
+    assert timer.seconds(prepared) == 2e-3 and len(runs) == 6
+
+
 def test_a_run_is_never_half_written(tmp_path: Path) -> None:
     write_run, path = module("journal").write_run, tmp_path / "new" / "run.json"
     write_run(path, ABOUT, RUN["rows"])

@@ -113,7 +113,9 @@ class TopKGraphConv(nn.Module):
         """
         check_shape("x", x, "B N C", N=self.num_nodes, C=self.channels)
         x = zero_absent(x, mask) if self.embedding is None else self.embedding(x, mask)
-        values, itself = self.project(x).chunk(2, dim=-1)
+        # Two products, since the gradient of the halves of one product would be put together.
+        (of_values, of_itself), bias = self.project.weight.chunk(2), self.project.bias.chunk(2)
+        values, itself = F.linear(x, of_values, bias[0]), F.linear(x, of_itself, bias[1])
         mean, neighbors = topk_aggregate(x, values, self.k, self.metric, ties=self.ties, mask=mask)
         out = zero_absent(F.relu(x + self.norm(mean + itself, mask)), mask)
         if not return_graph:

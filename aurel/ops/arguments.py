@@ -55,7 +55,7 @@ def check_shape(name: str, tensor: Tensor, layout: str, **sizes: int) -> None:
     fits = len(shape) == len(names)
     if fits and sizes:
         for dim, size in zip(names, shape, strict=True):
-            if dim in sizes and size != sizes[dim]:
+            if sizes.get(dim, size) != size:
                 fits = False
     if not fits:
         expected = ", ".join(f"{dim}={sizes[dim]}" if dim in sizes else dim for dim in names)
@@ -114,5 +114,6 @@ def promote(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Return the tensors in their common dtype (autocast can mix float32 and half precision)."""
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
+        if tensor.dtype != dtype:
+            dtype = torch.promote_types(dtype, tensor.dtype)
     return tuple(tensor if tensor.dtype == dtype else tensor.to(dtype) for tensor in tensors)

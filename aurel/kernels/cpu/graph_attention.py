@@ -16,32 +16,48 @@ from aurel.kernels.cpu.threads import run
 from aurel.kernels.cpu.tile_products import VECTOR_BYTES
 from aurel.kernels.cpu.vector_math import exp_of_nonpositive, prefer_wide_vectors
 
-_BLOCK = 16  # scores whose exponential is computed together
+_BLOCK = 16  # a row of scores is a multiple of it, so that loops over whole vectors have no rest
+
+
+@uncounted
+def _largest(row):
+    """Return the largest of a multiple of four numbers; NaN is not one."""
+    lowest = row.dtype.type(-np.inf)
+    a, b, c, d = lowest, lowest, lowest, lowest
+    for n in range(0, row.size, 4):  # four chains, since each comparison waits for the last one
+        a = row[n] if row[n] > a else a
+        b = row[n + 1] if row[n + 1] > b else b
+        c = row[n + 2] if row[n + 2] > c else c
+        d = row[n + 3] if row[n + 3] > d else d
+    a = b if b > a else a
+    c = d if d > c else c
+    return c if c > a else a
 
 
 @uncounted
 def _weigh(target_score, source_scores, edges, slope, row, columns):
-    """Write softmax weights and columns of the edges of one target, and return their number."""
-    count = 0
+    """Write softmax weights and columns of the edges of one target, and return their number.
+
+    Loops run over all sources, since a number of edges that changes would be mispredicted.
+    """
+    lowest = row.dtype.type(-np.inf)
     for j in range(source_scores.size):
-        # Without a branch, which would be mispredicted every other time.
         score = target_score + source_scores[j]
-        row[count] = score * slope if score < 0 else score
-        columns[count] = j
-        count += edges[j]
-    largest = row.dtype.type(-np.inf)
-    for n in range(count):
-        largest = row[n] if row[n] > largest else largest
-    for first in range(0, count, _BLOCK):
-        block = row[first:][:_BLOCK]
-        for n in range(_BLOCK):
-            block[n] = exp_of_nonpositive(block[n] - largest)
+        score = score * slope if score < 0 else score
+        row[j] = score if edges[j] else lowest
+    fill(row[source_scores.size :], lowest)
+    largest = _largest(row)
+    for n in range(row.size):
+        row[n] = exp_of_nonpositive(row[n] - largest)
     total = row.dtype.type(0)
-    for n in range(count):
+    for n in range(row.size):
         total += row[n]
     share = row.dtype.type(1) / total
-    for n in range(count):
-        row[n] *= share
+    count = 0
+    for j in range(source_scores.size):
+        row[count] = row[j] * share
+        columns[count] = j
+        count += edges[j]
     return count
 
 
@@ -49,7 +65,7 @@ def _weigh(target_score, source_scores, edges, slope, row, columns):
 def _scratch(graphs):
     """Return weights, columns and gradients of a row, with space for whole blocks of scores."""
     values, _, _, _, _, _, nodes, _, _, _ = graphs
-    size = (nodes // _BLOCK + 1) * _BLOCK
+    size = -(-nodes // _BLOCK) * _BLOCK
     return np.zeros(size, values.dtype), np.zeros(size, np.int64), np.zeros(size, values.dtype)
 
 
