@@ -32,9 +32,10 @@ class Timer:
     """Times a step on one device.
 
     On a CPU it reads a clock: "wall", or "cpu" for the processor time of the process, which
-    depends less on other programs. A short step is repeated. On a GPU it captures up to `CAPTURED` steps in one CUDA graph,
-    if possible: this measures the work without its launch from Python, and the steps share the
-    launch of the graph. Events are recorded around replays of a few milliseconds.
+    depends less on other programs. A short step is repeated. On a GPU it captures up to `CAPTURED`
+    steps in one CUDA graph, if possible: this measures the work without its launch from Python, and
+    the steps share the launch of the graph. Events are recorded around replays of a few
+    milliseconds.
     """
 
     def __init__(self, device: torch.device, clock: str = "wall") -> None:

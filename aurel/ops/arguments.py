@@ -69,10 +69,18 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
 
 
-def check_nodes(name: str, x: Tensor) -> None:
-    """Raise ValueError unless `x` is a floating-point (B, N, C) tensor."""
-    check_shape(name, x, "B N C")
-    check_floating(name, x)
+def check_input(
+    name: str, tensor: Tensor, layout: str, like: Tensor | None = None, **sizes: int
+) -> None:
+    """Raise an error unless `tensor` has this shape, is floating point, and on `like`'s device.
+
+    Args and errors are those of `check_shape`.
+    """
+    check_shape(name, tensor, layout, **sizes)
+    if not tensor.is_floating_point():
+        check_floating(name, tensor)
+    if like is not None:
+        check_device(name, tensor, like)
 
 
 def check_mask(mask: Tensor | None, x: Tensor, name: str = "mask") -> None:
@@ -87,7 +95,7 @@ def check_mask(mask: Tensor | None, x: Tensor, name: str = "mask") -> None:
 
 def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
     """Raise ValueError unless `tensor` lies on the device of `x`."""
-    if tensor.device != x.device:
+    if not (tensor.is_cpu and x.is_cpu) and tensor.device != x.device:
         raise ValueError(f"{name} must be on {x.device}, got {tensor.device}")
 
 
@@ -113,7 +121,11 @@ def check_k(k: int, nodes: int, loop: bool = True, dilation: int = 1) -> None:
 def promote(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Return the tensors in their common dtype (autocast can mix float32 and half precision)."""
     dtype = tensors[0].dtype
-    for tensor in tensors[1:]:
+    for tensor in tensors:
         if tensor.dtype != dtype:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-    return tuple(tensor if tensor.dtype == dtype else tensor.to(dtype) for tensor in tensors)
+            break
+    else:
+        return tensors
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)

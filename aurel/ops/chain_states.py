@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aurel.ops.arguments import check_device, check_floating, check_shape, check_tensor
+from aurel.ops.arguments import check_device, check_input, check_shape, check_tensor
 
 MAX_UNITS = 16
 MAX_STAY = 30.0
@@ -22,19 +22,16 @@ NO_TRITON = "chains of action units have none"
 
 def check_chain(logits: Tensor, couplings: Tensor, stay: Tensor, mask: Tensor | None) -> None:
     """Raise an error unless the arguments describe a chain over binary action units."""
-    check_shape("logits", logits, "B T N")
+    check_input("logits", logits, "B T N")
     batch, frames, units = logits.shape
     if not 1 <= units <= MAX_UNITS:
         raise ValueError(f"logits must have 1..{MAX_UNITS} action units, got {units}")
     if frames == 0:
         raise ValueError("logits must have at least one frame, got T = 0")
-    check_shape("couplings", couplings, "N N", N=units)
+    check_input("couplings", couplings, "N N", logits, N=units)
     check_tensor("stay", stay)
     steps = {"B": 1 if stay.ndim == 3 and stay.shape[0] == 1 else batch, "T-1": frames - 1}
-    check_shape("stay", stay, "N" if stay.ndim < 3 else "B T-1 N", **steps, N=units)
-    for name, tensor in (("logits", logits), ("couplings", couplings), ("stay", stay)):
-        check_floating(name, tensor)
-        check_device(name, tensor, logits)
+    check_input("stay", stay, "N" if stay.ndim < 3 else "B T-1 N", logits, **steps, N=units)
     if mask is not None:
         check_shape("mask", mask, "B T", B=batch, T=frames)
         if mask.dtype != torch.bool:

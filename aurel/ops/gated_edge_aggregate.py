@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aurel.kernels.triton.sizes import gate_obstacle
-from aurel.ops.arguments import check_device, check_floating, check_mask, check_shape, promote
+from aurel.ops.arguments import check_input, check_mask, promote
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.image_blocks import image_blocks
 from aurel.ops.masks import pair_mask
@@ -63,12 +63,9 @@ def gated_edge_aggregate(
     Source: section 3.2 of Luo et al., IJCAI 2022 (ME-GraphAU). The authors' code also divides the
     sum by N, which is left to the caller.
     """
-    check_shape("values", values, "B N C")
+    check_input("values", values, "B N C")
     batch, nodes, channels = values.shape
-    check_shape("edge", edge, "B N N C", B=batch, N=nodes, C=channels)
-    check_floating("edge", edge)
-    check_floating("values", values)
-    check_device("edge", edge, values)
+    check_input("edge", edge, "B N N C", values, B=batch, N=nodes, C=channels)
     check_mask(mask, values)
     edge, values = promote(edge, values)
     impl = resolve_backend("gated_edge_aggregate", backend, (values,), lambda: gate_obstacle(nodes))

@@ -13,7 +13,7 @@ from aurel.kernels.triton.sizes import attention_obstacle
 from aurel.ops.arguments import (
     check_bool,
     check_device,
-    check_floating,
+    check_input,
     check_number,
     check_shape,
     check_tensor,
@@ -111,7 +111,7 @@ def graph_attention(
     nodes, channels = values.shape[2:]
     tensors = promote(values, target_score, source_score)
     impl = resolve_backend(
-        "graph_attention", backend, tensors, lambda: attention_obstacle(nodes, channels)
+        "graph_attention", backend, tensors[:1], lambda: attention_obstacle(nodes, channels)
     )
     connected = adjacency if adjacency.dtype == torch.bool else adjacency > 0
     out, weights = _graph_attention(
@@ -124,13 +124,10 @@ def _check_arguments(
     values: Tensor, target_score: Tensor, source_score: Tensor, adjacency: Tensor
 ) -> None:
     """Raise ValueError or TypeError unless these tensors fit together."""
-    check_shape("values", values, "B H N C")
+    check_input("values", values, "B H N C")
     batch, heads, nodes, _ = values.shape
-    check_floating("values", values)
-    for name, score in (("target_score", target_score), ("source_score", source_score)):
-        check_shape(name, score, "B H N", B=batch, H=heads, N=nodes)
-        check_floating(name, score)
-        check_device(name, score, values)
+    check_input("target_score", target_score, "B H N", values, B=batch, H=heads, N=nodes)
+    check_input("source_score", source_score, "B H N", values, B=batch, H=heads, N=nodes)
     check_tensor("adjacency", adjacency)
     if adjacency.dim() == 2:
         check_shape("adjacency", adjacency, "N N", N=nodes)

@@ -13,9 +13,9 @@ from aurel.ops.arguments import (
     check_choice,
     check_device,
     check_floating,
+    check_input,
     check_k,
     check_mask,
-    check_nodes,
     check_shape,
     promote,
 )
@@ -124,7 +124,7 @@ def check_knn_arguments(
     dilation: int = 1,
 ) -> None:
     """Raise ValueError or TypeError unless these are arguments of a K-nearest-neighbor op."""
-    check_nodes("x", x)
+    check_input("x", x, "B N C")
     check_mask(mask, x)
     check_choice("metric", metric, METRICS)
     check_bool("loop", loop)
@@ -133,9 +133,7 @@ def check_knn_arguments(
             raise ValueError("source_mask must be None without sources, got a tensor")
         nodes = x.shape[1]
     else:
-        check_shape("sources", sources, "B M C", B=x.shape[0], C=x.shape[2])
-        check_floating("sources", sources)
-        check_device("sources", sources, x)
+        check_input("sources", sources, "B M C", x, B=x.shape[0], C=x.shape[2])
         check_mask(source_mask, sources, "source_mask")
         nodes = sources.shape[1]
         if not loop:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from aurel.kernels.triton.sizes import graph_obstacle
 from aurel.kernels.winners import winner_dtype
-from aurel.ops.arguments import check_choice, check_device, check_nodes, check_shape
+from aurel.ops.arguments import check_choice, check_device, check_input, check_shape
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.distances import at_least_float32
 from aurel.ops.gather_reduce import (
@@ -65,7 +65,7 @@ def neighbor_aggregate(
             is checked on a CPU; elsewhere an index out of range counts as an empty slot.)
         TypeError: an argument has the wrong type.
     """
-    check_nodes("x", x)
+    check_input("x", x, "B N C")
     check_shape("neighbors", neighbors, "B N K", B=x.shape[0])
     if neighbors.dtype != torch.int64 or neighbors.shape[2] == 0:
         raise ValueError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aurel.kernels.triton.sizes import pair_obstacle
-from aurel.ops.arguments import check_device, check_floating, check_shape
+from aurel.ops.arguments import check_input
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.precision import wide_dtype
 from aurel.ops.registration import Gradient, gradients_of_definition, operator
@@ -65,16 +65,12 @@ def pair_pool(
         ValueError: an argument has the wrong shape, dtype or value.
         TypeError: an argument has the wrong type.
     """
-    check_shape("query", query, "B N D E")
+    check_input("query", query, "B N D E")
     batch, nodes, tokens, width = query.shape
-    check_shape("key", key, "B N D E", B=batch, N=nodes, D=tokens, E=width)
+    check_input("key", key, "B N D E", query, B=batch, N=nodes, D=tokens, E=width)
     if gram is not None:
-        check_shape("gram", gram, "B N D D", B=batch, N=nodes, D=tokens)
-    tensors = {"query": query, "key": key} | ({} if gram is None else {"gram": gram})
-    for name, tensor in tensors.items():
-        check_floating(name, tensor)
-        check_device(name, tensor, query)
-    dtype = wide_dtype(*tensors.values())
+        check_input("gram", gram, "B N D D", query, B=batch, N=nodes, D=tokens)
+    dtype = wide_dtype(query, key, *(() if gram is None else (gram,)))
     query, key = query.to(dtype), key.to(dtype)
     gram = None if gram is None else gram.to(dtype)
     impl = resolve_backend("pair_pool", backend, (query,), lambda: pair_obstacle(tokens))

@@ -5,14 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aurel.ops.arguments import (
-    check_device,
-    check_floating,
-    check_mask,
-    check_number,
-    check_shape,
-    promote,
-)
+from aurel.ops.arguments import check_input, check_mask, check_number, promote
 from aurel.ops.backend import Backend
 from aurel.ops.masks import pair_mask
 from aurel.ops.pair_pool import pair_pool
@@ -93,11 +86,8 @@ def pairwise_cross_attention(
 
 def _check_arguments(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> None:
     """Raise ValueError or TypeError unless these tensors fit together."""
-    check_shape("query", query, "B N D E")
+    check_input("query", query, "B N D E")
     batch, nodes, tokens, width = query.shape
-    check_shape("key", key, "B N D E", B=batch, N=nodes, D=tokens, E=width)
-    check_shape("value", value, "B N D C", B=batch, N=nodes, D=tokens)
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        check_floating(name, tensor)
-        check_device(name, tensor, query)
+    check_input("key", key, "B N D E", query, B=batch, N=nodes, D=tokens, E=width)
+    check_input("value", value, "B N D C", query, B=batch, N=nodes, D=tokens)
     check_mask(mask, query)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aurel.kernels.triton.sizes import binary_obstacle
 from aurel.ops import pairwise_halves, pairwise_kernel, pairwise_walk
-from aurel.ops.arguments import check_bool, check_device, check_floating, check_mask, check_shape
+from aurel.ops.arguments import check_bool, check_input, check_mask
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.pairwise_states import (
     energies_of,
@@ -142,14 +142,11 @@ def pairwise_marginals(
 
 def check_arguments(logits: Tensor, couplings: Tensor, mask: Tensor | None) -> None:
     """Raise ValueError or TypeError unless these are arguments of `pairwise_marginals`."""
-    check_shape("logits", logits, "B N")
-    check_floating("logits", logits)
+    check_input("logits", logits, "B N")
     nodes = logits.shape[1]
     if nodes > MAX_NODES:
         raise ValueError(f"logits must have at most {MAX_NODES} nodes, got {nodes}")
-    check_shape("couplings", couplings, "N N", N=nodes)
-    check_floating("couplings", couplings)
-    check_device("couplings", couplings, logits)
+    check_input("couplings", couplings, "N N", logits, N=nodes)
     check_mask(mask, logits)
 
 

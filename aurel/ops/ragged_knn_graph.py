@@ -13,7 +13,7 @@ from aurel.ops.arguments import (
     check_bool,
     check_choice,
     check_device,
-    check_floating,
+    check_input,
     check_integer,
     check_shape,
     promote,
@@ -113,8 +113,7 @@ def _check_arguments(
     source_batch: Tensor | None,
 ) -> None:
     """Raise ValueError or TypeError unless these are arguments of the op."""
-    check_shape("x", x, "P C")
-    check_floating("x", x)
+    check_input("x", x, "P C")
     check_batch(batch, x)
     check_choice("metric", metric, METRICS)
     check_bool("loop", loop)
@@ -125,9 +124,7 @@ def _check_arguments(
         missing = "sources" if sources is None else "source_batch"
         raise ValueError(f"{missing} must be given with its counterpart, got None")
     if sources is not None and source_batch is not None:
-        check_shape("sources", sources, "Q C", C=x.shape[1])
-        check_floating("sources", sources)
-        check_device("sources", sources, x)
+        check_input("sources", sources, "Q C", x, C=x.shape[1])
         check_batch(source_batch, sources, "source_batch")
         if not loop:
             raise ValueError("loop must be True with sources, got False")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from aurel.kernels.triton.sizes import graph_obstacle, ties_obstacle
-from aurel.ops.arguments import check_choice, check_device, check_floating, check_shape
+from aurel.ops.arguments import check_choice, check_input
 from aurel.ops.backend import Backend, resolve_backend
 from aurel.ops.distances import at_least_float32, pairwise_scores, pairwise_scores_reference
 from aurel.ops.gather_reduce import sum_over_neighbors, sum_over_neighbors_backward
@@ -80,9 +80,7 @@ def topk_aggregate(
         TypeError: an argument has the wrong type.
     """
     check_knn_arguments(x, k, metric, True, mask)
-    check_shape("values", values, "B N C", B=x.shape[0], N=x.shape[1])
-    check_floating("values", values)
-    check_device("values", values, x)
+    check_input("values", values, "B N C", x, B=x.shape[0], N=x.shape[1])
     check_choice("ties", ties, TIES)
     impl = resolve_backend(
         "topk_aggregate",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aurel.graph import RelationGraph
 from aurel.layers.masked_norm import zero_absent
-from aurel.ops.arguments import check_nodes
+from aurel.ops.arguments import check_input
 from aurel.ops.ragged_knn_graph import check_batch, check_batch_values
 from aurel.pyg.edges import by_target, check_edge_index, positions
 from aurel.pyg.layout import Layout, lay_out
@@ -43,7 +43,7 @@ def to_batch(x: Tensor, mask: Tensor | None = None, graph: RelationGraph | None 
     Raises:
         ValueError: an argument has the wrong shape or dtype.
     """
-    check_nodes("x", x)
+    check_input("x", x, "B N C")
     x = zero_absent(x, mask)
     batch, nodes, _ = x.shape
     if batch == 0:

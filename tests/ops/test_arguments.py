@@ -35,11 +35,14 @@ def test_shapes() -> None:
 
 def test_nodes() -> None:
     for dtype in (torch.float16, torch.float64):
-        arguments.check_nodes("x", X.to(dtype))
-    assert message(arguments.check_nodes, "y", X.int()) == (
+        arguments.check_input("x", X.to(dtype), "B N C")
+    assert message(arguments.check_input, "y", X.int(), "B N C") == (
         "y must be floating point, got torch.int32"
     )
-    assert message(arguments.check_nodes, "y", X[0]) == "y must have shape (B, N, C), got (5, 3)"
+    assert (
+        message(arguments.check_input, "y", X[0], "B N C")
+        == "y must have shape (B, N, C), got (5, 3)"
+    )
 
 
 def test_masks() -> None:

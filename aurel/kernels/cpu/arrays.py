@@ -27,7 +27,9 @@ def wide(tensor: Tensor) -> Tensor:
 
 def flat(tensor: Tensor) -> Array:
     """Return the elements of a tensor as a flat array; for a contiguous one, of the same memory."""
-    array: Array = wide(tensor).numpy().reshape(-1)
+    if tensor.requires_grad or tensor.dtype in _HALVES or not tensor.is_contiguous():
+        tensor = wide(tensor)
+    array: Array = tensor.numpy().reshape(-1)
     return array
 
 

@@ -13,7 +13,7 @@ from aurel.kernels.cpu.ranges import ranged
 from aurel.kernels.cpu.reduce import fill
 from aurel.kernels.cpu.row_sums import multiply_rows_of, sum_rows
 from aurel.kernels.cpu.threads import run
-from aurel.kernels.cpu.tile_products import VECTOR_BYTES
+from aurel.kernels.cpu.tile_products import lanes_in
 from aurel.kernels.cpu.vector_math import exp_of_nonpositive, prefer_wide_vectors
 
 _BLOCK = 16  # a row of scores is a multiple of it, so that loops over whole vectors have no rest
@@ -64,7 +64,7 @@ def _weigh(target_score, source_scores, edges, slope, row, columns):
 @inner
 def _scratch(graphs):
     """Return weights, columns and gradients of a row, with space for whole blocks of scores."""
-    values, _, _, _, _, _, nodes, _, _, _ = graphs
+    values, _, _, _, _, _, nodes, _, _ = graphs
     size = -(-nodes // _BLOCK) * _BLOCK
     return np.zeros(size, values.dtype), np.zeros(size, np.int64), np.zeros(size, values.dtype)
 
@@ -72,9 +72,8 @@ def _scratch(graphs):
 @uncounted
 def _attend_rows(start, stop, graphs, out, weights, scratch):
     """Write the aggregates of some targets and, unless `weights` is empty, their weights."""
-    values, target_score, source_score, adjacency, shared, heads, nodes, channels, lanes, slope = (
-        graphs
-    )
+    values, target_score, source_score, adjacency, shared, heads, nodes, channels, _ = graphs
+    slope, lanes = values.dtype.type(graphs[8]), lanes_in(values)
     row, columns, _ = scratch
     for target in range(start, stop):
         head, i = target // nodes, target % nodes
@@ -117,9 +116,8 @@ def _differentiate_scores(
 @uncounted
 def _differentiate_head(head, graphs, outer, grads_of, weights, scratch):
     """Write the gradients of one head of one graph; `weights` is scratch of (N, N)."""
-    values, target_score, source_score, adjacency, shared, heads, nodes, channels, lanes, slope = (
-        graphs
-    )
+    values, target_score, source_score, adjacency, shared, heads, nodes, channels, _ = graphs
+    slope, lanes = values.dtype.type(graphs[8]), lanes_in(values)
     grad_out, grad_weights = outer
     grad_values, grad_target, grad_source = grads_of
     row, columns, grads = scratch
@@ -173,8 +171,8 @@ def _graphs(
     _, heads, nodes, channels = values.shape
     x = flat(values)
     scores = (flat(target_score), flat(source_score))
-    sizes = (adjacency.dim() == 2, heads, nodes, channels, VECTOR_BYTES // x.itemsize)
-    return (x, *scores, flags(adjacency), *sizes, x.dtype.type(slope))
+    sizes = adjacency.dim() == 2, heads, nodes, channels
+    return (x, *scores, flags(adjacency), *sizes, slope)
 
 
 def _work(values: Tensor) -> int:
