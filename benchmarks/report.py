@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from table import AUREL, Row, Run, headline, markdown_table, sides
 
 matplotlib.use("agg")
@@ -128,7 +129,7 @@ def draw(title: str, curves: list[tuple[str, str, list[Row]]]) -> Figure:
             axis.set(xscale="log", yscale="log", xlabel=name, ylabel=unit)
             axis.set_title(fixed, fontsize=9)
             axis.set_xticks(shown, map(str, shown))
-            axis.minorticks_off()
+            axis.xaxis.set_minor_locator(NullLocator())
             axis.grid(alpha=0.3)
     figure.suptitle(title, fontsize=11)
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from aurel.layers.linear_norm import interleave
 from aurel.layers.plain import is_plain
 from aurel.ops.distances import at_least_float32
+from aurel.ops.gather_reduce import gather_rows
 from aurel.ops.neighbor_aggregate import neighbor_aggregate
 
 GROUPS = 4
@@ -142,9 +143,7 @@ def as_nodes(x: Tensor) -> Tensor:
 def gather_neighbors(x: Tensor, neighbors: Tensor) -> Tensor:
     """Return the rows of `x`, (B, M, C), that `neighbors` lists: (B, N, K, C)."""
     first = torch.arange(x.shape[0], device=x.device)[:, None, None] * x.shape[1]
-    # An embedding's backward is deterministic, and on a CPU several times faster than that of
-    # an index.
-    return F.embedding(neighbors + first, x.flatten(0, 1))
+    return gather_rows(x.flatten(0, 1), neighbors + first)
 
 
 def norm_of_messages(norm: nn.BatchNorm2d, messages: Tensor, neighbors: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Reductions over neighbor lists in plain torch that never form the (B, N, K, C) gather.
+"""Rows of tensors, and reductions over neighbor lists that never form their (B, N, K, C) gather.
 
 That gather is most of the cost of the definition. Here the nodes of a batch are rows of one matrix,
 and K selections of rows are reduced one after the other. Empty slots point to an additional last
@@ -13,6 +13,14 @@ from torch.nn import functional as F
 
 from aurel.kernels.winners import winner_dtype
 from aurel.ops.distances import at_least_float32
+from aurel.ops.precision import in_dtype
+
+
+def gather_rows(x: Tensor, index: Tensor) -> Tensor:
+    """Return the rows of `x`, (M, C), at `index`, (*, C); gradients of halves add up in float32."""
+    # An embedding's backward is deterministic, and on a CPU several times faster than that of
+    # an index.
+    return in_dtype(F.embedding(index, at_least_float32(x)), x.dtype)
 
 
 def max_over_neighbors(x: Tensor, neighbors: Tensor, keep_winner: bool) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from aurel.ops.arguments import check_choice
+from aurel.ops.gather_reduce import gather_rows
 from aurel.ops.neighbor_aggregate import Reduce
 from aurel.pyg.edges import edge_index_of
 from aurel.pyg.knn import nearest
@@ -70,8 +70,8 @@ class DynamicEdgeConv(nn.Module):
         batches = batch if isinstance(batch, tuple) else (batch, batch)
         neighbors = nearest(sources, nodes, self.k, *batches)
         source, target = edge_index_of(neighbors)
-        center = F.embedding(target, nodes)
-        edges = self.nn(torch.cat((center, F.embedding(source, sources) - center), dim=-1))
+        center = gather_rows(nodes, target)
+        edges = self.nn(torch.cat((center, gather_rows(sources, source) - center), dim=-1))
         degree = (neighbors >= 0).sum(1)
         reduce: Reduce = "sum" if self.aggr == "add" else self.aggr
         return reduce_edges(edges, torch.arange(len(edges), device=edges.device), degree, reduce)

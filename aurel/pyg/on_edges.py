@@ -20,6 +20,7 @@ from aurel.layers.linear_norm import LinearNorm, grouped_linear, interleave
 from aurel.layers.masked_norm import batch_norm, mask_of_rows
 from aurel.layers.plain import is_plain
 from aurel.ops.arguments import check_shape
+from aurel.ops.gather_reduce import gather_rows
 from aurel.pyg.edges import by_target, targets
 from aurel.pyg.reduce_edges import reduce_edges
 
@@ -77,14 +78,14 @@ def _edge(layer: EdgeGraphConv, x: Tensor, source: Tensor, degree: Tensor) -> Te
     """Map both ends as nodes, then add them edge by edge: the sum is W [x_i ; x_j - x_i] + b."""
     linear = layer.project
     if not is_plain(linear, LinearNorm):
-        center = F.embedding(targets(source, degree), x)
-        edges = interleave(center, F.embedding(source, x) - center)
+        center = gather_rows(x, targets(source, degree))
+        edges = interleave(center, gather_rows(x, source) - center)
         edges = F.gelu(linear(edges, mask_of_rows(linear, edges)))
         return reduce_edges(edges, torch.arange(len(edges), device=edges.device), degree, "max")
     itself, difference = linear.weight[:, ::2], linear.weight[:, 1::2]
     of_target = grouped_linear(x, itself - difference, linear.bias, linear.groups)
     of_source = grouped_linear(x, difference.contiguous(), None, linear.groups)
-    edges = F.embedding(targets(source, degree), of_target) + F.embedding(source, of_source)
+    edges = gather_rows(of_target, targets(source, degree)) + gather_rows(of_source, source)
     edges = F.gelu(batch_norm(linear.norm, edges, mask_of_rows(linear, edges)))
     return reduce_edges(edges, torch.arange(len(edges), device=edges.device), degree, "max")
 

@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 pytest.importorskip("torch_geometric")
 
+from aurel.ops.gather_reduce import gather_rows
 from aurel.pyg import OnEdges
 from aurel.pyg.edges import by_target
 from aurel.pyg.reduce_edges import reduce_edges
@@ -213,3 +214,11 @@ def test_gradients_of_halves_add_up_in_float32(reduce: str) -> None:
     out = reduce_edges(x, torch.zeros(3000, dtype=torch.int64), degree, reduce)
     (grad,) = torch.autograd.grad(out.sum(), x)
     assert grad[0].item() == pytest.approx(3000 if reduce == "sum" else 1, rel=0.01)
+
+
+def test_gradients_of_rows_of_halves_add_up_in_float32() -> None:
+    x = torch.ones(4, 2, dtype=torch.bfloat16, requires_grad=True)
+    rows = gather_rows(x, torch.zeros(3000, dtype=torch.int64))
+    assert rows.dtype == torch.bfloat16 and torch.equal(rows, torch.ones_like(rows))
+    (grad,) = torch.autograd.grad(rows.sum(), x)
+    assert grad[0].tolist() == [3008, 3008]  # the bfloat16 next to 3,000
