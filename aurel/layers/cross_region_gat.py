@@ -13,10 +13,11 @@ from aurel.graph import RelationGraph
 from aurel.layers.constants import keep_constants
 from aurel.layers.masked_norm import zero_absent
 from aurel.layers.node_embedding import node_embedding_of
-from aurel.ops.arguments import check_choice, check_device, check_mask, check_shape
+from aurel.ops.arguments import check_choice, check_device, check_mask, check_shape, promote
 from aurel.ops.backend import Backend
 from aurel.ops.graph_attention import graph_attention
 from aurel.ops.masks import pair_mask
+from aurel.ops.precision import without_autocast
 
 Edges = Literal["fully_connected", "same_region", "cross_region", "active", "active_cross_region"]
 
@@ -205,9 +206,10 @@ class CrossRegionGAT(nn.Module):
         Returns:
             Nodes (B, N, C) and attention (B, H, N, N).
         """
-        z = self.linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        target = (z * self.target_attention.unsqueeze(1)).sum(-1)
-        source = (z * self.source_attention.unsqueeze(1)).sum(-1)
+        z = self.linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2).contiguous()
+        ends = torch.stack((self.target_attention, self.source_attention), -1)
+        with without_autocast(x):  # scores in the precision of the parameters
+            target, source = torch.matmul(*promote(z, ends)).unbind(-1)
         out, weights = graph_attention(
             z, target, source, adjacency, return_weights=return_weights, backend=backend
         )
