@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device", default="cpu", help="cpu or cuda")
     group.addoption("--threads", type=int, default=2, help="of PyTorch, on a CPU")
     group.addoption("--clock", default="wall", choices=CLOCKS, help="on a CPU")
-    group.addoption("--rounds", type=int, default=9, help="at most; slow rows take fewer")
+    group.addoption("--rounds", type=int, default=15, help="at most; slow rows take fewer")
     group.addoption("--compile", action="store_true", help="torch.compile as a peer on a CPU too")
     group.addoption("--sweep", action="store_true", help="more sizes, for the plots")
     group.addoption("--results", type=Path, help="a .json file for the rows")
@@ -239,7 +239,8 @@ def versus(bench: Bench, benchmark: Any) -> Callable[..., None]:
         others = {name: timer.prepare(step) for name, step in steps.items() if name != AUREL}
         times = take_turns(timer, own | others, calls=1)
         total = sum(seconds[0] for seconds in times.values())
-        rounds = max(2, min(bench.rounds, int(PATIENCE / max(total, 1e-9))))
+        turn = sum(each if each > LONG else 4 * each for (each,) in times.values())
+        rounds = max(2, min(bench.rounds, int(PATIENCE / max(turn, 1e-9))))
         times = {name: [] for name in times}
 
         def peers_turn() -> None:
