@@ -71,7 +71,7 @@ lint: $(STAMP)  ## run ruff, mypy and the import contracts
 	$(BIN)/mypy aurel
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## run all benchmarks on this machine (under ten minutes)
+bench: $(STAMP)  ## run all benchmarks on this machine (about a quarter of an hour on two cores)
 	$(BENCH_PYTHON) -m pytest benchmarks -q --benchmark-quiet --results build/bench.json
 
 bench-sweep: $(STAMP)  ## run all benchmarks with more sizes for the plots, into benchmarks/results/cpu.json

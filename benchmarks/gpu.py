@@ -151,7 +151,8 @@ def bench(out: Path, device: str, selected: list[str], limit: float, summary: Su
     """Measure rows, and start a new process if one hangs or crashes."""
     deadline = time.monotonic() + limit
     journal = Journal(out / "rows.jsonl")
-    arguments = ["-q", "--benchmark-quiet", "--device", device, "--journal", str(journal.path)]
+    arguments = ["-q", "--benchmark-quiet", "--rounds", "9", "--device", device]
+    arguments += ["--journal", str(journal.path)]
     while (left := deadline - time.monotonic()) > SHORTEST:
         before = journal.started()
         seconds = ["--seconds", str(left - RESERVE)]
