@@ -133,7 +133,7 @@ class TopKGraphConv(nn.Module):
         On a CPU a second product takes less time than to join the gradients of two halves.
         """
         linear = self.project
-        if not x.is_cpu or not is_plain(linear, nn.Linear):
+        if not x.is_cpu or not is_plain(linear, nn.Linear) or linear.bias is None:
             return linear(x).chunk(2, dim=-1)
         maps = zip(linear.weight.chunk(2), linear.bias.chunk(2), strict=True)
         return (F.linear(x, weight, bias) for weight, bias in maps)

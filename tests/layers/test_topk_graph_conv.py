@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import golden_layer
-from torch import Tensor
+from torch import Tensor, nn
 
 from aurel.layers.topk_graph_conv import TopKGraphConv
 from aurel.models.author_keys.layers import topk_graph_conv
@@ -170,3 +170,14 @@ def test_absent_nodes_have_no_edges(ties: str) -> None:
     x = torch.randn(3, 6, 8, dtype=torch.float64).masked_fill(~MASK[..., None], torch.nan)
     _, graph = random_layer(ties=ties)(x, MASK, return_graph=True)
     assert not graph.edges()[~MASK].any() and not graph.edges().mT[~MASK].any()
+
+
+def test_a_projection_without_bias() -> None:
+    torch.manual_seed(0)
+    layer = TopKGraphConv(8, 6, 3)
+    nn.init.zeros_(layer.project.bias)
+    plain = copy.deepcopy(layer)
+    plain.project = nn.Linear(8, 16, bias=False)
+    plain.project.weight.data.copy_(layer.project.weight)
+    x = torch.randn(2, 6, 8)
+    torch.testing.assert_close(plain(x), layer(x))
